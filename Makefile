@@ -1,0 +1,120 @@
+# Everything this repository does, from a fresh clone with Python 3.11 or newer and make. `make` lists the targets.
+
+VENV := .venv
+BASE_VENV := .venv-base
+PY := $(VENV)/bin/python
+CORPUS := data/corpus.txt
+MODEL := data/corpus.jose
+SEEDS ?= 3
+
+# The first interpreter that runs, is new enough and can make environments: a name on the PATH alone proves nothing.
+FIND_PYTHON = for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		found=$$(command -v "$$python"); break; \
+	fi; \
+done; \
+if [ -z "$$found" ]; then \
+	echo "No Python 3.11 or newer with the venv module was found (tried python3, python3.14 ... python3.11, python);"; \
+	echo "install one (Debian, Ubuntu: apt-get install python3 python3-venv) or name it: make PYTHON=/path/to/python3"; \
+	exit 1; \
+fi
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo demo-train demo-query demo-serve install-dev test lint types unit smoke test-slow test-gpu \
+	bench bench-quality bench-service clean
+
+help:  ## this list
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+# ---- environments -------------------------------------------------------------------------------------------------
+
+%/bin/python:
+	@$(FIND_PYTHON); echo "$$("$$found" --version) at $$found makes the environment $*"; "$$found" -m venv $*
+
+# The package is installed in place (-e): an edited file counts at once. The stamps rerun pip when the needs change.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing jose-embed and what it needs into $(VENV) (about 0.4 GB, most of it the compiler numba brings)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[service]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing jose-embed and its development tools into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service]"
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,bench,chinese]"
+	@touch $@
+
+$(BASE_VENV)/.base: pyproject.toml constraints.txt | $(BASE_VENV)/bin/python
+	@echo "installing jose-embed without extras into $(BASE_VENV)"
+	@$(BASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
+	@touch $@
+
+install-dev: $(VENV)/.dev  ## the environment for development, in .venv
+
+# ---- the demo -----------------------------------------------------------------------------------------------------
+
+demo: demo-train demo-query demo-serve  ## train on the bundled corpus, show neighbours of words and of a document
+
+$(CORPUS): data/make_corpus.py | $(VENV)/.demo
+	@echo; echo "\$$ python data/make_corpus.py"
+	@$(PY) data/make_corpus.py --output $@
+
+demo-train: $(VENV)/.demo $(CORPUS)
+	@echo; echo "\$$ jose-train $(CORPUS) --output $(MODEL) --overwrite"
+	@$(VENV)/bin/jose-train $(CORPUS) --output $(MODEL) --overwrite
+
+demo-query:
+	@for word in thread matrix password; do \
+		echo; echo "\$$ jose similar $(MODEL) $$word -k 5"; \
+		$(VENV)/bin/jose similar $(MODEL) $$word -k 5 || exit; \
+	done
+	@echo; echo "\$$ jose documents $(MODEL) --text 'send an e-mail message over an encrypted connection' -k 5 --labels data/corpus.tsv"
+	@$(VENV)/bin/jose documents $(MODEL) --text 'send an e-mail message over an encrypted connection' -k 5 \
+		--labels data/corpus.tsv
+
+# The service's own target hangs in here: start jose-serve $(MODEL) in the background, print three calls to try.
+demo-serve:
+
+# ---- checks -------------------------------------------------------------------------------------------------------
+
+test: lint types unit smoke  ## ruff, mypy --strict, the tests with their doctests, and a base install without extras
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+unit: $(VENV)/.dev
+	$(PY) -m pytest -q
+
+smoke: $(BASE_VENV)/.base
+	@$(BASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	$(BASE_VENV)/bin/python tests/base_install.py
+
+test-slow: $(VENV)/.dev  ## the tests that take minutes
+	$(PY) -m pytest -q -m slow
+
+test-gpu: $(VENV)/bin/python  ## the tests of the CuPy backend; needs a CUDA device
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,gpu]"
+	$(PY) -m pytest -q -m gpu
+
+# ---- measurements; each prints its tables, none asserts a time ------------------------------------------------------
+
+bench: $(VENV)/.bench  ## training speed and memory beside gensim and, with JOSE_REFERENCE=/path/to/jose, the reference
+	$(PY) tests/benchmarks/speed.py
+
+bench-quality: $(VENV)/.bench  ## the quality tables, from ../shared/data
+	$(PY) tests/benchmarks/quality.py --seeds $(SEEDS)
+
+bench-service: $(VENV)/.bench  ## requests per second and latencies of the service
+	$(PY) tests/benchmarks/service.py
+
+clean:  ## remove the environments, the caches and the demo's corpus and model
+	rm -rf $(VENV) $(BASE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis $(MODEL)
+	rm -f data/corpus.txt data/corpus.tsv
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""What every test may rely on: the marks ``shared_data`` and ``gpu``, Hypothesis settings for a busy machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.environ.get("JOSE_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+# No deadline: a first call may compile. No database: a run leaves nothing behind and depends on nothing before it.
+settings.register_profile("house", deadline=None, database=None, print_blob=True)
+settings.load_profile("house")
+
+
+def _missing_gpu() -> str | None:
+    """Why the GPU tests cannot run here, or None where they can."""
+    try:
+        import cupy
+    except ImportError:
+        return 'CuPy is not installed (pip install "jose-embed[gpu]")'
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # the driver is missing or does not fit: whatever it raises, there is no device
+        return f"no CUDA device: {error}"
+    return None if count else "no CUDA device"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not SHARED_DATA.is_dir():
+        reason = f"the development corpora are not here ({SHARED_DATA}; JOSE_SHARED_DATA may name another place)"
+        for item in items:
+            if item.get_closest_marker("shared_data"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu_items and (reason_gpu := _missing_gpu()):
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason=reason_gpu))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the development corpora; a test that uses it carries ``@pytest.mark.shared_data``."""
+    return SHARED_DATA
