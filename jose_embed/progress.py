@@ -1,0 +1,368 @@
+"""What a person sees while a long run goes on: a bar on a terminal, plain lines elsewhere, or nothing.
+
+The code that works names its phases and counts; percentages, rates and the time left are computed here, from one
+:class:`Phase`, so that the bar and the lines cannot disagree. A reporter writes to its stream only (standard error for
+the command line) and never fails because a total is unknown, wrong or zero.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+__all__ = [
+    "BarReporter",
+    "ClosingReporter",
+    "LineReporter",
+    "Phase",
+    "Reporter",
+    "SilentReporter",
+    "amount_text",
+    "duration_text",
+    "reporter_for",
+]
+
+Clock = Callable[[], float]
+
+_PERCENTAGES = frozenset({"active", "coverage"})
+"""Figures that are shares: 0.41 is shown as 41%."""
+
+
+class Reporter(Protocol):
+    """What the working code sees of a reporter; phases follow each other and do not overlap."""
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        """Begin a phase.
+
+        Args:
+            phase: What is being done: reading, encoding, training, saving, inferring, ...
+            total: The amount of work in ``unit``, or None where nobody knows it.
+            unit: What is counted, as it stands after a number: tokens, documents, bytes.
+        """
+
+    def advance(self, amount: int, **figures: float) -> None:
+        """Count ``amount`` more units as done; ``figures`` (``loss=``, ``active=``) stand beside them."""
+
+    def finish(self, **figures: float) -> None:
+        """End the phase, with its last figures."""
+
+    def note(self, message: str) -> None:
+        """Show one line that a person should see whatever phase goes on."""
+
+
+class ClosingReporter(Reporter, Protocol):
+    """A reporter as its owner sees it: a context that leaves no half-drawn line behind."""
+
+    def __enter__(self) -> ClosingReporter: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Phase:
+    """One phase's state and what follows from it.
+
+    Args:
+        name: What is being done.
+        total: The amount of work, or None; a total below zero counts as unknown.
+        unit: What is counted.
+        clock: Seconds that only grow.
+
+    Example:
+        >>> moments = iter([0.0, 2.0, 2.0])
+        >>> phase = Phase("training", 400, "tokens", lambda: next(moments))
+        >>> phase.add(100, {"loss": 0.25})
+        >>> phase.fraction, phase.rate(), phase.seconds_left()
+        (0.25, 50.0, 6.0)
+    """
+
+    def __init__(self, name: str, total: int | None, unit: str, clock: Clock) -> None:
+        self.name = name
+        self.total = total if total is not None and total >= 0 else None
+        self.unit = unit
+        self.done = 0
+        self.figures: dict[str, float] = {}
+        self._clock = clock
+        self._started = clock()
+
+    def add(self, amount: int, figures: dict[str, float]) -> None:
+        """Count ``amount`` more units and replace the figures given."""
+        self.done += amount
+        self.figures.update(figures)
+
+    @property
+    def fraction(self) -> float | None:
+        """The share done, in [0, 1]; None where the total is unknown or was an underestimate."""
+        if self.total is None or self.done > self.total:
+            return None
+        return self.done / self.total if self.total else 1.0
+
+    def seconds(self) -> float:
+        """Seconds since the phase began, never negative."""
+        return max(0.0, self._clock() - self._started)
+
+    def rate(self) -> float | None:
+        """Units per second over the whole phase; None before any time has passed."""
+        seconds = self.seconds()
+        return self.done / seconds if seconds > 0 else None
+
+    def seconds_left(self) -> float | None:
+        """The time left at the present rate; None where the total or the rate is unknown."""
+        rate = self.rate()
+        if self.fraction is None or self.total is None or not rate:
+            return None
+        return (self.total - self.done) / rate
+
+
+def amount_text(amount: float, unit: str = "") -> str:
+    """A count with three significant digits and its unit.
+
+    Example:
+        >>> amount_text(5_361_234, "tokens"), amount_text(999, "documents"), amount_text(2_500_000, "bytes")
+        ('5.36 M tokens', '999 documents', '2.5 MB')
+        >>> amount_text(999_700), amount_text(0.25)
+        ('1 M', '0.25')
+    """
+    value = float(amount)
+    prefix = ""
+    for larger in ("k", "M", "G", "T", "P"):
+        if abs(value) < 999.5:
+            break
+        value /= 1000
+        prefix = larger
+    text = f"{value:.3g}"
+    if unit == "bytes":
+        return f"{text} {prefix}B"
+    return " ".join(part for part in (text, prefix, unit) if part)
+
+
+def duration_text(seconds: float) -> str:
+    """A span of time as a person says it.
+
+    Example:
+        >>> duration_text(0.04), duration_text(7.25), duration_text(75), duration_text(8100)
+        ('0.04 s', '7.2 s', '1 min 15 s', '2 h 15 min')
+    """
+    if seconds < 0.95:
+        return f"{max(0.0, seconds):.2f} s"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
+
+
+def _figure_texts(figures: dict[str, float]) -> list[str]:
+    return [
+        f"{name} {100 * value:.0f}%" if name in _PERCENTAGES else f"{name} {value:.4g}"
+        for name, value in figures.items()
+    ]
+
+
+def _has_width(stream: TextIO) -> bool:
+    """Whether the terminal tells its width; those of some containers say 0 columns, in which no bar fits."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+class SilentReporter:
+    """Shows nothing; the reporter of a library call that was given none."""
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        """Ignored."""
+
+    def advance(self, amount: int, **figures: float) -> None:
+        """Ignored."""
+
+    def finish(self, **figures: float) -> None:
+        """Ignored."""
+
+    def note(self, message: str) -> None:
+        """Ignored."""
+
+    def __enter__(self) -> SilentReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class LineReporter:
+    """Plain lines for files, pipes and logs: one every few seconds while a phase goes on, one at its end.
+
+    Args:
+        stream: Where the lines go; standard error by default.
+        interval: Seconds between two lines of one phase.
+        clock: Seconds that only grow; a test brings its own.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, interval: float = 5.0, clock: Clock = time.monotonic) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._interval = interval
+        self._clock = clock
+        self._phase: Phase | None = None
+        self._next_line = 0.0
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        """Begin a phase; one that was not finished is left as it is."""
+        self._phase = Phase(phase, total, unit, self._clock)
+        self._next_line = self._interval
+
+    def advance(self, amount: int, **figures: float) -> None:
+        """Count, and write a line where the last one is old enough."""
+        phase = self._phase
+        if phase is None:
+            return
+        phase.add(amount, figures)
+        seconds = phase.seconds()
+        if seconds < self._next_line:
+            return
+        self._next_line = seconds + self._interval
+        fraction, rate, left = phase.fraction, phase.rate(), phase.seconds_left()
+        parts = [amount_text(phase.done, phase.unit)]
+        if fraction is not None and phase.total is not None:
+            parts = [f"{100 * fraction:.0f}%", f"{amount_text(phase.done)} of {amount_text(phase.total, phase.unit)}"]
+        if rate is not None:
+            parts.append(f"{amount_text(rate, phase.unit)}/s")
+        parts += _figure_texts(phase.figures)
+        if left is not None:
+            parts.append(f"{duration_text(left)} left")
+        self._write(f"{phase.name}: {', '.join(parts)}")
+
+    def finish(self, **figures: float) -> None:
+        """Write the phase's line of result."""
+        phase, self._phase = self._phase, None
+        if phase is None:
+            return
+        phase.add(0, figures)
+        parts = [f"{amount_text(phase.done, phase.unit)} in {duration_text(phase.seconds())}"]
+        rate = phase.rate()
+        if phase.done and rate is not None:
+            parts.append(f"{amount_text(rate, phase.unit)}/s")
+        self._write(f"{phase.name}: {', '.join(parts + _figure_texts(phase.figures))}")
+
+    def note(self, message: str) -> None:
+        """Write the line."""
+        self._write(message)
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def __enter__(self) -> LineReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._phase = None
+
+
+class BarReporter:
+    """A bar per phase on a terminal, drawn by tqdm at most ten times a second; each leaves its last state as a line.
+
+    Args:
+        stream: The terminal; standard error by default.
+    """
+
+    _KNOWN = "{desc:<9} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    _UNKNOWN = "{desc:<9} {n_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._has_width = _has_width(self._stream)
+        self._bar: tqdm[None] | None = None
+        self._figures: dict[str, float] = {}
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        """Begin a phase with a new bar; the bar of one that was not finished stays as it is."""
+        from tqdm import tqdm
+
+        self._close_bar()
+        known = total is not None and total > 0
+        self._figures = {}
+        self._bar = tqdm(
+            desc=phase,
+            total=total if known else None,
+            unit="B" if unit == "bytes" else f" {unit}",
+            unit_scale=True,
+            file=self._stream,
+            ncols=None if self._has_width else 80,
+            nrows=None if self._has_width else 24,
+            dynamic_ncols=self._has_width,
+            smoothing=0.1,
+            bar_format=self._KNOWN if known else self._UNKNOWN,
+            leave=True,
+        )
+
+    def advance(self, amount: int, **figures: float) -> None:
+        """Count, and redraw where the last drawing is old enough."""
+        bar = self._bar
+        if bar is None:
+            return
+        self._figures.update(figures)
+        if figures:
+            bar.set_postfix_str(", ".join(_figure_texts(self._figures)), refresh=False)
+        if bar.total is not None and bar.n + amount > bar.total:
+            bar.total = None
+            bar.bar_format = self._UNKNOWN
+        bar.update(amount)
+
+    def finish(self, **figures: float) -> None:
+        """Draw the last state and leave it on the screen."""
+        self.advance(0, **figures)
+        self._close_bar()
+
+    def note(self, message: str) -> None:
+        """Write the line above the bar."""
+        if self._bar is not None:
+            self._bar.write(message, file=self._stream)
+        else:
+            self._stream.write(message + "\n")
+            self._stream.flush()
+
+    def _close_bar(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.refresh()
+            bar.close()
+
+    def __enter__(self) -> BarReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_bar()
+
+
+def reporter_for(stream: TextIO | None = None, quiet: bool = False) -> ClosingReporter:
+    """The reporter that suits a stream: silent where asked, a bar on a terminal, lines elsewhere.
+
+    Args:
+        stream: Where progress is shown; standard error by default.
+        quiet: Show nothing.
+
+    Example:
+        >>> import io
+        >>> type(reporter_for(io.StringIO())).__name__, type(reporter_for(quiet=True)).__name__
+        ('LineReporter', 'SilentReporter')
+    """
+    if quiet:
+        return SilentReporter()
+    stream = stream if stream is not None else sys.stderr
+    return BarReporter(stream) if stream.isatty() else LineReporter(stream)

@@ -1,0 +1,225 @@
+"""The reporters: what is shown, when, and that nothing about the counts can make them fail."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jose_embed.progress import (
+    BarReporter,
+    ClosingReporter,
+    LineReporter,
+    Phase,
+    SilentReporter,
+    amount_text,
+    duration_text,
+    reporter_for,
+)
+
+
+class HandClock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def test_lines_show_share_rate_figures_and_time_left(clock: HandClock, stream: io.StringIO) -> None:
+    reporter = LineReporter(stream, interval=5.0, clock=clock)
+    reporter.start("training", 1_000_000, "tokens")
+    clock.now += 5.0
+    reporter.advance(250_000, loss=0.12345678, active=0.414)
+    clock.now += 15.0
+    reporter.advance(750_000, loss=0.05)
+    reporter.finish(active=0.2)
+    assert stream.getvalue().splitlines() == [
+        "training: 25%, 250 k of 1 M tokens, 50 k tokens/s, loss 0.1235, active 41%, 15.0 s left",
+        "training: 100%, 1 M of 1 M tokens, 50 k tokens/s, loss 0.05, active 41%, 0.00 s left",
+        "training: 1 M tokens in 20.0 s, 50 k tokens/s, loss 0.05, active 20%",
+    ]
+
+
+def test_lines_come_at_most_once_per_interval(clock: HandClock, stream: io.StringIO) -> None:
+    reporter = LineReporter(stream, interval=5.0, clock=clock)
+    reporter.start("reading", 100, "bytes")
+    for _ in range(100):
+        clock.now += 0.25
+        reporter.advance(1)
+    reporter.finish()
+    assert len(stream.getvalue().splitlines()) == 25 / 5 + 1
+
+
+def test_lines_without_a_total_show_no_share_and_no_time_left(clock: HandClock, stream: io.StringIO) -> None:
+    reporter = LineReporter(stream, interval=1.0, clock=clock)
+    reporter.start("encoding", None, "documents")
+    clock.now += 2.0
+    reporter.advance(10)
+    assert stream.getvalue() == "encoding: 10 documents, 5 documents/s\n"
+
+
+def test_a_phase_in_which_no_time_passes_has_no_rate(clock: HandClock, stream: io.StringIO) -> None:
+    reporter = LineReporter(stream, interval=0.0, clock=clock)
+    reporter.start("saving", 10, "bytes")
+    reporter.advance(10)
+    reporter.finish()
+    assert stream.getvalue().splitlines() == ["saving: 100%, 10 of 10 B", "saving: 10 B in 0.00 s"]
+
+
+def test_a_total_that_was_too_small_becomes_unknown(clock: HandClock, stream: io.StringIO) -> None:
+    reporter = LineReporter(stream, interval=1.0, clock=clock)
+    reporter.start("reading", 10, "bytes")
+    clock.now += 2.0
+    reporter.advance(20)
+    assert stream.getvalue() == "reading: 20 B, 10 B/s\n"
+
+
+@given(
+    total=st.one_of(st.none(), st.integers(-1, 100)),
+    steps=st.lists(st.tuples(st.integers(0, 60), st.floats(0, 100)), max_size=8),
+)
+def test_a_phase_never_fails_and_never_lies(total: int | None, steps: list[tuple[int, float]]) -> None:
+    clock = HandClock()
+    phase = Phase("training", total, "tokens", clock)
+    for amount, seconds in steps:
+        clock.now += seconds
+        phase.add(amount, {})
+        assert phase.fraction is None or 0 <= phase.fraction <= 1
+        assert phase.rate() is None or phase.rate() >= 0
+        assert phase.seconds_left() is None or phase.seconds_left() >= 0
+    assert phase.done == sum(amount for amount, _ in steps)
+
+
+def test_a_clock_that_goes_back_counts_as_standing_still(clock: HandClock) -> None:
+    phase = Phase("training", 10, "tokens", clock)
+    clock.now -= 5
+    phase.add(1, {})
+    assert phase.seconds() == 0
+    assert phase.rate() is None
+
+
+@pytest.mark.parametrize("kind", [SilentReporter, LineReporter, BarReporter])
+def test_calls_outside_a_phase_are_harmless(kind: type[ClosingReporter]) -> None:
+    with kind() as reporter:
+        reporter.advance(5, loss=1.0)
+        reporter.finish(loss=1.0)
+        reporter.note("a line")
+        reporter.start("one", 1, "tokens")
+        reporter.start("two", 0, "tokens")
+        reporter.advance(1)
+        reporter.finish()
+
+
+def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with reporter_for(quiet=True) as reporter:
+        reporter.start("training", 10, "tokens")
+        reporter.advance(10, loss=0.1)
+        reporter.note("not shown")
+        reporter.finish()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with reporter_for() as reporter:
+        reporter.start("training", 10, "tokens")
+        reporter.advance(10)
+        reporter.finish()
+        reporter.note("3 lines held invalid UTF-8")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("training: 10 tokens in ")
+    assert err.endswith("3 lines held invalid UTF-8\n")
+
+
+BARS = """
+import sys
+from jose_embed.progress import reporter_for
+with reporter_for(sys.stderr) as reporter:
+    reporter.start("reading", 3_000_000, "bytes")
+    reporter.advance(3_000_000)
+    reporter.finish()
+    reporter.start("training", 1000, "tokens")
+    reporter.advance(500, loss=0.125, active=0.5)
+    reporter.note("a line to see")
+    reporter.advance(600, loss=0.25)
+    reporter.finish(active=0.25)
+    reporter.start("saving", None, "bytes")
+    reporter.advance(1)
+"""
+
+
+@pytest.mark.parametrize("columns", [120, 0])
+def test_bars_on_a_terminal(columns: int) -> None:
+    """On a real terminal, also on one that does not know its width: each bar ends on a line of its own."""
+    fcntl = pytest.importorskip("fcntl")
+    termios = pytest.importorskip("termios")
+    reading_end, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, (40 if columns else 0).to_bytes(2, sys.byteorder)
+                + columns.to_bytes(2, sys.byteorder) + bytes(4))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    with subprocess.Popen([sys.executable, "-c", BARS], stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        written = b""
+        while True:
+            try:
+                piece = os.read(reading_end, 65536)
+            except OSError:  # Linux says so when the other end is closed
+                break
+            if not piece:
+                break
+            written += piece
+        assert process.wait() == 0
+    os.close(reading_end)
+    text = written.decode()
+    last_states = [line.split("\r")[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    assert last_states[0].startswith("reading   100%|")
+    assert "3.00M/3.00M" in last_states[0]
+    assert "a line to see" in last_states
+    assert any(line.startswith("training  1.10k") and line.endswith("loss 0.25, active 25%]") for line in last_states)
+    assert last_states[-2].startswith("saving    1.00 [")
+    assert last_states[-1] == ""
+    assert " 50%|" in text
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "text"),
+    [
+        (0, "tokens", "0 tokens"),
+        (999, "", "999"),
+        (999.4, "", "999"),
+        (999.5, "", "1 k"),
+        (1_000_000, "bytes", "1 MB"),
+        (5e15, "", "5 P"),
+    ],
+)
+def test_amounts(amount: float, unit: str, text: str) -> None:
+    assert amount_text(amount, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.00 s"), (-1, "0.00 s"), (0.94, "0.94 s"), (0.96, "1.0 s"), (59.4, "59.4 s"), (59.6, "1 min 0 s"),
+     (3599, "59 min 59 s"), (3599.6, "1 h 0 min"), (90_000, "25 h 0 min")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
