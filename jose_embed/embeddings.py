@@ -1,0 +1,954 @@
+"""Trained vectors: a directory of plain arrays, mapped into memory, and the questions they answer."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import operator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.config import TrainConfig
+from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError, TrainingError, UnknownWordError
+from jose_embed.lines import LineColumn
+from jose_embed.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    LARGEST_MANIFEST,
+    MANIFEST_NAME,
+    json_bytes,
+    manifest_checksum,
+    model_id,
+    read_manifest,
+)
+from jose_embed.nearest import nearest_rows
+from jose_embed.spelling import SpellingIndex
+from jose_embed.storage import (
+    BLOCK_BYTES,
+    DirectoryReader,
+    DirectoryWriter,
+    FileFacts,
+    file_name_is_safe,
+    npy_preamble,
+)
+from jose_embed.storage import check_target as _check_directory
+
+if TYPE_CHECKING:
+    from jose_embed.corpus import Tokenizer
+    from jose_embed.progress import Reporter
+
+__all__ = ["DocumentNeighbor", "Embeddings", "Neighbor", "Query", "check_target", "load"]
+
+NORM_TOLERANCE: Final = 1e-6
+_TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
+_OWN_FILES: Final = frozenset({
+    "center_vectors.npy", "context_vectors.npy", "doc_vectors.npy", "vocabulary.tsv", "doc_ids.txt", "doc_token_counts.npy", MANIFEST_NAME,
+})  # fmt: skip
+_NOTHING_LEFT: Final = 1e-5  # a direction shorter than this (of unit vectors in float32) is rounding error
+
+Number = TypeVar("Number", bound=np.generic)
+Words = str | Sequence[str]
+Chunk = bytes | memoryview
+
+
+class Neighbor(NamedTuple):
+    """A word near to a direction: ``score`` is the cosine, ``index`` the row and so the rank by frequency (0 is the most frequent)."""
+
+    word: str
+    score: float
+    index: int  # type: ignore[assignment]  # hides tuple.index
+
+
+class DocumentNeighbor(NamedTuple):
+    """A document near to a direction: ``score`` is the cosine, ``index`` the row."""
+
+    doc_id: str
+    score: float
+    index: int  # type: ignore[assignment]  # hides tuple.index
+
+
+class Query(NamedTuple):
+    """A direction and the words it was made of: ``vector`` float32 (dim,) of norm 1, ``words`` the rows that no answer should repeat."""
+
+    vector: npt.NDArray[np.float32]
+    words: tuple[int, ...]
+
+
+class Embeddings:
+    """Word and document vectors on the unit sphere.
+
+    Made by training, :meth:`from_arrays` or :meth:`load`. All arrays are read-only; those of a loaded model are mapped files, so that opening
+    one costs no memory. Any number of threads may ask it.
+
+    Attributes:
+        words: The vocabulary, most frequent first.
+        counts: int64 (n_words,), occurrences of each word.
+        center_vectors: float32 (n_words, dim), norm 1: the word vectors.
+        context_vectors: float32 (n_words, dim), norm 1.
+        doc_ids: The documents' ids, one per row; read from disk where it is looked at.
+        doc_vectors: float32 (n_docs, dim), norm 1.
+        doc_token_counts: int64 (n_docs,), known words of each document; 0 marks an untrained one, which no search returns.
+        extra_arrays: Further arrays by name.
+        extra_json: Further JSON values by name.
+        path: The directory it was loaded from or last saved to, or None.
+
+    Example:
+        >>> model = Embeddings.from_arrays(
+        ...     words=["up", "down", "left"], counts=[3, 2, 1],
+        ...     center_vectors=np.float32([[0, 1], [0, -1], [-1, 0]]), context_vectors=np.float32([[0, 1], [0, -1], [-1, 0]]))
+        >>> model.most_similar("up", k=1)
+        [Neighbor(word='left', score=0.0, index=2)]
+        >>> model["left"]
+        array([-1.,  0.], dtype=float32)
+    """
+
+    words: Sequence[str]
+    counts: npt.NDArray[np.int64]
+    center_vectors: npt.NDArray[np.float32]
+    context_vectors: npt.NDArray[np.float32]
+    doc_ids: Sequence[str]
+    doc_vectors: npt.NDArray[np.float32]
+    doc_token_counts: npt.NDArray[np.int64]
+    extra_arrays: Mapping[str, npt.NDArray[Any]]
+    extra_json: Mapping[str, Any]
+    path: Path | None
+
+    def __init__(self) -> None:
+        raise TypeError("Embeddings are made by jose_embed.train, jose_embed.load or Embeddings.from_arrays")
+
+    # ------------------------------------------------------------------------------------------------------------------- making, saving
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        words: Sequence[str],
+        counts: npt.ArrayLike,
+        center_vectors: npt.NDArray[np.float32],
+        context_vectors: npt.NDArray[np.float32],
+        doc_ids: Sequence[str] = (),
+        doc_vectors: npt.NDArray[np.float32] | None = None,
+        doc_token_counts: npt.ArrayLike | None = None,
+        config: TrainConfig | Mapping[str, Any] | None = None,
+        tokenizer: str = "words",
+        tokenizer_settings: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        corpus: Mapping[str, Any] | None = None,
+        extra_arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        extra_json: Mapping[str, Any] | None = None,
+    ) -> Embeddings:
+        """A model of arrays in memory or in mapped files, none of which is copied.
+
+        Args:
+            words: n_words different words, most frequent first.
+            counts: int64 (n_words,), at least 1, never rising.
+            center_vectors: float32 (n_words, dim), rows of norm 1 (checked by :meth:`save`); rows may be padded (strided). The caller leaves
+                the arrays alone from here on.
+            context_vectors: float32 (n_words, dim).
+            doc_ids: n_docs ids; may be lazy.
+            doc_vectors: float32 (n_docs, dim); none means no documents.
+            doc_token_counts: int64 (n_docs,); 0 marks an untrained document. Left out, all count as trained.
+            config: The settings of the training.
+            tokenizer: The tokenizer's registered name.
+            tokenizer_settings: Its settings.
+            training: About the run: epochs, seconds, ... as JSON values.
+            corpus: About the text, as JSON values.
+            extra_arrays: Stored as NAME.npy.
+            extra_json: Stored as NAME.json.
+
+        Raises:
+            ModelError: shapes, dtypes or lengths that do not fit together.
+        """
+        n_words, dim = _table_shape("center_vectors", center_vectors)
+        if n_words == 0 or dim == 0:
+            raise ModelError(f"center_vectors has the shape {center_vectors.shape}; a model needs at least one word and one dimension")
+        if doc_vectors is None:
+            doc_vectors = np.empty((0, dim), np.float32)
+        n_docs = _table_shape("doc_vectors", doc_vectors)[0]
+        if doc_token_counts is None:
+            doc_token_counts = np.ones(n_docs, np.int64)
+        _must_match("context_vectors", _table_shape("context_vectors", context_vectors), (n_words, dim))
+        _must_match("doc_vectors", doc_vectors.shape, (n_docs, dim))
+        word_counts = _whole_numbers("counts", counts, n_words)
+        doc_counts = _whole_numbers("doc_token_counts", doc_token_counts, n_docs)
+        _must_match("words", (len(words),), (n_words,))
+        _must_match("doc_ids", (len(doc_ids),), (n_docs,))
+        if (word_counts < 1).any() or (np.diff(word_counts) > 0).any():
+            raise ModelError("counts must be at least 1 and never rise: the most frequent word comes first")
+        if (doc_counts < 0).any():
+            raise ModelError("doc_token_counts must not be negative")
+        names = [f"{name}.npy" for name in extra_arrays or {}] + [f"{name}.json" for name in extra_json or {}]
+        for name in names:
+            if not file_name_is_safe(name) or name in _OWN_FILES:
+                raise ModelError(f"{name!r} cannot name an extra file of a model: use letters, digits, '_', '-' and '.', and no name of its own files")
+        for name, array in (extra_arrays or {}).items():
+            if array.dtype.kind not in "biuf":
+                raise ModelError(f"the extra array {name} holds {array.dtype} values; only numbers and booleans can be stored")
+        settings = config.to_dict() if isinstance(config, TrainConfig) else dict(config or {})
+        model = object.__new__(cls)
+        model._set(
+            words=words,
+            counts=word_counts,
+            tables=(center_vectors, context_vectors, doc_vectors),
+            doc_ids=doc_ids,
+            doc_token_counts=doc_counts,
+            extra_arrays=dict(extra_arrays or {}),
+            extra_json=dict(extra_json or {}),
+        )
+        model._about = {
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "config": settings,
+            "tokenizer": {"name": tokenizer, "settings": dict(tokenizer_settings or {})},
+            "training": dict(training or {}),
+            "corpus": dict(corpus or {}),
+        }
+        return model
+
+    def _set(
+        self,
+        *,
+        words: Sequence[str],
+        counts: npt.NDArray[np.int64],
+        tables: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]],
+        doc_ids: Sequence[str],
+        doc_token_counts: npt.NDArray[np.int64],
+        extra_arrays: dict[str, npt.NDArray[Any]],
+        extra_json: dict[str, Any],
+    ) -> None:
+        self.words = words
+        self.counts = _read_only(counts)
+        self.center_vectors, self.context_vectors, self.doc_vectors = (_read_only(table) for table in tables)
+        self.doc_ids = doc_ids
+        self.doc_token_counts = _read_only(doc_token_counts)
+        self.extra_arrays = {name: _read_only(array) for name, array in extra_arrays.items()}
+        self.extra_json = extra_json
+        self.path = None
+        self._about: dict[str, Any] = {}
+        self._manifest: dict[str, Any] | None = None
+        self._rows: dict[str, int] | None = None
+        self._doc_rows: _HashedRows | None = None
+        self._spelling: SpellingIndex | None = None
+        self._tokenizer: Tokenizer | None = None
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, reporter: Reporter | None = None) -> Path:
+        """Writes the model as a directory that appears whole or not at all.
+
+        It is written beside its place, every file synced, and renamed; arrays go block by block, without a second copy in memory. An interrupted
+        call leaves at most a hidden temporary, which a later one removes.
+
+        Args:
+            path: The directory's name, by custom ``NAME.jose``.
+            overwrite: Replace an existing model (nothing else is ever replaced).
+            reporter: Told of the phase "saving", in bytes.
+
+        Returns:
+            The path, which is also the model's ``path`` from now on.
+
+        Raises:
+            ModelError: the place is taken or cannot be written; a word or id that holds a line end; information that is not JSON.
+            TrainingError: a row that is not finite or not of norm 1 (named), or no room on the disk (with what was needed and what there was).
+        """
+        needed = self._stored_bytes()
+        advance = None
+        if reporter is not None:
+            reporter.start("saving", needed, "bytes")
+            advance = reporter.advance
+        self._index_words()
+        with DirectoryWriter(path, overwrite=overwrite, known=_known_model, needed_bytes=needed) as directory:
+            for name, chunks in self._files():
+                directory.write(name, _counted(chunks, advance))
+            manifest = self._manifest_of(directory.files)
+            directory.write(MANIFEST_NAME, [json_bytes(manifest, "the manifest") + b"\n"])
+        if reporter is not None:
+            reporter.finish()
+        self._manifest = manifest
+        self.path = Path(path)
+        return self.path
+
+    def _stored_bytes(self) -> int:
+        arrays: list[npt.NDArray[Any]] = [self.center_vectors, self.context_vectors, self.doc_vectors, self.doc_token_counts]
+        arrays += self.extra_arrays.values()
+        texts = 16 * len(self.words) + 8 * len(self.doc_ids)  # an estimate: counting would read them all
+        return sum(array.nbytes + 128 for array in arrays) + texts + 4096
+
+    def _files(self) -> Iterator[tuple[str, Iterator[Chunk]]]:
+        """Each file's name and contents in pieces; the tables' rows are checked on the way."""
+        for name in _TABLES:
+            yield f"{name}.npy", _array_chunks(getattr(self, name), f"{name}.npy", unit_rows=True)
+        yield "doc_token_counts.npy", _array_chunks(self.doc_token_counts, "doc_token_counts.npy")
+        yield "vocabulary.tsv", self._vocabulary_lines()
+        yield "doc_ids.txt", _lines(self.doc_ids, "document id")
+        for name, array in self.extra_arrays.items():
+            yield f"{name}.npy", _array_chunks(array, f"{name}.npy")
+        for name, value in self.extra_json.items():
+            yield f"{name}.json", iter([json_bytes(value, f"{name}.json") + b"\n"])
+
+    def _vocabulary_lines(self) -> Iterator[Chunk]:
+        for first in range(0, len(self.words), 4096):
+            words = self.words[first : first + 4096]
+            for row, word in enumerate(words, first):
+                if not word or "\t" in word or "\n" in word:
+                    raise ModelError(f"word {row} is {word!r}; a word must hold a character, and no tab or line end; check the tokenizer")
+            counts = self.counts[first : first + 4096].tolist()
+            yield _encoded("".join(f"{word}\t{count}\n" for word, count in zip(words, counts, strict=True)), "word")
+
+    def _manifest_of(self, files: Mapping[str, FileFacts]) -> dict[str, Any]:
+        from jose_embed import __version__
+
+        about = self._about
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "package_version": __version__,
+            "created": about["created"],
+            "id": model_id(files, about["tokenizer"]),
+            "counts": {
+                "n_words": self.n_words,
+                "n_docs": self.n_docs,
+                "n_untrained": self.n_docs - int(np.count_nonzero(self.doc_token_counts)),
+                "n_tokens": int(self.counts.sum()),
+                "dim": self.dim,
+            },
+            "config": about["config"],
+            "tokenizer": about["tokenizer"],
+            "corpus": about["corpus"],
+            "training": about["training"],
+            "files": {name: dict(facts) for name, facts in files.items()},
+        }
+        manifest["checksum"] = manifest_checksum(manifest)
+        return manifest
+
+    # ------------------------------------------------------------------------------------------------------------------------- loading
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = False, reporter: Reporter | None = None) -> Embeddings:
+        """Opens a model directory; its arrays are mapped read-only, so that only what is looked at is read.
+
+        Args:
+            path: The directory.
+            verify: Also read every byte: SHA-256 of each file and of the manifest, finite rows of norm 1, distinct words.
+            reporter: Told of the phase "verifying", in bytes.
+
+        Raises:
+            ModelError: missing, damaged, foreign, or of a newer format; the message names the file and says what to do.
+        """
+        for attempt in (1, 2, 3):
+            with DirectoryReader(path) as directory:
+                try:
+                    return cls._loaded(directory, verify, reporter)
+                except ModelError:
+                    # Replaced and removed while we were reading: the new one has the name by now.
+                    if attempt == 3 or not directory.vanished or not _replaced(directory, path):
+                        raise
+        raise AssertionError
+
+    @classmethod
+    def _loaded(cls, directory: DirectoryReader, verify: bool, reporter: Reporter | None) -> Embeddings:
+        manifest = read_manifest(directory)
+        files, counts = manifest["files"], manifest["counts"]
+        n_words, n_docs, dim = counts["n_words"], counts["n_docs"], counts["dim"]
+        missing = sorted(_OWN_FILES - {MANIFEST_NAME} - set(files))
+        if missing:
+            raise directory.error(MANIFEST_NAME, f"does not list {missing[0]}")
+        for name, facts in files.items():
+            size = directory.size(name)
+            if size != facts["bytes"]:
+                raise directory.error(name, f"is {size} bytes long, but the manifest says {facts['bytes']}")
+        if verify:
+            _verify_sums(directory, manifest, reporter)
+        tables = (
+            directory.array("center_vectors.npy", dtype="<f4", shape=(n_words, dim)),
+            directory.array("context_vectors.npy", dtype="<f4", shape=(n_words, dim)),
+            directory.array("doc_vectors.npy", dtype="<f4", shape=(n_docs, dim)),
+        )
+        doc_token_counts = directory.array("doc_token_counts.npy", dtype="<i8", shape=(n_docs,))
+        words, word_counts = _read_vocabulary(directory, n_words, counts["n_tokens"])
+        doc_ids = LineColumn(directory.map("doc_ids.txt"), str(directory.path / "doc_ids.txt"))
+        if len(doc_ids) != n_docs:
+            raise directory.error("doc_ids.txt", f"has {len(doc_ids)} lines, but the manifest says {n_docs} documents")
+        extra = [name for name in files if name not in _OWN_FILES]
+        model = object.__new__(cls)
+        model._set(
+            words=words,
+            counts=word_counts,
+            tables=tables,
+            doc_ids=doc_ids,
+            doc_token_counts=doc_token_counts,
+            extra_arrays={name[:-4]: directory.array(name) for name in extra if name.endswith(".npy")},
+            extra_json={name[:-5]: directory.json(name) for name in extra if name.endswith(".json")},
+        )
+        model.path = directory.path
+        model._manifest = manifest
+        model._about = {name: manifest[name] for name in ("created", "config", "tokenizer", "training", "corpus")}
+        if verify:
+            model._verify_contents(directory)
+        return model
+
+    def _verify_contents(self, directory: DirectoryReader) -> None:
+        for name in _TABLES:
+            fault = _first_fault(getattr(self, name))
+            if fault is not None:
+                raise directory.error(f"{name}.npy", f"has norm {fault[1]:.9g} in row {fault[0]}; every row must have norm 1")
+        try:
+            self._index_words()
+        except ModelError as error:
+            raise directory.error("vocabulary.tsv", str(error)) from None
+        if self.n_docs and int(self.doc_token_counts.min()) < 0:
+            raise directory.error("doc_token_counts.npy", "holds a negative count")
+        untrained = self.n_docs - int(np.count_nonzero(self.doc_token_counts))
+        if untrained != self.manifest["counts"]["n_untrained"]:
+            raise directory.error("doc_token_counts.npy", f"has {untrained} untrained documents, not as many as the manifest says")
+        for _ in self.doc_ids:  # each is decoded, which fails where it is not UTF-8
+            pass
+
+    # -------------------------------------------------------------------------------------------------------------------------- facts
+
+    @property
+    def n_words(self) -> int:
+        """Words in the vocabulary."""
+        return int(self.center_vectors.shape[0])
+
+    @property
+    def n_docs(self) -> int:
+        """Documents, the untrained ones included."""
+        return int(self.doc_vectors.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Dimension of every vector."""
+        return int(self.center_vectors.shape[1])
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What is stored about the model: format, id, config, tokenizer, counts, files, training, corpus. To be read, not written.
+
+        For a model that was neither saved nor loaded it is made here, which reads all of it once.
+        """
+        if self._manifest is None:
+            files = {}
+            for name, chunks in self._files():
+                digest, size = hashlib.sha256(), 0
+                for chunk in chunks:
+                    digest.update(chunk)
+                    size += memoryview(chunk).nbytes
+                files[name] = FileFacts(sha256=digest.hexdigest(), bytes=size)
+            self._manifest = self._manifest_of(files)
+        return self._manifest
+
+    @property
+    def id(self) -> str:
+        """SHA-256, in hex, over all that answers depend on: equal models have equal ids, wherever and whenever they were saved."""
+        return str(self.manifest["id"])
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings it was trained with.
+
+        Raises:
+            ConfigError: settings of a version of this package that is not this one.
+        """
+        return TrainConfig.from_dict(self._about["config"])
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the training text, to be used for every later text."""
+        if self._tokenizer is None:
+            from jose_embed.corpus import get_tokenizer
+
+            self._tokenizer = get_tokenizer(self._about["tokenizer"]["name"], self._about["tokenizer"]["settings"])
+        return self._tokenizer
+
+    def __repr__(self) -> str:
+        return f"<Embeddings of {self.n_words:,} words and {self.n_docs:,} documents, dim {self.dim}>"
+
+    # -------------------------------------------------------------------------------------------------------------------------- words
+
+    def __len__(self) -> int:
+        return self.n_words
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return isinstance(word, str) and word in self._index_words()
+
+    def __getitem__(self, word: str) -> npt.NDArray[np.float32]:
+        return self.vector_of(word)
+
+    def index_of(self, word: str) -> int | None:
+        """The row of a word, or None if the vocabulary does not hold it."""
+        return self._index_words().get(word)
+
+    def vector_of(self, word: str) -> npt.NDArray[np.float32]:
+        """The center vector of a word: float32, shape (dim,), norm 1, read-only.
+
+        Raises:
+            UnknownWordError: with similar spellings.
+        """
+        vector: npt.NDArray[np.float32] = self.center_vectors[self._row(word)]
+        return vector
+
+    def similarity(self, a: str, b: str) -> float:
+        """The cosine of two words.
+
+        Raises:
+            UnknownWordError: with similar spellings.
+        """
+        x, y = self.vector_of(a).astype(np.float64), self.vector_of(b)
+        return min(1.0, max(-1.0, float((x * y).sum())))
+
+    def suggestions(self, word: str, n: int = 3) -> list[str]:
+        """At most ``n`` words of the vocabulary within a few typing mistakes of ``word``, nearest first.
+
+        The first call prepares an index of 12 bytes per word.
+        """
+        if self._spelling is None:
+            self._spelling = SpellingIndex(self.words)
+        return self._spelling.suggestions(word, n)
+
+    def _row(self, word: str) -> int:
+        if not isinstance(word, str):
+            raise TypeError(f"a word is a str, not {type(word).__name__}")
+        row = self.index_of(word)
+        if row is None:
+            raise UnknownWordError(word, self.suggestions(word))
+        return row
+
+    def _index_words(self) -> dict[str, int]:
+        if self._rows is None:
+            rows = {word: row for row, word in enumerate(self.words)}
+            if len(rows) != len(self.words):
+                twice = next(word for row, word in enumerate(self.words) if rows[word] != row)
+                raise ModelError(f"the word {twice!r} is in the vocabulary more than once")
+            self._rows = rows
+        return self._rows
+
+    # ----------------------------------------------------------------------------------------------------------------------- questions
+
+    def query(
+        self,
+        word: str | None = None,
+        *,
+        positive: Words = (),
+        negative: Words = (),
+        vector: npt.ArrayLike | None = None,
+        without: Words = (),
+    ) -> Query:
+        """A direction from a word, from words added and subtracted, or from numbers.
+
+        With P the ``positive`` and N the ``negative`` words, the direction of ``sum P - sum N`` over unit vectors (3CosAdd). ``without`` words
+        are then projected out, one after the other, so that the direction is orthogonal to all of them.
+
+        Args:
+            word: One word.
+            positive: A word or several.
+            negative: A word or several.
+            vector: Any finite vector of shape (dim,) but zero; its length does not matter.
+            without: Words whose directions are taken out.
+
+        Returns:
+            The direction and the rows of all words named here.
+
+        Raises:
+            UnknownWordError: a word that is not in the vocabulary.
+            ConfigError: not exactly one kind of query, a vector that has no direction, or nothing left of the query.
+
+        Source: 3CosAdd: Levy and Goldberg, Linguistic Regularities in Sparse and Explicit Word Representations, CoNLL 2014.
+        """
+        plus = [self._row(name) for name in _listed("positive", positive)]
+        minus = [self._row(name) for name in _listed("negative", negative)]
+        out = [self._row(name) for name in _listed("without", without)]
+        if (word is not None) + (vector is not None) + bool(plus or minus) != 1:
+            raise ConfigError("a query is one of: a word, positive and negative words, or a vector; give exactly one of these")
+        if vector is not None:
+            direction = self._direction(vector)
+        else:
+            if word is not None:
+                plus = [self._row(word)]
+            if len(plus) == 1 and not minus and not out:
+                return Query(self.center_vectors[plus[0]], tuple(plus))
+            direction = self.center_vectors[plus].sum(0, np.float64) - self.center_vectors[minus].sum(0, np.float64)
+            length = float(np.linalg.norm(direction))
+            if not length > _NOTHING_LEFT:
+                raise ConfigError("the positive and negative words cancel each other out, so that no direction is left; choose others")
+            direction /= length
+        direction = _projected_out(direction, self.center_vectors[out].astype(np.float64))
+        length = float(np.linalg.norm(direction))
+        if not length > _NOTHING_LEFT:
+            names = ", ".join(repr(self.words[row]) for row in out)
+            raise ConfigError(f"nothing is left of the query without {names}; leave fewer words out")
+        unit = _read_only((direction / length).astype(np.float32))
+        return Query(unit, tuple(dict.fromkeys([*plus, *minus, *out])))
+
+    def most_similar(
+        self,
+        word: str | npt.ArrayLike | None = None,
+        *,
+        positive: Words = (),
+        negative: Words = (),
+        vector: npt.ArrayLike | None = None,
+        without: Words = (),
+        k: int = 10,
+        max_rank: int | None = None,
+        exclude: Words = (),
+    ) -> list[Neighbor]:
+        """The ``k`` words nearest to a query by cosine, best first, equal ones by frequency; exact.
+
+        Args:
+            word: A word, or a vector in its place.
+            positive: See :meth:`query`.
+            negative: See :meth:`query`.
+            vector: See :meth:`query`.
+            without: See :meth:`query`.
+            k: From 1 up; fewer come back where there are fewer.
+            max_rank: Only the so many most frequent words are answers.
+            exclude: Further words that are no answers. Those of the query never are.
+
+        Raises:
+            UnknownWordError: a word of the query that is not in the vocabulary.
+            ConfigError: a query that :meth:`query` refuses, or a ``k`` or ``max_rank`` below 1.
+        """
+        k = _at_least_one("k", k)
+        rows = self.n_words if max_rank is None else _at_least_one("max_rank", max_rank)
+        if word is not None and not isinstance(word, str):
+            if vector is not None:
+                raise ConfigError("a query is one of: a word, positive and negative words, or a vector; give exactly one of these")
+            word, vector = None, word
+        query = self.query(word, positive=positive, negative=negative, vector=vector, without=without)
+        rows_out = {*query.words, *(row for name in _listed("exclude", exclude) if (row := self.index_of(name)) is not None)}
+        indices, scores = nearest_rows(
+            self.center_vectors[:rows], query.vector, k, excluded=np.array(sorted(rows_out), np.int64)
+        )
+        return [
+            Neighbor(self.words[index], score, index)
+            for index, score in zip(indices.tolist(), np.clip(scores, -1, 1).tolist(), strict=True)
+        ]
+
+    def similar_documents(
+        self,
+        doc_id: str | None = None,
+        *,
+        index: int | None = None,
+        text: str | None = None,
+        word: str | None = None,
+        vector: npt.ArrayLike | None = None,
+        k: int = 10,
+    ) -> list[DocumentNeighbor]:
+        """The ``k`` trained documents nearest to a document, a text, a word or a direction by cosine, best first; exact.
+
+        Args:
+            doc_id: A document of the model, which is itself no answer.
+            index: The same by its row, from 0.
+            text: Any text; its vector is inferred.
+            word: A word.
+            vector: Any finite vector of shape (dim,) but zero.
+            k: From 1 up; fewer come back where there are fewer.
+
+        Raises:
+            UnknownWordError: ``word`` is not in the vocabulary.
+            NoKnownWordsError: the text or the document has no word of the vocabulary.
+            ConfigError: not exactly one query, an unknown document, a vector without a direction, or a ``k`` below 1.
+        """
+        k = _at_least_one("k", k)
+        if sum(value is not None for value in (doc_id, index, text, word, vector)) != 1:
+            raise ConfigError("a query is one of: doc_id, index, text, word, vector; give exactly one of these")
+        excluded: list[int] = []
+        if doc_id is not None or index is not None:
+            row = self._document_row(doc_id, index)
+            if self.doc_token_counts[row] == 0:
+                raise NoKnownWordsError(f"document {self.doc_ids[row]!r} has no word of the vocabulary, so it was not trained; ask for another one")
+            excluded.append(row)
+            unit = self.doc_vectors[row]
+        elif word is not None:
+            unit = self.vector_of(word)
+        elif text is not None:
+            unit = self._direction(self.infer([text])[0], "the text").astype(np.float32)
+        else:
+            assert vector is not None
+            unit = self._direction(vector).astype(np.float32)
+        indices, scores = nearest_rows(
+            self.doc_vectors, unit, k, excluded=np.array(excluded, np.int64), weights=self.doc_token_counts
+        )
+        return [
+            DocumentNeighbor(self.doc_ids[i], score, i)
+            for i, score in zip(indices.tolist(), np.clip(scores, -1, 1).tolist(), strict=True)
+        ]
+
+    def document_index(self, doc_id: str) -> int | None:
+        """The row of a document (the first of that id), or None. The first call prepares an index of 16 bytes per document."""
+        if self._doc_rows is None:
+            self._doc_rows = _HashedRows(self.doc_ids)
+        return self._doc_rows.find(doc_id)
+
+    def infer(self, texts: Sequence[str], **options: Any) -> npt.NDArray[np.float32]:
+        """Vectors for texts that were not in the training corpus: float32, shape (n, dim); see :func:`jose_embed.inference.infer`."""
+        from jose_embed import inference
+
+        vectors: npt.NDArray[np.float32] = inference.infer(self, texts, **options)
+        return vectors
+
+    def _document_row(self, doc_id: str | None, index: int | None) -> int:
+        if index is not None:
+            if not 0 <= index < self.n_docs:
+                raise ConfigError(f"document row {index} does not exist; rows go from 0 to {self.n_docs - 1}")
+            return index
+        if not isinstance(doc_id, str):
+            raise ConfigError(f"document id {doc_id!r} is no text; ids are text such as '1' (use index= for a row)")
+        row = self.document_index(doc_id)
+        if row is None:
+            example = f" such as {self.doc_ids[0]!r}" if self.n_docs else " (the model has no documents)"
+            raise ConfigError(f"there is no document {doc_id!r}; ids are as in doc_ids{example}")
+        return row
+
+    def _direction(self, vector: npt.ArrayLike, what: str = "vector") -> npt.NDArray[np.float64]:
+        try:
+            array = np.asarray(vector, np.float64)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{what} is not an array of numbers; it must be {self.dim} of them") from None
+        if array.shape != (self.dim,):
+            raise ConfigError(f"{what} has the shape {array.shape}; it must be ({self.dim},)")
+        largest = float(np.abs(array).max())
+        if not math.isfinite(largest):
+            raise ConfigError(f"{what} holds a NaN or an infinity; all its numbers must be finite")
+        if largest == 0:
+            raise ConfigError(f"{what} is zero and so has no direction; it must hold a number other than 0")
+        array = array / largest  # so that squares neither overflow nor vanish
+        return np.asarray(array / np.linalg.norm(array))
+
+
+def load(path: str | os.PathLike[str], *, verify: bool = False) -> Embeddings:
+    """Opens a model directory; see :meth:`Embeddings.load`."""
+    return Embeddings.load(path, verify=verify)
+
+
+def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """The absolute place that a model saved as ``path`` would take, found fit before hours of work; see :meth:`Embeddings.save`.
+
+    Raises:
+        ModelError: as saving would: taken, no directory to write to, or something there that is not a model.
+    """
+    return _check_directory(path, overwrite=overwrite, known=_known_model)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- details
+
+
+class _HashedRows:
+    """Finds the row of a text in a long column with 16 bytes per row: sorted hashes, and a look at the text itself."""
+
+    def __init__(self, column: Sequence[str]) -> None:
+        self._column = column
+        hashes = np.fromiter(map(hash, column), np.int64, len(column))
+        self._rows = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._rows]
+
+    def find(self, text: str) -> int | None:
+        start, end = np.searchsorted(self._hashes, hash(text), "left"), np.searchsorted(self._hashes, hash(text), "right")
+        return next((row for row in self._rows[start:end].tolist() if self._column[row] == text), None)
+
+
+def _projected_out(direction: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What remains of a direction orthogonal to all rows of ``others`` (Gram-Schmidt)."""
+    axes: list[npt.NDArray[np.float64]] = []
+    for other in others:
+        rest = _orthogonal_part(other, axes)
+        length = float(np.linalg.norm(rest))
+        if length > _NOTHING_LEFT:  # else it lies in the span of those before it
+            axes.append(rest / length)
+    return _orthogonal_part(direction, axes)
+
+
+def _orthogonal_part(vector: npt.NDArray[np.float64], axes: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """The part of a vector orthogonal to orthonormal axes; taken out twice, as once leaves rounding errors behind."""
+    rest = vector.copy()
+    for axis in [*axes, *axes]:
+        rest -= (rest @ axis) * axis
+    return rest
+
+
+def _listed(name: str, words: Words) -> list[str]:
+    names = [words] if isinstance(words, str) else list(words)
+    for word in names:
+        if not isinstance(word, str):
+            raise ConfigError(f"{name} holds {word!r}; it must be a word or a list of words")
+    return names
+
+
+def _at_least_one(name: str, value: int) -> int:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1 up")
+    return number
+
+
+def _read_only(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    view = array.view(np.ndarray)
+    view.flags.writeable = False
+    return view
+
+
+def _table_shape(name: str, table: Any) -> tuple[int, int]:
+    if not isinstance(table, np.ndarray) or table.dtype != np.float32 or table.ndim != 2:
+        found = f"{table.dtype} of shape {table.shape}" if isinstance(table, np.ndarray) else type(table).__name__
+        raise ModelError(f"{name} is {found}; it must be a float32 array of shape (rows, dim)")
+    return table.shape[0], table.shape[1]
+
+
+def _must_match(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        raise ModelError(f"{name} has the shape {found}; to fit the other arrays it must be {wanted}")
+
+
+def _whole_numbers(name: str, values: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise ModelError(f"{name} holds {array.dtype} values; it must hold whole numbers")
+    _must_match(name, array.shape, (n,))
+    return array.astype(np.int64, copy=False)
+
+
+def _blocks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """First row and rows of pieces of at most about ``BLOCK_BYTES``."""
+    row_bytes = max(1, array.nbytes // max(1, len(array)))
+    rows = max(1, BLOCK_BYTES // row_bytes)
+    for first in range(0, len(array), rows):
+        yield first, array[first : first + rows]
+
+
+def _first_fault(table: npt.NDArray[np.float32]) -> tuple[int, float] | None:
+    """The first row whose norm is not 1, and that norm; rows that are not finite have none."""
+    for first, block in _blocks(table):
+        fault = _fault_in(block)
+        if fault is not None:
+            return first + fault[0], fault[1]
+    return None
+
+
+def _fault_in(block: npt.NDArray[np.float32]) -> tuple[int, float] | None:
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
+        wrong = ~(np.abs(norms - 1) <= NORM_TOLERANCE)
+    if not wrong.any():
+        return None
+    row = int(wrong.argmax())
+    return row, float(norms[row])
+
+
+def _array_chunks(array: npt.NDArray[Any], name: str, *, unit_rows: bool = False) -> Iterator[Chunk]:
+    dtype = array.dtype.newbyteorder("<")
+    yield npy_preamble(dtype, array.shape)
+    if array.ndim == 0:
+        yield array.astype(dtype).tobytes()
+        return
+    for first, block in _blocks(array):
+        if unit_rows:
+            fault = _fault_in(block)
+            if fault is not None:
+                what = f"has norm {fault[1]:.9g}" if math.isfinite(fault[1]) else "holds a NaN or an infinity"
+                raise TrainingError(f"{name}: row {first + fault[0]} {what}; every row must have norm 1, so nothing was saved")
+        yield np.ascontiguousarray(block, dtype).data
+
+
+def _lines(texts: Sequence[str], what: str) -> Iterator[Chunk]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == 4096:
+            yield _joined(batch, what)
+            batch.clear()
+    if batch:
+        yield _joined(batch, what)
+
+
+def _joined(texts: list[str], what: str) -> bytes:
+    joined = "\n".join(texts) + "\n"
+    if joined.count("\n") != len(texts):
+        wrong = next(text for text in texts if "\n" in text)
+        raise ModelError(f"the {what} {wrong[:100]!r} holds a line end; it must be one line")
+    return _encoded(joined, what)
+
+
+def _encoded(text: str, what: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.end + 20]
+        raise ModelError(f"a {what} holds a lone surrogate ({around!r}), which UTF-8 cannot express; clean the text") from None
+
+
+def _counted(chunks: Iterator[Chunk], advance: Callable[[int], None] | None) -> Iterator[Chunk]:
+    for chunk in chunks:
+        yield chunk
+        if advance is not None:
+            advance(memoryview(chunk).nbytes)
+
+
+def _read_vocabulary(directory: DirectoryReader, n_words: int, n_tokens: int) -> tuple[list[str], npt.NDArray[np.int64]]:
+    name = "vocabulary.tsv"
+    data = directory.read(name, largest=2**62)
+    n_lines = data.count(b"\n")
+    if n_lines != n_words or not data.endswith(b"\n"):
+        raise directory.error(name, f"has {n_lines} whole lines, but the manifest says {n_words} words")
+    try:
+        lines = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise directory.error(name, f"is not UTF-8 at byte {error.start}") from None
+    words: list[str] = []
+    counts = np.empty(n_words, np.int64)
+    for row in range(n_words):
+        word, _, count = lines[row].partition("\t")
+        if not word or not (count.isascii() and count.isdigit() and len(count) < 19):
+            raise directory.error(name, f"line {row + 1} is {lines[row][:80]!r}, but must be a word, a tab and a count")
+        words.append(word)
+        counts[row] = int(count)
+    if counts[-1] < 1 or (np.diff(counts) > 0).any() or int(counts.sum(dtype=object)) != n_tokens:
+        raise directory.error(name, f"must hold falling counts from 1 that sum to the manifest's {n_tokens} tokens")
+    return words, counts
+
+
+def _verify_sums(directory: DirectoryReader, manifest: Mapping[str, Any], reporter: Reporter | None) -> None:
+    files = manifest["files"]
+    if reporter is not None:
+        reporter.start("verifying", sum(facts["bytes"] for facts in files.values()), "bytes")
+    for name, facts in files.items():
+        if directory.sha256(name, None if reporter is None else reporter.advance) != facts["sha256"]:
+            raise directory.error(name, "is damaged: its SHA-256 is not the manifest's")
+    if manifest.get("checksum") != manifest_checksum(manifest) or manifest["id"] != model_id(files, manifest["tokenizer"]):
+        raise directory.error(MANIFEST_NAME, "is damaged: its checksum or id does not match its contents")
+    if reporter is not None:
+        reporter.finish()
+
+
+def _replaced(directory: DirectoryReader, path: str | os.PathLike[str]) -> bool:
+    try:
+        return not directory.is_still(path)
+    except OSError:
+        return True
+
+
+def _known_model(path: Path) -> None:
+    """Passes where a directory holds a model and nothing else, so that replacing it destroys nothing of anybody's."""
+    advice = "only a model is ever overwritten; choose another name or remove it yourself"
+    with DirectoryReader(path) as directory:
+        try:
+            manifest = json.loads(directory.read(MANIFEST_NAME, largest=LARGEST_MANIFEST))
+            known = manifest["files"].keys() | {MANIFEST_NAME} if manifest["format"] == FORMAT else None
+        except (ModelError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+            known = None
+    if known is None:
+        raise ModelError(f"{path}: is a directory, but not a model; {advice}")
+    foreign = sorted(name for name in os.listdir(path) if name not in known)
+    if foreign:
+        raise ModelError(f"{path}: holds {foreign[0]!r}, which is not part of the model; {advice}")

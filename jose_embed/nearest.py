@@ -1,0 +1,74 @@
+"""The rows nearest to a direction: exact, block by block, in bounded memory."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BLOCK_ROWS", "nearest_rows"]
+
+BLOCK_ROWS: Final = 65_536
+_SCORED_ROWS: Final = 4_096
+
+
+def nearest_rows(
+    matrix: npt.NDArray[np.float32],
+    query: npt.NDArray[np.float32],
+    k: int,
+    *,
+    excluded: npt.NDArray[np.int64] | None = None,
+    weights: npt.NDArray[np.int64] | None = None,
+    block_rows: int = BLOCK_ROWS,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The ``k`` rows of largest inner product with ``query``, best first, equal ones by index.
+
+    Each block is scored in float32; every row that could be among the best within the error of that arithmetic is scored again in float64. So
+    the answer depends neither on the block's size nor on the order in which a BLAS adds.
+
+    Args:
+        matrix: float32, shape (n, dim), rows of norm 1, may be a mapped file.
+        query: float32, shape (dim,), norm 1.
+        k: At least 1; a larger one than there are rows gives all.
+        excluded: int64 indices of rows that are not wanted.
+        weights: int64, shape (n,): rows of weight 0 are not wanted.
+        block_rows: Rows scored at a time.
+
+    Returns:
+        Indices, int64, and inner products, float64, both of shape (at most k,). Rows that hold a NaN or an infinity are left out.
+    """
+    n, dim = matrix.shape
+    slack = np.float32(4 * dim * 2.0**-24)
+    exact_query = query.astype(np.float64)
+    best = np.empty(0, np.int64)
+    scores = np.empty(0, np.float64)
+    for first in range(0, n, block_rows):
+        last = min(first + block_rows, n)
+        with np.errstate(invalid="ignore", over="ignore"):
+            rough = matrix[first:last] @ query
+        rough[~np.isfinite(rough)] = -np.inf
+        if weights is not None:
+            rough[weights[first:last] == 0] = -np.inf
+        if excluded is not None:
+            rough[excluded[(excluded >= first) & (excluded < last)] - first] = -np.inf
+        floor = np.float32(-np.inf)
+        if k < len(rough):
+            floor = np.partition(rough, len(rough) - k)[len(rough) - k] - slack
+        if len(best) == k:
+            floor = max(floor, np.float32(scores[-1]) - slack)
+        candidates = np.flatnonzero((rough >= floor) & (rough > -np.inf)) + first
+        if not len(candidates):
+            continue
+        exact = np.concatenate([
+            _products(matrix[candidates[i : i + _SCORED_ROWS]], exact_query) for i in range(0, len(candidates), _SCORED_ROWS)
+        ])
+        best, scores = np.concatenate([best, candidates]), np.concatenate([scores, exact])
+        order = np.lexsort((best, -scores))[:k]
+        best, scores = best[order], scores[order]
+    return best, scores
+
+
+def _products(rows: npt.NDArray[np.float32], query: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    # Not a matrix product: there equal rows may get unequal sums, depending on their place in a block.
+    return np.asarray((rows * query).sum(axis=1))
