@@ -1,0 +1,285 @@
+"""Which program's vectors are worth more? Prints the tables of tests/benchmarks/RESULTS.md about quality.
+
+Ours beside gensim, tf-idf with SVD and, where ``JOSE_REFERENCE`` or ``JOSE_REFERENCE_OFAST`` names an executable, the
+paper's own program: same dimension, same epochs, documents in shuffled order, several training seeds, five k-means
+seeds for each of them. The rules of scoring are those of :mod:`jose_embed.evaluation`.
+
+    python tests/benchmarks/quality.py                                   every table, 3 seeds
+    python tests/benchmarks/quality.py --corpora bbc r8 --systems ours doc2vec --seeds 5
+    python tests/benchmarks/quality.py --systems ours ours:documents     a recipe beside a preset
+
+Peers' figures are kept in tests/benchmarks/.cache and reprinted from there; ``--again`` measures anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import corpora
+import numpy as np
+import peers
+from corpora import KNOWN, Corpus
+from ledger import Ledger, commit, header, machine, markdown_table, today
+
+from jose_embed import evaluation
+from jose_embed.evaluation import Spread
+
+RULES = 1  # raised when the scoring changes, so that older kept figures are measured anew
+CLUSTER_SEEDS = range(5)
+SYSTEMS = ("reference", "reference-ofast", "doc2vec", "word2vec", "tfidf", "ours")
+# The two builds of the reference make the same vectors; quality is measured with the one that is quicker to wait for.
+QUALITY_SYSTEMS = ("reference-ofast", "doc2vec", "word2vec", "tfidf", "ours")
+
+DOCUMENT_COLUMNS = {
+    "knn": "kNN(3)",
+    "logistic": "logistic regression",
+    "nmi": "k-means NMI",
+    "spherical_nmi": "spherical k-means NMI",
+    "ari": "ARI",
+    "purity": "purity",
+}
+PAIR_TITLES = {"ws353": "WS-353", "men": "MEN", "simlex999": "SimLex-999", "zh-wordsim240": "zh WordSim-240"}
+
+Figures = dict[str, list[float]]
+
+
+def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) -> dict[str, Any]:
+    """Train one system once and score everything the corpus has an answer for.
+
+    Args:
+        system: Which program.
+        corpus: What to train on.
+        settings: Shared settings, the seed among them.
+        task: ``"together"`` trains on all documents and scores their vectors; ``"inference"`` trains on the training
+            part and infers the test part.
+
+    Returns:
+        ``figures`` (name -> values), ``seconds`` and ``cpu_seconds`` of the training, and where and when.
+    """
+    part = corpus.training_part() if task == "inference" else corpus
+    trained = peers.train(system, part, settings, documents=part.labels is not None)
+    figures: Figures = {}
+    if task == "inference":
+        figures |= _inference_figures(trained, part, corpus)
+    else:
+        if part.labels is not None and trained.doc_vectors is not None:
+            figures |= _document_figures(part.in_file_order(trained.doc_vectors), part)
+        figures |= _word_figures(trained, part)
+        if part.description.sentences:
+            figures |= _sentence_figures(trained)
+    return {
+        "figures": figures,
+        "seconds": round(trained.clock.seconds, 1),
+        "cpu_seconds": round(trained.clock.cpu_seconds, 1),
+        "date": today(),
+        "machine": machine(),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    options = _parser().parse_args(arguments)
+    if not corpora.DATA.is_dir():
+        print(
+            f"the development corpora are not at {corpora.DATA}; JOSE_SHARED_DATA may name their place", file=sys.stderr
+        )
+        return 2
+    systems = []
+    for system in options.systems:
+        reason = peers.missing(system)
+        if reason:
+            print(reason)
+        else:
+            systems.append(system)
+    ledger = Ledger(options.ledger or corpora.cache_folder() / "quality.json")
+    facts = header()
+    print(f"\nmeasured at {facts['commit']}, {facts['date']}, {facts['machine']}, {options.threads} threads")
+    for name in options.corpora:
+        corpus = corpora.load(name)
+        epochs = options.epochs or corpus.description.epochs
+        settings = peers.Settings(options.dim, options.window, options.min_count, epochs, options.threads)
+        tasks = ["together"] + (["inference"] if corpus.description.n_train and not options.no_inference else [])
+        for task in tasks:
+            records = {
+                system: [
+                    _recorded(ledger, system, corpus, settings, task, seed, again=options.again)
+                    for seed in range(1, options.seeds + 1)
+                ]
+                for system in systems
+            }
+            _print_tables(corpus, task, settings, records)
+    return 0
+
+
+def _recorded(
+    ledger: Ledger, system: str, corpus: Corpus, settings: peers.Settings, task: str, seed: int, *, again: bool
+) -> dict[str, Any]:
+    ours = system.startswith("ours")
+    key = {
+        "rules": RULES,
+        "system": system,
+        "version": commit() if ours else peers.version(system),
+        "corpus": corpus.name,
+        "task": task,
+        "dim": settings.dim,
+        "window": settings.window,
+        "min_count": settings.min_count,
+        "epochs": settings.epochs,
+        "threads": settings.threads,
+        "seed": seed,
+    }
+    record = None if again or str(key["version"]).endswith("-dirty") else ledger.get(key)
+    if record is None:
+        print(f"  {peers.title(system)} on {corpus.name}, {task}, seed {seed} ...", file=sys.stderr, flush=True)
+        chosen = peers.Settings(
+            settings.dim, settings.window, settings.min_count, settings.epochs, settings.threads, seed
+        )
+        record = measure(system, corpus, chosen, task)
+        if not str(key["version"]).endswith("-dirty"):
+            ledger.put(key, record)
+    return record
+
+
+def _document_figures(vectors: np.ndarray, corpus: Corpus) -> Figures:
+    labels, n_train = corpus.labels, corpus.description.n_train
+    assert labels is not None
+    neighbors = evaluation.classify(vectors, labels, n_train=n_train)
+    regression = evaluation.classify(vectors, labels, n_train=n_train, method="logistic")
+    clusters = evaluation.cluster(vectors, labels, seeds=CLUSTER_SEEDS)
+    spherical = evaluation.cluster(vectors, labels, seeds=CLUSTER_SEEDS, method="spherical")
+    return {
+        "knn": [neighbors.accuracy.mean],
+        "knn_macro_f1": [neighbors.macro_f1.mean],
+        "logistic": [regression.accuracy.mean],
+        "nmi": list(clusters.nmi.values),
+        "ari": list(clusters.ari.values),
+        "purity": list(clusters.purity.values),
+        "spherical_nmi": list(spherical.nmi.values),
+        "without_vector": [float((~vectors.any(axis=1)).sum())],
+    }
+
+
+def _inference_figures(trained: peers.Trained, part: Corpus, whole: Corpus) -> Figures:
+    assert whole.labels is not None
+    assert trained.doc_vectors is not None
+    n_train = len(part.texts)
+    inferred = trained.infer(whole.texts[n_train:])
+    figures = {}
+    # The training part is represented as training left it, and then by inference as well.
+    represented = {"knn_both_inferred": trained.infer(whole.texts[:n_train])}
+    if trained.infers_like_training:
+        represented["knn"] = part.in_file_order(trained.doc_vectors)
+    for name, known in represented.items():
+        vectors = np.concatenate([known, inferred])
+        figures[name] = [evaluation.classify(vectors, whole.labels, n_train=n_train).accuracy.mean]
+    return figures
+
+
+def _word_figures(trained: peers.Trained, corpus: Corpus) -> Figures:
+    figures = {}
+    for name, pairs in corpus.word_pairs().items():
+        score = evaluation.word_similarity(trained.words, trained.word_vectors, pairs)
+        figures[name] = [score.spearman]
+        figures[f"{name}_coverage"] = [score.coverage]
+    return figures
+
+
+def _sentence_figures(trained: peers.Trained) -> Figures:
+    pairs = corpora.sentence_pairs()
+    first, second = (trained.infer([pair[side] for pair in pairs]) for side in (0, 1))
+    score = evaluation.sts(first, second, [pair.score for pair in pairs])
+    return {"sts": [score.spearman], "sts_coverage": [score.coverage]}
+
+
+def _print_tables(
+    corpus: Corpus, task: str, settings: peers.Settings, records: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    description = corpus.description
+    setting = f"d = {settings.dim}, window {settings.window}, {settings.epochs} epochs"
+    if task == "inference":
+        print(f"\n### {description.title}: trained on the training part, test part inferred ({setting})\n")
+        columns = {"knn": "kNN(3)", "knn_both_inferred": "kNN(3), training part inferred too"}
+        print(_table(columns, records))
+        return
+    if description.labelled:
+        split = f"first {description.n_train:,} rows train" if description.n_train else "10-fold"
+        print(f"\n### {description.title} ({len(corpus.texts):,} documents, {split}; {setting}, shuffled)\n")
+        print(_table(DOCUMENT_COLUMNS, records))
+    if description.pairs:
+        print(f"\n### {description.title}: word similarity, Spearman ({setting})\n")
+        print(_table({name: PAIR_TITLES[name] for name in description.pairs}, records))
+        coverage = {f"{name}_coverage" for name in description.pairs}
+        shares = {name: _spread(name, next(iter(records.values()))) for name in coverage} if records else {}
+        found = (
+            f"{PAIR_TITLES[name.removesuffix('_coverage')]} {share.mean:.1%}" for name, share in shares.items() if share
+        )
+        print("\nPairs with both words in the vocabulary: " + ", ".join(sorted(found)))
+    if description.sentences:
+        trained_on = f"trained on {description.title} ({setting})"
+        print(f"\n### STS benchmark, test part: Spearman of inferred vectors, {trained_on}\n")
+        print(_table({"sts": "STS-B"}, records))
+
+
+def _table(columns: Mapping[str, str], records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    rows = []
+    for system, measured in records.items():
+        cells = [_spread(name, measured) or "" for name in columns]
+        seconds = np.mean([record["seconds"] for record in measured])
+        cpu_seconds = np.mean([record["cpu_seconds"] for record in measured])
+        dates = sorted({record["date"] for record in measured})
+        rows.append(
+            [
+                peers.title(system),
+                *cells,
+                len(measured),
+                f"{seconds:.0f}",
+                f"{cpu_seconds:.0f}",
+                " to ".join({dates[0], dates[-1]}),
+            ]
+        )
+    return markdown_table(["", *columns.values(), "seeds", "seconds", "CPU seconds", "measured"], rows)
+
+
+def _spread(name: str, measured: Iterable[Mapping[str, Any]]) -> Spread | None:
+    values = tuple(value for record in measured for value in record["figures"].get(name, ()))
+    return Spread(values) if values else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Quality of our vectors beside those of other programs.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--corpora",
+        nargs="+",
+        choices=list(KNOWN),
+        default=list(KNOWN),
+        metavar="NAME",
+        help="from " + ", ".join(KNOWN),
+    )
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        default=list(QUALITY_SYSTEMS),
+        metavar="NAME",
+        help="from " + ", ".join(SYSTEMS) + ", ours:PRESET",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="training runs of each system")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each training run")
+    parser.add_argument("--epochs", type=int, help="epochs of every system; 10, on Wikipedia 5, unless given")
+    parser.add_argument("--dim", type=int, default=100, help="dimension of every system")
+    parser.add_argument("--window", type=int, default=5, help="window of every peer")
+    parser.add_argument("--min-count", type=int, default=5, help="smallest count of a word, for every peer")
+    parser.add_argument("--no-inference", action="store_true", help="leave out the tables about unseen documents")
+    parser.add_argument("--again", action="store_true", help="measure anew what is kept from an earlier run")
+    parser.add_argument("--ledger", type=Path, help="the JSON file of kept figures; in .cache unless given")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
