@@ -1,0 +1,10 @@
+"""``python -m jose_embed`` is the program ``jose``."""
+
+from __future__ import annotations
+
+import sys
+
+from jose_embed.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""``jose-train``: from text files to a model directory."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jose_embed.cli_command import Command
+from jose_embed.config import TrainConfig
+from jose_embed.errors import ConfigError
+from jose_embed.progress import Reporter, amount_text, duration_text, reporter_for
+
+if TYPE_CHECKING:
+    from jose_embed.embeddings import Embeddings
+
+__all__ = ["TRAIN", "default_output"]
+
+_COMPRESSIONS = frozenset({".gz", ".bz2", ".xz", ".zst"})
+
+
+def default_output(sources: Sequence[str]) -> Path:
+    """The model's name where none was given: that of the one source, in the current directory.
+
+    Raises:
+        ConfigError: several sources, a glob or standard input, which have no one name.
+
+    Example:
+        >>> default_output(["data/news.txt.gz"]), default_output(["texts/"]), default_output(["corpus"])
+        (PosixPath('news.jose'), PosixPath('texts.jose'), PosixPath('corpus.jose'))
+    """
+    if len(sources) != 1 or sources[0] == "-" or (set("*?[") & set(sources[0]) and not os.path.lexists(sources[0])):
+        raise ConfigError("the text has no one name to call the model by; name it with --output NAME.jose")
+    path = Path(os.path.abspath(sources[0]))
+    if path.suffix in _COMPRESSIONS:
+        path = path.with_suffix("")
+    stem = path.name if path.is_dir() else path.stem
+    if not stem:
+        raise ConfigError(f"{sources[0]}: no name for the model can be made of this; name it with --output NAME.jose")
+    return Path(f"{stem}.jose")
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="TEXT",
+        help="files (plain, .gz, .bz2, .xz, .zst), globs, directories, or - for standard input; a line is a document",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="the model directory to write (default: corpus.jose for corpus.txt)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that is there")
+    parser.add_argument("--dry-run", action="store_true", help="count, estimate memory and time, write nothing")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    settings = parser.add_argument_group("settings of the training")
+    for option in dataclasses.fields(TrainConfig):
+        choices = option.metadata["choices"]
+        settings.add_argument(
+            f"--{option.name.replace('_', '-')}",
+            type=_reader(option.default),
+            default=argparse.SUPPRESS,
+            metavar="{" + ",".join(choices) + "}" if choices else _METAVARS[type(option.default)],
+            help=f"{option.metadata['help']} (default: {option.default})".replace("%", "%%"),
+        )
+
+
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def _reader(default: Any) -> Any:
+    """The type of an option. What is no number passes as it is: TrainConfig refuses it and says what is allowed."""
+
+    def read(text: str) -> Any:
+        try:
+            return type(default)(text)
+        except ValueError:
+            return text
+
+    return read
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    names = [option.name for option in dataclasses.fields(TrainConfig)]
+    config = TrainConfig.from_dict({name: getattr(arguments, name) for name in names if name in arguments})
+    if arguments.dry_run:
+        with reporter_for(quiet=arguments.quiet) as reporter:
+            _dry_run(arguments.sources, config, reporter)
+        return
+    output = Path(arguments.output) if arguments.output is not None else default_output(arguments.sources)
+
+    from jose_embed.embeddings import check_target
+    from jose_embed.tokenizers import get_tokenizer
+
+    # All that can be refused without reading the text is refused first.
+    check_target(output, overwrite=arguments.overwrite)
+    get_tokenizer(config.tokenizer)
+    started = time.monotonic()
+    try:
+        with reporter_for(quiet=arguments.quiet) as reporter:
+            from jose_embed.trainer import train
+
+            model = train(arguments.sources, reporter=reporter, config=config)
+            saving_from = time.monotonic()
+            model.save(output, overwrite=arguments.overwrite, reporter=reporter)
+    except KeyboardInterrupt as stop:
+        stop.add_note("(no model was written)")
+        raise
+    if not arguments.quiet:
+        now = time.monotonic()
+        print("\n".join(summary(model, output, saving=now - saving_from, total=now - started)))
+
+
+def _dry_run(sources: Sequence[str], config: TrainConfig, reporter: Reporter) -> None:
+    from jose_embed.encoded import encode
+    from jose_embed.trainer import estimate
+
+    with encode(sources, tokenizer=config.tokenizer, min_count=config.min_count, reporter=reporter) as corpus:
+        need = estimate(corpus, config)
+        rows = {
+            "documents": f"{corpus.statistics.n_documents:,} ({corpus.statistics.n_empty:,} empty)",
+            "tokens": f"{corpus.statistics.n_tokens_seen:,}, of which {corpus.vocabulary.n_tokens:,} are kept",
+            "vocabulary": f"{corpus.vocabulary.n_words:,} of {corpus.statistics.n_words_seen:,} words"
+            f" (those that occur {config.min_count} times or more)",
+            "memory": f"about {amount_text(need['memory_bytes'], 'bytes')}",
+            "time": f"about {duration_text(need['seconds'])} on {config.resolved_workers()} workers",
+        }
+    print("\n".join(f"{name:<11} {value}" for name, value in rows.items()))
+
+
+def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> list[str]:
+    """What a person should know after a training, as lines."""
+    counts: Mapping[str, Any] = model.manifest["counts"]
+    training: Mapping[str, Any] = model.manifest["training"]
+    epochs = training["epochs"]
+    phases = {**training["phases"], "saving": saving}
+    untrained = counts["n_untrained"]
+    spans = ", ".join(f"{name} {duration_text(span)}" for name, span in phases.items())
+    size = sum(file["bytes"] for file in model.manifest["files"].values())
+    rows = {
+        "documents": f"{counts['n_docs']:,}" + (f", {untrained:,} untrained (no known word)" if untrained else ""),
+        "tokens": f"{counts['n_tokens']:,}",
+        "vocabulary": f"{counts['n_words']:,} words",
+        "time": f"{duration_text(total)} ({spans})",
+        "speed": f"{amount_text(epochs[-1]['words_per_second'], 'words')}/s in training",
+        "loss": f"{epochs[0]['loss']:.4g} in the first epoch, {epochs[-1]['loss']:.4g} in the last",
+        "memory": _peak_memory(),
+        "model": f"{output} ({amount_text(size, 'bytes')})",
+    }
+    lines = [f"{name:<11} {value}" for name, value in rows.items() if value]
+    place = shlex.quote(str(output))
+    word = shlex.quote(model.words[min(100, len(model.words) - 1)])  # beyond the words that stand in every sentence
+    return ["", *lines, "", f"Next: jose similar {place} {word}", f"      jose info {place}"]
+
+
+def _peak_memory() -> str:
+    """The largest resident size of this process so far; empty where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"{amount_text(peak * (1 if sys.platform == 'darwin' else 1024), 'bytes')} at the most"
+
+
+TRAIN = Command(
+    name="train",
+    summary="Train word and document vectors from text, one document per line.",
+    configure=_configure,
+    run=_run,
+    usage="%(prog)s TEXT ... [--output NAME.jose] [--dry-run] [settings]",
+    examples=(
+        "jose-train corpus.txt                               writes corpus.jose",
+        "jose-train 'news/*.txt.gz' --output news.jose --window 10 --epochs 20",
+        "zcat big.gz | jose-train - --output big.jose --tokenizer whitespace",
+        "jose-train corpus.txt --dry-run                     what would it take?",
+    ),
+)
