@@ -1,7 +1,7 @@
 """Word and document vectors on the unit sphere: train them, keep them as plain files, ask them.
 
-Importing the package is cheap: every name below is loaded when it is first used, so that neither a compiler nor a search library nor NumPy
-is on the path of ``--help``.
+Importing the package is cheap: every name below is loaded when it is first used, so that neither a compiler nor a
+search library nor NumPy is on the path of ``--help``.
 
 Example::
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.columns import array_chunks, first_fault, line_chunks, read_vocabulary, vocabulary_chunks
 from jose_embed.config import TrainConfig
-from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError, TrainingError, UnknownWordError
-from jose_embed.lines import LineColumn
+from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError, UnknownWordError
+from jose_embed.lines import LineColumn, RowFinder
 from jose_embed.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -28,17 +29,11 @@ from jose_embed.manifest import (
     model_id,
     read_manifest,
 )
+from jose_embed.mapped import DirectoryReader
 from jose_embed.nearest import nearest_rows
 from jose_embed.spelling import SpellingIndex
-from jose_embed.storage import (
-    BLOCK_BYTES,
-    DirectoryReader,
-    DirectoryWriter,
-    FileFacts,
-    file_name_is_safe,
-    npy_preamble,
-)
-from jose_embed.storage import check_target as _check_directory
+from jose_embed.storage import Chunk, DirectoryWriter, FileFacts, file_name_is_safe
+from jose_embed.storage import check_target as check_directory
 
 if TYPE_CHECKING:
     from jose_embed.corpus import Tokenizer
@@ -46,20 +41,18 @@ if TYPE_CHECKING:
 
 __all__ = ["DocumentNeighbor", "Embeddings", "Neighbor", "Query", "check_target", "load"]
 
-NORM_TOLERANCE: Final = 1e-6
 _TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
-_OWN_FILES: Final = frozenset({
-    "center_vectors.npy", "context_vectors.npy", "doc_vectors.npy", "vocabulary.tsv", "doc_ids.txt", "doc_token_counts.npy", MANIFEST_NAME,
-})  # fmt: skip
+_OWN_FILES: Final = frozenset(
+    {*(f"{name}.npy" for name in _TABLES), "vocabulary.tsv", "doc_ids.txt", "doc_token_counts.npy", MANIFEST_NAME}
+)
 _NOTHING_LEFT: Final = 1e-5  # a direction shorter than this (of unit vectors in float32) is rounding error
 
 Number = TypeVar("Number", bound=np.generic)
 Words = str | Sequence[str]
-Chunk = bytes | memoryview
 
 
 class Neighbor(NamedTuple):
-    """A word near to a direction: ``score`` is the cosine, ``index`` the row and so the rank by frequency (0 is the most frequent)."""
+    """A word near to a direction: ``score`` is the cosine, ``index`` the row and so the rank by frequency, from 0."""
 
     word: str
     score: float
@@ -75,7 +68,12 @@ class DocumentNeighbor(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A direction and the words it was made of: ``vector`` float32 (dim,) of norm 1, ``words`` the rows that no answer should repeat."""
+    """A direction and what it was made of.
+
+    Attributes:
+        vector: float32 (dim,), norm 1.
+        words: The rows of the words that made it, which are no answers to it.
+    """
 
     vector: npt.NDArray[np.float32]
     words: tuple[int, ...]
@@ -84,8 +82,8 @@ class Query(NamedTuple):
 class Embeddings:
     """Word and document vectors on the unit sphere.
 
-    Made by training, :meth:`from_arrays` or :meth:`load`. All arrays are read-only; those of a loaded model are mapped files, so that opening
-    one costs no memory. Any number of threads may ask it.
+    Made by training, :meth:`from_arrays` or :meth:`load`. All arrays are read-only; those of a loaded model are mapped
+    files, so that opening one costs no memory. Any number of threads may ask it.
 
     Attributes:
         words: The vocabulary, most frequent first.
@@ -94,15 +92,19 @@ class Embeddings:
         context_vectors: float32 (n_words, dim), norm 1.
         doc_ids: The documents' ids, one per row; read from disk where it is looked at.
         doc_vectors: float32 (n_docs, dim), norm 1.
-        doc_token_counts: int64 (n_docs,), known words of each document; 0 marks an untrained one, which no search returns.
+        doc_token_counts: int64 (n_docs,), known words of each document; 0 marks an untrained one, which no search
+            returns.
         extra_arrays: Further arrays by name.
         extra_json: Further JSON values by name.
         path: The directory it was loaded from or last saved to, or None.
 
     Example:
         >>> model = Embeddings.from_arrays(
-        ...     words=["up", "down", "left"], counts=[3, 2, 1],
-        ...     center_vectors=np.float32([[0, 1], [0, -1], [-1, 0]]), context_vectors=np.float32([[0, 1], [0, -1], [-1, 0]]))
+        ...     words=["up", "down", "left"],
+        ...     counts=[3, 2, 1],
+        ...     center_vectors=np.float32([[0, 1], [0, -1], [-1, 0]]),
+        ...     context_vectors=np.float32([[0, 1], [0, -1], [-1, 0]]),
+        ... )
         >>> model.most_similar("up", k=1)
         [Neighbor(word='left', score=0.0, index=2)]
         >>> model["left"]
@@ -123,7 +125,7 @@ class Embeddings:
     def __init__(self) -> None:
         raise TypeError("Embeddings are made by jose_embed.train, jose_embed.load or Embeddings.from_arrays")
 
-    # ------------------------------------------------------------------------------------------------------------------- making, saving
+    # ------------------------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_arrays(
@@ -149,8 +151,8 @@ class Embeddings:
         Args:
             words: n_words different words, most frequent first.
             counts: int64 (n_words,), at least 1, never rising.
-            center_vectors: float32 (n_words, dim), rows of norm 1 (checked by :meth:`save`); rows may be padded (strided). The caller leaves
-                the arrays alone from here on.
+            center_vectors: float32 (n_words, dim), rows of norm 1 (checked by :meth:`save`); rows may be padded
+                (strided). The caller leaves the arrays alone from here on.
             context_vectors: float32 (n_words, dim).
             doc_ids: n_docs ids; may be lazy.
             doc_vectors: float32 (n_docs, dim); none means no documents.
@@ -168,7 +170,9 @@ class Embeddings:
         """
         n_words, dim = _table_shape("center_vectors", center_vectors)
         if n_words == 0 or dim == 0:
-            raise ModelError(f"center_vectors has the shape {center_vectors.shape}; a model needs at least one word and one dimension")
+            raise ModelError(
+                f"center_vectors has the shape {center_vectors.shape}; a model needs a word and a dimension at least"
+            )
         if doc_vectors is None:
             doc_vectors = np.empty((0, dim), np.float32)
         n_docs = _table_shape("doc_vectors", doc_vectors)[0]
@@ -187,10 +191,15 @@ class Embeddings:
         names = [f"{name}.npy" for name in extra_arrays or {}] + [f"{name}.json" for name in extra_json or {}]
         for name in names:
             if not file_name_is_safe(name) or name in _OWN_FILES:
-                raise ModelError(f"{name!r} cannot name an extra file of a model: use letters, digits, '_', '-' and '.', and no name of its own files")
+                raise ModelError(
+                    f"{name!r} cannot name an extra file of a model: use letters, digits, '_', '-' and '.', "
+                    "and no name of its own files"
+                )
         for name, array in (extra_arrays or {}).items():
-            if array.dtype.kind not in "biuf":
-                raise ModelError(f"the extra array {name} holds {array.dtype} values; only numbers and booleans can be stored")
+            if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+                raise ModelError(
+                    f"the extra array {name} holds {array.dtype} values; only numbers and booleans can be stored"
+                )
         settings = config.to_dict() if isinstance(config, TrainConfig) else dict(config or {})
         model = object.__new__(cls)
         model._set(
@@ -233,15 +242,15 @@ class Embeddings:
         self._about: dict[str, Any] = {}
         self._manifest: dict[str, Any] | None = None
         self._rows: dict[str, int] | None = None
-        self._doc_rows: _HashedRows | None = None
+        self._doc_rows: RowFinder | None = None
         self._spelling: SpellingIndex | None = None
         self._tokenizer: Tokenizer | None = None
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, reporter: Reporter | None = None) -> Path:
         """Writes the model as a directory that appears whole or not at all.
 
-        It is written beside its place, every file synced, and renamed; arrays go block by block, without a second copy in memory. An interrupted
-        call leaves at most a hidden temporary, which a later one removes.
+        It is written beside its place, every file synced, and renamed; arrays go block by block, without a second copy
+        in memory. An interrupted call leaves at most a hidden temporary, which a later one removes.
 
         Args:
             path: The directory's name, by custom ``NAME.jose``.
@@ -252,8 +261,10 @@ class Embeddings:
             The path, which is also the model's ``path`` from now on.
 
         Raises:
-            ModelError: the place is taken or cannot be written; a word or id that holds a line end; information that is not JSON.
-            TrainingError: a row that is not finite or not of norm 1 (named), or no room on the disk (with what was needed and what there was).
+            ModelError: the place is taken or cannot be written; a word or id that holds a line end; information that is
+                not JSON.
+            TrainingError: a row that is not finite or not of norm 1 (named), or no room on the disk (with what was
+                needed and what there was).
         """
         needed = self._stored_bytes()
         advance = None
@@ -273,7 +284,12 @@ class Embeddings:
         return self.path
 
     def _stored_bytes(self) -> int:
-        arrays: list[npt.NDArray[Any]] = [self.center_vectors, self.context_vectors, self.doc_vectors, self.doc_token_counts]
+        arrays: list[npt.NDArray[Any]] = [
+            self.center_vectors,
+            self.context_vectors,
+            self.doc_vectors,
+            self.doc_token_counts,
+        ]
         arrays += self.extra_arrays.values()
         texts = 16 * len(self.words) + 8 * len(self.doc_ids)  # an estimate: counting would read them all
         return sum(array.nbytes + 128 for array in arrays) + texts + 4096
@@ -281,23 +297,14 @@ class Embeddings:
     def _files(self) -> Iterator[tuple[str, Iterator[Chunk]]]:
         """Each file's name and contents in pieces; the tables' rows are checked on the way."""
         for name in _TABLES:
-            yield f"{name}.npy", _array_chunks(getattr(self, name), f"{name}.npy", unit_rows=True)
-        yield "doc_token_counts.npy", _array_chunks(self.doc_token_counts, "doc_token_counts.npy")
-        yield "vocabulary.tsv", self._vocabulary_lines()
-        yield "doc_ids.txt", _lines(self.doc_ids, "document id")
+            yield f"{name}.npy", array_chunks(getattr(self, name), f"{name}.npy", unit_rows=True)
+        yield "doc_token_counts.npy", array_chunks(self.doc_token_counts, "doc_token_counts.npy")
+        yield "vocabulary.tsv", vocabulary_chunks(self.words, self.counts)
+        yield "doc_ids.txt", line_chunks(self.doc_ids, "document id")
         for name, array in self.extra_arrays.items():
-            yield f"{name}.npy", _array_chunks(array, f"{name}.npy")
+            yield f"{name}.npy", array_chunks(array, f"{name}.npy")
         for name, value in self.extra_json.items():
             yield f"{name}.json", iter([json_bytes(value, f"{name}.json") + b"\n"])
-
-    def _vocabulary_lines(self) -> Iterator[Chunk]:
-        for first in range(0, len(self.words), 4096):
-            words = self.words[first : first + 4096]
-            for row, word in enumerate(words, first):
-                if not word or "\t" in word or "\n" in word:
-                    raise ModelError(f"word {row} is {word!r}; a word must hold a character, and no tab or line end; check the tokenizer")
-            counts = self.counts[first : first + 4096].tolist()
-            yield _encoded("".join(f"{word}\t{count}\n" for word, count in zip(words, counts, strict=True)), "word")
 
     def _manifest_of(self, files: Mapping[str, FileFacts]) -> dict[str, Any]:
         from jose_embed import __version__
@@ -320,20 +327,23 @@ class Embeddings:
             "tokenizer": about["tokenizer"],
             "corpus": about["corpus"],
             "training": about["training"],
-            "files": {name: dict(facts) for name, facts in files.items()},
+            "files": dict(files),
         }
         manifest["checksum"] = manifest_checksum(manifest)
         return manifest
 
-    # ------------------------------------------------------------------------------------------------------------------------- loading
+    # ------------------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, verify: bool = False, reporter: Reporter | None = None) -> Embeddings:
+    def load(
+        cls, path: str | os.PathLike[str], *, verify: bool = False, reporter: Reporter | None = None
+    ) -> Embeddings:
         """Opens a model directory; its arrays are mapped read-only, so that only what is looked at is read.
 
         Args:
             path: The directory.
-            verify: Also read every byte: SHA-256 of each file and of the manifest, finite rows of norm 1, distinct words.
+            verify: Also read every byte: SHA-256 of each file and of the manifest, finite rows of norm 1, distinct
+                words.
             reporter: Told of the phase "verifying", in bytes.
 
         Raises:
@@ -369,7 +379,7 @@ class Embeddings:
             directory.array("doc_vectors.npy", dtype="<f4", shape=(n_docs, dim)),
         )
         doc_token_counts = directory.array("doc_token_counts.npy", dtype="<i8", shape=(n_docs,))
-        words, word_counts = _read_vocabulary(directory, n_words, counts["n_tokens"])
+        words, word_counts = read_vocabulary(directory, n_words, counts["n_tokens"])
         doc_ids = LineColumn(directory.map("doc_ids.txt"), str(directory.path / "doc_ids.txt"))
         if len(doc_ids) != n_docs:
             raise directory.error("doc_ids.txt", f"has {len(doc_ids)} lines, but the manifest says {n_docs} documents")
@@ -393,9 +403,11 @@ class Embeddings:
 
     def _verify_contents(self, directory: DirectoryReader) -> None:
         for name in _TABLES:
-            fault = _first_fault(getattr(self, name))
+            fault = first_fault(getattr(self, name))
             if fault is not None:
-                raise directory.error(f"{name}.npy", f"has norm {fault[1]:.9g} in row {fault[0]}; every row must have norm 1")
+                raise directory.error(
+                    f"{name}.npy", f"has norm {fault[1]:.9g} in row {fault[0]}; every row must have norm 1"
+                )
         try:
             self._index_words()
         except ModelError as error:
@@ -404,11 +416,13 @@ class Embeddings:
             raise directory.error("doc_token_counts.npy", "holds a negative count")
         untrained = self.n_docs - int(np.count_nonzero(self.doc_token_counts))
         if untrained != self.manifest["counts"]["n_untrained"]:
-            raise directory.error("doc_token_counts.npy", f"has {untrained} untrained documents, not as many as the manifest says")
+            raise directory.error(
+                "doc_token_counts.npy", f"has {untrained} untrained documents, not as many as the manifest says"
+            )
         for _ in self.doc_ids:  # each is decoded, which fails where it is not UTF-8
             pass
 
-    # -------------------------------------------------------------------------------------------------------------------------- facts
+    # ------------------------------------------------------------------------------------------------------------------
 
     @property
     def n_words(self) -> int:
@@ -427,7 +441,8 @@ class Embeddings:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What is stored about the model: format, id, config, tokenizer, counts, files, training, corpus. To be read, not written.
+        """What is stored about the model: format, id, config, tokenizer, counts, files, training, corpus. To be read,
+        not written.
 
         For a model that was neither saved nor loaded it is made here, which reads all of it once.
         """
@@ -444,7 +459,7 @@ class Embeddings:
 
     @property
     def id(self) -> str:
-        """SHA-256, in hex, over all that answers depend on: equal models have equal ids, wherever and whenever they were saved."""
+        """SHA-256, in hex, over all that answers depend on: equal models have equal ids, whenever they were saved."""
         return str(self.manifest["id"])
 
     @property
@@ -465,10 +480,32 @@ class Embeddings:
             self._tokenizer = get_tokenizer(self._about["tokenizer"]["name"], self._about["tokenizer"]["settings"])
         return self._tokenizer
 
+    def with_extra(
+        self, *, arrays: Mapping[str, npt.NDArray[Any]] | None = None, json: Mapping[str, Any] | None = None
+    ) -> Embeddings:
+        """The same model with further arrays and JSON values to be saved along, such as the figures of an evaluation.
+
+        Raises:
+            ModelError: as :meth:`from_arrays`.
+        """
+        model = type(self).from_arrays(
+            words=self.words,
+            counts=self.counts,
+            center_vectors=self.center_vectors,
+            context_vectors=self.context_vectors,
+            doc_ids=self.doc_ids,
+            doc_vectors=self.doc_vectors,
+            doc_token_counts=self.doc_token_counts,
+            extra_arrays={**self.extra_arrays, **(arrays or {})},
+            extra_json={**self.extra_json, **(json or {})},
+        )
+        model._about = self._about
+        return model
+
     def __repr__(self) -> str:
         return f"<Embeddings of {self.n_words:,} words and {self.n_docs:,} documents, dim {self.dim}>"
 
-    # -------------------------------------------------------------------------------------------------------------------------- words
+    # ------------------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return self.n_words
@@ -530,7 +567,7 @@ class Embeddings:
             self._rows = rows
         return self._rows
 
-    # ----------------------------------------------------------------------------------------------------------------------- questions
+    # ------------------------------------------------------------------------------------------------------------------
 
     def query(
         self,
@@ -543,8 +580,9 @@ class Embeddings:
     ) -> Query:
         """A direction from a word, from words added and subtracted, or from numbers.
 
-        With P the ``positive`` and N the ``negative`` words, the direction of ``sum P - sum N`` over unit vectors (3CosAdd). ``without`` words
-        are then projected out, one after the other, so that the direction is orthogonal to all of them.
+        With P the ``positive`` and N the ``negative`` words, the direction of ``sum P - sum N`` over unit vectors
+        (3CosAdd). ``without`` words are then projected out, one after the other, so that the direction is orthogonal to
+        all of them.
 
         Args:
             word: One word.
@@ -560,13 +598,16 @@ class Embeddings:
             UnknownWordError: a word that is not in the vocabulary.
             ConfigError: not exactly one kind of query, a vector that has no direction, or nothing left of the query.
 
-        Source: 3CosAdd: Levy and Goldberg, Linguistic Regularities in Sparse and Explicit Word Representations, CoNLL 2014.
+        Source: 3CosAdd: Levy and Goldberg, Linguistic Regularities in Sparse and Explicit Word Representations, CoNLL
+            2014.
         """
         plus = [self._row(name) for name in _listed("positive", positive)]
         minus = [self._row(name) for name in _listed("negative", negative)]
         out = [self._row(name) for name in _listed("without", without)]
         if (word is not None) + (vector is not None) + bool(plus or minus) != 1:
-            raise ConfigError("a query is one of: a word, positive and negative words, or a vector; give exactly one of these")
+            raise ConfigError(
+                "a query is one of: a word, positive and negative words, or a vector; give exactly one of these"
+            )
         if vector is not None:
             direction = self._direction(vector)
         else:
@@ -577,7 +618,9 @@ class Embeddings:
             direction = self.center_vectors[plus].sum(0, np.float64) - self.center_vectors[minus].sum(0, np.float64)
             length = float(np.linalg.norm(direction))
             if not length > _NOTHING_LEFT:
-                raise ConfigError("the positive and negative words cancel each other out, so that no direction is left; choose others")
+                raise ConfigError(
+                    "the positive and negative words cancel each other out, so that no direction is left; choose others"
+                )
             direction /= length
         direction = _projected_out(direction, self.center_vectors[out].astype(np.float64))
         length = float(np.linalg.norm(direction))
@@ -619,10 +662,15 @@ class Embeddings:
         rows = self.n_words if max_rank is None else _at_least_one("max_rank", max_rank)
         if word is not None and not isinstance(word, str):
             if vector is not None:
-                raise ConfigError("a query is one of: a word, positive and negative words, or a vector; give exactly one of these")
+                raise ConfigError(
+                    "a query is one of: a word, positive and negative words, or a vector; give exactly one of these"
+                )
             word, vector = None, word
         query = self.query(word, positive=positive, negative=negative, vector=vector, without=without)
-        rows_out = {*query.words, *(row for name in _listed("exclude", exclude) if (row := self.index_of(name)) is not None)}
+        rows_out = {
+            *query.words,
+            *(row for name in _listed("exclude", exclude) if (row := self.index_of(name)) is not None),
+        }
         indices, scores = nearest_rows(
             self.center_vectors[:rows], query.vector, k, excluded=np.array(sorted(rows_out), np.int64)
         )
@@ -641,7 +689,7 @@ class Embeddings:
         vector: npt.ArrayLike | None = None,
         k: int = 10,
     ) -> list[DocumentNeighbor]:
-        """The ``k`` trained documents nearest to a document, a text, a word or a direction by cosine, best first; exact.
+        """The ``k`` trained documents nearest to a document, a text, a word or a direction; exact, best cosine first.
 
         Args:
             doc_id: A document of the model, which is itself no answer.
@@ -663,13 +711,17 @@ class Embeddings:
         if doc_id is not None or index is not None:
             row = self._document_row(doc_id, index)
             if self.doc_token_counts[row] == 0:
-                raise NoKnownWordsError(f"document {self.doc_ids[row]!r} has no word of the vocabulary, so it was not trained; ask for another one")
+                name = self.doc_ids[row]
+                raise NoKnownWordsError(f"document {name!r} has no word of the vocabulary; ask for another one")
             excluded.append(row)
             unit = self.doc_vectors[row]
         elif word is not None:
             unit = self.vector_of(word)
         elif text is not None:
-            unit = self._direction(self.infer([text])[0], "the text").astype(np.float32)
+            unit = self.infer([text])[0]
+            if not (np.isfinite(unit).all() and unit.any()):
+                raise NoKnownWordsError("the text has no word of the vocabulary; give it more text, or a larger model")
+            unit = self._direction(unit).astype(np.float32)
         else:
             assert vector is not None
             unit = self._direction(vector).astype(np.float32)
@@ -682,13 +734,16 @@ class Embeddings:
         ]
 
     def document_index(self, doc_id: str) -> int | None:
-        """The row of a document (the first of that id), or None. The first call prepares an index of 16 bytes per document."""
+        """The row of a document (the first of that id), or None.
+
+        The first call prepares an index of 16 bytes per document.
+        """
         if self._doc_rows is None:
-            self._doc_rows = _HashedRows(self.doc_ids)
+            self._doc_rows = RowFinder(self.doc_ids)
         return self._doc_rows.find(doc_id)
 
     def infer(self, texts: Sequence[str], **options: Any) -> npt.NDArray[np.float32]:
-        """Vectors for texts that were not in the training corpus: float32, shape (n, dim); see :func:`jose_embed.inference.infer`."""
+        """Vectors for new texts: float32, shape (n, dim); see :func:`jose_embed.inference.infer`."""
         from jose_embed import inference
 
         vectors: npt.NDArray[np.float32] = inference.infer(self, texts, **options)
@@ -696,9 +751,9 @@ class Embeddings:
 
     def _document_row(self, doc_id: str | None, index: int | None) -> int:
         if index is not None:
-            if not 0 <= index < self.n_docs:
-                raise ConfigError(f"document row {index} does not exist; rows go from 0 to {self.n_docs - 1}")
-            return index
+            if not isinstance(index, int | np.integer) or not 0 <= index < self.n_docs:
+                raise ConfigError(f"document row {index!r} does not exist; there are {self.n_docs}, counted from 0")
+            return int(index)
         if not isinstance(doc_id, str):
             raise ConfigError(f"document id {doc_id!r} is no text; ids are text such as '1' (use index= for a row)")
         row = self.document_index(doc_id)
@@ -707,19 +762,22 @@ class Embeddings:
             raise ConfigError(f"there is no document {doc_id!r}; ids are as in doc_ids{example}")
         return row
 
-    def _direction(self, vector: npt.ArrayLike, what: str = "vector") -> npt.NDArray[np.float64]:
+    def _direction(self, vector: npt.ArrayLike) -> npt.NDArray[np.float64]:
         try:
-            array = np.asarray(vector, np.float64)
+            array = np.asarray(vector)
         except (TypeError, ValueError):
-            raise ConfigError(f"{what} is not an array of numbers; it must be {self.dim} of them") from None
+            array = np.empty(0, object)
+        if array.dtype.kind not in "iuf":
+            raise ConfigError(f"vector is not an array of numbers; it must be {self.dim} of them")
+        array = array.astype(np.float64)
         if array.shape != (self.dim,):
-            raise ConfigError(f"{what} has the shape {array.shape}; it must be ({self.dim},)")
+            raise ConfigError(f"vector has the shape {array.shape}; it must be ({self.dim},)")
         largest = float(np.abs(array).max())
         if not math.isfinite(largest):
-            raise ConfigError(f"{what} holds a NaN or an infinity; all its numbers must be finite")
+            raise ConfigError("vector holds a NaN or an infinity; all its numbers must be finite")
         if largest == 0:
-            raise ConfigError(f"{what} is zero and so has no direction; it must hold a number other than 0")
-        array = array / largest  # so that squares neither overflow nor vanish
+            raise ConfigError("vector is zero and so has no direction; it must hold a number other than 0")
+        array /= largest  # so that squares neither overflow nor vanish
         return np.asarray(array / np.linalg.norm(array))
 
 
@@ -729,29 +787,15 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> Embeddings:
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """The absolute place that a model saved as ``path`` would take, found fit before hours of work; see :meth:`Embeddings.save`.
+    """The absolute place that a model saved as ``path`` would take, found fit before hours of work.
 
     Raises:
         ModelError: as saving would: taken, no directory to write to, or something there that is not a model.
     """
-    return _check_directory(path, overwrite=overwrite, known=_known_model)
+    return check_directory(path, overwrite=overwrite, known=_known_model)
 
 
-# ------------------------------------------------------------------------------------------------------------------------------- details
-
-
-class _HashedRows:
-    """Finds the row of a text in a long column with 16 bytes per row: sorted hashes, and a look at the text itself."""
-
-    def __init__(self, column: Sequence[str]) -> None:
-        self._column = column
-        hashes = np.fromiter(map(hash, column), np.int64, len(column))
-        self._rows = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._rows]
-
-    def find(self, text: str) -> int | None:
-        start, end = np.searchsorted(self._hashes, hash(text), "left"), np.searchsorted(self._hashes, hash(text), "right")
-        return next((row for row in self._rows[start:end].tolist() if self._column[row] == text), None)
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _projected_out(direction: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -765,7 +809,9 @@ def _projected_out(direction: npt.NDArray[np.float64], others: npt.NDArray[np.fl
     return _orthogonal_part(direction, axes)
 
 
-def _orthogonal_part(vector: npt.NDArray[np.float64], axes: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+def _orthogonal_part(
+    vector: npt.NDArray[np.float64], axes: Sequence[npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
     """The part of a vector orthogonal to orthonormal axes; taken out twice, as once leaves rounding errors behind."""
     rest = vector.copy()
     for axis in [*axes, *axes]:
@@ -819,103 +865,11 @@ def _whole_numbers(name: str, values: npt.ArrayLike, n: int) -> npt.NDArray[np.i
     return array.astype(np.int64, copy=False)
 
 
-def _blocks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """First row and rows of pieces of at most about ``BLOCK_BYTES``."""
-    row_bytes = max(1, array.nbytes // max(1, len(array)))
-    rows = max(1, BLOCK_BYTES // row_bytes)
-    for first in range(0, len(array), rows):
-        yield first, array[first : first + rows]
-
-
-def _first_fault(table: npt.NDArray[np.float32]) -> tuple[int, float] | None:
-    """The first row whose norm is not 1, and that norm; rows that are not finite have none."""
-    for first, block in _blocks(table):
-        fault = _fault_in(block)
-        if fault is not None:
-            return first + fault[0], fault[1]
-    return None
-
-
-def _fault_in(block: npt.NDArray[np.float32]) -> tuple[int, float] | None:
-    with np.errstate(invalid="ignore", over="ignore"):
-        norms = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
-        wrong = ~(np.abs(norms - 1) <= NORM_TOLERANCE)
-    if not wrong.any():
-        return None
-    row = int(wrong.argmax())
-    return row, float(norms[row])
-
-
-def _array_chunks(array: npt.NDArray[Any], name: str, *, unit_rows: bool = False) -> Iterator[Chunk]:
-    dtype = array.dtype.newbyteorder("<")
-    yield npy_preamble(dtype, array.shape)
-    if array.ndim == 0:
-        yield array.astype(dtype).tobytes()
-        return
-    for first, block in _blocks(array):
-        if unit_rows:
-            fault = _fault_in(block)
-            if fault is not None:
-                what = f"has norm {fault[1]:.9g}" if math.isfinite(fault[1]) else "holds a NaN or an infinity"
-                raise TrainingError(f"{name}: row {first + fault[0]} {what}; every row must have norm 1, so nothing was saved")
-        yield np.ascontiguousarray(block, dtype).data
-
-
-def _lines(texts: Sequence[str], what: str) -> Iterator[Chunk]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == 4096:
-            yield _joined(batch, what)
-            batch.clear()
-    if batch:
-        yield _joined(batch, what)
-
-
-def _joined(texts: list[str], what: str) -> bytes:
-    joined = "\n".join(texts) + "\n"
-    if joined.count("\n") != len(texts):
-        wrong = next(text for text in texts if "\n" in text)
-        raise ModelError(f"the {what} {wrong[:100]!r} holds a line end; it must be one line")
-    return _encoded(joined, what)
-
-
-def _encoded(text: str, what: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        around = text[max(0, error.start - 20) : error.end + 20]
-        raise ModelError(f"a {what} holds a lone surrogate ({around!r}), which UTF-8 cannot express; clean the text") from None
-
-
 def _counted(chunks: Iterator[Chunk], advance: Callable[[int], None] | None) -> Iterator[Chunk]:
     for chunk in chunks:
         yield chunk
         if advance is not None:
             advance(memoryview(chunk).nbytes)
-
-
-def _read_vocabulary(directory: DirectoryReader, n_words: int, n_tokens: int) -> tuple[list[str], npt.NDArray[np.int64]]:
-    name = "vocabulary.tsv"
-    data = directory.read(name, largest=2**62)
-    n_lines = data.count(b"\n")
-    if n_lines != n_words or not data.endswith(b"\n"):
-        raise directory.error(name, f"has {n_lines} whole lines, but the manifest says {n_words} words")
-    try:
-        lines = data.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise directory.error(name, f"is not UTF-8 at byte {error.start}") from None
-    words: list[str] = []
-    counts = np.empty(n_words, np.int64)
-    for row in range(n_words):
-        word, _, count = lines[row].partition("\t")
-        if not word or not (count.isascii() and count.isdigit() and len(count) < 19):
-            raise directory.error(name, f"line {row + 1} is {lines[row][:80]!r}, but must be a word, a tab and a count")
-        words.append(word)
-        counts[row] = int(count)
-    if counts[-1] < 1 or (np.diff(counts) > 0).any() or int(counts.sum(dtype=object)) != n_tokens:
-        raise directory.error(name, f"must hold falling counts from 1 that sum to the manifest's {n_tokens} tokens")
-    return words, counts
 
 
 def _verify_sums(directory: DirectoryReader, manifest: Mapping[str, Any], reporter: Reporter | None) -> None:
@@ -925,7 +879,8 @@ def _verify_sums(directory: DirectoryReader, manifest: Mapping[str, Any], report
     for name, facts in files.items():
         if directory.sha256(name, None if reporter is None else reporter.advance) != facts["sha256"]:
             raise directory.error(name, "is damaged: its SHA-256 is not the manifest's")
-    if manifest.get("checksum") != manifest_checksum(manifest) or manifest["id"] != model_id(files, manifest["tokenizer"]):
+    sums = manifest_checksum(manifest), model_id(files, manifest["tokenizer"])
+    if (manifest.get("checksum"), manifest["id"]) != sums:
         raise directory.error(MANIFEST_NAME, "is damaged: its checksum or id does not match its contents")
     if reporter is not None:
         reporter.finish()

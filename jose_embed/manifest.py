@@ -10,16 +10,25 @@ from typing import Any, Final
 import numpy as np
 
 from jose_embed.errors import ModelError
-from jose_embed.storage import DirectoryReader, FileFacts, file_name_is_safe
+from jose_embed.mapped import DirectoryReader
+from jose_embed.storage import FileFacts, file_name_is_safe
 
 __all__ = [
-    "FORMAT", "FORMAT_VERSION", "LARGEST_MANIFEST", "MANIFEST_NAME", "checked_manifest", "json_bytes", "manifest_checksum", "model_id", "read_manifest",
-]  # fmt: skip
+    "FORMAT",
+    "FORMAT_VERSION",
+    "LARGEST_MANIFEST",
+    "MANIFEST_NAME",
+    "checked_manifest",
+    "json_bytes",
+    "manifest_checksum",
+    "model_id",
+    "read_manifest",
+]
 
 FORMAT: Final = "jose-embed"
 FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
-LARGEST_MANIFEST: Final = 64 << 20
+LARGEST_MANIFEST: Final = 16 << 20
 COUNT_NAMES: Final = ("n_words", "n_docs", "n_untrained", "n_tokens", "dim")
 
 
@@ -33,7 +42,9 @@ def json_bytes(value: Any, what: str, *, indent: int | None = 2) -> bytes:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
         return text.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        raise ModelError(f"{what} cannot be written as JSON ({error}); use text, finite numbers, lists and mappings") from None
+        raise ModelError(
+            f"{what} cannot be written as JSON ({error}); use text, finite numbers, lists and mappings"
+        ) from None
 
 
 def _plain(value: Any) -> Any:
@@ -44,15 +55,17 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} is not a JSON value")
 
 
-def model_id(files: Mapping[str, Mapping[str, Any]], tokenizer: Mapping[str, Any]) -> str:
-    """SHA-256 over all that answers depend on: the sums of the files, and the tokenizer. Equal models have equal ids."""
+def model_id(files: Mapping[str, FileFacts], tokenizer: Mapping[str, Any]) -> str:
+    """SHA-256 over all that answers depend on, the sums of the files and the tokenizer: equal models have equal ids."""
     facts = {"files": {name: facts["sha256"] for name, facts in files.items()}, "tokenizer": tokenizer}
     return hashlib.sha256(_canonical(facts)).hexdigest()
 
 
 def manifest_checksum(manifest: Mapping[str, Any]) -> str:
     """SHA-256 over the manifest itself, without the field that holds it."""
-    return hashlib.sha256(_canonical({name: value for name, value in manifest.items() if name != "checksum"})).hexdigest()
+    return hashlib.sha256(
+        _canonical({name: value for name, value in manifest.items() if name != "checksum"})
+    ).hexdigest()
 
 
 def _canonical(value: Any) -> bytes:
@@ -88,15 +101,19 @@ def checked_manifest(manifest: Any) -> dict[str, Any]:
         ValueError: what is wrong, as the rest of a sentence about the file.
     """
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ValueError(f"is not the manifest of a model (it lacks \"format\": \"{FORMAT}\")")
+        raise ValueError(f'is not the manifest of a model (it lacks "format": "{FORMAT}")')
     version = manifest.get("format_version")
     if type(version) is not int or version < 1:
         raise ValueError(f"has the format version {_shown(version)}; it must be a whole number from 1")
     if version > FORMAT_VERSION:
-        raise ValueError(f"has the format version {version}, newer than {FORMAT_VERSION}, the newest that this version of jose-embed reads")
+        raise ValueError(
+            f"has the format version {version}, newer than {FORMAT_VERSION}, the newest that this jose-embed reads"
+        )
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
-            raise ValueError(f"has {_shown(manifest.get(name))} as {name!r}; it must be {'text' if kind is str else 'a mapping'}")
+            raise ValueError(
+                f"has {_shown(manifest.get(name))} as {name!r}; it must be {'text' if kind is str else 'a mapping'}"
+            )
     for name in COUNT_NAMES:
         count = manifest["counts"].get(name)
         if type(count) is not int or not 0 <= count < 2**62:
@@ -117,7 +134,6 @@ def checked_manifest(manifest: Any) -> dict[str, Any]:
             or not isinstance(facts.get("sha256"), str)
         ):
             raise ValueError(f"has {_shown(facts)} for the file {name}; it must hold its size in bytes and its sha256")
-        manifest["files"][name] = FileFacts(facts)
     return manifest
 
 

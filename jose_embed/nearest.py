@@ -24,8 +24,8 @@ def nearest_rows(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The ``k`` rows of largest inner product with ``query``, best first, equal ones by index.
 
-    Each block is scored in float32; every row that could be among the best within the error of that arithmetic is scored again in float64. So
-    the answer depends neither on the block's size nor on the order in which a BLAS adds.
+    Each block is scored in float32; every row that could be among the best within the error of that arithmetic is
+    scored again in float64. So the answer depends neither on the block's size nor on the order in which a BLAS adds.
 
     Args:
         matrix: float32, shape (n, dim), rows of norm 1, may be a mapped file.
@@ -36,7 +36,8 @@ def nearest_rows(
         block_rows: Rows scored at a time.
 
     Returns:
-        Indices, int64, and inner products, float64, both of shape (at most k,). Rows that hold a NaN or an infinity are left out.
+        Indices, int64, and inner products, float64, both of shape (at most k,). Rows that hold a NaN or an infinity are
+        left out.
     """
     n, dim = matrix.shape
     slack = np.float32(4 * dim * 2.0**-24)
@@ -60,9 +61,12 @@ def nearest_rows(
         candidates = np.flatnonzero((rough >= floor) & (rough > -np.inf)) + first
         if not len(candidates):
             continue
-        exact = np.concatenate([
-            _products(matrix[candidates[i : i + _SCORED_ROWS]], exact_query) for i in range(0, len(candidates), _SCORED_ROWS)
-        ])
+        exact = np.concatenate(
+            [
+                _products(matrix[candidates[i : i + _SCORED_ROWS]], exact_query)
+                for i in range(0, len(candidates), _SCORED_ROWS)
+            ]
+        )
         best, scores = np.concatenate([best, candidates]), np.concatenate([scores, exact])
         order = np.lexsort((best, -scores))[:k]
         best, scores = best[order], scores[order]

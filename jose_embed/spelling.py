@@ -19,8 +19,8 @@ _FAR: Final = 255
 class SpellingIndex:
     """Finds words by edit distance; a filter over the letters that occur keeps the costly part to a few thousand words.
 
-    Every word has a mask of 64 bits, one set for each of its letters (two letters may share a bit). One typing mistake changes at most two
-    bits, so words whose masks differ in more than ``2 * mistakes`` bits are out of the question.
+    Every word has a mask of 64 bits, one set for each of its letters (two letters may share a bit). One typing mistake
+    changes at most two bits, so words whose masks differ in more than ``2 * mistakes`` bits are out of the question.
 
     Args:
         words: The vocabulary, most frequent first.
@@ -49,16 +49,19 @@ class SpellingIndex:
             self._lengths[first : first + len(block)] = ends - starts
 
     def suggestions(self, word: str, n: int = 3) -> list[str]:
-        """At most ``n`` words close to ``word``, fewest mistakes first, then the more frequent first; upper and lower case count as equal.
+        """At most ``n`` words close to ``word``, fewest mistakes first, then the more frequent first; upper and lower
+        case count as equal.
 
-        One mistake is a letter too many, too few, another one, or two neighbours exchanged; words of up to 3 letters may have 1, up to 7
-        letters 2, longer ones 3.
+        One mistake is a letter too many, too few, another one, or two neighbours exchanged; words of up to 3 letters
+        may have 1, up to 7 letters 2, longer ones 3.
         """
         query = _codes(word[: _LONGEST + 1])
         if not 0 < len(query) <= _LONGEST or not len(self._words):
             return []
         mistakes = 1 if len(query) <= 3 else 2 if len(query) <= 7 else 3
-        mask = np.bitwise_or.reduce(np.left_shift(np.uint64(1), ((query * np.uint32(2654435761)) >> np.uint32(26)).astype(np.uint64)))
+        mask = np.bitwise_or.reduce(
+            np.left_shift(np.uint64(1), ((query * np.uint32(2654435761)) >> np.uint32(26)).astype(np.uint64))
+        )
         apart = np.bitwise_count(self._masks ^ mask)
         near = np.flatnonzero((apart <= 2 * mistakes) & (np.abs(self._lengths - len(query)) <= mistakes))
         if len(near) > _MOST_CANDIDATES:
@@ -71,7 +74,8 @@ class SpellingIndex:
 
 
 def edit_distances(word: npt.NDArray[np.uint32], others: Sequence[npt.NDArray[np.uint32]]) -> npt.NDArray[Any]:
-    """Edits (insert, delete, replace, exchange of neighbours) from one word to each of several, all at once; at most 254 letters each.
+    """Edits (insert, delete, replace, exchange of neighbours) from one word to each of several, all at once; at most
+    254 letters each.
 
     The rows of the usual table of optimal string alignment, one table per word, filled in step.
 

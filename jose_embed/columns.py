@@ -1,0 +1,164 @@
+"""The contents of a model's files, to bytes and back, piece by piece: tables of unit rows, columns of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.errors import ModelError, TrainingError
+from jose_embed.mapped import DirectoryReader
+from jose_embed.npyfile import npy_preamble
+from jose_embed.storage import BLOCK_BYTES, Chunk
+
+__all__ = [
+    "NORM_TOLERANCE",
+    "array_chunks",
+    "encoded_text",
+    "first_fault",
+    "line_chunks",
+    "read_vocabulary",
+    "row_blocks",
+    "vocabulary_chunks",
+]
+
+NORM_TOLERANCE: Final = 1e-6
+"""How far the norm of a row may be from 1: eight steps of float32."""
+
+_BATCH: Final = 4096
+
+
+def row_blocks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """The first row and the rows of pieces of at most about ``BLOCK_BYTES``."""
+    row_bytes = max(1, array.nbytes // max(1, len(array)))
+    rows = max(1, BLOCK_BYTES // row_bytes)
+    for first in range(0, len(array), rows):
+        yield first, array[first : first + rows]
+
+
+def array_chunks(array: npt.NDArray[Any], name: str, *, unit_rows: bool = False) -> Iterator[Chunk]:
+    """A ``.npy`` file of an array, C-ordered and little-endian whatever the array is, without a copy of the whole.
+
+    Args:
+        array: Numbers or booleans.
+        name: The file's name, for messages.
+        unit_rows: Refuse a row that is not of norm 1.
+
+    Raises:
+        TrainingError: a row that is not finite, or whose norm differs from 1 by more than ``NORM_TOLERANCE``.
+    """
+    dtype = array.dtype.newbyteorder("<")
+    yield npy_preamble(dtype, array.shape)
+    if array.ndim == 0:
+        yield array.astype(dtype).tobytes()
+        return
+    for first, block in row_blocks(array):
+        if unit_rows:
+            fault = _fault_in(block)
+            if fault is not None:
+                what = f"has norm {fault[1]:.9g}" if math.isfinite(fault[1]) else "holds a NaN or an infinity"
+                raise TrainingError(
+                    f"{name}: row {first + fault[0]} {what}; every row must have norm 1, so nothing was saved"
+                )
+        yield np.ascontiguousarray(block, dtype).data
+
+
+def first_fault(table: npt.NDArray[np.float32]) -> tuple[int, float] | None:
+    """The first row whose norm is not 1 within ``NORM_TOLERANCE``, and that norm (not finite for a row that is not)."""
+    for first, block in row_blocks(table):
+        fault = _fault_in(block)
+        if fault is not None:
+            return first + fault[0], fault[1]
+    return None
+
+
+def _fault_in(block: npt.NDArray[np.float32]) -> tuple[int, float] | None:
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
+        wrong = ~(np.abs(norms - 1) <= NORM_TOLERANCE)
+    if not wrong.any():
+        return None
+    row = int(wrong.argmax())
+    return row, float(norms[row])
+
+
+def line_chunks(texts: Sequence[str], what: str) -> Iterator[Chunk]:
+    """A text file of one line per text.
+
+    Raises:
+        ModelError: a text that holds a line end, or a lone surrogate; ``what`` names it.
+    """
+    remaining = iter(texts)
+    while batch := list(islice(remaining, _BATCH)):
+        joined = "\n".join(batch) + "\n"
+        if joined.count("\n") != len(batch):
+            wrong = next(text for text in batch if "\n" in text)
+            raise ModelError(f"the {what} {wrong[:100]!r} holds a line end; it must be one line")
+        yield encoded_text(joined, what)
+
+
+def encoded_text(text: str, what: str) -> bytes:
+    """A text as UTF-8.
+
+    Raises:
+        ModelError: it holds a lone surrogate; ``what`` names it.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.end + 20]
+        raise ModelError(
+            f"a {what} holds a lone surrogate ({around!r}), which UTF-8 cannot express; clean the text"
+        ) from None
+
+
+def vocabulary_chunks(words: Sequence[str], counts: npt.NDArray[np.int64]) -> Iterator[Chunk]:
+    """``vocabulary.tsv``: a word, a tab and its count per line.
+
+    Raises:
+        ModelError: a word that is empty or holds a tab, a line end or a lone surrogate.
+    """
+    for first in range(0, len(words), _BATCH):
+        batch = words[first : first + _BATCH]
+        for row, word in enumerate(batch, first):
+            if not word or "\t" in word or "\n" in word:
+                raise ModelError(
+                    f"word {row} is {word[:100]!r}; a word must hold a character, and no tab or line end; "
+                    "check the tokenizer"
+                )
+        numbers = counts[first : first + _BATCH].tolist()
+        yield encoded_text("".join(f"{word}\t{n}\n" for word, n in zip(batch, numbers, strict=True)), "word")
+
+
+def read_vocabulary(directory: DirectoryReader, n_words: int, n_tokens: int) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The words and counts of ``vocabulary.tsv``, which must be as many and sum to as much as the manifest says.
+
+    Raises:
+        ModelError: with the line.
+    """
+    name = "vocabulary.tsv"
+    data = directory.read(name)
+    n_lines = data.count(b"\n")
+    if n_lines != n_words or not data.endswith(b"\n"):
+        raise directory.error(name, f"has {n_lines} whole lines, but the manifest says {n_words} words")
+    try:
+        lines = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise directory.error(name, f"is not UTF-8 at byte {error.start}") from None
+    words: list[str] = []
+    counts = np.empty(n_words, np.int64)
+    for row in range(n_words):
+        word, _, count = lines[row].partition("\t")
+        if not word or not (count.isascii() and count.isdigit() and len(count) < 19):
+            raise directory.error(name, f"line {row + 1} is {lines[row][:80]!r}, but must be a word, a tab and a count")
+        words.append(word)
+        counts[row] = int(count)
+    if counts[-1] < 1 or (np.diff(counts) > 0).any() or int(counts.sum(dtype=np.float64)) >= 2**62:
+        raise directory.error(name, "must hold counts from 1 that never rise")
+    if int(counts.sum()) != n_tokens:
+        raise directory.error(name, f"counts {int(counts.sum())} tokens, but the manifest says {n_tokens}")
+    return words, counts

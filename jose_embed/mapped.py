@@ -1,0 +1,181 @@
+"""A directory held open for reading, its files mapped into memory.
+
+Every file is opened relative to the directory, so that a model that is replaced meanwhile is read wholly old or wholly
+new. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.errors import ModelError
+from jose_embed.npyfile import array_header
+from jose_embed.storage import BLOCK_BYTES, file_name_is_safe, moved_aside, plain_size, reason
+
+__all__ = ["DirectoryReader"]
+
+_ADVICE = "take the model from a good copy or train it again"
+
+
+class DirectoryReader:
+    """A directory held open, whose files are read and mapped relative to it.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        ModelError: there is no such directory or it cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._descriptor = -1
+        self.vanished = False
+        try:
+            if os.open in os.supports_dir_fd:
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            else:
+                os.listdir(path)
+        except FileNotFoundError:
+            raise ModelError(
+                f"{self.path}: there is no model directory of this name{_where_it_went(self.path)}"
+            ) from None
+        except NotADirectoryError:
+            raise ModelError(f"{self.path}: is a file; a model is a directory that jose-train writes") from None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.path}: cannot be read ({reason(error)})") from None
+
+    def __enter__(self) -> DirectoryReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def error(self, name: str, what: str, to_do: str = _ADVICE) -> ModelError:
+        """A :class:`ModelError` that names the file."""
+        return ModelError(f"{self.path / name}: {what}; {to_do}")
+
+    def size(self, name: str) -> int:
+        """The size of a file in bytes."""
+        descriptor = self._open(name)
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def read(self, name: str, *, largest: int | None = None) -> bytes:
+        """The contents of a file of at most ``largest`` bytes."""
+        descriptor = self._open(name)
+        with os.fdopen(descriptor, "rb") as file:
+            if largest is not None and os.fstat(descriptor).st_size > largest:
+                raise self.error(name, f"is larger than {plain_size(largest)}")
+            try:
+                return file.read()
+            except (OSError, MemoryError) as error:
+                raise self.error(name, f"cannot be read ({reason(error)})") from None
+
+    def json(self, name: str) -> Any:
+        """The value of a JSON file of at most 256 MB."""
+        try:
+            return json.loads(self.read(name, largest=256 << 20).decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise self.error(name, f"is not JSON ({str(error)[:100]})") from None
+
+    def is_still(self, path: str | os.PathLike[str]) -> bool:
+        """Whether the name still stands for the directory that is held open."""
+        return self._descriptor < 0 or os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+
+    def sha256(self, name: str, advance: Callable[[int], None] | None = None) -> str:
+        """The SHA-256 of a file in hex, read block by block."""
+        digest = hashlib.sha256()
+        with os.fdopen(self._open(name), "rb", buffering=0) as file:
+            try:
+                while block := file.read(BLOCK_BYTES):
+                    digest.update(block)
+                    if advance is not None:
+                        advance(len(block))
+            except OSError as error:
+                raise self.error(name, f"cannot be read ({reason(error)})") from None
+        return digest.hexdigest()
+
+    def map(self, name: str) -> mmap.mmap | bytes:
+        """The bytes of a file, mapped read-only."""
+        descriptor = self._open(name)
+        try:
+            if os.fstat(descriptor).st_size == 0:
+                return b""
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise self.error(name, f"cannot be mapped ({reason(error)})") from None
+        finally:
+            os.close(descriptor)
+
+    def array(
+        self, name: str, *, dtype: npt.DTypeLike | None = None, shape: tuple[int, ...] | None = None
+    ) -> npt.NDArray[Any]:
+        """A ``.npy`` file as a read-only mapped array; its header is checked against what it must be and against the
+        file's size.
+
+        Raises:
+            ModelError: not an array file, objects inside, another dtype, shape or order, or a size that does not match.
+        """
+        data = self.map(name)
+        try:
+            found, found_shape, start = array_header(data)
+        except ValueError as error:
+            raise self.error(name, str(error)) from None
+        if dtype is not None and found != np.dtype(dtype):
+            raise self.error(name, f"holds {found.str} numbers, but must hold {np.dtype(dtype).str}")
+        if shape is not None and found_shape != shape:
+            raise self.error(name, f"has the shape {found_shape}, but the manifest says {shape}")
+        n_bytes = math.prod(found_shape) * found.itemsize
+        if len(data) != start + n_bytes:
+            raise self.error(name, f"is {len(data)} bytes long, but its header says {start + n_bytes}")
+        if n_bytes == 0:
+            array = np.empty(found_shape, found)
+        else:
+            array = np.frombuffer(data, found, math.prod(found_shape), start).reshape(found_shape)
+        array.flags.writeable = False
+        return array
+
+    def _open(self, name: str) -> int:
+        if not file_name_is_safe(name):
+            raise self.error(
+                "manifest.json", f"names the file {name[:200]!r}, which is no plain file name", "do not trust it"
+            )
+        # O_NONBLOCK: a pipe in the place of a file must not keep us waiting.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            if self._descriptor >= 0:
+                descriptor = os.open(name, flags, dir_fd=self._descriptor)
+            else:
+                descriptor = os.open(self.path / name, flags)
+        except FileNotFoundError:
+            self.vanished = True
+            raise self.error(name, "is missing") from None
+        except OSError as error:
+            raise self.error(name, f"cannot be read ({reason(error)})") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise self.error(name, "is not a regular file")
+        return descriptor
+
+
+def _where_it_went(path: Path) -> str:
+    aside = moved_aside(path)
+    if aside is None:
+        return "; check the path, or train one with jose-train"
+    return f", but an interrupted overwrite left the previous one as {aside}; rename it back"
