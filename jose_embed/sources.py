@@ -1,0 +1,216 @@
+"""Sources: the files, globs, directories and pipes that text comes from.
+
+A source keeps the name it was given; messages and document ids show it in a form that fits on one line
+(:func:`printable`). An open source (:class:`Input`) counts the bytes that were read of it and notices when its file
+changes meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
+
+from jose_embed.errors import CorpusError
+
+__all__ = ["Input", "Source", "Sources", "find_sources", "printable"]
+
+if TYPE_CHECKING:
+    #: What a caller may name: a path, a glob, a directory, ``"-"``, or several of these.
+    Sources: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+else:
+    Sources = object
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, or standard input.
+
+    Attributes:
+        path: Where it is; ``None`` for standard input.
+        name: How messages and document ids call it: the path as it was given.
+    """
+
+    path: str | None
+    name: str
+
+    def size(self) -> int | None:
+        """Its bytes on disk; ``None`` where that cannot be known (a pipe, standard input)."""
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                status = os.stat(self.path)
+                if stat.S_ISREG(status.st_mode):
+                    return status.st_size
+        return None
+
+
+def find_sources(sources: Sources) -> list[Source]:
+    """Every file that the given names stand for, in the order given, each once.
+
+    A name that exists is taken as it is. Otherwise a name with ``*``, ``?`` or ``[`` is a glob (``**`` crosses
+    directories). A directory stands for every file below it, sorted by path; names that start with a dot are skipped.
+    ``"-"`` is standard input. A file that does not exist is reported when it is opened.
+
+    Raises:
+        CorpusError: a glob without a match, a directory without a file, something that is no path, nothing at all.
+    """
+    names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if not names:
+        raise CorpusError("no text was named; give a file, a directory, a glob or - for standard input")
+    found: dict[str, Source] = {}
+    for name in names:
+        for source in _expand(_checked(name)):
+            found.setdefault("-" if source.path is None else os.path.abspath(source.path), source)
+    return list(found.values())
+
+
+def _checked(name: object) -> str:
+    path = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise CorpusError(f"{path!r} is no path; give a file, a directory, a glob or - for standard input")
+    return path
+
+
+def _expand(name: str) -> Iterator[Source]:
+    if name == "-":
+        yield Source(None, "-")
+    elif os.path.isdir(name):
+        yield from _files_below(name)
+    elif os.path.lexists(name) or not glob.has_magic(name):
+        yield Source(name, name)
+    else:
+        files = [match for match in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(match)]
+        if not files:
+            raise CorpusError(
+                f"{printable(name)}: no file matches this pattern; check it and the directory it starts from"
+            )
+        yield from (Source(file, file) for file in files)
+
+
+def _files_below(directory: str) -> list[Source]:
+    def refuse(error: OSError) -> None:
+        raise unreadable(error.filename or directory, error)
+
+    paths: list[str] = []
+    for folder, folders, files in os.walk(directory, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [os.path.join(folder, name) for name in files if not name.startswith(".")]
+    if not paths:
+        raise CorpusError(
+            f"{printable(directory)}: there is no file in this directory (names that start with a dot are skipped)"
+        )
+    return [Source(path, path) for path in sorted(paths)]
+
+
+def printable(name: str) -> str:
+    """A name on one line that any file can hold: control characters, backslashes and undecodable bytes are escaped.
+
+    Example:
+        >>> len(printable("two" + chr(10) + "lines"))
+        10
+    """
+    if name.isprintable() and "\\" not in name:
+        return name
+    return "".join(c if c.isprintable() and c != "\\" else _ESCAPES.get(c) or _escaped(ord(c)) for c in name)
+
+
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, as os.fsdecode carries it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def unreadable(name: str, error: OSError) -> CorpusError:
+    """The one line for a source that the system refuses to open or read."""
+    if isinstance(error, FileNotFoundError):
+        return CorpusError(f"{printable(name)}: there is no such file or directory")
+    return CorpusError(f"{printable(name)}: it cannot be read: {error.strerror or error}")
+
+
+class Input:
+    """An open source.
+
+    Attributes:
+        name: The source's name, on one line.
+        consumed: Bytes read from it so far, as they lie on the disk.
+
+    Raises:
+        CorpusError: it cannot be opened or read; while reading: its file changed.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.name = printable(source.name)
+        self.consumed = 0
+        self._ahead = b""
+        try:
+            self._file = _standard_input() if source.path is None else open(source.path, "rb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise unreadable(source.name, error) from error
+        self._before = self._state()
+
+    def __enter__(self) -> Input:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes; none at the end of the file."""
+        data, self._ahead = self._ahead, b""
+        if not data:
+            try:
+                data = self._file.read(size) or b""
+            except OSError as error:
+                raise unreadable(self.name, error) from error
+        self.consumed += len(data)
+        if self._before is not None and (not data or self.consumed > self._before[0]):
+            self._check_unchanged(self._before)
+        return data
+
+    def peek(self, size: int) -> bytes:
+        """The first ``size`` bytes, fewer only where the file ends; they stay to be read. For use before
+        :meth:`read`."""
+        head = b""
+        while len(head) < size and (data := self.read(size - len(head))):
+            head += data
+        self._ahead, self.consumed = head, 0
+        return head
+
+    def _state(self) -> tuple[int, int] | None:
+        """Size and time of a regular file; ``None`` for anything else, and for files of the system that claim to be
+        empty."""
+        with contextlib.suppress(OSError):  # an object that stands for standard input may have no descriptor
+            status = os.fstat(self._file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                return status.st_size, status.st_mtime_ns
+        return None
+
+    def _check_unchanged(self, before: tuple[int, int]) -> None:
+        after = self._state()
+        if after != before or self.consumed != before[0]:
+            size = after[0] if after else 0
+            raise CorpusError(
+                f"{self.name}: the file changed while it was read ({before[0]:,} bytes at first, now {size:,}); "
+                "start again when nothing writes to it"
+            )
+
+
+def _standard_input() -> BinaryIO:
+    """Standard input without Python's buffer: its lock must not be held by a reading thread that an interrupt leaves
+    behind."""
+    try:
+        return cast(BinaryIO, open(os.dup(sys.stdin.fileno()), "rb", buffering=0))
+    except (OSError, ValueError, AttributeError):  # closed, or replaced by an object without a descriptor
+        content = getattr(sys.stdin, "buffer", None)
+        if content is None or content.closed:
+            raise CorpusError("standard input is closed; name a file instead of -") from None
+        return io.BytesIO(content.read())

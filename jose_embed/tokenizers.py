@@ -1,0 +1,230 @@
+"""Tokenizers: how a text becomes words.
+
+A tokenizer is a named, callable value. Two are built in, others join through :func:`register_tokenizer`:
+
+``words``
+    Unicode words, lower-cased. A word starts with a letter or digit (``str.isalnum``) and goes on with letters, digits
+    and combining marks; a single apostrophe, zero-width joiner or non-joiner stays where it stands between two letters
+    (``don't``, ``l'homme``). U+2019 becomes an apostrophe, a soft hyphen is dropped, an underscore separates. Lower
+    case is taken character by character, so that it depends on nothing around it: U+0130 becomes ``i``, and a capital
+    sigma becomes the final form at the end of a word of more than one letter.
+``whitespace``
+    The text is already tokenised: split where ``str.split`` splits, nothing else changed.
+
+Both are decided character by character, so one table over all code points (:meth:`CodePointTokenizer.rules`) describes
+them completely. The plain-Python call and the compiled reader both follow it and give the same words for every text.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.errors import ConfigError
+
+__all__ = [
+    "CodePointTokenizer",
+    "Tokenizer",
+    "WhitespaceTokenizer",
+    "WordTokenizer",
+    "get_tokenizer",
+    "register_tokenizer",
+    "tokenizer_names",
+]
+
+# What a character does; the numbers are ordered so that `>= LETTER` means "may start a word".
+SEPARATOR, JOINER, IGNORED, MARK, LETTER, SIGMA = range(6)
+KIND_SHIFT = 24  # a rule is kind << 24 | code point written in its place
+
+N_CODE_POINTS = 0x110000
+_SURROGATES = range(0xD800, 0xE000)
+_CAPITAL_SIGMA, _FINAL_SIGMA = "\u03a3", "\u03c2"
+_DOTTED_I = "\u0130"  # the one character whose lower case is two characters
+_JOINERS = "'\u2019\u200c\u200d"
+_SOFT_HYPHEN = "\u00ad"
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What every tokenizer is: a name, settings that JSON can hold, and a call that splits one text."""
+
+    @property
+    def name(self) -> str:
+        """The name under which it is registered."""
+
+    def settings(self) -> dict[str, Any]:
+        """What :func:`get_tokenizer` needs beside the name to make an equal tokenizer."""
+
+    def __call__(self, text: str) -> list[str]:
+        """The words of one text, in order. A word is never empty and holds no tab and no line break."""
+
+
+@runtime_checkable
+class CodePointTokenizer(Tokenizer, Protocol):
+    """A tokenizer that is decided by one table over the code points; the compiled reader runs it from the table
+    alone."""
+
+    def rules(self) -> npt.NDArray[np.uint32]:
+        """The table, uint32 (0x110000,): ``kind << 24 | code point to write``.
+
+        The space and the line feed must be separators.
+        """
+
+
+class WordTokenizer:
+    """Unicode words, lower-cased; the definition stands at the top of this file.
+
+    Example:
+        >>> WordTokenizer()("Don\u2019t PANIC: it's the l'Hôpital_rule, x2!")
+        ["don't", 'panic', "it's", 'the', "l'hôpital", 'rule', 'x2']
+    """
+
+    name = "words"
+
+    def settings(self) -> dict[str, Any]:
+        """No settings."""
+        return {}
+
+    def __call__(self, text: str) -> list[str]:
+        """The words of one text, in order."""
+        text = text.replace(_SOFT_HYPHEN, "").replace("\u2019", "'").replace(_DOTTED_I, "i")
+        find = _word_pattern().findall
+        if _CAPITAL_SIGMA not in text:
+            return find(text.lower())
+        return [_lower_with_sigma(word) for word in find(text)]
+
+    def rules(self) -> npt.NDArray[np.uint32]:
+        """The table of the compiled reader, uint32 (0x110000,)."""
+        return _word_rules()
+
+
+class WhitespaceTokenizer:
+    """Splits at white space, as ``str.split`` does.
+
+    Example:
+        >>> WhitespaceTokenizer()("New_York  is 3.5h away .")
+        ['New_York', 'is', '3.5h', 'away', '.']
+    """
+
+    name = "whitespace"
+
+    def settings(self) -> dict[str, Any]:
+        """No settings."""
+        return {}
+
+    def __call__(self, text: str) -> list[str]:
+        """The words of one text, in order."""
+        return text.split()
+
+    def rules(self) -> npt.NDArray[np.uint32]:
+        """The table of the compiled reader, uint32 (0x110000,)."""
+        return _whitespace_rules()
+
+
+def _lower_with_sigma(word: str) -> str:
+    final = len(word) > 1 and word.endswith(_CAPITAL_SIGMA)
+    lower = word.replace(_CAPITAL_SIGMA, "\u03c3").lower()
+    return lower[:-1] + _FINAL_SIGMA if final else lower
+
+
+def _every_character() -> str:
+    """One string with the code point i at position i; spaces stand where the surrogates would be."""
+    codes = np.arange(N_CODE_POINTS, dtype="<u4")
+    codes[_SURROGATES.start : _SURROGATES.stop] = ord(" ")
+    return codes.tobytes().decode("utf-32-le")
+
+
+@functools.cache
+def _marks() -> npt.NDArray[np.intp]:
+    """The code points of every combining mark (general category M), ascending."""
+    planes = (range(0x300, 0x20000), range(0xE0000, 0xE0200))  # planes 2 and 3 hold ideographs, the rest nothing
+    category = unicodedata.category
+    return np.array([code for plane in planes for code in plane if category(chr(code))[0] == "M"], dtype=np.intp)
+
+
+@functools.cache
+def _word_pattern() -> re.Pattern[str]:
+    marks = _marks()
+    first = marks[np.diff(marks, prepend=-2) > 1]
+    last = marks[np.diff(marks, append=N_CODE_POINTS) > 1]
+    spans = "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(first, last, strict=True))
+    letter, more = r"[^\W_]", rf"(?:[^\W_]|[{spans}])*"
+    return re.compile(f"{letter}{more}(?:[{_JOINERS}]{letter}{more})*")
+
+
+@functools.cache
+def _word_rules() -> npt.NDArray[np.uint32]:
+    characters = _every_character()
+    plain = characters.replace(_DOTTED_I, "i").replace(_CAPITAL_SIGMA, "\u03c3")
+    rules = np.frombuffer(plain.lower().encode("utf-32-le"), dtype="<u4").astype(np.uint32)
+    kinds = np.zeros(N_CODE_POINTS, np.uint32)
+    for span in re.finditer(r"[^\W_]+", characters):
+        kinds[span.start() : span.end()] = LETTER
+    kinds[_marks()] = MARK
+    kinds[[ord(joiner) for joiner in _JOINERS]] = JOINER
+    kinds[ord(_SOFT_HYPHEN)] = IGNORED
+    kinds[ord(_CAPITAL_SIGMA)] = SIGMA
+    rules[0x2019] = ord("'")
+    rules |= kinds << np.uint32(KIND_SHIFT)
+    rules.setflags(write=False)
+    return rules
+
+
+@functools.cache
+def _whitespace_rules() -> npt.NDArray[np.uint32]:
+    rules = np.arange(N_CODE_POINTS, dtype=np.uint32) | np.uint32(LETTER << KIND_SHIFT)
+    for span in re.finditer(r"\s+", _every_character()):
+        rules[span.start() : span.end()] = SEPARATOR
+    rules.setflags(write=False)
+    return rules
+
+
+_FACTORIES: dict[str, Callable[..., Tokenizer]] = {"words": WordTokenizer, "whitespace": WhitespaceTokenizer}
+
+
+def tokenizer_names() -> tuple[str, ...]:
+    """The names of every registered tokenizer, sorted."""
+    return tuple(sorted(_FACTORIES))
+
+
+def register_tokenizer(name: str, factory: Callable[..., Tokenizer]) -> None:
+    """Make a tokenizer known by name, so that a configuration and a stored model can ask for it.
+
+    Args:
+        name: Its name; registering a name again replaces it.
+        factory: Called with the stored settings as keyword arguments.
+
+    Raises:
+        ConfigError: an empty name.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"the tokenizer's name is {name!r}; it must be a name")
+    _FACTORIES[name] = factory
+
+
+def get_tokenizer(name: str, settings: Mapping[str, Any] | None = None) -> Tokenizer:
+    """The tokenizer of that name with those settings.
+
+    Raises:
+        ConfigError: a name that is not registered, or settings that its factory does not take.
+
+    Example:
+        >>> get_tokenizer("words")("Ab, c")
+        ['ab', 'c']
+    """
+    factory = _FACTORIES.get(name)
+    if factory is None:
+        known = ", ".join(tokenizer_names())
+        raise ConfigError(
+            f"tokenizer is {name!r}; it must be one of {known}, or be registered first (register_tokenizer)"
+        )
+    try:
+        return factory(**(settings or {}))
+    except TypeError as error:
+        raise ConfigError(f"tokenizer {name!r} does not take the settings {dict(settings or {})!r}: {error}") from error
