@@ -26,7 +26,7 @@ class SpellingIndex:
         words: The vocabulary, most frequent first.
 
     Example:
-        >>> SpellingIndex(["language", "luggage", "sausage"]).suggestions("langauge", 2)
+        >>> SpellingIndex(["potato", "language", "sausage"]).suggestions("langauge", 2)
         ['language']
     """
 
