@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jose_embed.cli_command import Command, Parser, add_version, run
+from jose_embed.cli_eval import EVAL
 from jose_embed.cli_query import DOCUMENTS, INFO, SIMILAR
 from jose_embed.cli_train import TRAIN
 
 __all__ = ["COMMANDS", "main", "train_main"]
 
-COMMANDS: tuple[Command, ...] = (TRAIN, SIMILAR, DOCUMENTS, INFO)
+COMMANDS: tuple[Command, ...] = (TRAIN, SIMILAR, DOCUMENTS, INFO, EVAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -292,7 +292,7 @@ def classify(
     else:
         smallest = int(np.unique(labels, return_counts=True)[1].min())
         if smallest < 2:
-            raise ConfigError("the smallest class has 1 row; folds need 2 or more of each class: drop it or give a split")
+            raise ConfigError("the smallest class has 1 row; folds need 2 or more: drop the class or give a split")
         if not 2 <= folds <= smallest:
             raise ConfigError(f"{folds} folds; the smallest class has {smallest} rows, so take from 2 to {smallest}")
         selection = _library("classification", "sklearn.model_selection")

@@ -1,0 +1,325 @@
+"""A model's figures as tables: for people in Markdown, for programs as plain values.
+
+Each ``*_table`` function scores one model by the rules of :mod:`jose_embed.evaluation`; :func:`report` makes all of
+them that it is given data for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed import evaluation
+from jose_embed.errors import ConfigError, CorpusError
+from jose_embed.evaluation import Spread
+from jose_embed.goldsets import read_analogies, read_labels, read_scored_pairs
+
+if TYPE_CHECKING:
+    from jose_embed.embeddings import Embeddings
+
+__all__ = [
+    "LabelledRows",
+    "Table",
+    "analogy_table",
+    "classification_table",
+    "clustering_table",
+    "labelled_rows",
+    "read_texts",
+    "report",
+    "sentence_table",
+    "word_similarity_table",
+]
+
+Cell: TypeAlias = str | int | float | Spread
+PathLike: TypeAlias = str | Path
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures under names.
+
+    Args:
+        title: What was scored, and how.
+        columns: Names; the first column is text.
+        rows: As many cells as there are columns. Floats are shares or correlations.
+        note: A sentence that belongs below.
+
+    Example:
+        >>> print(Table("Words", ("set", "Spearman"), [("ws353", 0.6432)]).to_markdown())
+        ### Words
+        <BLANKLINE>
+        | set | Spearman |
+        |:---|---:|
+        | ws353 | .643 |
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+    def to_markdown(self) -> str:
+        """The table with its title, without a line end."""
+        lines = [f"### {self.title}", "", _line(self.columns), "|:---|" + "---:|" * (len(self.columns) - 1)]
+        lines += [_line([_text(cell) for cell in row]) for row in self.rows]
+        return "\n".join([*lines, "", self.note] if self.note else lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON values; a figure with a spread becomes its mean, deviation and values."""
+        rows = [dict(zip(self.columns, (_value(cell) for cell in row), strict=True)) for row in self.rows]
+        return {"title": self.title, "rows": rows} | ({"note": self.note} if self.note else {})
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Document vectors with their classes.
+
+    Args:
+        vectors: float32 (n, dim).
+        labels: int64 (n,).
+        origin: Where the vectors are from, for titles.
+        note: What a reader should know about rows that are not quite vectors.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    origin: str
+    note: str = ""
+
+
+def labelled_rows(model: Embeddings, labels: PathLike, texts: Sequence[str] | None = None) -> LabelledRows:
+    """The model's trained document vectors, or inferred ones of given texts, with the classes of a file.
+
+    Args:
+        model: A trained model.
+        labels: A file with one label per line, in the order of the documents.
+        texts: Documents to infer; without them the trained vectors are taken. A text without a known word is left out.
+
+    Raises:
+        ConfigError: as many labels as documents there must be.
+        CorpusError: the file cannot be used.
+    """
+    classes = read_labels(labels)
+    n_documents = model.n_docs if texts is None else len(texts)
+    if len(classes) != n_documents:
+        whose = "the model has" if texts is None else "there are"
+        raise ConfigError(
+            f"{labels}: {len(classes):,} labels, but {whose} {n_documents:,} documents; one line for each"
+        )
+    if texts is None:
+        untrained = int(np.count_nonzero(model.doc_token_counts == 0))
+        note = (
+            f"{untrained:,} documents without a known word are scored by a vector that means nothing."
+            if untrained
+            else ""
+        )
+        return LabelledRows(model.doc_vectors, classes, "trained vectors", note)
+    vectors, known = _inferred(model, texts)
+    left_out = int(np.count_nonzero(~known))
+    note = f"{left_out:,} texts without a known word are left out." if left_out else ""
+    return LabelledRows(vectors[known], classes[known], "inferred vectors", note)
+
+
+def word_similarity_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
+    """Word similarity, one row per file of scored pairs.
+
+    Raises:
+        CorpusError: a file that cannot be used.
+        MissingExtraError: SciPy is not installed.
+    """
+    rows = []
+    for file in files:
+        score = evaluation.word_similarity(model.words, model.center_vectors, read_scored_pairs(file))
+        rows.append((Path(file).name, score.spearman, score.n_pairs, score.coverage))
+    return Table("Word similarity", ("set", "Spearman", "pairs", "coverage"), rows)
+
+
+def analogy_table(model: Embeddings, files: Sequence[PathLike], *, max_rank: int | None = None) -> Table:
+    """Analogies by 3CosAdd, one row per section and one for all of a file.
+
+    Args:
+        model: A trained model.
+        files: Files of questions.
+        max_rank: Only the most frequent words ask and answer; None takes the whole vocabulary.
+
+    Raises:
+        CorpusError: a file that cannot be used.
+    """
+    words, vectors = model.words[:max_rank], model.center_vectors[:max_rank]
+    rows = []
+    for file in files:
+        scores = evaluation.analogy(words, vectors, read_analogies(file))
+        prefix = f"{Path(file).name}: " if len(files) > 1 else ""
+        rows += [
+            (prefix + section, score.accuracy, score.n_questions, score.n_scored / score.n_questions)
+            for section, score in scores.items()
+        ]
+    return Table("Analogies, 3CosAdd", ("section", "accuracy", "questions", "coverage"), rows)
+
+
+def sentence_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
+    """Sentence similarity of inferred vectors, one row per file of scored pairs.
+
+    Raises:
+        CorpusError: a file that cannot be used.
+        MissingExtraError: SciPy is not installed.
+    """
+    rows = []
+    for file in files:
+        pairs = read_scored_pairs(file)
+        first, _ = _inferred(model, [pair.first for pair in pairs])
+        second, _ = _inferred(model, [pair.second for pair in pairs])
+        score = evaluation.sts(first, second, [pair.score for pair in pairs])
+        rows.append((Path(file).name, score.spearman, score.n_pairs, score.coverage))
+    return Table("Sentence similarity, inferred vectors", ("set", "Spearman", "pairs", "coverage"), rows)
+
+
+def classification_table(
+    documents: LabelledRows,
+    *,
+    methods: Sequence[evaluation.ClassifyMethod] = ("knn", "logistic"),
+    n_train: int | None = None,
+    folds: int = 10,
+    seed: int = 0,
+) -> Table:
+    """Accuracy and macro F1, one row per method; arguments as in :func:`jose_embed.evaluation.classify`.
+
+    Raises:
+        ConfigError: a split or folds that the rows do not allow.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    titles = {"knn": "3 nearest neighbours", "logistic": "logistic regression"}
+    rows = []
+    for method in methods:
+        score = evaluation.classify(
+            documents.vectors, documents.labels, n_train=n_train, folds=folds, seed=seed, method=method
+        )
+        rows.append((titles[method], score.accuracy, score.macro_f1))
+    split = f"first {n_train:,} rows train" if n_train is not None else f"{folds} folds, mean ± deviation over them"
+    title = f"Classification of {len(documents.labels):,} documents, {documents.origin}, {split}"
+    return Table(title, ("method", "accuracy", "macro F1"), rows, documents.note)
+
+
+def clustering_table(
+    documents: LabelledRows,
+    *,
+    methods: Sequence[evaluation.ClusterMethod] = ("kmeans", "spherical"),
+    n_clusters: int | None = None,
+    n_seeds: int = 3,
+) -> Table:
+    """Agreement of clusters and classes, one row per method; arguments as in :func:`jose_embed.evaluation.cluster`.
+
+    Raises:
+        ConfigError: more clusters than rows.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    titles = {"kmeans": "k-means", "spherical": "spherical k-means"}
+    rows = []
+    for method in methods:
+        score = evaluation.cluster(
+            documents.vectors, documents.labels, method=method, n_clusters=n_clusters, seeds=range(n_seeds)
+        )
+        rows.append((titles[method], score.nmi, score.ari, score.purity, score.mi))
+    n_classes = len(np.unique(documents.labels))
+    title = (
+        f"Clusters of {len(documents.labels):,} documents, {documents.origin}: {n_clusters or n_classes} clusters, "
+        f"{n_classes} classes, mean ± deviation over {n_seeds} seeds"
+    )
+    return Table(title, ("method", "NMI", "ARI", "purity", "MI (nats)"), rows, documents.note)
+
+
+def report(
+    model: Embeddings,
+    *,
+    word_pairs: Sequence[PathLike] = (),
+    analogies: Sequence[PathLike] = (),
+    sentence_pairs: Sequence[PathLike] = (),
+    labels: PathLike | None = None,
+    texts: Sequence[str] | None = None,
+    n_train: int | None = None,
+    folds: int = 10,
+    n_seeds: int = 3,
+) -> list[Table]:
+    """Every table there is data for.
+
+    Args:
+        model: A trained model.
+        word_pairs: Files of scored word pairs.
+        analogies: Files of analogy questions.
+        sentence_pairs: Files of scored sentence pairs.
+        labels: A file with the documents' classes.
+        texts: Documents to infer in the place of the trained ones, for the labels.
+        n_train: The first rows that train the classifiers; None takes folds.
+        folds: How many folds.
+        n_seeds: Seeds of the clusterings.
+
+    Raises:
+        ConfigError: no data at all, or settings that the data do not allow.
+        CorpusError: a file that cannot be used.
+        MissingExtraError: SciPy or scikit-learn is not installed.
+    """
+    tables = []
+    if word_pairs:
+        tables.append(word_similarity_table(model, word_pairs))
+    if analogies:
+        tables.append(analogy_table(model, analogies))
+    if labels is not None:
+        documents = labelled_rows(model, labels, texts)
+        tables.append(classification_table(documents, n_train=n_train, folds=folds))
+        tables.append(clustering_table(documents, n_seeds=n_seeds))
+    if sentence_pairs:
+        tables.append(sentence_table(model, sentence_pairs))
+    if not tables:
+        raise ConfigError("nothing to report on; give word pairs, analogies, sentence pairs or labels")
+    return tables
+
+
+def read_texts(file: PathLike) -> list[str]:
+    """The lines of a text file, plain or compressed, as documents.
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    from jose_embed.corpus import BlockReader, find_sources
+
+    texts: list[str] = []
+    with BlockReader(find_sources(str(file)), whole_lines=True) as reader:
+        for block in reader:
+            texts += block.data.decode(errors="replace").removesuffix("\n").split("\n")
+    if not texts:
+        raise CorpusError(f"{file}: no document in it; a line is a document")
+    return texts
+
+
+def _inferred(model: Embeddings, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Vectors of texts, all zero for one without a known word, and which have one."""
+    known = np.array([any(word in model for word in model.tokenizer(text)) for text in texts], dtype=np.bool_)
+    vectors = np.zeros((len(texts), model.dim), dtype=np.float32)
+    rows = np.flatnonzero(known)
+    if len(rows):
+        vectors[rows] = model.infer([texts[int(row)] for row in rows])
+    return vectors, known
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, float):
+        return "—" if math.isnan(cell) else str(Spread((cell,)))
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def _value(cell: Cell) -> Any:
+    if isinstance(cell, Spread):
+        return {"mean": cell.mean, "deviation": cell.deviation, "values": list(cell.values)}
+    if isinstance(cell, float) and math.isnan(cell):
+        return None
+    return cell
