@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from jose_embed.cli_command import Command, Parser, add_version, run
 from jose_embed.cli_eval import EVAL
+from jose_embed.cli_export import EXPORT
 from jose_embed.cli_query import DOCUMENTS, INFO, SIMILAR
 from jose_embed.cli_train import TRAIN
 
 __all__ = ["COMMANDS", "main", "train_main"]
 
-COMMANDS: tuple[Command, ...] = (TRAIN, SIMILAR, DOCUMENTS, INFO, EVAL)
+COMMANDS: tuple[Command, ...] = (TRAIN, SIMILAR, DOCUMENTS, INFO, EXPORT, EVAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
