@@ -1,7 +1,7 @@
-"""What a user has after `pip install jose-embed` and nothing else: run by that environment's own Python, without pytest.
+"""What a user has after `pip install jose-embed` and nothing else; run by that environment's own Python.
 
-It runs away from the checkout, so that only what was installed can be found: a file missing from the wheel, a dependency
-that only an extra brings, or a command that fails without the extras shows here and nowhere else.
+It runs away from the checkout, so that only what was installed can be found. A file missing from the wheel, a need that
+only an extra brings, or a command that fails without the extras shows here and nowhere else.
 """
 
 from __future__ import annotations
