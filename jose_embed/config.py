@@ -1,0 +1,116 @@
+"""The settings of a training run: one frozen value that validates itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jose_embed.errors import ConfigError
+
+__all__ = ["TrainConfig", "available_workers"]
+
+Objective = Literal["pairwise", "joint"]
+NegativeStep = Literal["paper", "reference"]
+
+
+def available_workers() -> int:
+    """The number of processor cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call
+        return os.cpu_count() or 1
+
+
+def _option(default: Any, help: str, *, low: float | None = None, high: float | None = None,
+            above: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with the facts that the validator and the command line both read."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "above": above, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Hyper-parameters of one training run; the defaults are the paper's.
+
+    Each field carries its one-line help and its allowed range in ``field.metadata``; the command line is made from them.
+
+    Raises:
+        ConfigError: a value outside its range, with the value, the range and the option's name.
+
+    Example:
+        >>> TrainConfig(dim=50).dim
+        50
+        >>> TrainConfig(window=0)
+        Traceback (most recent call last):
+        ...
+        jose_embed.errors.ConfigError: window is 0; it must be a whole number from 1 to 1000
+    """
+
+    dim: int = _option(100, "dimension of the vectors", low=2, high=4096)
+    window: int = _option(5, "largest distance between a center word and its context", low=1, high=1000)
+    negatives: int = _option(2, "negative words per positive pair", low=1, high=64)
+    margin: float = _option(0.15, "margin of the hinge, in units of cosine", above=0.0, high=2.0)
+    learning_rate: float = _option(0.04, "step size at the start; falls linearly towards zero", above=0.0, high=1.0)
+    subsample_threshold: float = _option(1e-3, "words above this share of the text are thinned out; 0 keeps all", low=0.0, high=1.0)
+    min_count: int = _option(5, "words that occur less often are left out", low=1)
+    epochs: int = _option(10, "passes over the text", low=1, high=100_000)
+    objective: Objective = _option("pairwise", "the loss: two hinges (pairwise) or the paper's one over word and document (joint)", choices=("pairwise", "joint"))
+    negative_step: NegativeStep = _option("paper", "step of a negative: 1 + h (paper) or 2 h (reference program)", choices=("paper", "reference"))
+    noise_exponent: float = _option(0.75, "negatives are drawn by count to this power", low=0.0, high=2.0)
+    seed: int = _option(1, "seed of every random choice", low=0, high=2**63 - 1)
+    workers: int = _option(0, "training threads; 0 takes every core this process may use", low=0, high=1024)
+    tokenizer: str = _option("words", "how a line becomes words: words, whitespace")
+
+    def __post_init__(self) -> None:
+        for option in dataclasses.fields(self):
+            _check(option.name, getattr(self, option.name), option)
+
+    def resolved_workers(self) -> int:
+        """The number of threads to start: ``workers``, or every available core where it is 0."""
+        return self.workers or available_workers()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: a name that is no setting, or a value outside its range.
+        """
+        known = {option.name for option in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**values)
+
+
+def _check(name: str, value: Any, option: dataclasses.Field[Any]) -> None:
+    facts = option.metadata
+    if facts["choices"] is not None:
+        if value not in facts["choices"]:
+            raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(facts['choices'])}")
+        return
+    if isinstance(option.default, str):
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{name} is {value!r}; it must be a name")
+        return
+    kind = "a whole number" if isinstance(option.default, int) else "a number"
+    valid_type = isinstance(value, int) if isinstance(option.default, int) else isinstance(value, (int, float))
+    low, high, above = facts["low"], facts["high"], facts["above"]
+    if (
+        not valid_type
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or (low is not None and value < low)
+        or (above is not None and value <= above)
+        or (high is not None and value > high)
+    ):
+        bounds = f"above {above}" if above is not None else f"from {low}"
+        bounds += f" to {high}" if high is not None else " up"
+        raise ConfigError(f"{name} is {value!r}; it must be {kind} {bounds}")
