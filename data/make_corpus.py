@@ -32,6 +32,7 @@ SMALLEST = 8
 _SKIPPED_FOLDERS = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
 _NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _WORD = re.compile(r"\w[\w'’-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _RULE = re.compile(r"^\s*([=\-~^*#_+.`\"'])\1{2,}\s*$")
 
 
@@ -85,7 +86,7 @@ def one_line(text: str) -> str:
         in_example = bool(bare) and (in_example or bare.startswith(">>>"))
         if not in_example and not _RULE.match(line):
             kept.append(bare)
-    return " ".join(" ".join(kept).split())
+    return " ".join(_CONTROL.sub(" ", " ".join(kept)).split())
 
 
 def documents_of(file: tuple[str, Path]) -> list[Document]:
@@ -115,7 +116,7 @@ def documents() -> Iterator[Document]:
 
 def write(path: Path, lines: list[str]) -> int:
     """Write a file whole or not at all; returns its bytes."""
-    data = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+    data = "".join(f"{line}\n" for line in lines).encode()
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
