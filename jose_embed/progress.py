@@ -163,10 +163,14 @@ def duration_text(seconds: float) -> str:
 
 
 def _figure_texts(figures: dict[str, float]) -> list[str]:
-    return [
-        f"{name} {100 * value:.0f}%" if name in _PERCENTAGES else f"{name} {value:.4g}"
-        for name, value in figures.items()
-    ]
+    texts = []
+    for name, value in figures.items():
+        if name in _PERCENTAGES:
+            text = f"{100 * value:.0f}%"
+        else:
+            text = amount_text(value) if abs(value) >= 1000 else f"{value:.4g}"
+        texts.append(f"{name} {text}")
+    return texts
 
 
 def _has_width(stream: TextIO) -> bool:

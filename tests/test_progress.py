@@ -74,8 +74,8 @@ def test_lines_without_a_total_show_no_share_and_no_time_left(clock: HandClock, 
     reporter = LineReporter(stream, interval=1.0, clock=clock)
     reporter.start("encoding", None, "documents")
     clock.now += 2.0
-    reporter.advance(10)
-    assert stream.getvalue() == "encoding: 10 documents, 5 documents/s\n"
+    reporter.advance(10, tokens=123_456, share=0.5)
+    assert stream.getvalue() == "encoding: 10 documents, 5 documents/s, tokens 123 k, share 0.5\n"
 
 
 def test_a_phase_in_which_no_time_passes_has_no_rate(clock: HandClock, stream: io.StringIO) -> None:
