@@ -18,8 +18,8 @@ __all__ = [
     "FORMAT_VERSION",
     "LARGEST_MANIFEST",
     "MANIFEST_NAME",
-    "checked_manifest",
     "json_bytes",
+    "json_copy",
     "manifest_checksum",
     "model_id",
     "read_manifest",
@@ -33,18 +33,30 @@ COUNT_NAMES: Final = ("n_words", "n_docs", "n_untrained", "n_tokens", "dim")
 
 
 def json_bytes(value: Any, what: str, *, indent: int | None = 2) -> bytes:
-    """A value as UTF-8 JSON; NumPy numbers are taken as numbers.
+    """A value as the UTF-8 JSON of a file; NumPy numbers are taken as numbers.
 
     Raises:
         ModelError: a value that JSON does not have, such as a NaN.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
-        return text.encode("utf-8")
+        try:
+            return text.encode("utf-8") + b"\n"
+        except UnicodeEncodeError:  # a lone surrogate, as in the name of a file that is not UTF-8
+            return json.dumps(value, allow_nan=False, indent=indent, default=_plain).encode("ascii") + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{what} cannot be written as JSON ({error}); use text, finite numbers, lists and mappings"
         ) from None
+
+
+def json_copy(value: Any, what: str) -> Any:
+    """A value as it will be read back from JSON: NumPy numbers as numbers, tuples as lists.
+
+    Raises:
+        ModelError: as :func:`json_bytes`.
+    """
+    return json.loads(json_bytes(value, what, indent=None))
 
 
 def _plain(value: Any) -> Any:
@@ -72,8 +84,12 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=_plain).encode("ascii")
 
 
-def read_manifest(directory: DirectoryReader) -> dict[str, Any]:
+def read_manifest(directory: DirectoryReader, *, verify: bool = False) -> dict[str, Any]:
     """The checked manifest of a model directory.
+
+    Args:
+        directory: The open directory.
+        verify: Also compare it with its own checksum and id.
 
     Raises:
         ModelError: no manifest, not JSON, not of this format, of a newer version, or with a field that cannot be.
@@ -84,29 +100,35 @@ def read_manifest(directory: DirectoryReader) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise directory.error(MANIFEST_NAME, f"is not JSON ({str(error)[:100]})") from None
     try:
-        return checked_manifest(manifest)
+        _check(manifest)
+    except _NewerError as error:
+        raise directory.error(MANIFEST_NAME, str(error), "update jose-embed") from None
     except ValueError as error:
-        to_do = "update jose-embed" if "newer" in str(error) else "take the model from a good copy or train it again"
-        raise directory.error(MANIFEST_NAME, str(error), to_do) from None
+        raise directory.error(MANIFEST_NAME, str(error)) from None
+    if verify:
+        sums = manifest_checksum(manifest), model_id(manifest["files"], manifest["tokenizer"])
+        if (manifest.get("checksum"), manifest["id"]) != sums:
+            raise directory.error(MANIFEST_NAME, "is damaged: its checksum or id does not match its contents")
+    return dict(manifest)
 
 
 def _refused(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-def checked_manifest(manifest: Any) -> dict[str, Any]:
-    """The manifest as it came, once every field that reading relies on has the right type.
+class _NewerError(ValueError):
+    """A manifest of a version that is not read yet."""
 
-    Raises:
-        ValueError: what is wrong, as the rest of a sentence about the file.
-    """
+
+def _check(manifest: Any) -> None:
+    """Passes where every field that reading relies on is of the right type; else the error says what is wrong."""
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f'is not the manifest of a model (it lacks "format": "{FORMAT}")')
     version = manifest.get("format_version")
     if type(version) is not int or version < 1:
         raise ValueError(f"has the format version {_shown(version)}; it must be a whole number from 1")
     if version > FORMAT_VERSION:
-        raise ValueError(
+        raise _NewerError(
             f"has the format version {version}, newer than {FORMAT_VERSION}, the newest that this jose-embed reads"
         )
     for name, kind in _FIELDS.items():
@@ -134,7 +156,6 @@ def checked_manifest(manifest: Any) -> dict[str, Any]:
             or not isinstance(facts.get("sha256"), str)
         ):
             raise ValueError(f"has {_shown(facts)} for the file {name}; it must hold its size in bytes and its sha256")
-    return manifest
 
 
 _FIELDS: Final[dict[str, type]] = {
