@@ -394,8 +394,8 @@ def spherical_kmeans(
     """Clusters that maximise the sum of cosines between each row and its cluster's mean direction.
 
     Starts as k-means++ does (rows drawn in proportion to their cosine distance from the chosen ones); then rows go to
-    the nearest mean direction and mean directions to their rows until no row moves. An empty cluster takes the row that
-    lies farthest from its own mean direction.
+    the nearest mean direction and mean directions to their rows until a step raises the mean cosine by less than 1e-6.
+    An empty cluster takes the row that lies farthest from its own mean direction.
 
     Args:
         unit: Float (n, dim), rows of norm 1.
@@ -413,18 +413,18 @@ def spherical_kmeans(
     best: tuple[float, Labels] | None = None
     for _ in range(n_init):
         centers = unit[_spread_out_rows(unit, n_clusters, rng)]
-        clusters = np.full(len(unit), -1, dtype=np.int64)
+        clusters = np.zeros(len(unit), dtype=np.int64)
         total = -np.inf
         for _ in range(max_steps):
             cosines = unit @ centers.T
             nearest = cosines.argmax(axis=1)
             closeness = np.take_along_axis(cosines, nearest[:, None], axis=1)[:, 0]
-            total = float(closeness.sum(dtype=np.float64))
+            before, total = total, float(closeness.sum(dtype=np.float64))
             empty = np.setdiff1d(np.arange(n_clusters), nearest)
             nearest[np.argsort(closeness, kind="stable")[: len(empty)]] = empty
-            if np.array_equal(nearest, clusters):
-                break
             clusters = nearest
+            if total - before < 1e-6 * len(unit):
+                break
             sums = np.zeros((n_clusters, unit.shape[1]), dtype=np.float64)
             order = np.argsort(clusters, kind="stable")
             members, starts = np.unique(clusters[order], return_index=True)

@@ -6,20 +6,25 @@ two rows agree within the spread over seeds.
 
     python tests/benchmarks/order.py
     python tests/benchmarks/order.py --systems ours doc2vec reference-ofast --corpora 20news bbc --seeds 5
+
+Figures are kept as those of quality.py are, whose runs on the shuffled file are the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import corpora
 import peers
-from ledger import header, markdown_table
+from ledger import Ledger, header, markdown_table
+from quality import DOCUMENT_COLUMNS, recorded, spread
 
-from jose_embed import evaluation
-from jose_embed.evaluation import Spread
+TASKS = {"sorted": "sorted by class", "together": "shuffled"}
+COLUMNS = {name: DOCUMENT_COLUMNS[name] for name in ("knn", "nmi")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,42 +35,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     facts = header()
     print(f"measured at {facts['commit']}, {facts['date']}, {facts['machine']}, {options.threads} threads")
-    systems = []
-    for system in options.systems:
-        reason = peers.missing(system)
-        if reason:
-            print(reason)
-        else:
-            systems.append(system)
+    systems = peers.present(options.systems)
+    ledger = Ledger(options.ledger or corpora.cache_folder() / "quality.json")
+    settings = peers.Settings(epochs=options.epochs, threads=options.threads)
     for name in options.corpora:
-        shuffled = corpora.load(name)
-        orders = {"sorted by class": shuffled.sorted_by_class(), "shuffled": shuffled}
+        corpus = corpora.load(name)
         rows = []
         for system in systems:
-            neighbors: dict[str, Spread] = {}
-            for order, corpus in orders.items():
-                print(f"  {peers.title(system)} on {name}, {order} ...", file=sys.stderr, flush=True)
-                neighbors[order], clusters = _figures(system, corpus, options)
-                rows.append([peers.title(system), order, neighbors[order], clusters])
-        title = shuffled.description.title
+            for task, order in TASKS.items():
+                runs = [
+                    recorded(ledger, system, corpus, dataclasses.replace(settings, seed=seed), task)
+                    for seed in range(1, options.seeds + 1)
+                ]
+                rows.append([peers.title(system), order, *(spread(column, runs) for column in COLUMNS)])
+        title = corpus.description.title
         print(f"\n### {title}: the order of the file ({options.epochs} epochs, {options.seeds} seeds)\n")
-        print(markdown_table(["", "file", "kNN(3)", "k-means NMI"], rows), flush=True)
+        print(markdown_table(["", "file", *COLUMNS.values()], rows), flush=True)
     return 0
-
-
-def _figures(system: str, corpus: corpora.Corpus, options: argparse.Namespace) -> tuple[Spread, Spread]:
-    """Accuracy of neighbours and NMI over the training seeds; the rows are scored in file order both times."""
-    assert corpus.labels is not None
-    accuracies, clusters = [], []
-    for seed in range(1, options.seeds + 1):
-        settings = peers.Settings(epochs=options.epochs, threads=options.threads, seed=seed)
-        trained = peers.train(system, corpus, settings)
-        assert trained.doc_vectors is not None
-        vectors = corpus.in_file_order(trained.doc_vectors)
-        score = evaluation.classify(vectors, corpus.labels, n_train=corpus.description.n_train)
-        accuracies.append(score.accuracy.mean)
-        clusters += evaluation.cluster(vectors, corpus.labels, seeds=range(5)).nmi.values
-    return Spread(tuple(accuracies)), Spread(tuple(clusters))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=3, help="training runs of each system on each file (default: 3)")
     parser.add_argument("--epochs", type=int, default=10, help="default: 10")
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
+    parser.add_argument("--ledger", type=Path, help="the JSON file of kept figures; in .cache unless given")
     return parser
 
 

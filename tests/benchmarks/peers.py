@@ -20,7 +20,7 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,14 @@ def missing(system: str) -> str | None:
         if not os.access(path, os.X_OK):
             return f"{TITLES[system]} left out: {variable} is {path}, which is no executable"
     return None
+
+
+def present(systems: Iterable[str]) -> list[str]:
+    """Those that can run here; a line is printed for each that cannot."""
+    reasons = {system: missing(system) for system in systems}
+    for reason in filter(None, reasons.values()):
+        print(reason)
+    return [system for system, reason in reasons.items() if reason is None]
 
 
 def version(system: str) -> str:

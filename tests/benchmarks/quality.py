@@ -14,6 +14,7 @@ Peers' figures are kept in tests/benchmarks/.cache and reprinted from there; ``-
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -55,12 +56,12 @@ def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) ->
         corpus: What to train on.
         settings: Shared settings, the seed among them.
         task: ``"together"`` trains on all documents and scores their vectors; ``"inference"`` trains on the training
-            part and infers the test part.
+            part and infers the test part; ``"sorted"`` is ``"together"`` on a file sorted by class.
 
     Returns:
         ``figures`` (name -> values), ``seconds`` and ``cpu_seconds`` of the training, and where and when.
     """
-    part = corpus.training_part() if task == "inference" else corpus
+    part = {"inference": corpus.training_part, "sorted": corpus.sorted_by_class}.get(task, lambda: corpus)()
     trained = peers.train(system, part, settings, documents=part.labels is not None)
     figures: Figures = {}
     if task == "inference":
@@ -76,6 +77,7 @@ def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) ->
         "seconds": round(trained.clock.seconds, 1),
         "cpu_seconds": round(trained.clock.cpu_seconds, 1),
         "date": today(),
+        "commit": commit(),
         "machine": machine(),
     }
 
@@ -88,13 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"the development corpora are not at {corpora.DATA}; JOSE_SHARED_DATA may name their place", file=sys.stderr
         )
         return 2
-    systems = []
-    for system in options.systems:
-        reason = peers.missing(system)
-        if reason:
-            print(reason)
-        else:
-            systems.append(system)
+    systems = peers.present(options.systems)
     ledger = Ledger(options.ledger or corpora.cache_folder() / "quality.json")
     facts = header()
     print(f"\nmeasured at {facts['commit']}, {facts['date']}, {facts['machine']}, {options.threads} threads")
@@ -106,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for task in tasks:
             records = {
                 system: [
-                    _recorded(ledger, system, corpus, settings, task, seed, again=options.again)
+                    recorded(
+                        ledger, system, corpus, dataclasses.replace(settings, seed=seed), task, again=options.again
+                    )
                     for seed in range(1, options.seeds + 1)
                 ]
                 for system in systems
@@ -115,9 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _recorded(
-    ledger: Ledger, system: str, corpus: Corpus, settings: peers.Settings, task: str, seed: int, *, again: bool
+def recorded(
+    ledger: Ledger, system: str, corpus: Corpus, settings: peers.Settings, task: str, *, again: bool = False
 ) -> dict[str, Any]:
+    """What :func:`measure` returned the last time under this key; measured now where it never was, or ``again``."""
     ours = system.startswith("ours")
     key = {
         "rules": RULES,
@@ -125,20 +124,14 @@ def _recorded(
         "version": commit() if ours else peers.version(system),
         "corpus": corpus.name,
         "task": task,
-        "dim": settings.dim,
-        "window": settings.window,
-        "min_count": settings.min_count,
-        "epochs": settings.epochs,
-        "threads": settings.threads,
-        "seed": seed,
+        **dataclasses.asdict(settings),
     }
     record = None if again or str(key["version"]).endswith("-dirty") else ledger.get(key)
     if record is None:
-        print(f"  {peers.title(system)} on {corpus.name}, {task}, seed {seed} ...", file=sys.stderr, flush=True)
-        chosen = peers.Settings(
-            settings.dim, settings.window, settings.min_count, settings.epochs, settings.threads, seed
+        print(
+            f"  {peers.title(system)} on {corpus.name}, {task}, seed {settings.seed} ...", file=sys.stderr, flush=True
         )
-        record = measure(system, corpus, chosen, task)
+        record = measure(system, corpus, settings, task)
         if not str(key["version"]).endswith("-dirty"):
             ledger.put(key, record)
     return record
@@ -213,7 +206,7 @@ def _print_tables(
         print(f"\n### {description.title}: word similarity, Spearman ({setting})\n")
         print(_table({name: PAIR_TITLES[name] for name in description.pairs}, records))
         coverage = {f"{name}_coverage" for name in description.pairs}
-        shares = {name: _spread(name, next(iter(records.values()))) for name in coverage} if records else {}
+        shares = {name: spread(name, next(iter(records.values()))) for name in coverage} if records else {}
         found = (
             f"{PAIR_TITLES[name.removesuffix('_coverage')]} {share.mean:.1%}" for name, share in shares.items() if share
         )
@@ -227,24 +220,17 @@ def _print_tables(
 def _table(columns: Mapping[str, str], records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     rows = []
     for system, measured in records.items():
-        cells = [_spread(name, measured) or "" for name in columns]
+        cells = [spread(name, measured) or "" for name in columns]
         seconds = np.mean([record["seconds"] for record in measured])
         cpu_seconds = np.mean([record["cpu_seconds"] for record in measured])
-        dates = sorted({record["date"] for record in measured})
-        rows.append(
-            [
-                peers.title(system),
-                *cells,
-                len(measured),
-                f"{seconds:.0f}",
-                f"{cpu_seconds:.0f}",
-                " to ".join({dates[0], dates[-1]}),
-            ]
-        )
+        newest = max(measured, key=lambda record: record["date"])
+        moment = f"{newest['date']} at {newest['commit']}" if "commit" in newest else newest["date"]
+        rows.append([peers.title(system), *cells, len(measured), f"{seconds:.0f}", f"{cpu_seconds:.0f}", moment])
     return markdown_table(["", *columns.values(), "seeds", "seconds", "CPU seconds", "measured"], rows)
 
 
-def _spread(name: str, measured: Iterable[Mapping[str, Any]]) -> Spread | None:
+def spread(name: str, measured: Iterable[Mapping[str, Any]]) -> Spread | None:
+    """All values of one figure over several records; None where they have none."""
     values = tuple(value for record in measured for value in record["figures"].get(name, ()))
     return Spread(values) if values else None
 

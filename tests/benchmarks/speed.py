@@ -21,7 +21,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"measured at {facts['commit']}, {facts['date']}, {facts['machine']}, {options.threads} threads")
     print(f"load of the machine before: {os.getloadavg()[0]:.1f}")
     if not options.sizes:
-        systems = _present(options.systems)
+        systems = peers.present(options.systems)
         for name in options.corpora:
             results["training"].append(_training(name, systems, options))
         if not options.no_reading:
@@ -86,17 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def _present(systems: Iterable[str]) -> list[str]:
-    present = []
-    for system in systems:
-        reason = peers.missing(system)
-        if reason:
-            print(reason)
-        else:
-            present.append(system)
-    return present
 
 
 # ---- training, side by side ---------------------------------------------------------------------------------------
