@@ -15,6 +15,7 @@ __all__ = ["TrainConfig", "available_workers"]
 
 Objective = Literal["pairwise", "joint"]
 NegativeStep = Literal["paper", "reference"]
+DocVectors = Literal["words", "trained"]
 
 
 def available_workers() -> int:
@@ -25,8 +26,15 @@ def available_workers() -> int:
         return os.cpu_count() or 1
 
 
-def _option(default: Any, help: str, *, low: float | None = None, high: float | None = None,
-            above: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
+def _option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
     """A field with the facts that the validator and the command line both read."""
     return field(default=default, metadata={"help": help, "low": low, "high": high, "above": above, "choices": choices})
 
@@ -49,17 +57,31 @@ class TrainConfig:
         jose_embed.errors.ConfigError: window is 0; it must be a whole number from 1 to 1000
     """
 
-    dim: int = _option(100, "dimension of the vectors", low=2, high=4096)
+    dim: int = _option(100, "dimension of the vectors", low=2, high=1024)
     window: int = _option(5, "largest distance between a center word and its context", low=1, high=1000)
-    negatives: int = _option(2, "negative words per positive pair", low=1, high=64)
+    negatives: int = _option(2, "negative words of a position, shared by the pairs of its window", low=1, high=16)
+    doc_negatives: int = _option(8, "negative words of eight words of a document, shared by them", low=1, high=16)
     margin: float = _option(0.15, "margin of the hinge, in units of cosine", above=0.0, high=2.0)
     learning_rate: float = _option(0.04, "step size at the start; falls linearly towards zero", above=0.0, high=1.0)
-    subsample_threshold: float = _option(1e-3, "words above this share of the text are thinned out; 0 keeps all", low=0.0, high=1.0)
+    subsample_threshold: float = _option(
+        1e-3, "words above this share of the text are thinned out; 0 keeps all", low=0.0, high=1.0
+    )
     min_count: int = _option(5, "words that occur less often are left out", low=1)
     epochs: int = _option(10, "passes over the text", low=1, high=100_000)
-    objective: Objective = _option("pairwise", "the loss: two hinges (pairwise) or the paper's one over word and document (joint)", choices=("pairwise", "joint"))
-    negative_step: NegativeStep = _option("paper", "step of a negative: 1 + h (paper) or 2 h (reference program)", choices=("paper", "reference"))
+    objective: Objective = _option(
+        "pairwise",
+        "the loss: two hinges (pairwise) or the paper's one over word and document (joint)",
+        choices=("pairwise", "joint"),
+    )
+    negative_step: NegativeStep = _option(
+        "paper", "step of a negative: 1 + h (paper) or 2 h (reference program)", choices=("paper", "reference")
+    )
     noise_exponent: float = _option(0.75, "negatives are drawn by count to this power", low=0.0, high=2.0)
+    doc_vectors: DocVectors = _option(
+        "words",
+        "what a document's vector is: the direction of its words, or the row trained with them",
+        choices=("words", "trained"),
+    )
     seed: int = _option(1, "seed of every random choice", low=0, high=2**63 - 1)
     workers: int = _option(0, "training threads; 0 takes every core this process may use", low=0, high=1024)
     tokenizer: str = _option("words", "how a line becomes words: words, whitespace")

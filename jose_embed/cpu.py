@@ -1,0 +1,340 @@
+"""The CPU backend: documents of the encoded corpus become moves of rows on the sphere.
+
+The unit of work is a *contrast*: one anchor, up to sixteen positive rows, and negatives that all positives share. With
+v the anchor, f_j = u_j.v for the positives u_j and h_l = n_l.v for the negatives n_l, each pair (j, l) has the hinge
+
+    max(0, margin - f_j + h_l)
+
+and, where it is above zero, asks for a step against its gradient. All products are taken before any row moves; then
+every row moves once, by the sum of what its active hinges ask for:
+
+    u_j <- R( eta  sum_l (1 - f_j)         (v - f_j u_j) )
+    n_l <- R(-eta  sum_j (1 + h_l)         (v - h_l n_l) )         2 h_l in the place of 1 + h_l for "reference"
+    v   <- R( eta  sum_jl (1 - (f_j - h_l)) (I - v v^T)(u_j - n_l) )
+
+R is the retraction (add, then normalise); the factors before the tangent vectors are the paper's step scales.
+
+What is contrasted:
+
+``pairwise``
+    At each position the anchor is the context row of the word that stands there, the positives are the center rows of
+    the words around it. For each eight words of a document the anchor is the document's row, the positives are the
+    center rows of these words. The two kinds draw negatives of their own.
+``joint``
+    At each position the anchor is v + d, the sum of the context row and the document's row, so that f and h are the
+    sums that the paper's hinge over word and document holds. Products with it are between -2 and 2: cosines in the step
+    scales are taken to v + d, and the common scale of v and d is 1 - (f - h) / 2.
+
+One document belongs to one worker within an epoch, so document rows are never shared; word rows are, without locks
+(Hogwild, Recht et al. 2011).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import float32, int64, uint32, uint64
+
+from jose_embed import sampling
+from jose_embed.config import NegativeStep, Objective, TrainConfig
+from jose_embed.jit import jit
+from jose_embed.sampling import SamplingTables, draw_below, draw_word, random_bits, stream_key
+from jose_embed.simd import LANES, active_bits, lane_sum, population, row_primitives, store_lanes, where_positive
+
+__all__ = ["DOCUMENT_BLOCK", "PIECE", "ChunkResult", "CpuBackend", "Rules", "Tables", "Text", "kernel", "padded_table"]
+
+#: Words of a document that are contrasted with its row at a time.
+DOCUMENT_BLOCK = 8
+#: Running words that are thinned out at a time; windows do not reach over the border of two pieces.
+PIECE = 1 << 20
+
+_N = LANES  # where the negatives' slots begin
+_KEEP, _WINDOW = sampling.KEEP, sampling.WINDOW
+_CONTEXT, _DOCUMENT = sampling.CONTEXT_NEGATIVES, sampling.DOCUMENT_NEGATIVES
+
+
+class Tables(NamedTuple):
+    """The vectors, written in place: float32, C-contiguous, rows padded with zeros to a multiple of 16 floats."""
+
+    center: npt.NDArray[np.float32]
+    context: npt.NDArray[np.float32]
+    document: npt.NDArray[np.float32]
+
+
+class Text(NamedTuple):
+    """The encoded corpus: int32 (n_tokens,) and int64 (n_documents + 1,)."""
+
+    tokens: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+
+class Rules(NamedTuple):
+    """The scalars of a run; ``total_tokens`` is that of all epochs together."""
+
+    seed: np.uint64
+    window: int
+    negatives: int
+    doc_negatives: int
+    margin: np.float32
+    learning_rate: np.float32
+    total_tokens: float
+
+
+class ChunkResult(NamedTuple):
+    """What a piece of work reports.
+
+    Attributes:
+        loss: Sum of the hinges.
+        active: Hinges above zero.
+        pairs: Hinges.
+        positions: Kept running words.
+    """
+
+    loss: float
+    active: int
+    pairs: int
+    positions: int
+
+
+class _Scratch(NamedTuple):
+    """Registers that do not fit into registers, one set for each call of a kernel."""
+
+    rows: npt.NDArray[np.uint32]  # (32,): positives from slot 0, negatives from slot 16
+    products: npt.NDArray[np.float32]  # (16,): h
+    own: npt.NDArray[np.float32]  # (32,): what a row keeps of itself
+    towards: npt.NDArray[np.float32]  # (32,): what it takes of the anchor
+    weight: npt.NDArray[np.float32]  # (32,): with what weight it moves the anchor
+    moves: npt.NDArray[np.float32]  # (1, row): the weighted sum of rows that the anchor is moved by
+    mixed: npt.NDArray[np.float32]  # (1, row): v + d
+
+
+def padded_table(n_rows: int, dim: int) -> npt.NDArray[np.float32]:
+    """A zeroed float32 table whose rows begin at cache lines and are multiples of them; its first ``dim`` columns count.
+
+    Returns:
+        float32 (n_rows, dim rounded up to a multiple of 16). The memory is reserved when it is first written to.
+    """
+    width = -(-dim // LANES) * LANES
+    raw = np.zeros(n_rows * width + LANES, np.float32)
+    skipped = -raw.ctypes.data % (LANES * 4) // 4
+    return raw[skipped : skipped + n_rows * width].reshape(n_rows, width)
+
+
+@lru_cache(maxsize=None)
+def kernel(
+    n_chunks: int, objective: Objective, negative_step: NegativeStep
+) -> Callable[..., tuple[float, int, int, int]]:
+    """The compiled trainer for one row length and one set of rules.
+
+    Args:
+        n_chunks: Row length in units of 16 floats.
+        objective: "pairwise" or "joint".
+        negative_step: "paper" (1 + h) or "reference" (2 h).
+
+    Returns:
+        ``train(tables, text, sampling_tables, rules, documents, epoch, first_token)``, which trains the given documents
+        (int64, in this order) and returns (loss, active, pairs, positions). ``first_token`` is how many running words,
+        counted over all epochs, come before the first of them: the learning rate follows from it.
+    """
+    primitives = row_primitives(n_chunks)
+    gather_products, step_rows, move_row, add_rows, prefetch_row = primitives
+    joint = objective == "joint"
+    paper = negative_step == "paper"
+    zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+
+    @jit(fastmath=True)
+    def contrast(s, table, n_positives, n_negatives, anchors, anchor, inverse_norm, scale, margin, rate):  # type: ignore[no-untyped-def]
+        # f, h: products of positives and negatives with the anchor; g: the hinge; q: the step scale of the anchor.
+        f = gather_products(table, s.rows, 0, n_positives, anchors, anchor)
+        store_lanes(s.products, 0, gather_products(table, s.rows, _N, n_negatives, anchors, anchor))
+        rest = one - scale * margin
+        count = weight = zero * f
+        loss = zero
+        moving = active = uint64(0)
+        for l in range(uint64(n_negatives)):
+            h = s.products[l]
+            g = (margin + h) - f
+            bits = active_bits(g)
+            if bits != uint64(0):
+                q = where_positive(g, scale * g + rest)  # 1 - scale (f - h)
+                count = count + where_positive(g, one)
+                weight = weight + q
+                n = population(bits)
+                active += n
+                moving |= bits | (uint64(1) << (uint64(_N) + l))
+                loss += lane_sum(where_positive(g, g))
+                x = h * inverse_norm
+                away = rate * float32(n) * (one + x if paper else two * x)
+                slot = uint64(_N) + l
+                s.own[slot] = one + away * h
+                s.towards[slot] = -away
+                s.weight[slot] = -rate * lane_sum(q)
+        if moving != uint64(0):
+            b = rate * count * (one - inverse_norm * f)
+            store_lanes(s.own, 0, one - b * f)
+            store_lanes(s.towards, 0, b)
+            store_lanes(s.weight, 0, rate * weight)
+            step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves)
+        return loss, active
+
+    @jit(fastmath=True)
+    def train(tables, text, samples, rules, documents, epoch, first_token):  # type: ignore[no-untyped-def]
+        center, context, document_table = tables.center, tables.context, tables.document
+        window, n_negatives, n_doc_negatives = rules.window, rules.negatives, rules.doc_negatives
+        row = n_chunks * LANES
+        s = _Scratch(
+            np.zeros(2 * LANES, np.uint32), np.zeros(LANES, np.float32), np.zeros(2 * LANES, np.float32),
+            np.zeros(2 * LANES, np.float32), np.zeros(2 * LANES, np.float32), np.zeros((1, row), np.float32),
+            np.zeros((1, row), np.float32),
+        )  # fmt: skip
+        rows = s.rows
+        coming = np.zeros(LANES, np.uint32)  # the negatives of the next position, on their way into the cache
+        longest = 0
+        for document in documents:
+            longest = max(longest, text.offsets[document + 1] - text.offsets[document])
+        kept = np.empty(min(longest, PIECE), np.uint32)
+        loss = 0.0
+        active = uint64(0)
+        pairs = positions = done = 0
+        for document in documents:
+            anchor = uint64(document)
+            prefetch_row(document_table, anchor)
+            keep_key = stream_key(rules.seed, epoch, document, _KEEP)
+            window_key = stream_key(rules.seed, epoch, document, _WINDOW)
+            context_key = stream_key(rules.seed, epoch, document, _CONTEXT)
+            document_key = stream_key(rules.seed, epoch, document, _DOCUMENT)
+            begin, end = text.offsets[document], text.offsets[document + 1]
+            done_before = done
+            done += end - begin
+            number = 0  # of the kept word, counted over the whole document
+            for piece in range(begin, end, PIECE):
+                n = 0
+                for t in range(piece, min(end, piece + PIECE)):
+                    word = uint32(text.tokens[t])
+                    kept[n] = word
+                    n += int64(uint32(random_bits(keep_key, t - begin) >> uint64(32)) <= samples.keep[word])
+                past = (first_token + done_before + (piece - begin)) / rules.total_tokens
+                rate = rules.learning_rate * float32(max(1.0 - past, 1e-4))
+                for i in range(min(n, window + 1)):
+                    prefetch_row(center, uint64(kept[i]))
+                for l in range(n_negatives):
+                    drawn = draw_word(samples, random_bits(context_key, number * n_negatives + l))
+                    coming[l] = drawn
+                    prefetch_row(center, uint64(drawn))
+                for i in range(n):
+                    word = kept[i]
+                    k = 0
+                    for l in range(n_negatives):
+                        rows[_N + k] = coming[l]
+                        k += int64(coming[l] != word)
+                    for l in range(n_negatives):
+                        drawn = draw_word(samples, random_bits(context_key, (number + 1) * n_negatives + l))
+                        coming[l] = drawn
+                        prefetch_row(center, uint64(drawn))
+                    if i + 1 < n:
+                        prefetch_row(context, uint64(kept[i + 1]))
+                    if i + 1 + window < n:
+                        prefetch_row(center, uint64(kept[i + 1 + window]))
+                    reach = 1 + int64(draw_below(random_bits(window_key, number), window))
+                    low, high = max(0, i - reach), min(n, i + reach + 1)
+                    # A window of more than sixteen words is contrasted sixteen at a time.
+                    at = low
+                    while at < high:
+                        m = 0
+                        while at < high and m < LANES:
+                            rows[m] = kept[at]
+                            m += int64(at != i)
+                            at += 1
+                        if m == 0 or k == 0:
+                            continue
+                        if joint:
+                            add_rows(s.mixed, context, uint64(word), document_table, anchor)
+                            cosine = zero
+                            for c in range(row):
+                                cosine += context[word, c] * document_table[anchor, c]
+                            norm = np.sqrt(max(two + two * cosine, float32(1e-6)))
+                            step = contrast(s, center, m, k, s.mixed, uint64(0), one / norm, half, rules.margin, rate)
+                            if step[1] != uint64(0):
+                                move_row(context, uint64(word), s.moves, uint64(0))
+                                move_row(document_table, anchor, s.moves, uint64(0))
+                        else:
+                            step = contrast(s, center, m, k, context, uint64(word), one, one, rules.margin, rate)
+                            if step[1] != uint64(0):
+                                move_row(context, uint64(word), s.moves, uint64(0))
+                        loss += step[0]
+                        active += step[1]
+                        pairs += m * k
+                    number += 1
+                    if not joint and (number % DOCUMENT_BLOCK == 0 or i == n - 1):
+                        m = (number - 1) % DOCUMENT_BLOCK + 1
+                        m = min(m, i + 1)
+                        for j in range(m):
+                            rows[j] = kept[i + 1 - m + j]
+                        for l in range(n_doc_negatives):
+                            bits = random_bits(document_key, (number - 1) // DOCUMENT_BLOCK * n_doc_negatives + l)
+                            rows[_N + l] = draw_word(samples, bits)
+                        step = contrast(
+                            s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin, rate
+                        )
+                        if step[1] != uint64(0):
+                            move_row(document_table, anchor, s.moves, uint64(0))
+                        loss += step[0]
+                        active += step[1]
+                        pairs += m * n_doc_negatives
+                positions += n
+        return loss, int64(active), pairs, positions
+
+    compiled: Callable[..., tuple[float, int, int, int]] = train
+    return compiled
+
+
+class CpuBackend:
+    """Trains on the processor's cores; one call of :meth:`train_chunk` per worker at a time.
+
+    Args:
+        text: The encoded corpus.
+        samples: The sampling tables of its vocabulary.
+        tables: The vectors, moved in place.
+        config: The settings.
+        total_tokens: Running words of all epochs together.
+    """
+
+    name = "cpu"
+
+    def __init__(
+        self, text: Text, samples: SamplingTables, tables: Tables, config: TrainConfig, total_tokens: int
+    ) -> None:
+        self._arguments = (
+            tables,
+            text,
+            samples,
+            Rules(
+                np.uint64(config.seed),
+                config.window,
+                config.negatives,
+                config.doc_negatives,
+                np.float32(config.margin),
+                np.float32(config.learning_rate),
+                float(total_tokens),
+            ),
+        )
+        self._train = kernel(tables.center.shape[1] // LANES, config.objective, config.negative_step)
+
+    def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
+        """Train these documents in this order; see :func:`kernel`. Runs without the interpreter's lock."""
+        result = self._train(*self._arguments, documents, epoch, float(first_token))
+        return ChunkResult(float(result[0]), int(result[1]), int(result[2]), int(result[3]))
+
+    def prepare(self) -> None:
+        """Compile, by training no document."""
+        self.train_chunk(np.empty(0, np.int64), 0, 0)
+
+
+def pair_floor_cycles(dim: int) -> float:  # pragma: no cover - used by the benchmark
+    """Cycles that one active (pair, negative) costs at least with 512-bit registers: see tests/benchmarks."""
+    return 45.0 * math.ceil(dim / LANES) / 7

@@ -1,0 +1,206 @@
+"""Vectors for documents: the same computation for those of the training and for new ones.
+
+A document is a sample of directions, the center vectors of its known words. With a weight for each word, its direction
+is the point of the sphere that minimises the document's objective with the word table frozen,
+
+    d = argmin_{|d| = 1}  sum_w weight(w) (1 - cos(u_w, d))  =  R / |R|,    R = sum_w weight(w) u_w,
+
+which is the maximum-likelihood mean direction of a von Mises-Fisher distribution (Mardia and Jupp, Directional
+Statistics, section 10.3). There is nothing to iterate and nothing random. Weights are those of text retrieval,
+
+    weight(w) = (1 + log tf(w)) log(N / df(w)),
+
+tf the word's occurrences in the document, df the training documents it occurs in, of N.
+
+Sums run in float64 over the words in the order of their first occurrence, each product rounded before it is added, in
+both implementations: NumPy for a few texts, a kernel for a corpus. So a text has the same bytes alone, in any batch, in
+any process, and as a line of the training file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.errors import NoKnownWordsError
+
+if TYPE_CHECKING:
+    from jose_embed.embeddings import Embeddings
+    from jose_embed.encoded import EncodedCorpus
+
+__all__ = ["Inferred", "document_directions", "document_frequencies", "infer", "infer_detailed", "word_weights"]
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Inferred(NamedTuple):
+    """What is known of one text.
+
+    Attributes:
+        vector: float32 (dim,), norm 1; None where no word is known.
+        n_tokens: Running words of the text.
+        known: int64, the different known words as rows of the vocabulary, in the order of the text.
+        counts: int64, how often each of them occurs.
+        weights: float64, the weight of each of them in the vector.
+        unknown: The different unknown words, in the order of the text.
+        concentration: Mean resultant length of the known words, weighted: 1 when they all point one way, 0 when they
+            lie all over the sphere.
+    """
+
+    vector: Vectors | None
+    n_tokens: int
+    known: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    unknown: tuple[str, ...]
+    concentration: float
+
+    @property
+    def n_known(self) -> int:
+        """Running words that the vocabulary holds."""
+        return int(self.counts.sum())
+
+    @property
+    def coverage(self) -> float:
+        """The share of the running words that is known; 0 for a text without words."""
+        return self.n_known / self.n_tokens if self.n_tokens else 0.0
+
+
+def infer(model: Embeddings, texts: Sequence[str], *, missing: str = "raise") -> Vectors:
+    """The directions of texts.
+
+    Args:
+        model: The model.
+        texts: Any texts, of any length; the model's own tokenizer is applied.
+        missing: What a text without a known word becomes: "raise" an error, or "nan" for a row of NaN that the caller
+            is going to look for.
+
+    Returns:
+        float32 (len(texts), dim), rows of norm 1; the same bytes for the same text, whatever stands beside it.
+
+    Raises:
+        NoKnownWordsError: a text without a known word, where ``missing`` is "raise".
+
+    Example::
+
+        model.infer(["the first text", "another"])
+    """
+    if isinstance(texts, str):
+        raise TypeError("infer() takes a list of texts; for a single one write infer([text])")
+    if missing not in ("raise", "nan"):
+        raise ValueError(f'missing is {missing!r}; it must be "raise" or "nan"')
+    out = np.empty((len(texts), model.dim), np.float32)
+    for row, text in enumerate(texts):
+        found = _inferred(model, text)
+        if found.vector is not None:
+            out[row] = found.vector
+        elif missing == "nan":
+            out[row] = np.nan
+        else:
+            raise NoKnownWordsError(_no_known_words(row, found))
+    return out
+
+
+def infer_detailed(model: Embeddings, texts: Sequence[str]) -> list[Inferred]:
+    """The directions of texts and what they were made of; never an error: see :class:`Inferred`.
+
+    Args:
+        model: The model.
+        texts: Any texts.
+    """
+    if isinstance(texts, str):
+        raise TypeError("infer_detailed() takes a list of texts; for a single one write infer_detailed([text])")
+    return [_inferred(model, text) for text in texts]
+
+
+def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
+    """float64 (n_words,): the logarithm of the inverse document frequency of each word, above 0.
+
+    A model that was imported without document frequencies takes the words' counts for them.
+    """
+    frequencies = model.extra_arrays.get("document_frequencies")
+    if frequencies is not None and len(model.doc_token_counts):
+        return _inverse_frequency(frequencies, int(np.count_nonzero(model.doc_token_counts)))
+    return _inverse_frequency(model.counts, int(model.counts.sum()))
+
+
+def document_frequencies(corpus: EncodedCorpus) -> npt.NDArray[np.int64]:
+    """int64 (n_words,): the number of documents that each word of the vocabulary occurs in."""
+    from jose_embed.directions import count_documents
+
+    return count_documents(corpus.tokens, corpus.offsets, corpus.vocabulary.n_words)
+
+
+def document_directions(
+    corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64], center_vectors: Vectors, out: Vectors
+) -> None:
+    """Write the directions of a corpus's documents; a document without a word keeps its row.
+
+    Args:
+        corpus: The encoded text.
+        frequencies: int64 (n_words,), see :func:`document_frequencies`.
+        center_vectors: float32 (n_words, dim).
+        out: float32 (n_documents, dim), written in place.
+    """
+    from jose_embed.directions import write_directions
+
+    n_documents = int(np.count_nonzero(np.diff(corpus.offsets)))
+    weights = _inverse_frequency(frequencies, n_documents)
+    write_directions(corpus.tokens, corpus.offsets, weights, TERM_WEIGHTS, center_vectors, out)
+
+
+#: 1 + log(tf) for tf from 0 (unused) to 65,535; a word that occurs more often counts as the last.
+TERM_WEIGHTS = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.float64))
+
+
+def _inverse_frequency(frequencies: npt.NDArray[np.int64], n_documents: int) -> npt.NDArray[np.float64]:
+    # N + 1 in the place of N: a word of every document counts next to nothing, but a text of such words has a direction.
+    return np.log((n_documents + 1) / np.maximum(frequencies, 1).astype(np.float64))
+
+
+def _inferred(model: Embeddings, text: str) -> Inferred:
+    tokens = model.tokenizer(text)
+    occurrences = Counter(tokens)
+    rows: list[int] = []
+    counts: list[int] = []
+    unknown: list[str] = []
+    for word, count in occurrences.items():
+        row = model.index_of(word)
+        if row is None:
+            unknown.append(word)
+        else:
+            rows.append(row)
+            counts.append(count)
+    known, known_counts = np.array(rows, np.int64), np.array(counts, np.int64)
+    weights = _weights_of(model)[known] * TERM_WEIGHTS[np.minimum(known_counts, len(TERM_WEIGHTS) - 1)]
+    vector, concentration = None, 0.0
+    if rows:
+        total = np.add.reduce(weights[:, None] * model.center_vectors[known].astype(np.float64), axis=0)
+        length = float(np.sqrt(np.cumsum(total * total)[-1]))
+        if length > 0:
+            vector = (total / length).astype(np.float32)
+            concentration = min(1.0, length / float(weights.sum()))
+    return Inferred(vector, len(tokens), known, known_counts, weights, tuple(unknown), concentration)
+
+
+def _weights_of(model: Embeddings) -> npt.NDArray[np.float64]:
+    kept = _kept_weights.get(model)
+    if kept is None:
+        kept = _kept_weights[model] = word_weights(model)
+    return kept
+
+
+_kept_weights: WeakKeyDictionary[Embeddings, npt.NDArray[np.float64]] = WeakKeyDictionary()
+
+
+def _no_known_words(row: int, found: Inferred) -> str:
+    words = ", ".join(repr(word) for word in found.unknown[:5])
+    what = (
+        f"its words are unknown: {words}" + (", ..." if len(found.unknown) > 5 else "") if words else "it has no words"
+    )
+    return f"text {row + 1} has no direction: {what}; give a text with words of the training"
