@@ -1,0 +1,59 @@
+"""A mapped column is the list that it was written from."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jose_embed import lines
+from jose_embed.errors import ModelError
+from jose_embed.lines import LineColumn, RowFinder
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=5)
+
+
+@given(rows=st.lists(texts, max_size=300), block=st.integers(1, 400))
+def test_a_column_is_its_list(rows: list[str], block: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lines, "_BLOCK", block)
+        column = LineColumn("".join(f"{row}\n" for row in rows).encode())
+        assert len(column) == len(rows)
+        assert list(column) == rows
+        assert [column[i] for i in range(len(rows))] == rows
+        assert [column[i] for i in range(-len(rows), 0)] == rows
+        for part in (slice(None), slice(3, 70), slice(-5, None), slice(None, None, -7)):
+            assert column[part] == rows[part]
+        for outside in (len(rows), -len(rows) - 1):
+            with pytest.raises(IndexError, match=f"row {outside} of a column of {len(rows)}"):
+                column[outside]
+
+
+def test_a_column_reads_a_mapped_file(tmp_path: Path) -> None:
+    rows = [f"document {i}" * (i % 7) for i in range(10_000)]
+    (tmp_path / "ids.txt").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    with (tmp_path / "ids.txt").open("rb") as file:
+        column = LineColumn(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    assert list(column) == rows
+    assert column[9_999] == rows[9_999]
+    assert repr(column) == "<LineColumn of 10,000 lines>"
+
+
+def test_damage_is_said() -> None:
+    with pytest.raises(ModelError, match=r"ids\.txt: its last line is cut off; take the model from a good copy"):
+        LineColumn(b"a\nb", "ids.txt")
+    column = LineColumn(b"a\n\xff\n", "ids.txt")
+    assert column[0] == "a"
+    with pytest.raises(ModelError, match=r"ids\.txt: is not UTF-8 at byte 2"):
+        column[1]
+
+
+@given(rows=st.lists(texts, max_size=60), other=texts)
+def test_a_finder_finds_the_first(rows: list[str], other: str) -> None:
+    finder = RowFinder(LineColumn("".join(f"{row}\n" for row in rows).encode()))
+    for row in rows:
+        assert finder.find(row) == rows.index(row)
+    assert finder.find(other) == (rows.index(other) if other in rows else None)
