@@ -298,13 +298,9 @@ def read_texts(file: PathLike) -> list[str]:
 
 
 def _inferred(model: Embeddings, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Vectors of texts, all zero for one without a known word, and which have one."""
-    known = np.array([any(word in model for word in model.tokenizer(text)) for text in texts], dtype=np.bool_)
-    vectors = np.zeros((len(texts), model.dim), dtype=np.float32)
-    rows = np.flatnonzero(known)
-    if len(rows):
-        vectors[rows] = model.infer([texts[int(row)] for row in rows])
-    return vectors, known
+    """Vectors of texts, not finite for one without a known word, and which have one."""
+    vectors = model.infer(texts, missing="nan")
+    return vectors, np.isfinite(vectors).all(axis=1)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -9,11 +9,13 @@ what its makers advise for document vectors:
 * ``doc2vec``: gensim's Doc2Vec with ``dm=0, dbow_words=1`` and 5 negatives.
 * ``word2vec``: gensim's Word2Vec, skip-gram, 5 negatives; a document is the mean of its words' vectors.
 * ``tfidf``: tf-idf with sublinear counts, words in at least 5 and at most half of the documents, truncated SVD.
-* ``ours``: jose_embed with its default recipe, ``ours:NAME`` with the preset of that name.
+* ``ours``: jose_embed with its default recipe; ``ours:NAME`` with the preset of that name, ``ours:name=value,...`` with
+  other settings.
 """
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import resource
@@ -87,7 +89,7 @@ class Trained:
 def title(system: str) -> str:
     """How a system is called in tables."""
     name, _, preset = system.partition(":")
-    return f"{TITLES[name]} (preset {preset})" if preset else TITLES[name]
+    return f"{TITLES[name]} ({'' if '=' in preset else 'preset '}{preset})" if preset else TITLES[name]
 
 
 def missing(system: str) -> str | None:
@@ -132,7 +134,7 @@ def train(system: str, corpus: Corpus, settings: Settings, *, documents: bool = 
         settings: The shared settings.
         documents: Whether document vectors are wanted; the reference program writes them only then.
     """
-    name, _, preset = system.partition(":")
+    name, _, recipe = system.partition(":")
     path = corpus.write()
     if name in REFERENCE_VARIABLES:
         return _reference(os.environ[REFERENCE_VARIABLES[name]], path, settings, documents=documents)
@@ -143,26 +145,41 @@ def train(system: str, corpus: Corpus, settings: Settings, *, documents: bool = 
     if name == "tfidf":
         return _tfidf(corpus, settings)
     if name == "ours":
-        return _ours(path, settings, preset or None)
+        return _ours(path, settings, recipe)
     raise ValueError(f"no system is called {system!r}; known are {', '.join(TITLES)} and ours:PRESET")
 
 
-def _ours(path: Path, settings: Settings, preset: str | None) -> Trained:
+def recipe_settings(recipe: str) -> dict[str, Any]:
+    """What stands behind the colon of ``ours:...`` as keyword arguments; numbers become numbers.
+
+    Example:
+        >>> recipe_settings("documents"), recipe_settings("doc_vectors=trained,margin=0.2"), recipe_settings("")
+        ({'preset': 'documents'}, {'doc_vectors': 'trained', 'margin': 0.2}, {})
+    """
+    if "=" not in recipe:
+        return {"preset": recipe} if recipe else {}
+    settings: dict[str, Any] = {}
+    for part in recipe.split(","):
+        name, _, text = part.partition("=")
+        try:
+            settings[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            settings[name] = text
+    return settings
+
+
+def _ours(path: Path, settings: Settings, recipe: str) -> Trained:
     import jose_embed
 
     options: dict[str, Any] = {"epochs": settings.epochs, "seed": settings.seed, "workers": settings.threads}
-    if preset is not None:
-        options["preset"] = preset
+    options |= recipe_settings(recipe)
     with _measured() as clock:
         model = jose_embed.train(path, tokenizer="whitespace", **options)
     if model.dim != settings.dim:
         raise ValueError(f"our default has {model.dim} dimensions, the peers have {settings.dim}; pass --dim")
 
     def infer(texts: Sequence[str]) -> Vectors:
-        vectors = np.zeros((len(texts), model.dim), dtype=np.float32)
-        known = [row for row, text in enumerate(texts) if any(word in model for word in text.split())]
-        vectors[known] = model.infer([texts[row] for row in known])
-        return vectors
+        return np.nan_to_num(model.infer(texts, missing="nan"), nan=0.0)
 
     return Trained(model.doc_vectors, model.words, model.center_vectors, infer, clock)
 

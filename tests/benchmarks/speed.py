@@ -170,10 +170,11 @@ def _print_ours(ours: Sequence[Measured], alone: Sequence[Measured], threads: in
 def _cost(measured: Measured, threads: int) -> tuple[float, float, float] | None:
     """Nanoseconds per (pair, negative) of one worker, the floor for the same mix, and the active share."""
     training = measured.model.get("training", {})
-    pairs, epochs = training.get("pairs"), training.get("epochs", [])
-    if not pairs or not epochs:
+    epochs = training.get("epochs", [])
+    pairs = sum(epoch["pairs"] for epoch in epochs)
+    if not pairs:
         return None
-    active = float(np.mean([epoch["active"] for epoch in epochs]))
+    active = sum(epoch["active"] * epoch["pairs"] for epoch in epochs) / pairs
     floor = active * FLOOR_ACTIVE_NS + (1 - active) * FLOOR_INACTIVE_NS
     return 1e9 * measured.training * threads / pairs, floor, active
 
@@ -325,7 +326,8 @@ def _plain(measured: Measured) -> dict[str, Any]:
         "peak_bytes": measured.run.peak_bytes,
         "training": measured.training,
         "reading": measured.reading,
-        "pairs": measured.model.get("training", {}).get("pairs"),
+        "phases": measured.model.get("training", {}).get("phases"),
+        "pairs": sum(epoch["pairs"] for epoch in measured.model.get("training", {}).get("epochs", [])),
     }
 
 
