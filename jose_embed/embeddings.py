@@ -18,7 +18,7 @@ import numpy.typing as npt
 from jose_embed.columns import array_chunks, first_fault, line_chunks, read_vocabulary, vocabulary_chunks
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError, UnknownWordError
-from jose_embed.lines import LineColumn, RowFinder
+from jose_embed.lines import LineColumn, RowFinder, first_repetition
 from jose_embed.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -272,7 +272,7 @@ class Embeddings:
         if reporter is not None:
             reporter.start("saving", needed, "bytes")
             advance = reporter.advance
-        self._index_words()
+        self._refuse_repetitions()
         with DirectoryWriter(path, overwrite=overwrite, known=_known_model, needed_bytes=needed) as directory:
             for name, chunks in self._files():
                 directory.write(name, _counted(chunks, advance))
@@ -410,9 +410,9 @@ class Embeddings:
                     f"{name}.npy", f"has norm {fault[1]:.9g} in row {fault[0]}; every row must have norm 1"
                 )
         try:
-            self._index_words()
+            self._refuse_repetitions()
         except ModelError as error:
-            raise directory.error("vocabulary.tsv", str(error)) from None
+            raise directory.error("vocabulary.tsv", str(error).partition(";")[0]) from None
         if self.n_docs and int(self.doc_token_counts.min()) < 0:
             raise directory.error("doc_token_counts.npy", "holds a negative count")
         untrained = self.n_docs - int(np.count_nonzero(self.doc_token_counts))
@@ -563,10 +563,14 @@ class Embeddings:
         if self._rows is None:
             rows = {word: row for row, word in enumerate(self.words)}
             if len(rows) != len(self.words):
-                twice = next(word for row, word in enumerate(self.words) if rows[word] != row)
-                raise ModelError(f"the word {twice!r} is in the vocabulary more than once")
+                self._refuse_repetitions()
             self._rows = rows
         return self._rows
+
+    def _refuse_repetitions(self) -> None:
+        twice = first_repetition(self.words)
+        if twice is not None:
+            raise ModelError(f"the word {twice!r} is in the vocabulary more than once; the model must be made again")
 
     # ------------------------------------------------------------------------------------------------------------------
 

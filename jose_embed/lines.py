@@ -10,7 +10,7 @@ import numpy as np
 
 from jose_embed.errors import ModelError
 
-__all__ = ["LineColumn", "RowFinder"]
+__all__ = ["LineColumn", "RowFinder", "first_repetition"]
 
 _STRIDE: Final = 64  # one offset in memory for so many lines
 _BLOCK: Final = 4 << 20
@@ -110,3 +110,19 @@ class RowFinder:
             np.searchsorted(self._hashes, hash(text), "right"),
         )
         return next((row for row in self._rows[start:end].tolist() if self._column[row] == text), None)
+
+
+def first_repetition(texts: Sequence[str]) -> str | None:
+    """A text that occurs more than once, or None; found with 16 bytes per text, where a set would take a hundred.
+
+    Example:
+        >>> first_repetition(["a", "b", "a"])
+        'a'
+    """
+    hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
+    order = np.argsort(hashes, kind="stable")
+    suspects = order[np.flatnonzero(np.diff(hashes[order]) == 0) + 1]
+    if not len(suspects):
+        return None
+    finder = RowFinder(texts)
+    return next((texts[row] for row in sorted(suspects.tolist()) if finder.find(texts[row]) != row), None)

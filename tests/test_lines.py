@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jose_embed import lines
 from jose_embed.errors import ModelError
-from jose_embed.lines import LineColumn, RowFinder
+from jose_embed.lines import LineColumn, RowFinder, first_repetition
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=5)
 
@@ -57,3 +57,16 @@ def test_a_finder_finds_the_first(rows: list[str], other: str) -> None:
     for row in rows:
         assert finder.find(row) == rows.index(row)
     assert finder.find(other) == (rows.index(other) if other in rows else None)
+
+
+@given(rows=st.lists(texts, max_size=60))
+def test_a_repetition_is_found(rows: list[str]) -> None:
+    repeated = next((row for i, row in enumerate(rows) if row in rows[:i]), None)
+    assert first_repetition(rows) == repeated
+
+
+def test_equal_hashes_are_no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "hash", lambda _: 7, raising=False)
+    assert first_repetition(["a", "b", "c"]) is None
+    assert first_repetition(["a", "b", "c", "b"]) == "b"
+    assert RowFinder(["a", "b", "c", "b"]).find("b") == 1
