@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # What a character does; the numbers are ordered so that `>= LETTER` means "may start a word".
-SEPARATOR, JOINER, IGNORED, MARK, LETTER, SIGMA = range(6)
+SEPARATOR, IGNORED, JOINER, MARK, LETTER, SIGMA = range(6)
 KIND_SHIFT = 24  # a rule is kind << 24 | code point written in its place
 
 N_CODE_POINTS = 0x110000
