@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import hashlib
-import json
 import math
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.columns import array_chunks, first_fault, line_chunks, read_vocabulary, vocabulary_chunks
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError, UnknownWordError
-from jose_embed.lines import LineColumn, RowFinder, first_repetition
-from jose_embed.manifest import (
-    FORMAT,
-    FORMAT_VERSION,
-    LARGEST_MANIFEST,
-    MANIFEST_NAME,
-    json_bytes,
-    json_copy,
-    manifest_checksum,
-    model_id,
-    read_manifest,
-)
-from jose_embed.mapped import DirectoryReader
+from jose_embed.lines import RowFinder, first_repetition
+from jose_embed.manifest import json_copy
+from jose_embed.modelfiles import ModelParts, check_model_target, manifest_of, open_model, write_model
 from jose_embed.nearest import nearest_rows
 from jose_embed.spelling import SpellingIndex
-from jose_embed.storage import Chunk, DirectoryWriter, FileFacts, file_name_is_safe
-from jose_embed.storage import check_target as check_directory
 
 if TYPE_CHECKING:
     from jose_embed.corpus import Tokenizer
@@ -42,10 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DocumentNeighbor", "Embeddings", "Neighbor", "Query", "check_target", "load"]
 
-_TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
-_OWN_FILES: Final = frozenset(
-    {*(f"{name}.npy" for name in _TABLES), "vocabulary.tsv", "doc_ids.txt", "doc_token_counts.npy", MANIFEST_NAME}
-)
 _NOTHING_LEFT: Final = 1e-5  # a direction shorter than this (of unit vectors in float32) is rounding error
 
 Number = TypeVar("Number", bound=np.generic)
@@ -122,6 +104,12 @@ class Embeddings:
     extra_arrays: Mapping[str, npt.NDArray[Any]]
     extra_json: Mapping[str, Any]
     path: Path | None
+    _parts: ModelParts
+    _manifest: dict[str, Any] | None
+    _rows: dict[str, int] | None
+    _doc_rows: RowFinder | None
+    _spelling: SpellingIndex | None
+    _tokenizer: Tokenizer | None
 
     def __init__(self) -> None:
         raise TypeError("Embeddings are made by jose_embed.train, jose_embed.load or Embeddings.from_arrays")
@@ -169,84 +157,52 @@ class Embeddings:
         Raises:
             ModelError: shapes, dtypes or lengths that do not fit together; information that is not JSON.
         """
-        n_words, dim = _table_shape("center_vectors", center_vectors)
-        if n_words == 0 or dim == 0:
-            raise ModelError(
-                f"center_vectors has the shape {center_vectors.shape}; a model needs a word and a dimension at least"
-            )
         if doc_vectors is None:
-            doc_vectors = np.empty((0, dim), np.float32)
-        n_docs = _table_shape("doc_vectors", doc_vectors)[0]
+            doc_vectors = np.empty((0, *np.shape(center_vectors)[1:]), np.float32)
         if doc_token_counts is None:
-            doc_token_counts = np.ones(n_docs, np.int64)
-        _must_match("context_vectors", _table_shape("context_vectors", context_vectors), (n_words, dim))
-        _must_match("doc_vectors", doc_vectors.shape, (n_docs, dim))
-        word_counts = _whole_numbers("counts", counts, n_words)
-        doc_counts = _whole_numbers("doc_token_counts", doc_token_counts, n_docs)
-        _must_match("words", (len(words),), (n_words,))
-        _must_match("doc_ids", (len(doc_ids),), (n_docs,))
-        if (word_counts < 1).any() or (np.diff(word_counts) > 0).any():
-            raise ModelError("counts must be at least 1 and never rise: the most frequent word comes first")
-        if (doc_counts < 0).any():
-            raise ModelError("doc_token_counts must not be negative")
-        names = [f"{name}.npy" for name in extra_arrays or {}] + [f"{name}.json" for name in extra_json or {}]
-        for name in names:
-            if not file_name_is_safe(name) or name in _OWN_FILES:
-                raise ModelError(
-                    f"{name!r} cannot name an extra file of a model: use letters, digits, '_', '-' and '.', "
-                    "and no name of its own files"
-                )
-        for name, array in (extra_arrays or {}).items():
-            if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-                raise ModelError(
-                    f"the extra array {name} holds {array.dtype} values; only numbers and booleans can be stored"
-                )
-        settings = config.to_dict() if isinstance(config, TrainConfig) else dict(config or {})
-        model = object.__new__(cls)
-        model._set(
-            words=words,
-            counts=word_counts,
-            tables=(center_vectors, context_vectors, doc_vectors),
-            doc_ids=doc_ids,
-            doc_token_counts=doc_counts,
-            extra_arrays=dict(extra_arrays or {}),
-            extra_json={name: json_copy(value, f"{name}.json") for name, value in (extra_json or {}).items()},
-        )
+            doc_token_counts = np.ones(len(doc_vectors), np.int64)
         about = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "config": settings,
+            "config": config.to_dict() if isinstance(config, TrainConfig) else dict(config or {}),
             "tokenizer": {"name": tokenizer, "settings": dict(tokenizer_settings or {})},
             "training": dict(training or {}),
             "corpus": dict(corpus or {}),
         }
-        model._about = {name: json_copy(value, f"{name!r} of the manifest") for name, value in about.items()}
-        return model
+        parts = ModelParts(
+            words=words,
+            counts=_whole_numbers("counts", counts),
+            center_vectors=center_vectors,
+            context_vectors=context_vectors,
+            doc_ids=doc_ids,
+            doc_vectors=doc_vectors,
+            doc_token_counts=_whole_numbers("doc_token_counts", doc_token_counts),
+            extra_arrays=dict(extra_arrays or {}),
+            extra_json={name: json_copy(value, f"{name}.json") for name, value in (extra_json or {}).items()},
+            about={name: json_copy(value, f"{name!r} of the manifest") for name, value in about.items()},
+        )
+        parts.check()
+        return cls._of(parts)
 
-    def _set(
-        self,
-        *,
-        words: Sequence[str],
-        counts: npt.NDArray[np.int64],
-        tables: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]],
-        doc_ids: Sequence[str],
-        doc_token_counts: npt.NDArray[np.int64],
-        extra_arrays: dict[str, npt.NDArray[Any]],
-        extra_json: dict[str, Any],
-    ) -> None:
-        self.words = words
-        self.counts = _read_only(counts)
-        self.center_vectors, self.context_vectors, self.doc_vectors = (_read_only(table) for table in tables)
-        self.doc_ids = doc_ids
-        self.doc_token_counts = _read_only(doc_token_counts)
-        self.extra_arrays = {name: _read_only(array) for name, array in extra_arrays.items()}
-        self.extra_json = extra_json
-        self.path = None
-        self._about: dict[str, Any] = {}
-        self._manifest: dict[str, Any] | None = None
-        self._rows: dict[str, int] | None = None
-        self._doc_rows: RowFinder | None = None
-        self._spelling: SpellingIndex | None = None
-        self._tokenizer: Tokenizer | None = None
+    @classmethod
+    def _of(cls, parts: ModelParts, manifest: dict[str, Any] | None = None, path: Path | None = None) -> Embeddings:
+        model = object.__new__(cls)
+        model.words = parts.words
+        model.counts = _read_only(parts.counts)
+        model.center_vectors = _read_only(parts.center_vectors)
+        model.context_vectors = _read_only(parts.context_vectors)
+        model.doc_ids = parts.doc_ids
+        model.doc_vectors = _read_only(parts.doc_vectors)
+        model.doc_token_counts = _read_only(parts.doc_token_counts)
+        model.extra_arrays = {name: _read_only(array) for name, array in parts.extra_arrays.items()}
+        model.extra_json = parts.extra_json
+        model.path = path
+        model._parts = parts
+        model._manifest = manifest
+        model._rows = None
+        model._doc_rows = None
+        model._spelling = None
+        model._tokenizer = None
+        return model
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, reporter: Reporter | None = None) -> Path:
         """Writes the model as a directory that appears whole or not at all.
@@ -267,71 +223,9 @@ class Embeddings:
             TrainingError: a row that is not finite or not of norm 1 (named), or no room on the disk (with what was
                 needed and what there was).
         """
-        needed = self._stored_bytes()
-        advance = None
-        if reporter is not None:
-            reporter.start("saving", needed, "bytes")
-            advance = reporter.advance
-        self._refuse_repetitions()
-        with DirectoryWriter(path, overwrite=overwrite, known=_known_model, needed_bytes=needed) as directory:
-            for name, chunks in self._files():
-                directory.write(name, _counted(chunks, advance))
-            manifest = self._manifest_of(directory.files)
-            directory.write(MANIFEST_NAME, [json_bytes(manifest, MANIFEST_NAME)])
-        if reporter is not None:
-            reporter.finish()
-        self._manifest = manifest
+        self._manifest = write_model(self._parts, path, overwrite=overwrite, reporter=reporter)
         self.path = Path(path)
         return self.path
-
-    def _stored_bytes(self) -> int:
-        arrays: list[npt.NDArray[Any]] = [
-            self.center_vectors,
-            self.context_vectors,
-            self.doc_vectors,
-            self.doc_token_counts,
-        ]
-        arrays += self.extra_arrays.values()
-        texts = 16 * len(self.words) + 8 * len(self.doc_ids)  # an estimate: counting would read them all
-        return sum(array.nbytes + 128 for array in arrays) + texts + 4096
-
-    def _files(self) -> Iterator[tuple[str, Iterator[Chunk]]]:
-        """Each file's name and contents in pieces; the tables' rows are checked on the way."""
-        for name in _TABLES:
-            yield f"{name}.npy", array_chunks(getattr(self, name), f"{name}.npy", unit_rows=True)
-        yield "doc_token_counts.npy", array_chunks(self.doc_token_counts, "doc_token_counts.npy")
-        yield "vocabulary.tsv", vocabulary_chunks(self.words, self.counts)
-        yield "doc_ids.txt", line_chunks(self.doc_ids, "document id")
-        for name, array in self.extra_arrays.items():
-            yield f"{name}.npy", array_chunks(array, f"{name}.npy")
-        for name, value in self.extra_json.items():
-            yield f"{name}.json", iter([json_bytes(value, f"{name}.json")])
-
-    def _manifest_of(self, files: Mapping[str, FileFacts]) -> dict[str, Any]:
-        from jose_embed import __version__
-
-        about = self._about
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "package_version": __version__,
-            "created": about["created"],
-            "id": model_id(files, about["tokenizer"]),
-            "counts": {
-                "n_words": self.n_words,
-                "n_docs": self.n_docs,
-                "n_untrained": self.n_docs - int(np.count_nonzero(self.doc_token_counts)),
-                "n_tokens": int(self.counts.sum()),
-                "dim": self.dim,
-            },
-            "config": about["config"],
-            "tokenizer": about["tokenizer"],
-            "corpus": about["corpus"],
-            "training": about["training"],
-            "files": dict(files),
-        }
-        manifest["checksum"] = manifest_checksum(manifest)
-        return manifest
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -350,78 +244,8 @@ class Embeddings:
         Raises:
             ModelError: missing, damaged, foreign, or of a newer format; the message names the file and says what to do.
         """
-        for attempt in (1, 2, 3):
-            with DirectoryReader(path) as directory:
-                try:
-                    return cls._loaded(directory, verify, reporter)
-                except ModelError:
-                    # Replaced and removed while we were reading: the new one has the name by now.
-                    if attempt == 3 or not directory.vanished or not _replaced(directory, path):
-                        raise
-        raise AssertionError
-
-    @classmethod
-    def _loaded(cls, directory: DirectoryReader, verify: bool, reporter: Reporter | None) -> Embeddings:
-        manifest = read_manifest(directory, verify=verify)
-        files, counts = manifest["files"], manifest["counts"]
-        n_words, n_docs, dim = counts["n_words"], counts["n_docs"], counts["dim"]
-        missing = sorted(_OWN_FILES - {MANIFEST_NAME} - set(files))
-        if missing:
-            raise directory.error(MANIFEST_NAME, f"does not list {missing[0]}")
-        for name, facts in files.items():
-            size = directory.size(name)
-            if size != facts["bytes"]:
-                raise directory.error(name, f"is {size} bytes long, but the manifest says {facts['bytes']}")
-        if verify:
-            _verify_sums(directory, files, reporter)
-        tables = (
-            directory.array("center_vectors.npy", dtype="<f4", shape=(n_words, dim)),
-            directory.array("context_vectors.npy", dtype="<f4", shape=(n_words, dim)),
-            directory.array("doc_vectors.npy", dtype="<f4", shape=(n_docs, dim)),
-        )
-        doc_token_counts = directory.array("doc_token_counts.npy", dtype="<i8", shape=(n_docs,))
-        words, word_counts = read_vocabulary(directory, n_words, counts["n_tokens"])
-        doc_ids = LineColumn(directory.map("doc_ids.txt"), str(directory.path / "doc_ids.txt"))
-        if len(doc_ids) != n_docs:
-            raise directory.error("doc_ids.txt", f"has {len(doc_ids)} lines, but the manifest says {n_docs} documents")
-        extra = [name for name in files if name not in _OWN_FILES]
-        model = object.__new__(cls)
-        model._set(
-            words=words,
-            counts=word_counts,
-            tables=tables,
-            doc_ids=doc_ids,
-            doc_token_counts=doc_token_counts,
-            extra_arrays={name[:-4]: directory.array(name) for name in extra if name.endswith(".npy")},
-            extra_json={name[:-5]: directory.json(name) for name in extra if name.endswith(".json")},
-        )
-        model.path = directory.path
-        model._manifest = manifest
-        model._about = {name: manifest[name] for name in ("created", "config", "tokenizer", "training", "corpus")}
-        if verify:
-            model._verify_contents(directory)
-        return model
-
-    def _verify_contents(self, directory: DirectoryReader) -> None:
-        for name in _TABLES:
-            fault = first_fault(getattr(self, name))
-            if fault is not None:
-                raise directory.error(
-                    f"{name}.npy", f"has norm {fault[1]:.9g} in row {fault[0]}; every row must have norm 1"
-                )
-        try:
-            self._refuse_repetitions()
-        except ModelError as error:
-            raise directory.error("vocabulary.tsv", str(error).partition(";")[0]) from None
-        if self.n_docs and int(self.doc_token_counts.min()) < 0:
-            raise directory.error("doc_token_counts.npy", "holds a negative count")
-        untrained = self.n_docs - int(np.count_nonzero(self.doc_token_counts))
-        if untrained != self.manifest["counts"]["n_untrained"]:
-            raise directory.error(
-                "doc_token_counts.npy", f"has {untrained} untrained documents, not as many as the manifest says"
-            )
-        for _ in self.doc_ids:  # each is decoded, which fails where it is not UTF-8
-            pass
+        parts, manifest = open_model(path, verify=verify, reporter=reporter)
+        return cls._of(parts, manifest, Path(path))
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -448,14 +272,7 @@ class Embeddings:
         For a model that was neither saved nor loaded it is made here, which reads all of it once.
         """
         if self._manifest is None:
-            files = {}
-            for name, chunks in self._files():
-                digest, size = hashlib.sha256(), 0
-                for chunk in chunks:
-                    digest.update(chunk)
-                    size += memoryview(chunk).nbytes
-                files[name] = FileFacts(sha256=digest.hexdigest(), bytes=size)
-            self._manifest = self._manifest_of(files)
+            self._manifest = manifest_of(self._parts)
         return self._manifest
 
     @property
@@ -470,7 +287,7 @@ class Embeddings:
         Raises:
             ConfigError: settings of a version of this package that is not this one.
         """
-        return TrainConfig.from_dict(self._about["config"])
+        return TrainConfig.from_dict(self._parts.about["config"])
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -478,7 +295,8 @@ class Embeddings:
         if self._tokenizer is None:
             from jose_embed.corpus import get_tokenizer
 
-            self._tokenizer = get_tokenizer(self._about["tokenizer"]["name"], self._about["tokenizer"]["settings"])
+            tokenizer = self._parts.about["tokenizer"]
+            self._tokenizer = get_tokenizer(tokenizer["name"], tokenizer["settings"])
         return self._tokenizer
 
     def with_extra(
@@ -489,19 +307,16 @@ class Embeddings:
         Raises:
             ModelError: as :meth:`from_arrays`.
         """
-        model = type(self).from_arrays(
-            words=self.words,
-            counts=self.counts,
-            center_vectors=self.center_vectors,
-            context_vectors=self.context_vectors,
-            doc_ids=self.doc_ids,
-            doc_vectors=self.doc_vectors,
-            doc_token_counts=self.doc_token_counts,
+        parts = dataclasses.replace(
+            self._parts,
             extra_arrays={**self.extra_arrays, **(arrays or {})},
-            extra_json={**self.extra_json, **(json or {})},
+            extra_json={
+                **self.extra_json,
+                **{name: json_copy(value, f"{name}.json") for name, value in (json or {}).items()},
+            },
         )
-        model._about = self._about
-        return model
+        parts.check()
+        return self._of(parts)
 
     def __repr__(self) -> str:
         return f"<Embeddings of {self.n_words:,} words and {self.n_docs:,} documents, dim {self.dim}>"
@@ -563,14 +378,10 @@ class Embeddings:
         if self._rows is None:
             rows = {word: row for row, word in enumerate(self.words)}
             if len(rows) != len(self.words):
-                self._refuse_repetitions()
+                twice = first_repetition(self.words)
+                raise ModelError(f"the word {twice!r} is in the vocabulary more than once; make the model again")
             self._rows = rows
         return self._rows
-
-    def _refuse_repetitions(self) -> None:
-        twice = first_repetition(self.words)
-        if twice is not None:
-            raise ModelError(f"the word {twice!r} is in the vocabulary more than once; the model must be made again")
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -797,7 +608,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
     Raises:
         ModelError: as saving would: taken, no directory to write to, or something there that is not a model.
     """
-    return check_directory(path, overwrite=overwrite, known=_known_model)
+    return check_model_target(path, overwrite=overwrite)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -848,63 +659,8 @@ def _read_only(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
     return view
 
 
-def _table_shape(name: str, table: Any) -> tuple[int, int]:
-    if not isinstance(table, np.ndarray) or table.dtype != np.float32 or table.ndim != 2:
-        found = f"{table.dtype} of shape {table.shape}" if isinstance(table, np.ndarray) else type(table).__name__
-        raise ModelError(f"{name} is {found}; it must be a float32 array of shape (rows, dim)")
-    return table.shape[0], table.shape[1]
-
-
-def _must_match(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    if found != wanted:
-        raise ModelError(f"{name} has the shape {found}; to fit the other arrays it must be {wanted}")
-
-
-def _whole_numbers(name: str, values: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+def _whole_numbers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
     array = np.asarray(values)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
+    if array.size and array.dtype.kind not in "iu":
         raise ModelError(f"{name} holds {array.dtype} values; it must hold whole numbers")
-    _must_match(name, array.shape, (n,))
     return array.astype(np.int64, copy=False)
-
-
-def _counted(chunks: Iterator[Chunk], advance: Callable[[int], None] | None) -> Iterator[Chunk]:
-    for chunk in chunks:
-        yield chunk
-        if advance is not None:
-            advance(memoryview(chunk).nbytes)
-
-
-def _verify_sums(directory: DirectoryReader, files: Mapping[str, FileFacts], reporter: Reporter | None) -> None:
-    if reporter is not None:
-        reporter.start("verifying", sum(facts["bytes"] for facts in files.values()), "bytes")
-    for name, facts in files.items():
-        if directory.sha256(name, None if reporter is None else reporter.advance) != facts["sha256"]:
-            raise directory.error(name, "is damaged: its SHA-256 is not the manifest's")
-    if reporter is not None:
-        reporter.finish()
-
-
-def _replaced(directory: DirectoryReader, path: str | os.PathLike[str]) -> bool:
-    try:
-        return not directory.is_still(path)
-    except OSError:
-        return True
-
-
-def _known_model(path: Path) -> None:
-    """Passes where a directory holds a model and nothing else, so that replacing it destroys nothing of anybody's."""
-    advice = "only a model is ever overwritten; choose another name or remove it yourself"
-    with DirectoryReader(path) as directory:
-        try:
-            manifest = json.loads(directory.read(MANIFEST_NAME, largest=LARGEST_MANIFEST))
-            known = manifest["files"].keys() | {MANIFEST_NAME} if manifest["format"] == FORMAT else None
-        except (ModelError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
-            known = None
-    if known is None:
-        raise ModelError(f"{path}: is a directory, but not a model; {advice}")
-    foreign = sorted(name for name in os.listdir(path) if name not in known)
-    if foreign:
-        raise ModelError(f"{path}: holds {foreign[0]!r}, which is not part of the model; {advice}")

@@ -96,7 +96,10 @@ class DirectoryReader:
 
     def is_still(self, path: str | os.PathLike[str]) -> bool:
         """Whether the name still stands for the directory that is held open."""
-        return self._descriptor < 0 or os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+        try:
+            return self._descriptor < 0 or os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+        except OSError:
+            return False
 
     def sha256(self, name: str, advance: Callable[[int], None] | None = None) -> str:
         """The SHA-256 of a file in hex, read block by block."""

@@ -407,10 +407,10 @@ def setting(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (setting("counts", "n_docs", to=10**30), r"as counts\.n_docs"),
         (
             setting("counts", "n_docs", to=8),
-            r"doc_vectors\.npy: has the shape \(7, 8\), but the manifest says \(8, 8\)",
+            r"doc_ids\.txt: has 7 lines, but the manifest says 8 documents",
         ),
         (setting("counts", "dim", to=9), r"center_vectors\.npy: has the shape"),
-        (setting("counts", "n_words", to=15), r"center_vectors\.npy: has the shape"),
+        (setting("counts", "n_words", to=15), r"vocabulary\.tsv: has 14 whole lines, but the manifest says 15 words"),
         (setting("counts", "n_tokens", to=1), r"vocabulary\.tsv: counts 1050 tokens, but the manifest says 1"),
         (setting("tokenizer", to={"name": 3}), "as 'tokenizer'; it must hold a name and settings"),
         (setting("id", to=None), "has None as 'id'; it must be text"),
@@ -534,7 +534,7 @@ def test_a_resealed_file_that_cannot_be_is_refused(saved: Path, name: str, data:
         ("context_vectors.npy", npy(spoilt(2, 1.00001)), "in row 2"),
         ("doc_token_counts.npy", npy(np.array([-1, 0, 0, 1, 1, 1, 1])), "holds a negative count"),
         ("doc_token_counts.npy", npy(np.ones(7, np.int64)), "has 0 untrained documents"),
-        ("vocabulary.tsv", b"w\t75\n" * 14, "the word 'w' is in the vocabulary more than once"),
+        ("vocabulary.tsv", b"w\t75\n" * 14, "has the word 'w' more than once"),
         ("doc_ids.txt", b"1\n2\n3\n\xff\n5\n6\n7\n", "is not UTF-8 at byte 6"),
     ],
 )

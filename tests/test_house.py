@@ -21,7 +21,7 @@ FLOORS = [
     "config progress jit",
     "sources compression tokenizers corpus",
     "wordtable vocabulary encoded",
-    "npyfile storage mapped columns manifest lines spelling nearest",
+    "npyfile storage mapped columns manifest lines modelfiles spelling nearest",
     "sphere simd cpu gpu",
     "embeddings inference trainer",
     "formats goldsets evaluation report",
