@@ -138,7 +138,7 @@ def decompressed(file: Input, max_expansion: float | None = EXPANSION_LIMIT) -> 
             try:
                 piece = stream.decompress(data, PIECE)
             except Exception as error:  # each package has an exception of its own
-                raise CorpusError(f"{file.name}: damaged {method} data: {error}") from error
+                raise CorpusError(f"{file.name}: the {method} data cannot be decompressed: {error}") from error
             data = b""
             written += len(piece)
             if max_expansion is not None and written > max(EXPANSION_FREE, max_expansion * file.consumed):

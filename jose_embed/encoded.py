@@ -4,39 +4,30 @@ One pass over the text numbers its words in the order of their first appearance 
 file. Only then is it known how often each word occurs, so which ones are kept and in which order; a pass over the file
 replaces the provisional numbers by rows of the vocabulary. Words that are left out leave no gap: the words around them
 become neighbours.
-
-The files have no name, or lose it at once where the system allows that, so nothing is left behind however the process
-ends.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
-import mmap
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jose_embed.compression import EXPANSION_LIMIT
 from jose_embed.corpus import BlockReader, DocumentIds, SourceReport, Tokenizer, get_tokenizer
-from jose_embed.errors import ConfigError, CorpusError, TrainingError
+from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.sources import Sources, find_sources, printable
+from jose_embed.spool import Spool
 from jose_embed.vocabulary import Vocabulary
 from jose_embed.wordtable import CompiledWords, Ends, Ids, WordTable, word_table
 
 __all__ = ["CorpusStatistics", "EncodedCorpus", "encode", "encode_texts"]
 
-_CHUNK = 1 << 18  # tokens renumbered at a time
 _BATCH = 1 << 20  # characters tokenised at a time
 
 
@@ -114,7 +105,10 @@ class EncodedCorpus:
 
     def __getitem__(self, document: int) -> Ids:
         """The rows of one document's words, a view of ``tokens``."""
-        return self.tokens[self.offsets[document] : self.offsets[document + 1]]
+        row = document + len(self) if document < 0 else document
+        if not 0 <= row < len(self):
+            raise IndexError(f"document {document} of {len(self)}")
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
     def __enter__(self) -> EncodedCorpus:
         return self
@@ -166,7 +160,7 @@ def encode(
     found = find_sources(sources)
     table = word_table(chosen)
     with ExitStack() as stack:
-        spool = stack.enter_context(_Spool(directory))
+        spool = stack.enter_context(Spool(directory))
         reader = stack.enter_context(
             BlockReader(found, whole_lines=not isinstance(table, CompiledWords), max_expansion=max_expansion)
         )
@@ -175,19 +169,9 @@ def encode(
             spool.append(*table.add_lines(block.data))
             reporter.advance(block.consumed, tokens=spool.n_tokens)
             spool.progress += block.consumed / reader.total if reader.total else 0.0
-        reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
         for message in _complaints(reader.reports):
             reporter.note(message)
-        statistics = spool.statistics(
-            n_bytes=sum(report.n_bytes for report in reader.reports),
-            n_words_seen=len(table.counts()),
-            invalid_utf8_lines=sum(report.invalid_lines for report in reader.reports),
-            invalid_utf8_bytes=sum(report.invalid_bytes for report in reader.reports),
-            sources=tuple(printable(report.name) for report in reader.reports),
-            sha256=reader.sha256,
-        )
-        doc_ids = DocumentIds([report.name for report in reader.reports], [report.n_lines for report in reader.reports])
-        return _finished(spool, table, chosen, doc_ids, statistics, min_count, reporter)
+        return _finished(spool, table, chosen, reader.reports, reader.sha256, min_count, reporter)
 
 
 def encode_texts(
@@ -221,26 +205,21 @@ def encode_texts(
     if isinstance(texts, (str, bytes)):
         raise CorpusError("the documents are one string; give a list of strings, one for each document")
     table = word_table(chosen)
-    sha256, n_bytes = hashlib.sha256(), 0
-    with _Spool(directory) as spool:
+    report = SourceReport("documents")
+    sha256 = hashlib.sha256()
+    with Spool(directory) as spool:
         reporter.start("reading", len(texts) if isinstance(texts, Sequence) else None, "documents")
-        for batch in _batches(texts):
+        for batch in _batches(texts, report):
             spool.append(*table.add_texts(batch))
-            text = "".join(f"{document}\n" for document in batch).encode(errors="replace")
-            sha256.update(text)
-            n_bytes += len(text)
+            content = "".join(f"{text}\n" for text in batch).encode()
+            sha256.update(content)
+            report.n_bytes += len(content)
+            report.n_lines += len(batch)
             reporter.advance(len(batch), tokens=spool.n_tokens)
-        reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
-        statistics = spool.statistics(
-            n_bytes=n_bytes,
-            n_words_seen=len(table.counts()),
-            invalid_utf8_lines=0,
-            invalid_utf8_bytes=0,
-            sources=("documents",),
-            sha256=sha256.hexdigest(),
-        )
-        doc_ids = DocumentIds(["documents"], [spool.n_documents])
-        return _finished(spool, table, chosen, doc_ids, statistics, min_count, reporter)
+        if report.invalid_lines:
+            what = "NUL characters or lone surrogates were replaced by U+FFFD"
+            reporter.note(f"{report.invalid_lines:,} documents: {what} (the first in document {report.first_invalid})")
+        return _finished(spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter)
 
 
 def _checked(tokenizer: str | Tokenizer, min_count: int) -> Tokenizer:
@@ -261,17 +240,21 @@ def _complaints(reports: Sequence[SourceReport]) -> Iterator[str]:
         yield f"{what} (the first in {where})"
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of strings of about a million characters together, without lone surrogates."""
+def _batches(texts: Iterable[str], report: SourceReport) -> Iterator[list[str]]:
+    """Lists of strings of about a million characters together, without NUL and lone surrogates, which are counted."""
     batch: list[str] = []
     size = 0
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise CorpusError(f"document {number} is of type {type(text).__name__}; every document must be a string")
-        batch.append(
-            text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        )
-        size += len(text) + 1
+        clean = text.replace("\0", "\ufffd")
+        if not clean.isascii():
+            clean = clean.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        if clean != text:
+            report.invalid_lines += 1
+            report.first_invalid = report.first_invalid or number
+        batch.append(clean)
+        size += len(clean) + 1
         if size >= _BATCH:
             yield batch
             batch, size = [], 0
@@ -280,26 +263,39 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _finished(
-    spool: _Spool,
+    spool: Spool,
     table: WordTable,
     tokenizer: Tokenizer,
-    doc_ids: Sequence[str],
-    statistics: CorpusStatistics,
+    reports: Sequence[SourceReport],
+    sha256: str,
     min_count: int,
     reporter: Reporter,
 ) -> EncodedCorpus:
-    """The corpus of what was spooled: choose the words, then renumber."""
+    """The corpus of what was read: choose the words, then renumber."""
+    reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
     counts = table.counts()
+    statistics = CorpusStatistics(
+        n_bytes=sum(report.n_bytes for report in reports),
+        n_documents=spool.n_documents,
+        n_empty=spool.n_empty,
+        n_tokens_seen=spool.n_tokens,
+        n_words_seen=len(counts),
+        invalid_utf8_lines=sum(report.invalid_lines for report in reports),
+        invalid_utf8_bytes=sum(report.invalid_bytes for report in reports),
+        sources=tuple(printable(report.name) for report in reports),
+        sha256=sha256,
+    )
     numbers = np.flatnonzero(counts >= min_count)
     if not len(numbers):
         raise CorpusError(_nothing_to_train_on(statistics, min_count))
     words = table.words(numbers)
     by_spelling = np.array(sorted(range(len(words)), key=words.__getitem__), np.intp)
     order = by_spelling[np.argsort(-counts[numbers[by_spelling]], kind="stable")]
-    vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
     rows = np.full(len(counts), -1, np.int32)
     rows[numbers[order]] = np.arange(len(numbers), dtype=np.int32)
     tokens, offsets = spool.renumbered(rows, reporter)
+    vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
+    doc_ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
     return EncodedCorpus(tokens, offsets, doc_ids, vocabulary, tokenizer, statistics)
 
 
@@ -312,132 +308,3 @@ def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int) -> str:
         return f"{where}: there is no word in it ({statistics.n_documents:,} lines, {statistics.n_bytes:,} bytes)"
     seen = f"{statistics.n_words_seen:,} words, {statistics.n_tokens_seen:,} tokens"
     return f"{where}: no word occurs {min_count:,} times or more ({seen}); lower --min-count"
-
-
-class _Spool:
-    """Numbers of words and ends of documents in two nameless files, which become the mapped arrays of a corpus.
-
-    Args:
-        directory: Where the files lie; the system's directory for such files where it is ``None``.
-
-    Attributes:
-        n_tokens: How many numbers were written.
-        n_documents: How many documents were written.
-        n_empty: How many of them are empty.
-        progress: The share of the text that was written, as far as it is known; it tells how much room a full disk
-            lacks.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str] | None) -> None:
-        self.n_tokens = self.n_documents = self.n_empty = 0
-        self.progress = 0.0
-        self._directory = os.fspath(directory) if directory is not None else None
-        self._last_end = 0
-        with ExitStack() as stack:
-            try:
-                self._directory = self._directory or tempfile.gettempdir()
-                self._tokens = stack.enter_context(_nameless_file(self._directory))
-                self._ends = stack.enter_context(_nameless_file(self._directory))
-            except OSError as error:
-                place = printable(self._directory or "the system's temporary directory")
-                reason = error.strerror or error
-                raise TrainingError(
-                    f"{place}: no temporary file can be made there: {reason}; name another directory"
-                ) from error
-            self._files = stack.pop_all()
-        self._write(self._ends, np.zeros(1, np.int64))
-
-    def __enter__(self) -> _Spool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # a buffer that still finds no room; the error that matters is on its way
-            self._files.close()
-
-    def append(self, ids: Ids, ends: Ends) -> None:
-        """Write the numbers of more words, and for each document that ends among them, after how many it does."""
-        self._write(self._tokens, ids)
-        if len(ends):
-            ends = ends + self.n_tokens
-            self.n_empty += int(np.count_nonzero(np.diff(ends, prepend=self._last_end) == 0))
-            self._last_end = int(ends[-1])
-            self._write(self._ends, ends)
-        self.n_tokens += len(ids)
-        self.n_documents += len(ends)
-
-    def statistics(self, **more: Any) -> CorpusStatistics:
-        """What was counted here, together with what was counted elsewhere."""
-        return CorpusStatistics(n_documents=self.n_documents, n_empty=self.n_empty, n_tokens_seen=self.n_tokens, **more)
-
-    def renumbered(self, rows: Ids, reporter: Reporter) -> tuple[Ids, Ends]:
-        """Replace every number by its row, drop those without one, and map the files.
-
-        Args:
-            rows: int32 (n_words_seen,): the row of each number; -1 for none.
-            reporter: Told about the progress.
-
-        Returns:
-            ``tokens`` int32 and ``offsets`` int64, both read-only; they keep the files alive.
-        """
-        reporter.start("encoding", self.n_tokens, "tokens")
-        self._flush()
-        offsets = np.frombuffer(mmap.mmap(self._ends.fileno(), 0), np.int64)
-        chunk = np.empty(_CHUNK, np.int32)
-        read = written = 0
-        document = 1
-        while read < self.n_tokens:
-            self._tokens.seek(4 * read)
-            numbers = chunk[: min(_CHUNK, self.n_tokens - read)]
-            numbers = numbers[: self._tokens.readinto(numbers.data) // 4]
-            kept = rows[numbers]
-            is_kept = kept >= 0
-            before = np.concatenate(([0], np.cumsum(is_kept)))
-            beyond = document + int(np.searchsorted(offsets[document:], read + len(numbers), side="right"))
-            offsets[document:beyond] = written + before[offsets[document:beyond] - read]
-            self._tokens.seek(4 * written)
-            self._write(self._tokens, kept[is_kept])
-            document = beyond
-            read += len(numbers)
-            written += int(before[-1])
-            reporter.advance(len(numbers))
-        self._flush()
-        self._tokens.truncate(4 * written)
-        reporter.finish(tokens=written)
-        tokens = np.frombuffer(mmap.mmap(self._tokens.fileno(), 0, access=mmap.ACCESS_READ), np.int32)
-        offsets.setflags(write=False)
-        return tokens, offsets
-
-    def _write(self, file: io.BufferedRandom, array: npt.NDArray[Any]) -> None:
-        try:
-            file.write(np.ascontiguousarray(array).data)
-        except OSError as error:
-            raise self._full(error) from error
-
-    def _flush(self) -> None:
-        try:
-            self._tokens.flush()
-            self._ends.flush()
-        except OSError as error:
-            raise self._full(error) from error
-
-    def _full(self, error: OSError) -> Exception:
-        assert self._directory is not None
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return TrainingError(
-                f"{printable(self._directory)}: the temporary file cannot be written: {error.strerror or error}"
-            )
-        size = 4 * self.n_tokens + 8 * self.n_documents
-        needed = f"about {_megabytes(size / self.progress)}" if self.progress > 0.0 else f"more than {_megabytes(size)}"
-        free = _megabytes(shutil.disk_usage(self._directory).free)
-        return TrainingError(
-            f"{printable(self._directory)}: no room for the encoded text (needed: {needed}, free: {free}); "
-            "make room or name another directory"
-        )
-
-
-def _nameless_file(directory: str) -> io.BufferedRandom:
-    return tempfile.TemporaryFile(dir=directory)
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.0f} MB"

@@ -15,17 +15,14 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
+from typing import BinaryIO, TypeAlias, cast
 
 from jose_embed.errors import CorpusError
 
 __all__ = ["Input", "Source", "Sources", "find_sources", "printable"]
 
-if TYPE_CHECKING:
-    #: What a caller may name: a path, a glob, a directory, ``"-"``, or several of these.
-    Sources: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-else:
-    Sources = object
+#: What a caller may name: a path, a glob, a directory, ``"-"``, or several of these.
+Sources: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,8 @@ def _files_below(directory: str) -> list[Source]:
     paths: list[str] = []
     for folder, folders, files in os.walk(directory, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [os.path.join(folder, name) for name in files if not name.startswith(".")]
+        visible = (os.path.join(folder, name) for name in files if not name.startswith("."))
+        paths += [path for path in visible if os.path.isfile(path) or not os.path.exists(path)]  # no pipes, no devices
     if not paths:
         raise CorpusError(
             f"{printable(directory)}: there is no file in this directory (names that start with a dot are skipped)"

@@ -20,7 +20,7 @@ FLOORS = [
     "errors",
     "config progress jit",
     "sources compression tokenizers corpus",
-    "wordtable vocabulary encoded",
+    "wordtable vocabulary spool encoded",
     "npyfile storage mapped columns manifest lines modelfiles spelling nearest",
     "sphere simd cpu gpu",
     "embeddings inference trainer",
