@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jose_embed.cli_command import Command, Parser, add_version, run
+from jose_embed.cli_embed import EMBED
 from jose_embed.cli_eval import EVAL
 from jose_embed.cli_export import EXPORT
 from jose_embed.cli_query import DOCUMENTS, INFO, SIMILAR
@@ -16,7 +17,7 @@ from jose_embed.cli_train import TRAIN
 
 __all__ = ["COMMANDS", "main", "train_main"]
 
-COMMANDS: tuple[Command, ...] = (TRAIN, SIMILAR, DOCUMENTS, INFO, EXPORT, EVAL)
+COMMANDS: tuple[Command, ...] = (TRAIN, SIMILAR, DOCUMENTS, INFO, EMBED, EXPORT, EVAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -148,7 +148,7 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
         "tokens": f"{counts['n_tokens']:,}",
         "vocabulary": f"{counts['n_words']:,} words",
         "time": f"{duration_text(total)} ({spans})",
-        "speed": f"{amount_text(epochs[-1]['words_per_second'], 'words')}/s in training",
+        "speed": f"{amount_text(training['words_per_second'], 'words')}/s in training, {training['workers']} workers",
         "loss": f"{epochs[0]['loss']:.4g} in the first epoch, {epochs[-1]['loss']:.4g} in the last",
         "memory": _peak_memory(),
         "model": f"{output} ({amount_text(size, 'bytes')})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from jose_embed.config import TrainConfig
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError
 from jose_embed.formats import read_vectors
+from jose_embed.line_vectors import mean_direction
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["the", "cat", "dog", "maus", "köln", "猫", "it's"]
@@ -141,10 +143,10 @@ def test_mistaken_arguments_get_one_line(refused: Callable[..., str], model_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dim", "1"], "dim is 1; it must be a whole number from 2 to 4096"),
-        (["--dim", "4097"], "dim is 4097; it must be a whole number from 2 to 4096"),
-        (["--dim", "ten"], "dim is 'ten'; it must be a whole number from 2 to 4096"),
-        (["--dim", "10.5"], "dim is '10.5'; it must be a whole number from 2 to 4096"),
+        (["--epochs", "0"], "epochs is 0; it must be a whole number from 1 to 100000"),
+        (["--epochs", "100001"], "epochs is 100001; it must be a whole number from 1 to 100000"),
+        (["--dim", "ten"], "dim is 'ten'; it must be a whole number from 2 to "),
+        (["--dim", "10.5"], "dim is '10.5'; it must be a whole number from 2 to "),
         (["--margin", "nan"], "margin is nan; it must be a number above 0.0 to 2.0"),
         (["--learning-rate", "0"], "learning_rate is 0.0; it must be a number above 0.0 to 1.0"),
         (["--objective", "triple"], "objective is 'triple'; it must be one of pairwise, joint"),
@@ -314,6 +316,65 @@ def test_info_finds_a_flipped_bit(capsys: pytest.CaptureFixture[str], tmp_path: 
     (damaged / "doc_vectors.npy").write_bytes(content)
     assert main(["info", str(damaged), "--verify"]) == 2
     assert "doc_vectors.npy" in capsys.readouterr().err.splitlines()[-1]
+
+
+# ---- embed --------------------------------------------------------------------------------------------------------
+
+LINES = ["the cat", "", "The dog, the DOG!", "nothing of this", "köln 猫"]
+
+
+def test_embed_writes_a_row_for_every_line(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, output, details = tmp_path / "new.txt", tmp_path / "new.npy", tmp_path / "new.tsv"
+    text.write_text("\n".join(LINES), encoding="utf-8")
+    assert main(["embed", str(model_path), str(text), "-o", str(output), "--details", str(details)]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].startswith(f"{output}: 5 vectors of 8 numbers, ")
+    assert out.splitlines()[1] == "8 of 11 words are known (72.7%)"
+    assert "2 lines hold no word of the vocabulary (2, 4): given the mean direction" in err
+    model = Embeddings.load(model_path)
+    vectors = np.load(output)
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors[[0, 2, 4]], model.infer([LINES[0], LINES[2], LINES[4]]))
+    np.testing.assert_array_equal(vectors[[1, 3]], [mean_direction(model)] * 2)
+    assert details.read_text().splitlines() == [
+        "id\twords\tknown\tcoverage", "1\t2\t2\t1.0000", "2\t0\t0\t0.0000", "3\t4\t4\t1.0000",
+        "4\t3\t0\t0.0000", "5\t2\t2\t1.0000",
+    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.npy", "new.tsv", "new.txt"]
+
+
+def test_embed_reads_several_sources_and_is_quiet(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("cat\n")
+    Path("b.txt.gz").write_bytes(gzip.compress(b"dog\nz\xffz\n"))
+    assert main(["embed", str(model_path), "*.*", "-o", "v.npy", "--details", "d.tsv", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert np.load("v.npy").shape == (3, 8)
+    assert [line.split("\t")[0] for line in Path("d.tsv").read_text().splitlines()[1:]] == [
+        "a.txt:1", "b.txt.gz:1", "b.txt.gz:2",
+    ]  # fmt: skip
+    Path("empty.txt").touch()
+    assert main(["embed", str(model_path), "empty.txt", "-o", "e.npy", "-q"]) == 0
+    assert np.load("e.npy").shape == (0, 8)
+
+
+def test_embed_refuses_before_it_reads(
+    refused: Callable[..., str], model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.npy").write_text("mine")
+    assert "already exists" in refused(main, "embed", model_path, "no.txt", "-o", "there.npy")
+    assert "already exists" in refused(main, "embed", model_path, "no.txt", "-o", "v.npy", "--details", "there.npy")
+    assert "cannot be one file" in refused(main, "embed", model_path, "no.txt", "-o", "v", "--details", "v")
+    assert "does not exist; make it first" in refused(main, "embed", model_path, "no.txt", "-o", "no/v.npy")
+    assert "no such file" in refused(main, "embed", model_path, "no.txt", "-o", "v.npy")
+    assert "required: -o/--output" in refused(main, "embed", model_path, "no.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["there.npy"]
+    assert Path("there.npy").read_text() == "mine"
 
 
 # ---- export -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,141 @@
+"""Vectors for the lines of texts of any size, block by block, on all cores.
+
+The same vectors as :func:`jose_embed.inference.infer` gives, byte for byte, by the compiled way of the training: words
+are numbered by a :class:`~jose_embed.wordtable.WordTable`, numbers are translated into rows of the vocabulary, and the
+directions of a block's lines are summed in a kernel. Reading, numbering and summing run in threads of their own; at
+most a few blocks are under way. The first megabyte takes the plain way: it is done before a compiler would have started.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.corpus import Block
+from jose_embed.inference import TERM_WEIGHTS, infer_detailed, word_weights
+
+if TYPE_CHECKING:
+    from jose_embed.embeddings import Embeddings
+
+__all__ = ["LineVectors", "line_vectors", "mean_direction"]
+
+_ROWS = 8192
+_PLAIN_BYTES = 1 << 20
+
+
+class LineVectors(NamedTuple):
+    """The vectors of consecutive lines.
+
+    Attributes:
+        vectors: float32 (n, dim), norm 1; the :func:`mean_direction` where no word of the line is known.
+        n_tokens: int64 (n,), running words of each line.
+        n_known: int64 (n,), those in the vocabulary; 0 flags a line without a direction of its own.
+        consumed: Bytes of the source, as it lies on the disk, that this took.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    n_tokens: npt.NDArray[np.int64]
+    n_known: npt.NDArray[np.int64]
+    consumed: int
+
+
+def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
+    """The direction of all running words of the training text: what a document is like of which nothing is known.
+
+    The maximum-likelihood mean direction over the words' center vectors, each as often as it occurs: float32 (dim,),
+    norm 1.
+    """
+    total = np.zeros(model.dim)
+    for start in range(0, model.n_words, _ROWS):
+        counts = model.counts[start : start + _ROWS, None].astype(np.float64)
+        total += np.add.reduce(counts * model.center_vectors[start : start + _ROWS], axis=0)
+    length = float(np.linalg.norm(total))
+    if not length > 0:  # opposite vectors in equal numbers
+        total, length = model.center_vectors[0].astype(np.float64), 1.0
+    return (total / length).astype(np.float32)
+
+
+def line_vectors(model: Embeddings, blocks: Iterable[Block], *, workers: int = 1) -> Iterator[LineVectors]:
+    """The vectors of the lines of blocks of text, in their order.
+
+    Args:
+        model: The model.
+        blocks: Whole lines, as a :class:`~jose_embed.corpus.BlockReader` with ``whole_lines`` gives them.
+        workers: Threads that sum directions.
+
+    Yields:
+        One :class:`LineVectors` per block.
+    """
+    nowhere = mean_direction(model)
+    n_bytes = 0
+    lines: _CompiledLines | None = None
+    under_way: deque[Future[LineVectors]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="jose-infer") as pool:
+        for block in blocks:
+            n_bytes += len(block.data)
+            if n_bytes <= _PLAIN_BYTES:
+                yield _plainly(model, block, nowhere)
+                continue
+            lines = lines or _CompiledLines(model, nowhere)
+            under_way.append(pool.submit(lines.directions, *lines.encoded(block)))
+            if len(under_way) > 2 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _plainly(model: Embeddings, block: Block, nowhere: npt.NDArray[np.float32]) -> LineVectors:
+    found = infer_detailed(model, block.data.decode().split("\n")[:-1])
+    return LineVectors(
+        np.array([nowhere if line.vector is None else line.vector for line in found], np.float32),
+        np.array([line.n_tokens for line in found], np.int64),
+        np.array([line.n_known for line in found], np.int64),
+        block.consumed,
+    )
+
+
+class _CompiledLines:
+    """Blocks of lines as rows of a model's vocabulary, and as vectors."""
+
+    def __init__(self, model: Embeddings, nowhere: npt.NDArray[np.float32]) -> None:
+        from jose_embed.wordtable import word_table
+
+        self._model = model
+        self._nowhere = nowhere
+        self._weights = word_weights(model)
+        self._table = word_table(model.tokenizer)
+        self._rows = np.empty(0, np.int32)  # of each word number, its row in the vocabulary; -1 for an unknown word
+
+    def encoded(self, block: Block) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+        """The rows of the block's known words, each line's number of words and of known words, and what it took."""
+        numbers, ends = self._table.add_lines(block.data)
+        n_seen = int(numbers.max(initial=-1)) + 1
+        if n_seen > len(self._rows):
+            words = self._table.words(np.arange(len(self._rows), n_seen))
+            found = [self._model.index_of(word) for word in words]
+            self._rows = np.append(self._rows, np.array([-1 if row is None else row for row in found], np.int32))
+        rows = self._rows[numbers]
+        known = rows >= 0
+        n_before = np.concatenate(([0], np.cumsum(known)))
+        starts = np.concatenate(([0], ends[:-1]))
+        return rows[known], ends - starts, n_before[ends] - n_before[starts], block.consumed
+
+    def directions(
+        self,
+        rows: npt.NDArray[np.int32],
+        n_tokens: npt.NDArray[np.int64],
+        n_known: npt.NDArray[np.int64],
+        consumed: int,
+    ) -> LineVectors:
+        """The vectors of lines of these words; runs in any thread."""
+        from jose_embed.directions import write_directions
+
+        vectors = np.full((len(n_known), self._model.dim), self._nowhere, np.float32)
+        offsets = np.concatenate(([0], np.cumsum(n_known)))
+        write_directions(rows, offsets, self._weights, TERM_WEIGHTS, self._model.center_vectors, vectors)
+        return LineVectors(vectors, n_tokens, n_known, consumed)
