@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jose_embed
-from jose_embed import nearest
+from jose_embed import modelfiles, nearest
 from jose_embed.config import TrainConfig
 from jose_embed.embeddings import DocumentNeighbor, Embeddings, Neighbor, check_target, load
 from jose_embed.errors import (
@@ -547,9 +547,29 @@ def test_verifying_looks_inside(saved: Path, name: str, data: bytes, message: st
 
 def test_a_row_that_is_not_finite_is_no_neighbor(saved: Path) -> None:
     reseal(saved, "center_vectors.npy", npy(spoilt(3, np.nan)))
-    neighbors = load(saved).most_similar("the", k=100)
-    assert len(neighbors) == 12
-    assert WORDS[3] not in {neighbor.word for neighbor in neighbors}
+    all_of_them = load(saved).most_similar("the", k=100)
+    assert len(all_of_them) == 12
+    assert WORDS[3] not in {neighbor.word for neighbor in all_of_them}
+    assert load(saved).most_similar("the", k=5) == all_of_them[:5]
+
+
+def test_a_model_replaced_in_the_middle_of_loading_is_loaded_anew(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = model_of(center_vectors=units(14, seed=50))
+    read_manifest = modelfiles.read_manifest
+    replacements = [other]
+
+    def read_and_replace(*args: Any, **options: Any) -> dict[str, Any]:
+        manifest = read_manifest(*args, **options)
+        if replacements:
+            replacements.pop().save(saved, overwrite=True)
+        return manifest
+
+    monkeypatch.setattr(modelfiles, "read_manifest", read_and_replace)
+    assert Embeddings.load(saved, verify=True).id == other.id
+    replacements.extend([other] * 9)
+    with pytest.raises(ModelError, match="is missing"):  # replaced again and again: not for ever
+        Embeddings.load(saved)
+    assert len(replacements) == 6
 
 
 def test_loading_while_the_model_is_replaced_gives_one_or_the_other(tmp_path: Path) -> None:
@@ -622,6 +642,18 @@ def test_nearest_rows_are_those_of_brute_force(
         matrix, query, k, excluded=np.array(sorted(excluded), np.int64), weights=weights, block_rows=block
     )
     expected = brute_force(matrix, query, k, lambda row: row not in excluded | weightless)
+    assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == expected
+
+
+@given(n=st.integers(2, 300), k=st.integers(1, 20), block=st.integers(1, 310), seed=st.integers(0, 2**32))
+def test_rows_closer_than_float32_can_tell_are_told_apart(n: int, k: int, block: int, seed: int) -> None:
+    """Rows around one direction: their order is decided beyond the digits of a product in float32."""
+    random = np.random.default_rng(seed)
+    center = units(1, 40, seed).astype(np.float64)
+    matrix = (center + random.standard_normal((n, 40)) * 1e-7).astype(np.float32)
+    query = units(1, 40, seed + 1)[0]
+    rows, scores = nearest.nearest_rows(matrix, query, k, block_rows=block)
+    expected = brute_force(matrix, query, k, lambda _: True)
     assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == expected
 
 

@@ -32,6 +32,15 @@ def test_a_column_is_its_list(rows: list[str], block: int) -> None:
                 column[outside]
 
 
+@given(n=st.integers(0, 400), longest=st.integers(0, 9), block=st.integers(1, 700))
+def test_a_long_column_is_its_list(n: int, longest: int, block: int) -> None:
+    rows = [str(i) * (i % (longest + 1)) for i in range(n)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lines, "_BLOCK", block)
+        column = LineColumn("".join(f"{row}\n" for row in rows).encode())
+        assert [column[i] for i in range(len(column))] == rows == list(column)
+
+
 def test_a_column_reads_a_mapped_file(tmp_path: Path) -> None:
     rows = [f"document {i}" * (i % 7) for i in range(10_000)]
     (tmp_path / "ids.txt").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")

@@ -310,6 +310,53 @@ def test_the_temporary_of_a_living_writer_stays(tmp_path: Path) -> None:
     assert contents(tmp_path / "m") == {}
 
 
+def test_a_locked_temporary_stays_although_nobody_has_its_number(tmp_path: Path) -> None:
+    """Another container's writer: its number means nothing here."""
+    temporary = tmp_path / ".m.tmp-999999999-0123abcd"
+    temporary.mkdir()
+    os.utime(temporary, (0, 0))
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        assert storage._lock(descriptor)
+        check_target(tmp_path / "m")
+        assert temporary.exists()
+    finally:
+        os.close(descriptor)
+    check_target(tmp_path / "m")
+    assert not temporary.exists()
+
+
+def test_where_there_are_no_locks_the_number_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_lock", lambda _: None)
+    for pid in (os.getpid(), 1, 999999999, 9999999999):
+        (tmp_path / f".m.tmp-{pid}-0123abcd").mkdir()
+        os.utime(tmp_path / f".m.tmp-{pid}-0123abcd", (0, 0))
+    check_target(tmp_path / "m")
+    left = {int(name.split("-")[1]) for name in os.listdir(tmp_path)}
+    assert left == {os.getpid(), 1, 9999999999}  # the last is beyond any number: not ours to judge
+
+
+def test_a_dead_writers_file_goes_too(tmp_path: Path) -> None:
+    (tmp_path / ".f.tmp-999999999-0123abcd").write_text("half")
+    with atomic_file(tmp_path / "f") as put:
+        put(b"x")
+    assert os.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux for the names of descriptors")
+def test_everything_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        published = (tmp_path / "m").exists()
+        seen.append(f"{'after' if published else 'before'} {path.name if path.suffix == '.txt' else path.name[:6]}")
+
+    monkeypatch.setattr(storage.os, "fsync", fsync)
+    write(tmp_path / "m", OLD)
+    assert seen == ["before a.txt", "before b.txt", "before .m.tmp", f"after {tmp_path.name[:6]}"]
+
+
 def test_an_old_temporary_without_a_lock_goes_although_its_number_lives(tmp_path: Path) -> None:
     """A container's first process has the same number after every start."""
     temporary = tmp_path / f".m.tmp-{os.getpid()}-0123abcd"
