@@ -1,0 +1,86 @@
+"""Who may do what: keys for reading and writing, and, where no key is set, the names under which this host is
+called."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final, Literal
+
+from starlette.requests import Request
+
+from service.problems import Problem, shown
+from service.settings import Settings, is_loopback
+
+__all__ = ["Access", "Right"]
+
+Right = Literal["open", "read", "write"]
+_SCHEME: Final = b"bearer "
+
+
+class Access:
+    """The rights that a service's settings give.
+
+    Keys are compared in constant time, all of them, whatever the first comparisons say. A right without a key is open
+    to everyone who can reach the service, which :class:`~service.settings.Settings` allows on the loopback only; then
+    the ``Host`` header must name this host, so that a page in a browser cannot reach the service under a name of its
+    own (DNS rebinding).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._read = tuple(key.encode() for key in settings.keys("read_key"))
+        self._write = tuple(key.encode() for key in settings.keys("write_key"))
+        self._read_only = settings.read_only
+        self._hosts = frozenset(host.lower().encode() for host in settings.allowed_hosts)
+        self._known_hosts: set[bytes] = set()
+
+    def check(self, request: Request, right: Right) -> None:
+        """Lets a request pass.
+
+        Raises:
+            Problem: ``missing-key``, ``wrong-key``, ``key-cannot-write``, ``read-only``, ``host-not-allowed``.
+        """
+        if right == "open":
+            return
+        needed = self._read if right == "read" else self._write
+        if not needed:
+            self._check_host(request)
+        else:
+            given = _key(request)
+            if given is None:
+                raise Problem("missing-key", f"{request.method} {shown(request.scope['path'])} needs a {right} key")
+            may_write, may_read = _among(given, self._write), _among(given, self._read)
+            if not may_write and not may_read:
+                raise Problem("wrong-key", f"the key of {len(given)} characters is not among those that are set")
+            if right == "write" and not may_write:
+                raise Problem("key-cannot-write", f"{request.method} {shown(request.scope['path'])} needs a write key")
+        if right == "write" and self._read_only:
+            raise Problem("read-only", f"{request.method} {shown(request.scope['path'])} would change something")
+
+    def _check_host(self, request: Request) -> None:
+        host = next((value for name, value in request.scope["headers"] if name == b"host"), b"")
+        if host in self._known_hosts:
+            return
+        name = host.decode("latin-1").lower()
+        name = name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
+        if not is_loopback(name) and name.encode("latin-1") not in self._hosts:
+            raise Problem("host-not-allowed", f"Host is {shown(host.decode('latin-1'))}, and no key is set")
+        if len(self._known_hosts) < 100:
+            self._known_hosts.add(host)
+
+
+def _key(request: Request) -> bytes | None:
+    """The key that a request carries: a bearer token, or X-API-Key."""
+    plain = None
+    for name, value in request.scope["headers"]:
+        if name == b"authorization" and value[: len(_SCHEME)].lower() == _SCHEME:
+            return bytes(value[len(_SCHEME) :].strip())
+        if name == b"x-api-key":
+            plain = bytes(value.strip())
+    return plain
+
+
+def _among(given: bytes, keys: tuple[bytes, ...]) -> bool:
+    found = False
+    for key in keys:
+        found |= hmac.compare_digest(given, key)
+    return found

@@ -1,0 +1,237 @@
+"""The FastAPI application: the calls, what is wrapped around them, and their documentation without internet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import jose_embed
+from service.access import Access
+from service.calls import documents, embed, openai, operations, search, similar, words
+from service.engine import Engine
+from service.problems import Problem, as_response, catalogue_page, from_validation, shown
+from service.route import JSON, Admission, ReadRoute
+from service.schemas import OpenAIError, ProblemDocument
+from service.settings import Settings
+
+__all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
+
+OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
+_STATIC: Final = "/static"
+_log = logging.getLogger("service")
+
+_DESCRIPTION: Final = """
+Words and documents on the unit sphere: neighbours, analogies, vectors for any text, and search over documents.
+
+* Errors are [problem documents](/problems) (RFC 9457); under `/v1` they have OpenAI's shape.
+* Where keys are set, send `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+* 503 means busy or not ready: ask again after the seconds in `Retry-After`.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application of one model.
+
+    Args:
+        settings: What it runs with.
+
+    Returns:
+        An application that loads the model when it is started. ``app.state.engine`` is the running service; its
+        ``open`` may be called before, to learn of a broken model before anything listens.
+    """
+    engine = Engine(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(engine.open)
+        watch = asyncio.create_task(engine.metrics.watch_the_loop())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.to_thread(engine.close)
+
+    app = FastAPI(
+        title="jose-embed",
+        version=jose_embed.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # No telemetry, whatever the environment says.
+        telemetry={
+            "auto_configure": False,
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+        },
+    )
+    app.state.engine = engine
+    app.state.access = Access(settings)
+    app.state.admission = Admission(settings.max_waiting, settings.max_queued_bytes)
+    for router in (
+        similar.kept_router,
+        similar.router,
+        embed.router,
+        openai.router,
+        words.router,
+        search.router,
+        documents.write_router,
+        documents.read_router,
+        operations.router,
+        operations.admin_router,
+    ):
+        # The routes themselves, not include_router: that would look through one router after the other at every
+        # request.
+        app.router.routes.extend(router.routes)
+    _add_pages(app)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _mistake)
+    app.add_middleware(_Watch, engine=engine)
+    return app
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of an application, as :data:`OPENAPI_FILE` holds it.
+
+    It is made when the project changes, not when somebody asks: the file is served.
+    """
+    app.version = "1"
+    document = app.openapi()
+    schemas = document["components"]["schemas"]
+    for name, model in (("ProblemDocument", ProblemDocument), ("OpenAIError", OpenAIError)):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+        schemas |= schema.pop("$defs", {})
+        schemas[name] = schema
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A read or write key."},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A read or write key."},
+    }
+    for route in app.routes:
+        if not isinstance(route, ReadRoute) or route.right == "open":
+            continue
+        for method in route.methods or ():
+            document["paths"][route.path_format][method.lower()]["security"] = [{}, {"bearer": []}, {"header": []}]
+    return document
+
+
+def _add_pages(app: FastAPI) -> None:
+    """The document and the pages that show it; their scripts come from this host."""
+
+    async def openapi_file(request: Request) -> Response:
+        return Response(document, media_type=JSON)
+
+    async def docs(request: Request) -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="jose-embed",
+            swagger_js_url=f"{_STATIC}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_STATIC}/swagger-ui.css",
+            swagger_favicon_url=f"{_STATIC}/favicon.png",
+        )
+
+    async def redoc(request: Request) -> HTMLResponse:
+        return get_redoc_html(
+            openapi_url="/openapi.json",
+            title="jose-embed",
+            redoc_js_url=f"{_STATIC}/redoc.standalone.js",
+            redoc_favicon_url=f"{_STATIC}/favicon.png",
+            with_google_fonts=False,
+        )
+
+    async def problem_page(request: Request) -> HTMLResponse:
+        return HTMLResponse(catalogue_page())
+
+    document = OPENAPI_FILE.read_bytes() if OPENAPI_FILE.exists() else orjson.dumps(openapi_document(app))
+    for path, page in (
+        ("/openapi.json", openapi_file),
+        ("/docs", docs),
+        ("/redoc", redoc),
+        ("/problems", problem_page),
+    ):
+        app.add_route(path, page, include_in_schema=False)
+    # The scripts that the package fastapi-offline brings; nothing of it is imported.
+    app.mount(_STATIC, StaticFiles(directory=str(resources.files("fastapi_offline") / "static")), name="static")
+
+
+class _Watch:
+    """Around everything: counts and times each request, and asks clients to go while the service is stopping."""
+
+    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+        self._app = app
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        engine = self._engine
+        started = time.perf_counter()
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if engine.draining:
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            path = getattr(scope.get("route"), "path", "other")
+            engine.metrics.observe(
+                scope["method"] if path != "other" else "", path, status, time.perf_counter() - started
+            )
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return as_response(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return as_response(request, from_validation(error.errors()))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses."""
+    assert isinstance(error, HTTPException)
+    path, headers = shown(request.scope["path"]), dict(error.headers or {})
+    if error.status_code == 405:
+        return as_response(
+            request, Problem("method-not-allowed", f"{request.method} {path} is no call", headers=headers)
+        )
+    if error.status_code == 404:
+        return as_response(request, Problem("unknown-path", f"{path} is no path of this service", headers=headers))
+    return as_response(request, Problem("malformed-json", str(error.detail), headers=headers))
+
+
+async def _mistake(request: Request, error: Exception) -> Response:
+    """An error that nobody foresaw; Starlette raises it again behind this answer, and the server logs it."""
+    return as_response(request, Problem("internal", "an error that is not the caller's; it has been logged"))

@@ -1,0 +1,259 @@
+"""Documents: added, replaced, read, listed and deleted. A 2xx means that the change is on the disk and in the index."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import APIRouter, Header, Query
+from fastapi import Path as PathParameter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.bundle import Bundle
+from service.calls.embed import no_known_words, within_limit
+from service.engine import Engine, StaleModelError
+from service.problems import Problem, shown
+from service.route import ReadRoute, WriteRoute, answer, engine_of, problems
+from service.schemas import (
+    Document,
+    DocumentBatch,
+    DocumentBatchAnswer,
+    DocumentId,
+    DocumentList,
+    DocumentListQuery,
+    DocumentPut,
+    DocumentWritten,
+    PutOperation,
+)
+from service.store import Delete, Outcome, Put
+from service.texts import Inferred
+
+__all__ = ["read_router", "write_router"]
+
+_TRIES: Final = 5  # a write is embedded again when the model was replaced meanwhile
+
+read_router = APIRouter(route_class=ReadRoute, tags=["documents"])
+write_router = APIRouter(route_class=WriteRoute, tags=["documents"])
+
+PathId = Annotated[DocumentId, PathParameter(description="Any printable text; a slash may be part of it.")]
+IfMatch = Annotated[
+    str | None, Header(description='Only if the document has this ETag, such as "7".', pattern=r'^("[0-9]{1,18}"|\*)$')
+]
+IfNoneMatch = Annotated[str | None, Header(description="* : only if there is no such document.", pattern=r"^\*$")]
+ETAG: Final[dict[str, Any]] = {"ETag": {"description": "The version, for If-Match.", "schema": {"type": "string"}}}
+
+
+@read_router.get(
+    "/documents", response_model=DocumentList, responses=problems("storage-unavailable"), summary="List documents"
+)
+async def list_documents(request: Request, query: Annotated[DocumentListQuery, Query()]) -> Response:
+    """The added documents in the order of their ids, page by page."""
+    engine = engine_of(request)
+    page = await engine.work(lambda: engine.store.page(query.after, query.limit + 1))
+    listed = [
+        {
+            "id": item.id,
+            "revision": item.serial,
+            "characters": item.characters,
+            "created": item.created,
+            "updated": item.updated,
+        }
+        for item in page[: query.limit]
+    ]
+    return answer({"documents": listed, "next": listed[-1]["id"] if len(page) > query.limit else None})
+
+
+@read_router.get(
+    "/documents/{id:path}",
+    response_model=Document,
+    responses=problems("unknown-document", "storage-unavailable") | {200: {"headers": ETAG}},
+    summary="Read a document",
+)
+async def read_document(request: Request, id: PathId) -> Response:
+    """An added document as it was stored. (Trained documents have vectors only: their texts are not part of a
+    model.)"""
+    engine = engine_of(request)
+    found = await engine.work(lambda: engine.store.get(id))
+    if found is None:
+        raise Problem("unknown-document", f"there is no added document {shown(id)}")
+    searchable = engine.current.library.vector(found.serial) is not None
+    body = {
+        "id": id,
+        "revision": found.serial,
+        "text": found.text,
+        "created": found.created,
+        "updated": found.updated,
+        "searchable": searchable,
+    }
+    content = orjson.dumps(body) if len(found.text) < 65_536 else await engine.work(lambda: orjson.dumps(body))
+    return answer(content, headers={"ETag": f'"{found.serial}"'})
+
+
+@write_router.put(
+    "/documents/{id:path}",
+    response_model=DocumentWritten,
+    status_code=201,
+    responses=problems(
+        "no-known-words",
+        "text-too-long",
+        "precondition-failed",
+        "storage-unavailable",
+        "disk-full",
+        "read-only",
+        body=True,
+    )
+    | {
+        200: {"model": DocumentWritten, "description": "Replaced", "headers": ETAG},
+        201: {"description": "Added", "headers": ETAG},
+    },
+    summary="Add or replace a document",
+)
+async def put_document(
+    request: Request, id: PathId, document: DocumentPut, if_match: IfMatch = None, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Stores a text under an id; searches find it at once. A text without a known word has no vector and is refused."""
+    engine = engine_of(request)
+    text, _ = within_limit(document.text, engine.settings.max_text_characters)
+    for _ in range(_TRIES):
+        bundle = engine.current.bundle
+        (made,) = await engine.embed(bundle, [text])
+        if made.vector is None:
+            raise no_known_words(made)
+        change = Put(
+            id,
+            text,
+            bundle.id,
+            made.vector,
+            _serial(if_match),
+            if_absent=if_none_match is not None,
+            if_present=if_match == "*",
+        )
+        try:
+            (outcome,) = await engine.write(bundle.id, [change])
+        except StaleModelError:
+            continue
+        if isinstance(outcome, Problem):
+            raise outcome
+        body = _written(outcome, made) | {
+            "created": outcome.created,
+            "updated": outcome.updated,
+            "coverage": round(made.coverage, 6),
+        }
+        status = 201 if outcome.replaced is None else 200
+        return answer(body | {"model": bundle.reference}, status, {"ETag": f'"{outcome.serial}"'})
+    raise _restless()
+
+
+@write_router.delete(
+    "/documents/{id:path}",
+    status_code=204,
+    responses=problems(
+        "unknown-document", "precondition-failed", "storage-unavailable", "disk-full", "read-only", right="write"
+    ),
+    summary="Delete a document",
+)
+async def delete_document(request: Request, id: PathId, if_match: IfMatch = None) -> Response:
+    """Deletes an added document; searches do not find it any more."""
+    engine = engine_of(request)
+    for _ in range(_TRIES):
+        try:
+            (outcome,) = await engine.write(
+                engine.current.bundle.id, [Delete(id, _serial(if_match), if_present=if_match == "*")]
+            )
+        except StaleModelError:
+            continue
+        if isinstance(outcome, Problem):
+            raise outcome
+        return Response(status_code=204)
+    raise _restless()
+
+
+@write_router.post(
+    "/documents:batch",
+    response_model=DocumentBatchAnswer,
+    responses=problems("storage-unavailable", "disk-full", "read-only", body=True),
+    summary="Add, replace and delete many documents",
+)
+async def batch_documents(request: Request, batch: DocumentBatch) -> Response:
+    """Makes changes in order and writes them together. Each has a status of its own: one that is refused does not undo
+    the others. What succeeded is on the disk and in the index when the answer comes."""
+    engine = engine_of(request)
+    for _ in range(_TRIES):
+        bundle = engine.current.bundle
+        prepared, made = await _prepared(engine, bundle, batch)
+        changes = [change for change in prepared if not isinstance(change, Problem)]
+        try:
+            outcomes = await engine.write(bundle.id, changes)
+        except StaleModelError:
+            continue
+        write_down = functools.partial(_results, bundle, batch, prepared, made, outcomes)
+        return answer(await engine.work(write_down))
+    raise _restless()
+
+
+async def _prepared(
+    engine: Engine, bundle: Bundle, batch: DocumentBatch
+) -> tuple[list[Put | Delete | Problem], dict[int, Inferred]]:
+    """One change or problem per operation, and the vectors of the puts by their place."""
+    most = engine.settings.max_text_characters
+    prepared: list[Put | Delete | Problem | None] = []
+    puts: list[int] = []
+    for i, operation in enumerate(batch.operations):
+        if not isinstance(operation, PutOperation):
+            prepared.append(Delete(operation.id))
+        elif len(operation.text) > most:
+            prepared.append(
+                Problem("text-too-long", f"the text has {len(operation.text)} characters; at most {most} are allowed")
+            )
+        else:
+            puts.append(i)
+            prepared.append(None)
+    texts = [
+        operation.text
+        for operation in batch.operations
+        if isinstance(operation, PutOperation) and len(operation.text) <= most
+    ]
+    made = dict(zip(puts, await engine.embed(bundle, texts), strict=True))
+    for (i, item), text in zip(made.items(), texts, strict=True):
+        prepared[i] = (
+            no_known_words(item) if item.vector is None else Put(batch.operations[i].id, text, bundle.id, item.vector)
+        )
+    return [change for change in prepared if change is not None], made
+
+
+def _results(
+    bundle: Bundle,
+    batch: DocumentBatch,
+    prepared: Sequence[Put | Delete | Problem],
+    made: dict[int, Inferred],
+    outcomes: Sequence[Outcome | Problem],
+) -> bytes:
+    rest = iter(outcomes)
+    pieces: list[bytes] = []
+    for i, (operation, change) in enumerate(zip(batch.operations, prepared, strict=True)):
+        outcome = change if isinstance(change, Problem) else next(rest)
+        item: dict[str, Any]
+        if isinstance(outcome, Problem):
+            item = {"status": outcome.status, "id": operation.id, "problem": outcome.document()}
+        elif outcome.serial is None:
+            item = {"status": 204, "id": operation.id}
+        else:
+            item = {"status": 201 if outcome.replaced is None else 200} | _written(outcome, made[i])
+        pieces.append(orjson.dumps(item))
+    return b'{"results":[' + b",".join(pieces) + b'],"model":' + orjson.dumps(bundle.reference) + b"}"
+
+
+def _written(outcome: Outcome, made: Inferred) -> dict[str, Any]:
+    return {"id": outcome.id, "revision": outcome.serial, "tokens": made.n_tokens, "known": made.n_known}
+
+
+def _serial(if_match: str | None) -> int | None:
+    """The version that an If-Match header names; ``*`` names none."""
+    return None if if_match is None or if_match == "*" else int(if_match.strip('"'))
+
+
+def _restless() -> Problem:
+    return Problem("not-ready", f"the model was replaced {_TRIES} times while this was written")

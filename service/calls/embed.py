@@ -1,0 +1,154 @@
+"""Vectors for texts: ``POST /embed-doc``."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.bundle import Bundle
+from service.problems import Problem
+from service.route import ReadRoute, answer, engine_of, problems
+from service.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
+from service.texts import Inferred
+
+__all__ = ["encoded", "no_known_words", "router", "within_limit"]
+
+_SHOWN_UNKNOWN: Final = 100
+_SHOWN_CONTRIBUTIONS: Final = 20
+
+router = APIRouter(route_class=ReadRoute, tags=["texts"])
+
+
+@router.post(
+    "/embed-doc",
+    response_model=EmbedAnswer | EmbedBatchAnswer,
+    responses=problems("no-known-words", "text-too-long", body=True),
+    summary="Vectors for texts",
+)
+async def embed_doc(request: Request, wanted: EmbedRequest) -> Response:
+    """The vector of a text, of norm 1, and what it was made of. The same text and model give the same bytes, in every
+    process and in every company. A text without a known word has no vector: that is an error for one text, and a status
+    of its own for one of several."""
+    engine = engine_of(request)
+    bundle = engine.current.bundle
+    most = engine.settings.max_text_characters
+    tail = b',"model":' + orjson.dumps(bundle.reference) + b"}"
+    if wanted.text is not None:
+        text, truncated = within_limit(wanted.text, most, wanted.truncate)
+        (made,) = await engine.embed(bundle, [text])
+        if made.vector is None:
+            raise no_known_words(made)
+        return answer(
+            orjson.dumps(_described(bundle, made, wanted, truncated), option=orjson.OPT_SERIALIZE_NUMPY)[:-1] + tail
+        )
+    assert wanted.texts is not None
+    cut: list[tuple[str, bool] | Problem] = []
+    for text in wanted.texts:
+        try:
+            cut.append(within_limit(text, most, wanted.truncate))
+        except Problem as problem:
+            cut.append(problem)
+    made_texts = await engine.embed(bundle, [one[0] for one in cut if not isinstance(one, Problem)])
+    # Hundreds of vectors take a while to write down: not in the event loop.
+    pieces = await engine.work(lambda: _items(bundle, cut, made_texts, wanted))
+    return answer(b'{"results":[' + b",".join(pieces) + b"]" + tail)
+
+
+def _items(
+    bundle: Bundle, cut: Sequence[tuple[str, bool] | Problem], made_texts: Sequence[Inferred], wanted: EmbedRequest
+) -> list[bytes]:
+    pieces: list[bytes] = []
+    made_in_turn = iter(made_texts)
+    for one in cut:
+        problem: Problem | None = None
+        item: dict[str, Any] = {}
+        if isinstance(one, Problem):
+            problem = one
+        else:
+            made = next(made_in_turn)
+            if made.vector is None:
+                problem = no_known_words(made)
+            else:
+                item = {"status": 200} | _described(bundle, made, wanted, one[1])
+        if problem is not None:
+            item = {"status": problem.status, "problem": problem.document()}
+        pieces.append(orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY))
+    return pieces
+
+
+def _described(bundle: Bundle, made: Inferred, wanted: EmbedRequest, truncated: bool) -> dict[str, Any]:
+    assert made.vector is not None
+    found = {
+        "embedding": encoded(made.vector, wanted.encoding_format),
+        "tokens": made.n_tokens,
+        "known": made.n_known,
+        "coverage": round(made.coverage, 6),
+        "unknown": list(made.unknown[:_SHOWN_UNKNOWN]),
+        "concentration": round(min(1.0, max(0.0, made.concentration)), 6),
+        "truncated": truncated,
+    }
+    if wanted.explain:
+        found["explain"] = _explained(bundle, made)
+    return found
+
+
+def _explained(bundle: Bundle, made: Inferred) -> list[dict[str, Any]]:
+    """The words that weigh most: by their count times the cosine between them and the text."""
+    assert made.vector is not None
+    scores = np.clip((bundle.words.vectors[made.known] * made.vector.astype(np.float64)).sum(axis=1), -1.0, 1.0)
+    order = np.lexsort((made.known, -(scores * made.counts)))[:_SHOWN_CONTRIBUTIONS]
+    words = bundle.embeddings.words
+    return [
+        {"word": words[row], "count": count, "score": round(score, 7)}
+        for row, count, score in zip(
+            made.known[order].tolist(), made.counts[order].tolist(), scores[order].tolist(), strict=True
+        )
+    ]
+
+
+def encoded(vector: npt.NDArray[np.float32], encoding: str) -> Any:
+    """A vector as an answer holds it: an array of numbers, or base64 of little-endian float32."""
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
+    return vector
+
+
+def within_limit(text: str, most: int, truncate: str = "none") -> tuple[str, bool]:
+    """A text of at most so many characters, and whether it was cut.
+
+    Args:
+        text: Any text.
+        most: Characters.
+        truncate: Which part is cut off; "none" refuses instead.
+
+    Raises:
+        Problem: ``text-too-long``.
+
+    Example:
+        >>> within_limit("abcd", 3, "start")
+        ('bcd', True)
+    """
+    if len(text) <= most:
+        return text, False
+    if truncate == "none":
+        raise Problem("text-too-long", f"the text has {len(text)} characters; at most {most} are allowed")
+    return (text[:most], True) if truncate == "end" else (text[-most:], True)
+
+
+def no_known_words(made: Inferred) -> Problem:
+    """The problem that a text without a known word is."""
+    unknown = ", ".join(repr(word[:40]) for word in made.unknown[:3])
+    detail = (
+        f"none of the {made.n_tokens} words is in the vocabulary ({unknown} ...)"
+        if made.n_tokens
+        else "the text holds no word at all"
+    )
+    return Problem("no-known-words", detail)

@@ -1,0 +1,91 @@
+"""OpenAI's embeddings API, so that its clients work unchanged: ``/v1/embeddings`` and ``/v1/models``."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.bundle import Bundle
+from service.calls.embed import encoded, no_known_words, within_limit
+from service.problems import Problem, shown
+from service.route import ReadRoute, answer, engine_of, problems
+from service.schemas import OpenAIEmbeddings, OpenAIModel, OpenAIModels, OpenAIRequest
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=ReadRoute, prefix="/v1", tags=["OpenAI"])
+
+
+@router.post(
+    "/embeddings",
+    response_model=OpenAIEmbeddings,
+    responses=problems("unknown-model", "no-known-words", "text-too-long", body=True, v1=True),
+    summary="Vectors for texts",
+)
+async def embeddings(request: Request, wanted: OpenAIRequest) -> Response:
+    """As OpenAI's call of this name. A text without a known word is an error, and so are token ids: the model's own
+    tokenizer reads the texts."""
+    engine = engine_of(request)
+    bundle = engine.current.bundle
+    _check_name(bundle, wanted.model)
+    if wanted.dimensions not in (None, bundle.dim):
+        raise Problem(
+            "invalid-request", f"dimensions is {wanted.dimensions}; this model has {bundle.dim}", param="dimensions"
+        )
+    texts = [wanted.input] if isinstance(wanted.input, str) else wanted.input
+    for text in texts:
+        within_limit(text, engine.settings.max_text_characters)
+    made = await engine.embed(bundle, texts)
+    for i, item in enumerate(made):
+        if item.vector is None:
+            problem = no_known_words(item)
+            raise Problem(problem.kind, f"input {i}: {problem.detail}", param="input")
+    n_tokens = sum(item.n_tokens for item in made)
+
+    def written() -> bytes:
+        pieces = [
+            orjson.dumps(
+                {"object": "embedding", "index": i, "embedding": encoded(item.vector, wanted.encoding_format)},
+                option=orjson.OPT_SERIALIZE_NUMPY,
+            )
+            for i, item in enumerate(made)
+            if item.vector is not None
+        ]
+        tail = orjson.dumps({"model": wanted.model, "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens}})
+        return b'{"object":"list","data":[' + b",".join(pieces) + b"]," + tail[1:]
+
+    return answer(written() if len(made) == 1 else await engine.work(written))
+
+
+@router.get("/models", response_model=OpenAIModels, responses=problems(v1=True), summary="The served models")
+async def models(request: Request) -> Response:
+    """As OpenAI's call of this name: the one model that is served."""
+    return answer({"object": "list", "data": [_described(engine_of(request).current.bundle)]})
+
+
+@router.get(
+    "/models/{model:path}",
+    response_model=OpenAIModel,
+    responses=problems("unknown-model", v1=True),
+    summary="One served model",
+)
+async def model(request: Request, model: str) -> Response:
+    """As OpenAI's call of this name; the model may be asked for by its name or its id."""
+    bundle = engine_of(request).current.bundle
+    _check_name(bundle, model)
+    return answer(_described(bundle))
+
+
+def _described(bundle: Bundle) -> dict[str, Any]:
+    created = int(datetime.datetime.fromisoformat(bundle.reference["version"]).timestamp())
+    return {"id": bundle.name, "object": "model", "created": created, "owned_by": "jose-embed"}
+
+
+def _check_name(bundle: Bundle, name: str) -> None:
+    if name not in (bundle.name, bundle.id):
+        raise Problem("unknown-model", f"the model {shown(name)} is not served; {bundle.name!r} is", param="model")

@@ -1,0 +1,66 @@
+"""The service about itself: alive, ready, figures, facts, and the reload of its model."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.metrics import CONTENT_TYPE
+from service.route import OpenRoute, WriteRoute, answer, engine_of, problems
+from service.schemas import Info, Ready, Reloaded
+
+__all__ = ["admin_router", "router"]
+
+router = APIRouter(route_class=OpenRoute, tags=["operations"])
+admin_router = APIRouter(route_class=WriteRoute, tags=["operations"])
+
+
+@router.get("/livez", response_model=Ready, responses=problems(right="open"), summary="Is the process alive?")
+async def livez() -> Response:
+    """Answers as long as the event loop runs. Needs no key."""
+    return answer(b'{"status":"alive","checks":{}}')
+
+
+@router.get(
+    "/readyz", response_model=Ready, responses=problems("not-ready", right="open"), summary="Does it answer questions?"
+)
+async def readyz(request: Request) -> Response:
+    """Asks the index, the inference and the documents a question each; 503 while loading, while stopping, or when one
+    of them is wrong or late. Needs no key."""
+    return answer({"status": "ready", "checks": await engine_of(request).probe()})
+
+
+@router.get(
+    "/metrics",
+    responses=problems(right="open")
+    | {200: {"description": "Figures", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    response_class=Response,
+    summary="Figures for Prometheus",
+)
+async def metrics(request: Request) -> Response:
+    """Requests, lanes, documents, and the event loop's lag. Needs no key."""
+    return Response(engine_of(request).metrics.page(), media_type=CONTENT_TYPE)
+
+
+@router.get(
+    "/info", response_model=Info, responses=problems("not-ready", right="open"), summary="What is served, and how"
+)
+async def info(request: Request) -> Response:
+    """The model, its index and its measured recall, limits, settings (secrets masked), versions. Needs no key."""
+    return answer(engine_of(request).info())
+
+
+@admin_router.post(
+    "/admin/reload",
+    response_model=Reloaded,
+    responses=problems(
+        "reload-running", "model-refused", "storage-unavailable", "disk-full", "read-only", right="write"
+    ),
+    summary="Load the model directory again",
+)
+async def reload(request: Request) -> Response:
+    """Reads the model directory again, verifies every checksum, tests the model, makes vectors of the stored texts
+    again where the model is another one, and swaps. Requests under way finish with the model they began with. If
+    anything is wrong the model before goes on serving."""
+    return answer(await engine_of(request).reload())

@@ -1,0 +1,110 @@
+"""Search over documents and words: ``POST /search``."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jose_embed.errors import ConfigError
+from service.calls.embed import no_known_words, within_limit
+from service.calls.similar import unknown_word
+from service.engine import Engine
+from service.problems import Problem, shown
+from service.questions import Current, Found, Question
+from service.route import ReadRoute, answer, engine_of, problems
+from service.schemas import SearchAnswer, SearchRequest
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=ReadRoute, tags=["documents"])
+
+
+@router.post(
+    "/search",
+    response_model=SearchAnswer,
+    responses=problems(
+        "unknown-word",
+        "unknown-document",
+        "no-known-words",
+        "no-direction",
+        "not-searchable",
+        "text-too-long",
+        body=True,
+    ),
+    summary="The documents or words beside a query",
+)
+async def search(request: Request, wanted: SearchRequest) -> Response:
+    """Searches the trained documents and those that were added, or the words, by a text, a word, a vector or a
+    document. An acknowledged document is found at once. A document without a known word is never found."""
+    engine = engine_of(request)
+    current = engine.current
+    excluded: tuple[int, ...] = ()
+    excluded_id: tuple[str, str] | None = None
+    if wanted.word is not None:
+        row = current.bundle.embeddings.index_of(wanted.word)
+        if row is None:
+            raise await unknown_word(request, current.bundle, wanted.word)
+        vector = current.bundle.words.vectors[row]
+        excluded = (row,) if wanted.target == "words" else ()
+    elif wanted.vector is not None:
+        try:
+            vector = current.bundle.embeddings.query(vector=wanted.vector).vector
+        except ConfigError as error:
+            raise Problem("no-direction", str(error)) from None
+    elif wanted.text is not None:
+        text, _ = within_limit(wanted.text, engine.settings.max_text_characters)
+        (made,) = await engine.embed(current.bundle, [text])
+        if made.vector is None:
+            raise no_known_words(made)
+        vector = made.vector
+    else:
+        assert wanted.document_id is not None
+        source, vector = await _document(engine, current, wanted.document_id, wanted.source)
+        excluded_id = (source, wanted.document_id) if wanted.target == "documents" else None
+    question = Question(
+        vector,
+        wanted.k,
+        wanted.target,
+        excluded=excluded,
+        source=wanted.source,
+        excluded_id=excluded_id,
+        least=wanted.min_score,
+    )
+    head = {"target": wanted.target}
+
+    def finish(results: list[Found]) -> bytes:
+        return orjson.dumps(head | {"neighbors": results[0], "model": current.bundle.reference})
+
+    return answer(await engine.search(current, [question], finish))
+
+
+async def _document(engine: Engine, current: Current, id: str, source: str) -> tuple[str, npt.NDArray[np.float32]]:
+    """Where a document was found, and its vector.
+
+    Raises:
+        Problem: ``unknown-document``, ``not-searchable``.
+    """
+    if source != "trained":
+        serial = await engine.work(lambda: engine.store.serial(id))
+        if serial is not None:
+            vector = current.library.vector(serial)
+            if vector is None:  # written after this request took its look at things, or without a known word
+                vector = engine.current.library.vector(serial)
+            if vector is None:
+                raise Problem("not-searchable", f"no word of the added document {shown(id)} is known")
+            return "added", vector
+    if source != "added":
+        try:
+            vector = await engine.work(lambda: current.bundle.document(id))
+        except KeyError:
+            pass
+        else:
+            if vector is None:
+                raise Problem("not-searchable", f"no word of the trained document {shown(id)} is known")
+            return "trained", vector
+    where = {"all": "added or trained ", "added": "added ", "trained": "trained "}[source]
+    raise Problem("unknown-document", f"there is no {where}document {shown(id)}")

@@ -1,0 +1,164 @@
+"""Neighbours of words, sums of words and vectors: ``GET`` and ``POST /similar``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jose_embed.errors import ConfigError, UnknownWordError
+from service.bundle import Bundle
+from service.problems import Problem, shown
+from service.questions import Found, Question
+from service.route import ReadRoute, answer, engine_of, problems
+from service.schemas import MAX_ANSWERS, SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
+
+__all__ = ["router", "unknown_word"]
+
+_CHUNK: Final = 32  # queries of a batch that go through the search lane together
+
+
+class KeptRoute(ReadRoute):
+    """A call whose answers are kept by their query string for as long as the model is served."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def called(request: Request) -> Response:
+            state = request.app.state
+            kept = state.engine.current.bundle.answers.get(request.scope["query_string"])
+            if kept is None:
+                return await handle(request)
+            state.access.check(request, self.right)
+            state.engine.metrics.cached.inc()
+            return answer(kept)
+
+        return called
+
+
+router = APIRouter(route_class=ReadRoute, tags=["words"])
+kept_router = APIRouter(route_class=KeptRoute, tags=["words"])
+
+
+@kept_router.get(
+    "/similar", response_model=SimilarAnswer, responses=problems("unknown-word"), summary="The neighbours of a word"
+)
+async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> Response:
+    """The words nearest to a word by cosine, best first. An unknown word is an error with suggestions, never silently
+    another word."""
+    engine = engine_of(request)
+    current = engine.current
+    bundle = current.bundle
+    row = bundle.embeddings.index_of(query.word)
+    if row is None:
+        raise await unknown_word(request, bundle, query.word)
+    question = Question(
+        bundle.words.vectors[row], query.k, first_rows=query.max_rank, excluded=(row,), least=query.min_score
+    )
+    head = {"word": query.word}
+
+    def finish(results: list[Found]) -> bytes:
+        return orjson.dumps(head | {"neighbors": results[0], "model": bundle.reference})
+
+    body = await engine.search(current, [question], finish)
+    bundle.answers.put(request.scope["query_string"], body)
+    return answer(body)
+
+
+@router.post(
+    "/similar",
+    response_model=SimilarBatchAnswer,
+    responses=problems(body=True),
+    summary="The neighbours of many queries",
+)
+async def similar_batch(request: Request, batch: SimilarBatch) -> Response:
+    """Queries by a word, by words added and subtracted (analogies), or by a vector; `without` projects directions out,
+    `among` names the only candidates. Each item has a status of its own: one that fails does not fail the others. The
+    words of a query are no answers to it."""
+    engine = engine_of(request)
+    current = engine.current
+    bundle = current.bundle
+    wanted = sum(item.k for item in batch.queries)
+    if wanted > MAX_ANSWERS:
+        raise Problem(
+            "invalid-request",
+            f"the queries' k sum to {wanted}; at most {MAX_ANSWERS} are allowed; send fewer at once",
+            errors=[],
+        )
+    pieces: list[bytes] = []
+    for first in range(0, len(batch.queries), _CHUNK):
+        items = batch.queries[first : first + _CHUNK]
+        prepared = await engine.work(functools.partial(_all_prepared, bundle, items))
+        questions = [item for item in prepared if isinstance(item, Question)]
+
+        def finish(results: list[Found], prepared: list[Question | _Failure] = prepared) -> list[bytes]:
+            found = iter(results)
+            return [
+                orjson.dumps(
+                    {"status": 200, "neighbors": next(found)}
+                    if isinstance(item, Question)
+                    else {"status": item.status, "problem": item.problem}
+                )
+                for item in prepared
+            ]
+
+        pieces += await engine.search(current, questions, finish)
+    return answer(b'{"results":[' + b",".join(pieces) + b'],"model":' + orjson.dumps(bundle.reference) + b"}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    status: int
+    problem: dict[str, Any]
+
+
+def _all_prepared(bundle: Bundle, items: Sequence[SimilarItem]) -> list[Question | _Failure]:
+    return [_prepared(bundle, item) for item in items]
+
+
+def _prepared(bundle: Bundle, item: SimilarItem) -> Question | _Failure:
+    model = bundle.embeddings
+    try:
+        direction = model.query(
+            item.word, positive=item.positive, negative=item.negative, vector=item.vector, without=item.without
+        )
+        among = None
+        if item.among is not None:
+            rows = {_row(bundle, word) for word in item.among} - set(direction.words)
+            among = np.array(sorted(rows), np.int64)
+    except UnknownWordError as error:
+        problem = Problem(
+            "unknown-word", f"{shown(error.word)} is not in the vocabulary", suggestions=list(error.suggestions)
+        )
+    except ConfigError as error:
+        problem = Problem("no-direction", str(error))
+    else:
+        return Question(
+            direction.vector,
+            item.k,
+            first_rows=item.max_rank,
+            excluded=direction.words,
+            among=among,
+            least=item.min_score,
+        )
+    return _Failure(problem.status, problem.document())
+
+
+def _row(bundle: Bundle, word: str) -> int:
+    row = bundle.embeddings.index_of(word)
+    if row is None:
+        raise UnknownWordError(word, bundle.suggestions(word))
+    return row
+
+
+async def unknown_word(request: Request, bundle: Bundle, word: str) -> Problem:
+    """The problem that an unknown word is, with similar spellings."""
+    suggestions = await engine_of(request).work(lambda: bundle.suggestions(word))
+    return Problem("unknown-word", f"{shown(word)} is not in the vocabulary", suggestions=suggestions)

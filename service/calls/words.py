@@ -1,0 +1,71 @@
+"""Words themselves: by prefix, one, and how far two are apart."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.calls.similar import unknown_word
+from service.questions import angles
+from service.route import ReadRoute, answer, engine_of, problems
+from service.schemas import Distance, DistanceQuery, WordAnswer, WordList, WordListQuery
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=ReadRoute, tags=["words"])
+
+
+@router.get("/words", response_model=WordList, responses=problems(), summary="The words of a prefix")
+async def words(request: Request, query: Annotated[WordListQuery, Query()]) -> Response:
+    """The most frequent words that start with a prefix: autocomplete."""
+    engine = engine_of(request)
+    bundle = engine.current.bundle
+    found = await engine.work(lambda: bundle.table.starting_with(query.prefix, query.limit))
+    model = bundle.embeddings
+    listed = [{"word": model.words[row], "rank": row + 1, "count": int(model.counts[row])} for row in found.rows]
+    return answer({"prefix": query.prefix, "words": listed, "total": found.total, "model": bundle.reference})
+
+
+@router.get("/words/{word:path}", response_model=WordAnswer, responses=problems("unknown-word"), summary="One word")
+async def word(request: Request, word: Annotated[str, Path(min_length=1, max_length=1_000)]) -> Response:
+    """A word's rank, count and vector."""
+    bundle = engine_of(request).current.bundle
+    row = bundle.embeddings.index_of(word)
+    if row is None:
+        raise await unknown_word(request, bundle, word)
+    found = {
+        "word": word,
+        "rank": row + 1,
+        "count": int(bundle.embeddings.counts[row]),
+        "embedding": bundle.words.vectors[row],
+    }
+    return answer(found | {"model": bundle.reference})
+
+
+@router.get(
+    "/distance", response_model=Distance, responses=problems("unknown-word"), summary="How far two words are apart"
+)
+async def distance(request: Request, query: Annotated[DistanceQuery, Query()]) -> Response:
+    """The cosine of two words, and the angle between them."""
+    bundle = engine_of(request).current.bundle
+    vectors = []
+    for name in (query.a, query.b):
+        row = bundle.embeddings.index_of(name)
+        if row is None:
+            raise await unknown_word(request, bundle, name)
+        vectors.append(bundle.words.vectors[row])
+    a, b = vectors[0].astype(np.float64), vectors[1].astype(np.float64)
+    score = min(1.0, max(-1.0, float((a * b).sum())))
+    angle = float(angles(a, b[None])[0])
+    found = {
+        "a": query.a,
+        "b": query.b,
+        "score": round(score, 7),
+        "cosine_distance": round(1.0 - score, 7),
+        "angle_deg": round(angle, 5),
+    }
+    return answer(found | {"model": bundle.reference})

@@ -1,0 +1,165 @@
+"""``jose-serve``: the service from the command line; ``jose-serve healthcheck`` asks a running one."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from jose_embed.errors import ConfigError, JoseError
+from service.settings import PREFIX, Settings
+
+__all__ = ["main"]
+
+_USAGE_ERROR: Final = 2
+_EPILOG: Final = """\
+Every option, and more, can be set in the environment as JOSE_<NAME> (JOSE_MODEL, JOSE_PORT, JOSE_READ_KEY_FILE ...):
+  jose-serve settings      lists them with their present values
+  jose-serve healthcheck   asks a running service whether it is ready; status 0 if it is
+  jose-serve openapi       prints the OpenAPI document
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake, as everywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status (2 for a mistake of the user, in one line)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"healthcheck": _healthcheck, "openapi": _openapi, "settings": _settings}
+    try:
+        if given and given[0] in commands:
+            return commands[given[0]](given[1:])
+        return _serve(given)
+    except JoseError as error:
+        print(f"jose-serve: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    parser = _Parser(
+        "jose-serve",
+        description="Serve a trained model.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", type=Path, help="the model directory, such as corpus.jose")
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (8080); 0 takes a free one")
+    parser.add_argument("--documents", type=Path, help="SQLite file of added documents (beside the model)")
+    parser.add_argument("--read-only", action="store_true", default=None, help="refuse every write")
+    parser.add_argument("--index", choices=("exact", "hnsw"), help="exact search (the default) or an HNSW graph")
+    parser.add_argument("--access-log", action="store_true", default=None, help="a line for every request")
+    settings = Settings.from_environment(**vars(parser.parse_args(arguments)))
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    listener = _listener(settings)
+    with listener:
+        # Late: --help, healthcheck and mistakes need neither FastAPI nor FAISS.
+        from service.app import create_app
+        from service.server import serve
+
+        for name, value in settings.shown().items():
+            logging.getLogger("service").info("%s%s = %s", PREFIX, name.upper(), value)
+        app = create_app(settings)
+        try:
+            app.state.engine.open()
+        except JoseError:
+            app.state.engine.close()
+            raise
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"jose-serve: http://{shown}:{port} serves {settings.model}; calls at /docs", file=sys.stderr, flush=True)
+        return serve(app, settings, listener)
+
+
+def _listener(settings: Settings) -> socket.socket:
+    """The listening socket: taken first, so that a port in use is known before the model is read."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(
+            f"{PREFIX}HOST is {settings.host!r}, which is no address of this host ({error.strerror}); "
+            "listen on 127.0.0.1"
+        ) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigError(
+            f"{where}: cannot listen there ({error.strerror}); stop what does, or choose another port with --port"
+        ) from None
+    return listener
+
+
+def _healthcheck(arguments: Sequence[str]) -> int:
+    """Asks ``/readyz`` of the service that the same environment describes; needs no key and no other program."""
+    parser = _Parser("jose-serve healthcheck", description="Ask a running service whether it is ready.")
+    parser.add_argument("--url", help=f"the service (from {PREFIX}HOST and {PREFIX}PORT)")
+    parser.add_argument("--timeout", type=float, default=5.0, help="seconds to wait (5)")
+    chosen = parser.parse_args(arguments)
+    url = chosen.url or _own_url()
+    try:
+        # No proxy: whatever the environment says of the world outside, this asks the same host.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{url.rstrip('/')}/readyz", timeout=chosen.timeout) as response:
+            print(response.read().decode())
+            return 0
+    except urllib.error.HTTPError as error:
+        print(f"jose-serve: {url} is not ready: {error.read().decode(errors='replace')}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"jose-serve: {url} does not answer: {error}", file=sys.stderr)
+    return 1
+
+
+def _own_url() -> str:
+    host = os.environ.get(f"{PREFIX}HOST", "127.0.0.1")
+    port = os.environ.get(f"{PREFIX}PORT", "8080")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _settings(arguments: Sequence[str]) -> int:
+    import dataclasses
+
+    _Parser("jose-serve settings", description="List every setting with its meaning and default.").parse_args(arguments)
+    for option in dataclasses.fields(Settings):
+        default = option.default if option.default not in (None, "", ()) else "none"
+        print(f"{PREFIX}{option.name.upper():<24} {option.metadata['help']} (default: {default})")
+        if option.metadata["secret"]:
+            print(f"{PREFIX}{option.name.upper() + '_FILE':<24} the same, read from a file")
+    return 0
+
+
+def _openapi(arguments: Sequence[str]) -> int:
+    _Parser("jose-serve openapi", description="Print the OpenAPI document.").parse_args(arguments)
+    import json
+
+    from service.app import create_app, openapi_document
+
+    print(json.dumps(openapi_document(create_app(Settings(model=Path("model.jose")))), indent=1, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

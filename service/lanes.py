@@ -1,0 +1,168 @@
+"""Bounded lanes from the event loop to threads: what waits together is done together.
+
+A lane is a queue before a few threads. A free thread takes everything that waits, up to a number, as one batch: under
+load, questions share one pass over the index, writes share one sync of the disk; without load, nobody waits for
+company. The number of jobs in a lane is bounded; one more is refused at once, with the time after which to try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from service.problems import Problem
+
+__all__ = ["Lane", "call"]
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+_LONGEST_ADVICE: Final = 30  # seconds, for Retry-After
+_log = logging.getLogger("service")
+
+
+def call(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The work of a lane whose jobs are functions: each is called, and an exception is that job's own."""
+    answers: list[Any] = []
+    for job in jobs:
+        try:
+            answers.append(job())
+        except Exception as error:
+            answers.append(error)
+    return answers
+
+
+class Lane(Generic[Job, Answer]):
+    """Threads that work off a bounded queue in batches.
+
+    Args:
+        name: For thread names and messages.
+        work: Gives one answer per job, in order; an exception in the place of an answer is raised to that job's caller,
+            an exception raised is told to all of the batch.
+        threads: How many batches may be under way.
+        most: Jobs per batch.
+        bound: Jobs waiting or under way; one more is refused.
+
+    Attributes:
+        depth: Jobs waiting or under way now.
+        batches: Batches done so far.
+        jobs: Jobs done so far.
+        busy_seconds: Time spent in ``work``, over all threads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[list[Job]], Sequence[Answer | Exception]],
+        *,
+        threads: int,
+        most: int,
+        bound: int,
+    ) -> None:
+        self.name = name
+        self.depth = 0
+        self.batches = 0
+        self.jobs = 0
+        self.busy_seconds = 0.0
+        self._work = work
+        self._most = most
+        self._bound = bound
+        self._waiting: queue.SimpleQueue[tuple[Job, asyncio.Future[Answer] | None] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    async def submit(self, job: Job, *, always: bool = False) -> Answer:
+        """Waits for a job to be done.
+
+        Args:
+            job: What ``work`` takes.
+            always: Take it even where the lane is full: for work that was let in already.
+
+        Raises:
+            Problem: ``saturated``.
+        """
+        if self.depth >= self._bound and not always:
+            raise Problem(
+                "saturated",
+                f"{self.depth} requests wait to {self.name}; {self._bound} may",
+                headers={"Retry-After": str(self.advice())},
+            )
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.depth += 1
+        self._waiting.put((job, future))
+        return await future
+
+    def post(self, job: Job) -> None:
+        """Puts in a job whose answer nobody waits for; from any thread, and never refused."""
+        self._waiting.put((job, None))
+
+    def advice(self) -> int:
+        """Whole seconds after which the present queue will be done, judged by the work so far."""
+        each = self.busy_seconds / self.jobs if self.jobs else 0.0
+        return min(_LONGEST_ADVICE, max(1, math.ceil(self.depth * each / len(self._threads))))
+
+    def close(self) -> None:
+        """Ends the threads once the queue is empty; returns when they have ended."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            first = self._waiting.get()
+            if first is None:
+                return
+            batch = [first]
+            ends = False
+            while len(batch) < self._most:
+                try:
+                    item = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if item is None:
+                    ends = True
+                    break
+                batch.append(item)
+            self._do(batch)
+            del batch, first
+            if ends:
+                return
+
+    def _do(self, batch: list[tuple[Job, asyncio.Future[Answer] | None]]) -> None:
+        started = time.perf_counter()
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = self._work([job for job, _ in batch])
+        except Exception as error:
+            if not isinstance(error, Problem):
+                _log.exception("%s failed", self.name)
+            answers = [error] * len(batch)
+        self.busy_seconds += time.perf_counter() - started
+        self.batches += 1
+        self.jobs += len(batch)
+        told = [(future, answer) for (_, future), answer in zip(batch, answers, strict=True) if future is not None]
+        for (job, future), answer in zip(batch, answers, strict=True):
+            if future is None and isinstance(answer, Exception):
+                _log.error("%s: %r failed", self.name, job, exc_info=answer)
+        if told:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+                told[0][0].get_loop().call_soon_threadsafe(self._deliver, told)
+
+    def _deliver(self, told: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]) -> None:
+        self.depth -= len(told)
+        for future, answer in told:
+            if future.done():  # cancelled
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)

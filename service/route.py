@@ -1,0 +1,256 @@
+"""What all calls share: the right to ask, a place in the queue, a body that is read within bounds, an answer in
+bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar, Final
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope
+
+from service import schemas
+from service.access import Access, Right
+from service.body import SLICE, MalformedJSONError, parsed
+from service.engine import Engine
+from service.problems import CATALOGUE, MEDIA_TYPE, Problem, shown
+
+__all__ = ["JSON", "Admission", "OpenRoute", "ReadRoute", "WriteRoute", "answer", "engine_of", "problems"]
+
+JSON: Final = "application/json"
+_ANSWERED: Final = object()
+
+# Bodies with a long list: its items are checked one by one, so that no check holds the interpreter for long.
+_LONG_LISTS: Final[Mapping[type, tuple[str, TypeAdapter[Any]]]] = {
+    schemas.SimilarBatch: ("queries", TypeAdapter(schemas.SimilarItem)),
+    schemas.DocumentBatch: ("operations", TypeAdapter(schemas.Operation)),
+}
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine behind a request's application."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer in JSON; bytes are JSON already."""
+    content = value if isinstance(value, bytes) else orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(content, status, headers, JSON)
+
+
+def problems(
+    *kinds: str, body: bool = False, right: Right = "read", v1: bool = False
+) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the problems a call may answer with: those named, and those that every call of its sort
+    has."""
+    named = [*kinds, "internal"]
+    if right != "open":
+        named += ["missing-key", "host-not-allowed", "invalid-request", "saturated"]
+    if body:
+        named += ["malformed-json", "body-too-slow", "body-too-large", "not-json"]
+    by_status: dict[int, list[str]] = {}
+    for name in named:
+        by_status.setdefault(CATALOGUE[name].status, []).append(name)
+    media = (
+        {JSON: {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+        if v1
+        else {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    )
+    return {
+        status: {"description": "; ".join(CATALOGUE[name].title for name in dict.fromkeys(names)), "content": media}
+        for status, names in sorted(by_status.items())
+    }
+
+
+class Admission:
+    """Counts the requests under way and the bytes of their bodies, and refuses what is beyond the bounds.
+
+    Args:
+        most: Requests.
+        most_bytes: Bytes.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.n = 0
+        self.n_bytes = 0
+        self._most = most
+        self._most_bytes = most_bytes
+
+    def enter(self) -> None:
+        """Lets one more request in; :meth:`leave` must follow.
+
+        Raises:
+            Problem: ``saturated``.
+        """
+        if self.n >= self._most:
+            raise Problem("saturated", f"{self.n} requests are under way; {self._most} may be")
+        self.n += 1
+
+    def leave(self, n_bytes: int) -> None:
+        """One request less, and the bytes of its body."""
+        self.n -= 1
+        self.n_bytes -= n_bytes
+
+    def take(self, n_bytes: int) -> None:
+        """Counts bytes of a body as they arrive.
+
+        Raises:
+            Problem: ``saturated``.
+        """
+        if self.n_bytes + n_bytes > self._most_bytes:
+            raise Problem(
+                "saturated", f"request bodies of {self.n_bytes} bytes are under way; {self._most_bytes} may be"
+            )
+        self.n_bytes += n_bytes
+
+
+class _ReadRequest(Request):
+    """A request whose body was read and parsed already."""
+
+    def __init__(self, scope: Scope, receive: Receive, raw: bytes, value: Any) -> None:
+        super().__init__(scope, receive)
+        self._raw = raw
+        self._value = value
+
+    async def body(self) -> bytes:
+        return self._raw
+
+    async def json(self) -> Any:
+        return self._value
+
+
+class ReadRoute(APIRoute):
+    """A call that needs the right to read; the class attribute says which right, and subclasses change it."""
+
+    right: ClassVar[Right] = "read"
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        right, body_field, dependant = self.right, self.body_field, self.dependant
+        body_type = body_field.field_info.annotation if body_field is not None else None
+        known = frozenset(_query_names(dependant))
+
+        async def called(request: Request) -> Response:
+            state = request.app.state
+            access: Access = state.access
+            access.check(request, right)
+            if right == "open":
+                return await handle(request)
+            admission: Admission = state.admission
+            admission.enter()
+            taken: list[int] = []
+            try:
+                if not known and request.scope["query_string"]:
+                    raise _unknown_parameters(request, known)
+                if body_type is not None:
+                    raw = await _read(request, admission, taken)
+                    value = (
+                        parsed(raw)
+                        if len(raw) <= SLICE
+                        else await state.engine.work(lambda: _checked(parsed(raw), body_type))
+                    )
+                    request = _ReadRequest(request.scope, request.receive, raw, value)
+                return await handle(request)
+            except MalformedJSONError as error:
+                raise Problem("malformed-json", str(error)) from None
+            finally:
+                admission.leave(sum(taken))
+
+        return called
+
+
+class WriteRoute(ReadRoute):
+    """A call that changes something."""
+
+    right: ClassVar[Right] = "write"
+
+
+class OpenRoute(ReadRoute):
+    """A call that everyone may make, and that is never refused for want of room."""
+
+    right: ClassVar[Right] = "open"
+
+
+async def _read(request: Request, admission: Admission, taken: list[int]) -> bytes:
+    """The whole body, within the bounds of size, sum and time.
+
+    Raises:
+        Problem: ``not-json``, ``body-too-large``, ``body-too-slow``, ``saturated``.
+    """
+    settings = engine_of(request).settings
+    most = settings.max_body_bytes
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise Problem("not-json", f"Content-Type is {shown(content_type)}; it must be application/json")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise Problem(
+            "body-too-large",
+            f"the body has {length} bytes; at most {most} are allowed",
+            headers={"Connection": "close"},
+        )
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > most:
+                    raise Problem(
+                        "body-too-large", f"the body has more than {most} bytes", headers={"Connection": "close"}
+                    )
+                admission.take(len(piece))
+                taken.append(len(piece))
+                pieces.append(piece)
+    except TimeoutError:
+        raise Problem(
+            "body-too-slow",
+            f"after {settings.body_seconds:g} s {size} bytes had arrived",
+            headers={"Connection": "close"},
+        ) from None
+    return b"".join(pieces)
+
+
+def _checked(value: Any, body_type: Any) -> Any:
+    """A large body with its long list checked item by item; what is wrong elsewhere FastAPI finds."""
+    if body_type not in _LONG_LISTS or not isinstance(value, dict):
+        return value
+    name, adapter = _LONG_LISTS[body_type]
+    items = value.get(name)
+    if not isinstance(items, list) or len(items) > schemas.MAX_BATCH:
+        # Too many is refused by its length alone, before any item is looked at.
+        return value | {name: items[: schemas.MAX_BATCH + 1] if isinstance(items, list) else items}
+    checked: list[Any] = []
+    for i, item in enumerate(items):
+        try:
+            checked.append(adapter.validate_python(item))
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**found, "loc": ("body", name, i, *found["loc"])} for found in error.errors(include_url=False)]
+            ) from None
+    return value | {name: checked}
+
+
+def _query_names(dependant: Any) -> list[str]:
+    names: list[str] = []
+    for field in dependant.query_params:
+        annotation = field.field_info.annotation
+        names += list(annotation.model_fields) if hasattr(annotation, "model_fields") else [field.alias]
+    return names
+
+
+def _unknown_parameters(request: Request, known: frozenset[str]) -> Problem:
+    names = sorted(set(request.query_params) - known)
+    return Problem(
+        "invalid-request",
+        f"{request.scope['path']} takes no parameters, but {', '.join(map(shown, names[:5])) or 'a query'} was sent",
+        errors=[],
+    )

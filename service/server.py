@@ -1,0 +1,116 @@
+"""uvicorn, made to stop without losing a request.
+
+On SIGTERM the listening socket stays open for a moment while every answer asks its client to go (``Connection: close``)
+and ``/readyz`` says no. Then what still waits in the socket's queue is taken in, the socket is closed, and what is
+under way gets its time to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Generator
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.engine import Engine
+from service.settings import Settings
+
+__all__ = ["Server", "serve"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+# The interpreter's lock goes round at least so often: a computing thread keeps the event loop waiting no longer.
+_SWITCH_SECONDS: Final = 0.001
+_SETTLE_SECONDS: Final = 0.5
+_log = logging.getLogger("service")
+
+
+class Server(uvicorn.Server):
+    """A server for one application, with a drain before its end.
+
+    Args:
+        config: uvicorn's.
+        engine: Told when the drain begins.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drains, then stops as uvicorn does."""
+        self._engine.draining = True
+        n = len(self.server_state.connections)
+        _log.info(
+            "stopping: %d connections are open, requests under way get %g s", n, self._engine.settings.drain_seconds
+        )
+        if not self.force_exit:
+            # Busy clients get an answer that asks them to go, and go; what remains after this is idle.
+            await asyncio.sleep(min(_SETTLE_SECONDS, self._engine.settings.drain_seconds))
+            await self._take_in_the_queue(sockets or [])
+        await super().shutdown(sockets)
+
+    async def _take_in_the_queue(self, sockets: list[socket.socket]) -> None:
+        """Accepts what the kernel has accepted already: closing the socket would reset it."""
+        loop = asyncio.get_running_loop()
+        protocol_class: Any = self.config.http_protocol_class
+        protocol = functools.partial(
+            protocol_class, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        for listener in sockets:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # nothing waits
+                    break
+                connection.setblocking(False)
+                await loop.connect_accepted_socket(protocol, connection)
+        for server in self.servers:
+            server.close()
+        # Let the data that came with these connections be read before idle ones are closed.
+        await asyncio.sleep(0.05)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """As uvicorn does, but a stop that was asked for ends the process with status 0."""
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
+    """Runs an application until a signal stops it.
+
+    Args:
+        app: As :func:`service.app.create_app` makes it.
+        settings: What it runs with.
+        sock: The listening socket.
+
+    Returns:
+        The exit status.
+    """
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level=settings.log_level,
+        access_log=settings.access_log,
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    )
+    server = Server(config, app.state.engine)
+    server.run(sockets=[sock])
+    return 0 if server.started else 3

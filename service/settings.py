@@ -1,0 +1,296 @@
+"""The settings of the service: read from the environment, checked once, frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from jose_embed.errors import ConfigError
+
+__all__ = ["PREFIX", "Settings", "is_loopback"]
+
+PREFIX: Final = "JOSE_"
+SHORTEST_KEY: Final = 16
+# Read by the tests and benchmarks of this repository, not by the service: a developer's shell may hold them.
+_NOT_OURS: Final = frozenset({"JOSE_REFERENCE", "JOSE_SHARED_DATA"})
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+IndexKind = Literal["exact", "hnsw"]
+
+
+def _option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    secret: bool = False,
+) -> Any:
+    """A field with the facts that the reader, the printout and ``--help`` share."""
+    facts = {"help": help, "low": low, "high": high, "choices": choices, "secret": secret}
+    return field(default=default, repr=not secret, metadata=facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a person can choose; each field is the environment variable ``JOSE_`` + its name in capitals.
+
+    Secrets may also be given as ``<NAME>_FILE``, the path of a file that holds them. A key setting may hold several
+    keys, separated by white space or commas, so that keys can be changed without a gap.
+
+    Raises:
+        ConfigError: a value outside its range, or settings that would open the service to strangers.
+
+    Example:
+        >>> Settings(model=Path("corpus.jose")).port
+        8080
+        >>> Settings(model=Path("corpus.jose"), port=70000)
+        Traceback (most recent call last):
+        ...
+        jose_embed.errors.ConfigError: JOSE_PORT is 70000; it must be a whole number from 0 to 65535
+    """
+
+    model: Path = _option(None, "the model directory to serve")
+    documents: Path | None = _option(
+        None, "the SQLite file of added documents; default: beside the model, NAME.documents.sqlite3"
+    )
+    host: str = _option("127.0.0.1", "the address to listen on")
+    port: int = _option(8080, "the port to listen on; 0 takes a free one", low=0, high=65_535)
+    read_key: str = _option("", "the key(s) that may read; needed off the loopback", secret=True)
+    write_key: str = _option(
+        "", "the key(s) that may read and write; needed off the loopback unless read-only", secret=True
+    )
+    read_only: bool = _option(False, "refuse every write, and open the documents read-only")
+    published_on_loopback: bool = _option(
+        False,
+        "the port is a container's and is published on its machine's loopback only: treat the address as the loopback",
+    )
+    allowed_hosts: tuple[str, ...] = _option(
+        (), "further Host names that are answered while no key is set, separated by commas"
+    )
+    index: IndexKind = _option("exact", "exact search, or approximate by an HNSW graph", choices=("exact", "hnsw"))
+    hnsw_links: int = _option(32, "links per node of the HNSW graph", low=4, high=128)
+    hnsw_build_width: int = _option(200, "candidates looked at while the HNSW graph is built", low=8, high=4_096)
+    hnsw_search_width: int = _option(128, "candidates looked at in a search of the HNSW graph", low=8, high=4_096)
+    search_threads: int = _option(0, "threads that search; 0 takes half of the cores, at most 4", low=0, high=64)
+    embed_threads: int = _option(1, "threads that make vectors of texts", low=1, high=64)
+    work_threads: int = _option(
+        2, "threads for files, large bodies and everything else that takes its time", low=1, high=64
+    )
+    max_waiting: int = _option(512, "requests that may be under way at once; one more gets 503", low=1, high=100_000)
+    max_body_bytes: int = _option(16 << 20, "bytes of the largest request body", low=1_024, high=1 << 30)
+    max_queued_bytes: int = _option(
+        128 << 20, "bytes of all request bodies under way at once; more get 503", low=1_024, high=1 << 36
+    )
+    body_seconds: float = _option(30.0, "a request body must have arrived within this time", low=0.1, high=3_600)
+    max_text_characters: int = _option(8_000_000, "characters of the longest text", low=1, high=1 << 30)
+    verify: bool = _option(True, "read every byte of the model at start and compare its checksum")
+    cache_bytes: int = _option(64 << 20, "bytes of kept answers to GET /similar; 0 keeps none", low=0, high=1 << 36)
+    drain_seconds: float = _option(
+        10.0, "time that requests under way get to finish after SIGTERM", low=0.0, high=3_600
+    )
+    access_log: bool = _option(False, "write a line for every request")
+    log_level: str = _option(
+        "info", "the least important messages to write", choices=("debug", "info", "warning", "error")
+    )
+
+    def __post_init__(self) -> None:
+        if self.model is None or not str(self.model):
+            raise ConfigError("no model is named; give one: jose-serve corpus.jose, or JOSE_MODEL=corpus.jose")
+        for option in dataclasses.fields(self):
+            _check(option, getattr(self, option.name))
+        for name in ("read_key", "write_key"):
+            for key in self.keys(name):
+                if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable():
+                    raise ConfigError(
+                        f"{PREFIX}{name.upper()} holds a key of {len(key)} characters; "
+                        f"it must have {SHORTEST_KEY} or more, all printable ASCII; make one: "
+                        "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                    )
+        if set(self.keys("read_key")) & set(self.keys("write_key")):
+            raise ConfigError(
+                f"{PREFIX}READ_KEY and {PREFIX}WRITE_KEY hold the same key, so a reader could write; "
+                "make two different ones"
+            )
+        if self.keys("read_key") and not self.keys("write_key") and not self.read_only:
+            raise ConfigError(
+                f"{PREFIX}READ_KEY is set, but writing needs no key; set {PREFIX}WRITE_KEY too, "
+                f"or {PREFIX}READ_ONLY=true"
+            )
+        if not self.on_loopback:
+            self._refuse_an_open_door()
+
+    def _refuse_an_open_door(self) -> None:
+        where = f"{PREFIX}HOST is {self.host!r}, which others can reach"
+        if not self.keys("read_key"):
+            more = (
+                ""
+                if self.read_only or self.keys("write_key")
+                else f" and {PREFIX}WRITE_KEY (or {PREFIX}READ_ONLY=true)"
+            )
+            raise ConfigError(f"{where}, but reading needs no key; set {PREFIX}READ_KEY{more}, or listen on 127.0.0.1")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """The settings that the ``JOSE_`` variables say.
+
+        Args:
+            environment: Variables; the process's own by default.
+            overrides: Values of fields that win over the environment (the command line).
+
+        Raises:
+            ConfigError: a ``JOSE_`` name that is no setting (a similar one is named), a value of the wrong kind, or an
+            unreadable secret.
+
+        Example:
+            >>> Settings.from_environment({"JOSE_MODEL": "corpus.jose", "JOSE_PORT": "9000"}).port
+            9000
+            >>> Settings.from_environment({"JOSE_MODLE": "corpus.jose"})
+            Traceback (most recent call last):
+            ...
+            jose_embed.errors.ConfigError: JOSE_MODLE is no setting; did you mean JOSE_MODEL?
+        """
+        variables = os.environ if environment is None else environment
+        options = {PREFIX + option.name.upper(): option for option in dataclasses.fields(cls)}
+        files = {f"{name}_FILE": name for name, option in options.items() if option.metadata["secret"]}
+        values: dict[str, Any] = {}
+        for name in sorted(variables):
+            if not name.startswith(PREFIX) or name in _NOT_OURS:
+                continue
+            if name in options:
+                option = options[name]
+                if name + "_FILE" in variables and name + "_FILE" in files:
+                    raise ConfigError(f"{name} and {name}_FILE are both set; set one of them")
+                values[option.name] = _parsed(name, variables[name], option)
+            elif name in files:
+                values[options[files[name]].name] = _secret(name, variables[name])
+            else:
+                raise ConfigError(_unknown(name, [*options, *files]))
+        return cls(**{**values, **{name: value for name, value in overrides.items() if value is not None}})
+
+    def keys(self, name: Literal["read_key", "write_key"] | str) -> tuple[str, ...]:
+        """The single keys of one of the two key settings."""
+        return tuple(str(getattr(self, name)).replace(",", " ").split())
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this host can reach the service."""
+        return self.published_on_loopback or is_loopback(self.host)
+
+    @property
+    def documents_path(self) -> Path:
+        """The SQLite file of added documents."""
+        if self.documents is not None:
+            return self.documents
+        name = self.model.name.removesuffix(".jose") or "model"
+        return self.model.parent / f"{name}.documents.sqlite3"
+
+    @property
+    def resolved_search_threads(self) -> int:
+        """The number of threads that search."""
+        try:
+            cores = len(os.sched_getaffinity(0))
+        except AttributeError:  # macOS and Windows have no affinity call
+            cores = os.cpu_count() or 1
+        return self.search_threads or min(4, max(1, cores // 2))
+
+    def shown(self) -> dict[str, Any]:
+        """Every setting as a plain value, secrets masked: for the start of the log and for ``/info``.
+
+        Example:
+            >>> Settings(model=Path("m.jose"), read_key="0123456789abcdef").shown()["read_key"]
+            '1 key, masked'
+        """
+        shown: dict[str, Any] = {}
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if option.metadata["secret"]:
+                n_keys = len(self.keys(option.name))
+                shown[option.name] = "none" if not n_keys else f"{n_keys} key{'s' * (n_keys > 1)}, masked"
+            elif isinstance(value, Path):
+                shown[option.name] = str(value)
+            elif isinstance(value, tuple):
+                shown[option.name] = list(value)
+            else:
+                shown[option.name] = value
+        shown["documents"] = str(self.documents_path)
+        shown["search_threads"] = self.resolved_search_threads
+        return shown
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from its own host only.
+
+    Example:
+        >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "10.0.0.1")]
+        [True, True, True, False, False, False]
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _parsed(name: str, text: str, option: dataclasses.Field[Any]) -> Any:
+    """A variable's text as the value of its field; what is wrong with the value itself is found by :func:`_check`."""
+    if option.name in ("model", "documents"):
+        if not text:
+            raise ConfigError(f"{name} is empty; it must be a path, or be unset")
+        return Path(text)
+    if option.name == "allowed_hosts":
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(option.default, bool):
+        word = text.strip().lower()
+        if word not in _TRUE | _FALSE:
+            raise ConfigError(f"{name} is {text!r}; it must be true or false")
+        return word in _TRUE
+    if isinstance(option.default, (int, float)):
+        try:
+            return int(text) if isinstance(option.default, int) else float(text)
+        except ValueError:
+            return text  # refused below, with the range that is allowed
+    return text
+
+
+def _check(option: dataclasses.Field[Any], value: Any) -> None:
+    facts, name, default = option.metadata, PREFIX + option.name.upper(), option.default
+    if facts["choices"] is not None and value not in facts["choices"]:
+        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(facts['choices'])}")
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}; it must be true or false")
+    if isinstance(default, bool) or not isinstance(default, (int, float)):
+        return
+    kind = "a whole number" if isinstance(default, int) else "a number"
+    valid = isinstance(value, int if isinstance(default, int) else (int, float)) and not isinstance(value, bool)
+    if not valid or not math.isfinite(value) or not facts["low"] <= value <= facts["high"]:
+        raise ConfigError(f"{name} is {value!r}; it must be {kind} from {facts['low']} to {facts['high']}")
+
+
+def _secret(name: str, path: str) -> str:
+    try:
+        secret = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{name} is {path!r}, which cannot be read ({reason}); it must be the path of a file that holds the key"
+        ) from None
+    if not secret:
+        raise ConfigError(f"{name} is {path!r}, an empty file; it must hold the key")
+    return secret
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    similar = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"known are {', '.join(sorted(known))}"
+    return f"{name} is no setting; {hint}"
