@@ -129,7 +129,7 @@ def _dry_run(sources: Sequence[str], config: TrainConfig, reporter: Reporter) ->
             "vocabulary": f"{corpus.vocabulary.n_words:,} of {corpus.statistics.n_words_seen:,} words"
             f" (those that occur {config.min_count} times or more)",
             "memory": f"about {amount_text(need['memory_bytes'], 'bytes')}",
-            "time": f"about {duration_text(need['seconds'])} on {config.resolved_workers()} workers",
+            "time": f"about {duration_text(need['seconds'])} on {_workers_text(config.resolved_workers())}",
         }
     print("\n".join(f"{name:<11} {value}" for name, value in rows.items()))
 
@@ -142,13 +142,14 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
     phases = {**training["phases"], "saving": saving}
     untrained = counts["n_untrained"]
     spans = ", ".join(f"{name} {duration_text(span)}" for name, span in phases.items())
+    speed = amount_text(training["words_per_second"], "words")
     size = sum(file["bytes"] for file in model.manifest["files"].values())
     rows = {
         "documents": f"{counts['n_docs']:,}" + (f", {untrained:,} untrained (no known word)" if untrained else ""),
         "tokens": f"{counts['n_tokens']:,}",
         "vocabulary": f"{counts['n_words']:,} words",
         "time": f"{duration_text(total)} ({spans})",
-        "speed": f"{amount_text(training['words_per_second'], 'words')}/s in training, {training['workers']} workers",
+        "speed": f"{speed}/s in training on {_workers_text(training['workers'])}",
         "loss": f"{epochs[0]['loss']:.4g} in the first epoch, {epochs[-1]['loss']:.4g} in the last",
         "memory": _peak_memory(),
         "model": f"{output} ({amount_text(size, 'bytes')})",
@@ -157,6 +158,10 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
     place = shlex.quote(str(output))
     word = shlex.quote(model.words[min(100, len(model.words) - 1)])  # beyond the words that stand in every sentence
     return ["", *lines, "", f"Next: jose similar {place} {word}", f"      jose info {place}"]
+
+
+def _workers_text(n: int) -> str:
+    return f"{n} workers" if n != 1 else "1 worker"
 
 
 def _peak_memory() -> str:

@@ -3,7 +3,7 @@
 The same vectors as :func:`jose_embed.inference.infer` gives, byte for byte, by the compiled way of the training: words
 are numbered by a :class:`~jose_embed.wordtable.WordTable`, numbers are translated into rows of the vocabulary, and the
 directions of a block's lines are summed in a kernel. Reading, numbering and summing run in threads of their own; at
-most a few blocks are under way. The first megabyte takes the plain way: it is done before a compiler would have started.
+most a few blocks are under way. The first megabyte takes the plain way: it is done before a compiler has started.
 """
 
 from __future__ import annotations

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -221,6 +223,93 @@ def test_a_directory_without_permission_is_refused_before_reading(refused: Calla
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     assert "cannot be written" in refused(train_main, tmp_path / "a.txt", "--output", closed / "x.jose")
+
+
+# ---- training -----------------------------------------------------------------------------------------------------
+
+TOPICS = ["the cat and the dog chase a mouse around the house", "the ship sails over the sea into the harbour"]
+SMALL = ["--dim", "16", "--epochs", "3", "--workers", "1"]
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A text of 200 lines, one of them empty, in the current directory, where a program may write."""
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{TOPICS[line % 2]} story{line % 7}" for line in range(199)]
+    path = Path("animals and ships.txt")
+    path.write_text("\n".join([*lines, "", ""]))
+    return path
+
+
+def test_training_writes_a_model_and_says_what_it_is(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_main([str(text), *SMALL, "--window", "3", "--seed", "9"]) == 0
+    out, err = capsys.readouterr()
+    rows = dict(line.split(maxsplit=1) for line in out.split("\n\n")[0].strip().splitlines())
+    model = Embeddings.load("animals and ships.jose", verify=True)
+    assert rows["documents"] == "200, 1 untrained (no known word)"
+    assert rows["tokens"] == f"{int(model.counts.sum()):,}"
+    assert rows["vocabulary"] == f"{model.n_words} words"
+    assert rows["model"].startswith("animals and ships.jose (")
+    for row in ["time", "speed", "loss", "memory"]:
+        assert rows[row]
+    assert (model.config.dim, model.config.epochs, model.config.window, model.config.seed) == (16, 3, 3, 9)
+    phases = [line.split(":")[0] for line in err.splitlines() if line.startswith(("reading:", "training:", "saving:"))]
+    assert phases == ["reading", "training", "saving"]
+    for command in (line.removeprefix("Next:").strip() for line in out.strip().splitlines()[-2:]):
+        assert main(shlex.split(command)[1:]) == 0  # what it says to type next works as it stands
+    assert "mouse" in capsys.readouterr().out
+    assert sorted(os.listdir()) == ["animals and ships.jose", "animals and ships.txt"]
+
+
+def test_quiet_training_says_nothing_and_overwrites_when_told(text: Path, refused: Callable[..., str]) -> None:
+    arguments = [text, *SMALL, "--output", "m.jose", "--quiet"]
+    assert train_main([str(argument) for argument in arguments]) == 0
+    assert "already exists" in refused(train_main, *arguments)
+    first = Embeddings.load("m.jose").id
+    assert train_main([*map(str, arguments), "--seed", "2", "--overwrite"]) == 0
+    assert Embeddings.load("m.jose").id != first
+    assert sorted(os.listdir()) == ["animals and ships.txt", "m.jose"]
+
+
+def test_training_from_standard_input_and_several_files(
+    text: Path, monkeypatch: pytest.MonkeyPatch, printed: Callable[..., str]
+) -> None:
+    Path("more.txt.gz").write_bytes(gzip.compress(b"a ship and a cat\n" * 10))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
+    printed(train_main, "-", "more.*", "--output", "m.jose", "--tokenizer", "whitespace", *SMALL)
+    model = Embeddings.load("m.jose")
+    assert [model.doc_ids[row] for row in (0, 199, 200, 209)] == ["-:1", "-:200", "more.txt.gz:1", "more.txt.gz:10"]
+    assert model.tokenizer.name == "whitespace"
+
+
+def test_a_dry_run_counts_and_writes_nothing(text: Path, printed: Callable[..., str]) -> None:
+    rows = dict(line.split(maxsplit=1) for line in printed(train_main, text, "--dry-run", *SMALL).splitlines())
+    assert rows["documents"] == "200 (1 empty)"
+    assert list(rows) == ["documents", "tokens", "vocabulary", "memory", "time"]
+    assert rows["time"].endswith("on 1 worker")
+    assert os.listdir() == [text.name]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "the text is empty"),
+        (b"each word once", "min-count"),
+        (b"\x00\x01\x02", "binary"),
+        (gzip.compress(b"some text " * 99)[:40], "cut off"),
+    ],
+)
+def test_text_that_cannot_be_trained_on_leaves_nothing(
+    content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("x.txt").write_bytes(content)
+    refusal = refused(train_main, "x.txt", "--quiet")
+    assert refusal.startswith("jose-train: x.txt: ")
+    assert message in refusal
+    assert os.listdir() == ([] if content is None else ["x.txt"])
 
 
 # ---- questions ----------------------------------------------------------------------------------------------------
@@ -483,3 +572,16 @@ def test_a_signal_while_waiting_for_text_leaves_nothing(number: int, tmp_path: P
     assert process.returncode == 128 + number
     assert err.decode().splitlines()[-1].endswith("(no model was written)")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_training_leaves_nothing(text: Path) -> None:
+    arguments = ["train", text, "--output", "m.jose", "--epochs", "100000", "--dim", "16"]
+    with jose(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while (line := process.stderr.readline()) and not line.startswith(b"training"):
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.decode().splitlines()[-1] == "jose: interrupted (no model was written)"
+    assert os.listdir() == [text.name]
