@@ -297,7 +297,7 @@ def test_a_dry_run_counts_and_writes_nothing(text: Path, printed: Callable[..., 
         (b"", "the text is empty"),
         (b"each word once", "min-count"),
         (b"\x00\x01\x02", "binary"),
-        (gzip.compress(b"some text " * 99)[:40], "cut off"),
+        pytest.param(gzip.compress(b"some text " * 99, mtime=0)[:-9], "cut off", id="half a gzip file"),
     ],
 )
 def test_text_that_cannot_be_trained_on_leaves_nothing(
