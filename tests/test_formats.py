@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -121,6 +121,7 @@ names_of_words = st.text(
 
 
 @pytest.mark.parametrize("format", FORMATS)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, format: str, data: st.DataObject) -> None:
     names = data.draw(st.lists(names_of_words, max_size=6, unique=True))
@@ -320,6 +321,7 @@ def test_safetensors_without_our_tensors_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_bytes_break_a_reader(tmp_path_factory: pytest.TempPathFactory, format: str, data: st.DataObject) -> None:
     """A good file with a piece of it replaced, or anything at all: vectors, or one line about it."""
