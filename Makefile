@@ -5,6 +5,7 @@ BASE_VENV := .venv-base
 PY := $(VENV)/bin/python
 CORPUS := data/corpus.txt
 MODEL := data/corpus.jose
+TEXT := send an e-mail message over an encrypted connection
 SEEDS ?= 3
 
 # The first interpreter that runs, is new enough and can make environments: a name on the PATH alone proves nothing.
@@ -72,9 +73,11 @@ demo-query:
 		echo; echo "\$$ jose similar $(MODEL) $$word -k 5"; \
 		$(VENV)/bin/jose similar $(MODEL) $$word -k 5 || exit; \
 	done
-	@echo; echo "\$$ jose documents $(MODEL) --text 'send an e-mail message over an encrypted connection' -k 5 --labels data/corpus.tsv"
-	@$(VENV)/bin/jose documents $(MODEL) --text 'send an e-mail message over an encrypted connection' -k 5 \
-		--labels data/corpus.tsv
+	@line=$$(awk -F'\t' '$$1 == "json.dumps" { print NR }' data/corpus.tsv); echo; \
+	echo "\$$ jose documents $(MODEL) $$line --labels data/corpus.tsv -k 5        # line $$line is json.dumps"; \
+	$(VENV)/bin/jose documents $(MODEL) "$$line" --labels data/corpus.tsv -k 5
+	@echo; echo "\$$ jose documents $(MODEL) --text '$(TEXT)' --labels data/corpus.tsv -k 5"
+	@$(VENV)/bin/jose documents $(MODEL) --text '$(TEXT)' --labels data/corpus.tsv -k 5
 
 # The service's own target hangs in here: start jose-serve $(MODEL) in the background, print three calls to try.
 demo-serve:
@@ -115,6 +118,7 @@ bench-service: $(VENV)/.bench  ## requests per second and latencies of the servi
 	$(PY) tests/benchmarks/service.py
 
 clean:  ## remove the environments, the caches and the demo's corpus and model
-	rm -rf $(VENV) $(BASE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis $(MODEL)
+	rm -rf $(VENV) $(BASE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		tests/benchmarks/.cache $(MODEL)
 	rm -f data/corpus.txt data/corpus.tsv
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
