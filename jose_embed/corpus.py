@@ -141,7 +141,7 @@ class BlockReader:
     def __exit__(self, *_: object) -> None:
         self._stopped = True
         self._room.release()
-        self._thread.join(timeout=1.0)  # it may wait for a pipe for ever; as a daemon it does not keep the process
+        self._thread.join(timeout=0.3)  # it may wait for a pipe for ever; as a daemon it does not keep the process
 
     def __iter__(self) -> Iterator[Block]:
         while (item := self._ready.get()) is not None:
@@ -271,7 +271,7 @@ class DocumentIds(Sequence[str]):
     """
 
     def __init__(self, names: Sequence[str], line_counts: Sequence[int]) -> None:
-        self._prefixes = [f"{printable(name)}:" for name in names] if len(names) > 1 else [""]
+        self._prefixes = [f"{printable(name)}:" for name in names] if len(names) > 1 else [""] * len(names)
         self._ends = list(itertools.accumulate(line_counts))
 
     def __len__(self) -> int:
