@@ -163,14 +163,15 @@ def duration_text(seconds: float) -> str:
 
 
 def _figure_texts(figures: dict[str, float]) -> list[str]:
-    texts = []
-    for name, value in figures.items():
-        if name in _PERCENTAGES:
-            text = f"{100 * value:.0f}%"
-        else:
-            text = amount_text(value) if abs(value) >= 1000 else f"{value:.4g}"
-        texts.append(f"{name} {text}")
-    return texts
+    return [f"{name} {_figure_text(name, value)}" for name, value in figures.items()]
+
+
+def _figure_text(name: str, value: float) -> str:
+    if name in _PERCENTAGES:
+        return f"{100 * value:.0f}%"
+    if 1e-3 <= abs(value) < 10:
+        return f"{value:.4f}"  # always as wide, so that a bar keeps its length
+    return amount_text(value) if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _has_width(stream: TextIO) -> bool:
@@ -329,6 +330,8 @@ class BarReporter:
     def finish(self, **figures: float) -> None:
         """Draw the last state and leave it on the screen."""
         self.advance(0, **figures)
+        if self._bar is not None and self._bar.total is not None:
+            self._bar.total = self._bar.n  # done is done, also where the total was an estimate
         self._close_bar()
 
     def note(self, message: str) -> None:

@@ -55,8 +55,8 @@ def test_lines_show_share_rate_figures_and_time_left(clock: HandClock, stream: i
     reporter.finish(active=0.2)
     assert stream.getvalue().splitlines() == [
         "training: 25%, 250 k of 1 M tokens, 50 k tokens/s, loss 0.1235, active 41%, 15.0 s left",
-        "training: 100%, 1 M of 1 M tokens, 50 k tokens/s, loss 0.05, active 41%, 0.00 s left",
-        "training: 1 M tokens in 20.0 s, 50 k tokens/s, loss 0.05, active 20%",
+        "training: 100%, 1 M of 1 M tokens, 50 k tokens/s, loss 0.0500, active 41%, 0.00 s left",
+        "training: 1 M tokens in 20.0 s, 50 k tokens/s, loss 0.0500, active 20%",
     ]
 
 
@@ -75,7 +75,7 @@ def test_lines_without_a_total_show_no_share_and_no_time_left(clock: HandClock, 
     reporter.start("encoding", None, "documents")
     clock.now += 2.0
     reporter.advance(10, tokens=123_456, share=0.5)
-    assert stream.getvalue() == "encoding: 10 documents, 5 documents/s, tokens 123 k, share 0.5\n"
+    assert stream.getvalue() == "encoding: 10 documents, 5 documents/s, tokens 123 k, share 0.5000\n"
 
 
 def test_a_phase_in_which_no_time_passes_has_no_rate(clock: HandClock, stream: io.StringIO) -> None:
@@ -155,7 +155,7 @@ BARS = """
 import sys
 from jose_embed.progress import reporter_for
 with reporter_for(sys.stderr) as reporter:
-    reporter.start("reading", 3_000_000, "bytes")
+    reporter.start("reading", 3_020_000, "bytes")
     reporter.advance(3_000_000)
     reporter.finish()
     reporter.start("training", 1000, "tokens")
@@ -195,7 +195,7 @@ def test_bars_on_a_terminal(columns: int) -> None:
     assert last_states[0].startswith("reading   100%|")
     assert "3.00M/3.00M" in last_states[0]
     assert "a line to see" in last_states
-    assert any(line.startswith("training  1.10k") and line.endswith("loss 0.25, active 25%]") for line in last_states)
+    assert any(line.startswith("training  1.10k") and line.endswith("loss 0.2500, active 25%]") for line in last_states)
     assert last_states[-2].startswith("saving    1.00 [")
     assert last_states[-1] == ""
     assert " 50%|" in text
@@ -214,6 +214,17 @@ def test_bars_on_a_terminal(columns: int) -> None:
 )
 def test_amounts(amount: float, unit: str, text: str) -> None:
     assert amount_text(amount, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.07, "0.0700"), (0, "0"), (1e-4, "0.0001"), (12.3456, "12.35"), (1234567, "1.23 M"), (float("nan"), "nan")],
+)
+def test_figures(value: float, text: str, stream: io.StringIO) -> None:
+    reporter = LineReporter(stream)
+    reporter.start("training", 1, "tokens")
+    reporter.finish(loss=value)
+    assert stream.getvalue().endswith(f", loss {text}\n")
 
 
 @pytest.mark.parametrize(
