@@ -152,9 +152,10 @@ def alias_table(distribution: npt.NDArray[np.float64]) -> AliasTable:
     needs_before = np.concatenate(([0], needs[:-1]))
     threshold[light] = units[light]
     alias[light] = heavy[np.searchsorted(surpluses, needs_before, side="right")]
-    # The light value that overdraws a heavy one; the last heavy value is used up exactly and keeps a full column.
-    overdrawn = np.searchsorted(needs, surpluses[:-1], side="right")
-    missing = needs[overdrawn] - surpluses[:-1]
+    # A heavy value is overdrawn by the light one whose need begins before its surplus ends and goes on behind that. One
+    # that is used up exactly, like the last (the sums are equal), keeps a full column.
+    end = np.searchsorted(needs, surpluses[:-1], side="right")
+    missing = np.where(needs_before[end] < surpluses[:-1], needs[end] - surpluses[:-1], 0)
     short = np.flatnonzero(missing)
     threshold[heavy[short]] = column - missing[short]
     alias[heavy[short]] = heavy[short + 1]

@@ -108,10 +108,16 @@ class PlainWords:
         spellings = list(self._numbers)
         words = [spellings[number] for number in numbers]
         for word in words:
-            if not isinstance(word, str) or not word or _BREAKS.intersection(word):
+            if not _is_word(word):
                 culprit = f"the tokenizer {self._tokenizer.name!r} gave the word {word!r}"
                 raise CorpusError(f"{culprit}; a word must have a character and no tab or line break")
         return words
+
+
+def _is_word(word: object) -> bool:
+    if not isinstance(word, str) or not word or not _BREAKS.isdisjoint(word):
+        return False
+    return word.isascii() or not any("\ud800" <= character <= "\udfff" for character in word)
 
 
 _BREAKS = frozenset("\t\n\r")
