@@ -166,9 +166,9 @@ def encode(
         )
         reporter.start("reading", reader.total, "bytes")
         for block in reader:
+            spool.progress += block.consumed / reader.total if reader.total else 0.0
             spool.append(*table.add_lines(block.data))
             reporter.advance(block.consumed, tokens=spool.n_tokens)
-            spool.progress += block.consumed / reader.total if reader.total else 0.0
         for message in _complaints(reader.reports):
             reporter.note(message)
         return _finished(spool, table, chosen, reader.reports, reader.sha256, min_count, reporter)

@@ -70,14 +70,14 @@ class Spool:
 
     def append(self, ids: Ids, ends: Ends) -> None:
         """Write the numbers of more words, and for each document that ends among them, after how many it does."""
-        self._write(self._tokens, ids)
-        if len(ends):
-            ends = ends + self.n_tokens
-            self.n_empty += int(np.count_nonzero(np.diff(ends, prepend=self._last_end) == 0))
-            self._last_end = int(ends[-1])
-            self._write(self._ends, ends)
+        ends = ends + self.n_tokens
         self.n_tokens += len(ids)
         self.n_documents += len(ends)
+        self._write(self._tokens, ids)
+        self._write(self._ends, ends)
+        if len(ends):
+            self.n_empty += int(np.count_nonzero(np.diff(ends, prepend=self._last_end) == 0))
+            self._last_end = int(ends[-1])
 
     def renumbered(self, rows: Ids, reporter: Reporter) -> tuple[Ids, Ends]:
         """Replace every number by its row, drop those without one, and map the files.
@@ -137,17 +137,13 @@ class Spool:
                 f"{printable(self._directory)}: the temporary file cannot be written: {error.strerror or error}"
             )
         size = 4 * self.n_tokens + 8 * self.n_documents
-        needed = f"about {_megabytes(size / self.progress)}" if self.progress > 0.0 else f"more than {_megabytes(size)}"
-        free = _megabytes(shutil.disk_usage(self._directory).free)
+        needed = f"about {size / self.progress / 1e6:,.1f}" if self.progress > 0.0 else f"more than {size / 1e6:,.1f}"
+        free = f"{shutil.disk_usage(self._directory).free / 1e6:,.1f}"
         return TrainingError(
-            f"{printable(self._directory)}: no room for the encoded text (needed: {needed}, free: {free}); "
+            f"{printable(self._directory)}: no room for the encoded text (needed: {needed} MB, free: {free} MB); "
             "make room or name another directory"
         )
 
 
 def _nameless_file(directory: str) -> io.BufferedRandom:
     return tempfile.TemporaryFile(dir=directory)
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.0f} MB"
