@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from jose_embed import line_vectors as room
+from jose_embed import tokenizers
 from jose_embed.corpus import Block, BlockReader, find_sources
 from jose_embed.embeddings import Embeddings
 from jose_embed.inference import infer_detailed
 from jose_embed.line_vectors import line_vectors, mean_direction
-from jose_embed.tokenizers import register_tokenizer
 
 N_WORDS = 300
 
@@ -58,7 +58,9 @@ class Spaces:
         return lower_and_split(text)
 
 
-register_tokenizer(Spaces.name, Spaces)
+@pytest.fixture(autouse=True)
+def _spaces_are_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tokenizers._FACTORIES, Spaces.name, Spaces)
 
 
 @pytest.mark.parametrize("tokenizer", ["words", Spaces.name])
