@@ -111,8 +111,9 @@ test-gpu: $(VENV)/bin/python  ## the tests of the CuPy backend; needs a CUDA dev
 bench: $(VENV)/.bench  ## training speed and memory beside gensim and, with JOSE_REFERENCE=/path/to/jose, the reference
 	$(PY) tests/benchmarks/speed.py
 
-bench-quality: $(VENV)/.bench  ## the quality tables, from ../shared/data
+bench-quality: $(VENV)/.bench  ## the quality tables and what the order of documents does, from ../shared/data
 	$(PY) tests/benchmarks/quality.py --seeds $(SEEDS)
+	$(PY) tests/benchmarks/order.py --seeds $(SEEDS)
 
 bench-service: $(VENV)/.bench  ## requests per second and latencies of the service
 	$(PY) tests/benchmarks/service.py
