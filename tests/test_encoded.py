@@ -6,6 +6,7 @@ import errno
 import gc
 import gzip
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -117,7 +118,7 @@ lines = st.lists(
 
 
 @names
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(lines, st.integers(1, 3), st.integers(16, 200), st.integers(1, 9))
 def test_a_file_is_encoded_as_plain_python_would(
     tmp_path_factory: pytest.TempPathFactory, name: str, documents: list[str], min_count: int, block: int, chunk: int
@@ -142,7 +143,7 @@ def test_a_file_is_encoded_as_plain_python_would(
 
 
 @names
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(lines, st.integers(1, 3), st.integers(1, 100))
 def test_strings_are_encoded_as_plain_python_would(name: str, documents: list[str], min_count: int, batch: int) -> None:
     documents = [f"{document}\r\nb a\n" for document in documents] + ["b a"] * 3
@@ -189,14 +190,12 @@ def test_names_of_documents_are_one_line_each(write: Callable[..., Path]) -> Non
         assert found.statistics.sources == (r"./new\nline", r"./tab\t")
 
 
-def test_standard_input_and_its_name() -> None:
-    code = (
-        "from jose_embed.encoded import encode\n"
-        "with encode('-', min_count=1) as found:\n"
-        "    print(found.vocabulary.words, list(found.doc_ids), found.statistics.sources)\n"
-    )
-    text = gzip.compress(b"Eins zwei\nzwei")
-    assert run_python(code, text) == "('zwei', 'eins') ['1', '2'] ('-',)"
+def test_standard_input_and_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(b"Eins zwei\nzwei"))))
+    with encode("-", min_count=1) as found:
+        check(found, ["Eins zwei", "zwei"], "words", 1)
+        assert list(found.doc_ids) == ["1", "2"]
+        assert found.statistics.sources == ("-",)
 
 
 def run_python(code: str, text: bytes, *arguments: str) -> str:
