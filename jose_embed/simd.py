@@ -6,7 +6,8 @@ half the speed: they cannot keep a row in registers between the scalar product a
 
 Two kinds of things live here:
 
-- ``Lanes``, sixteen float32 in one register, with ``+ - *`` and a few functions. A scalar beside it counts sixteen times.
+- ``Lanes``, sixteen float32 in one register, with ``+ - *`` and a few functions; a scalar beside it counts sixteen
+  times.
 - :func:`row_primitives`: loads, products and steps of whole rows, unrolled for one row length.
 
 The primitives check nothing. Indices must be in range, tables C-contiguous; the callers in cpu.py are tested with
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -48,7 +49,7 @@ _FLOAT = ir.FloatType()
 _I1, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
-# Everything but the promise that no NaN occurs: a NaN must reach the loss, where the trainer sees it.
+# Everything but the promise that no NaN occurs: the compiler would delete what lets it through to the loss.
 _FLAGS = ("reassoc", "nsz", "arcp", "contract", "afn")
 
 
@@ -102,6 +103,11 @@ def _product_sum(builder: Any, xs: Sequence[Any], ys: Sequence[Any]) -> Any:
         chains[i % 2] = builder.fmul(x, y) if so_far is None else _multiply_add(builder, x, y, so_far)
     both = chains[0] if chains[1] is None else builder.fadd(*chains, flags=_FLAGS)
     return _sum(builder, both)
+
+
+def _above_zero(builder: Any, vector: Any) -> Any:
+    """Sixteen bits. A NaN counts as above zero, so that it spreads up to the loss, where the trainer sees it."""
+    return builder.fcmp_unordered(">", vector, _ZERO)
 
 
 def _inverse_root(builder: Any, scalar: Any) -> Any:
@@ -176,21 +182,21 @@ _define_operator(operator.mul, "fmul")
 
 @intrinsic
 def where_positive(typing_context: Any, condition: Any, value: Any) -> Any:
-    """``value`` in the lanes where ``condition`` is above zero, 0 elsewhere."""
+    """``value`` in the lanes where ``condition`` is above zero or no number, 0 elsewhere."""
 
     def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         vector = _as_vector(context, builder, arguments[1], sig.args[1])
-        return builder.select(builder.fcmp_ordered(">", arguments[0], _ZERO), vector, _ZERO)
+        return builder.select(_above_zero(builder, arguments[0]), vector, _ZERO)
 
     return lanes(lanes, lanes if value == lanes else types.float32), code
 
 
 @intrinsic
 def active_bits(typing_context: Any, vector: Any) -> Any:
-    """A uint64 whose bit r is set where lane r is above zero."""
+    """A uint64 whose bit r is set where lane r is above zero or no number."""
 
     def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return builder.zext(builder.bitcast(builder.fcmp_ordered(">", arguments[0], _ZERO), _I16), _I64)
+        return builder.zext(builder.bitcast(_above_zero(builder, arguments[0]), _I16), _I64)
 
     return types.uint64(lanes), code
 
@@ -240,7 +246,7 @@ class RowPrimitives(NamedTuple):
     prefetch_row: Callable[..., Any]
 
 
-@lru_cache(maxsize=None)
+@cache
 def row_primitives(n_chunks: int) -> RowPrimitives:
     """Operations on rows of ``16 * n_chunks`` floats, unrolled.
 

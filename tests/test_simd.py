@@ -140,3 +140,21 @@ def test_lane_functions() -> None:
     assert total == pytest.approx(f.sum(), abs=1e-4)
     assert [bool(int(bits) >> r & 1) for r in range(16)] == (f > 0).tolist()
     assert n == (f > 0).sum()
+
+
+def test_no_number_counts_as_above_zero() -> None:
+    """So that a NaN is never mistaken for a satisfied hinge."""
+    gather = row_primitives(1).gather_products
+
+    @jit
+    def run(rows: Any, indices: Any, anchors: Any, out: Any) -> Any:
+        f = gather(rows, indices, 0, 16, anchors, np.uint64(0))
+        store_lanes(out, 0, where_positive(f, f))
+        return active_bits(f)
+
+    rows, out = np.zeros((16, 16), np.float32), np.zeros(LANES, np.float32)
+    rows[:, 0] = [np.nan, -np.inf, np.inf, 1, 0, -0.0, *[-1] * 10]
+    bits = run(rows, np.arange(32, dtype=np.uint32) % 16, np.eye(1, 16, dtype=np.float32), out)
+    assert int(bits) == 0b1101
+    assert np.isnan(out[0])
+    assert out[1:].tolist() == [0, np.inf, 1, *[0] * 12]
