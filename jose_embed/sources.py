@@ -153,7 +153,7 @@ class Input:
             self._file = _standard_input() if source.path is None else open(source.path, "rb", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise unreadable(source.name, error) from error
-        self._before = self._state()
+        self._before = self._state() if source.path is not None else None  # standard input may begin anywhere in a file
 
     def __enter__(self) -> Input:
         return self

@@ -208,6 +208,15 @@ def test_standard_input_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> No
         assert source.read(100) == b"from a test"
 
 
+def test_standard_input_that_begins_inside_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text").write_text("a heading\nthe text\n")
+    with (tmp_path / "text").open() as file:
+        os.lseek(file.fileno(), 10, os.SEEK_SET)
+        monkeypatch.setattr(sys, "stdin", file)
+        with Input(Source(None, "-")) as source:
+            assert read_all(source) == b"the text\n"
+
+
 @pytest.mark.parametrize("stdin", [None, io.StringIO("text")])
 def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch, stdin: object) -> None:
     monkeypatch.setattr(sys, "stdin", stdin)
