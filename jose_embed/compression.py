@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from jose_embed.errors import CorpusError, MissingExtraError
+from jose_embed.errors import CorpusError
 from jose_embed.sources import Input
 
 __all__ = ["EXPANSION_FREE", "EXPANSION_LIMIT", "PIECE", "compression_format", "decompressed"]
@@ -76,10 +76,7 @@ def _zstd() -> Any:
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]  # from Python 3.14 on
     except ImportError:
-        try:
-            from backports import zstd  # type: ignore[no-redef, import-not-found, unused-ignore]
-        except ImportError:
-            raise MissingExtraError("reading zstd files", "zstd") from None
+        from backports import zstd  # type: ignore[no-redef, import-not-found, unused-ignore]
     return zstd
 
 
@@ -118,8 +115,7 @@ def decompressed(file: Input, max_expansion: float | None = EXPANSION_LIMIT) -> 
         max_expansion: Decompressed bytes allowed per compressed byte, beyond the first GiB; ``None`` for no limit.
 
     Raises:
-        CorpusError: damaged or truncated data, or more text than the limit allows.
-        MissingExtraError: zstd data on a Python without zstd.
+        CorpusError: damaged or truncated data, more text than the limit allows, or zstd data on a Python without zstd.
     """
     method = compression_format(file.peek(_HEAD))
     if method is None:
@@ -129,7 +125,11 @@ def decompressed(file: Input, max_expansion: float | None = EXPANSION_LIMIT) -> 
     data = file.read(_COMPRESSED_PIECE)
     written = 0
     while data:
-        stream = _DECOMPRESSORS[method]()
+        try:
+            stream = _DECOMPRESSORS[method]()
+        except ImportError as error:
+            advice = "pip install backports.zstd, or decompress the file first"
+            raise CorpusError(f"{file.name}: {method} data cannot be read without a package; {advice}") from error
         while not stream.eof:
             if stream.needs_input and not data:
                 data = file.read(_COMPRESSED_PIECE)
