@@ -46,7 +46,18 @@ from jose_embed.jit import jit
 from jose_embed.sampling import SamplingTables, draw_below, draw_word, random_bits, stream_key
 from jose_embed.simd import LANES, active_bits, lane_sum, population, row_primitives, store_lanes, where_positive
 
-__all__ = ["DOCUMENT_BLOCK", "PIECE", "ChunkResult", "CpuBackend", "Rules", "Tables", "Text", "kernel", "padded_table"]
+__all__ = [
+    "DOCUMENT_BLOCK",
+    "PIECE",
+    "ChunkResult",
+    "CpuBackend",
+    "Rules",
+    "Scratch",
+    "Tables",
+    "Text",
+    "kernel",
+    "padded_table",
+]
 
 #: Words of a document that are contrasted with its row at a time.
 DOCUMENT_BLOCK = 8
@@ -54,8 +65,9 @@ DOCUMENT_BLOCK = 8
 PIECE = 1 << 20
 
 _N = LANES  # where the negatives' slots begin
-_KEEP, _WINDOW = sampling.KEEP, sampling.WINDOW
-_CONTEXT, _DOCUMENT = sampling.CONTEXT_NEGATIVES, sampling.DOCUMENT_NEGATIVES
+# As uint64, not int: numba compiles a function anew for every int that it is called with as a constant.
+_KEEP, _WINDOW = np.uint64(sampling.KEEP), np.uint64(sampling.WINDOW)
+_CONTEXT, _DOCUMENT = np.uint64(sampling.CONTEXT_NEGATIVES), np.uint64(sampling.DOCUMENT_NEGATIVES)
 
 
 class Tables(NamedTuple):
@@ -101,9 +113,14 @@ class ChunkResult(NamedTuple):
     positions: int
 
 
-class _Scratch(NamedTuple):
-    """Registers that do not fit into registers, one set for each call of a kernel."""
+class Scratch(NamedTuple):
+    """Work space of one call of a kernel, whatever it holds.
 
+    It is made outside: code that allocates arrays takes half a second longer to compile.
+    """
+
+    kept: npt.NDArray[np.uint32]  # (longest piece,): the words of a piece that are not thinned out
+    coming: npt.NDArray[np.uint32]  # (16,): the negatives of the next position, on their way into the cache
     rows: npt.NDArray[np.uint32]  # (32,): positives from slot 0, negatives from slot 16
     products: npt.NDArray[np.float32]  # (16,): h
     own: npt.NDArray[np.float32]  # (32,): what a row keeps of itself
@@ -111,6 +128,23 @@ class _Scratch(NamedTuple):
     weight: npt.NDArray[np.float32]  # (32,): with what weight it moves the anchor
     moves: npt.NDArray[np.float32]  # (1, row): the weighted sum of rows that the anchor is moved by
     mixed: npt.NDArray[np.float32]  # (1, row): v + d
+
+    @classmethod
+    def of(cls, row: int, longest: int) -> Scratch:
+        """Work space for rows of ``row`` floats and documents of up to ``longest`` running words."""
+        registers = padded_table(7, LANES).reshape(-1)
+        numbers = padded_table(3, LANES).reshape(-1).view(np.uint32)
+        return cls(
+            kept=np.empty(min(longest, PIECE), np.uint32),
+            coming=numbers[:LANES],
+            rows=numbers[LANES:],
+            products=registers[:LANES],
+            own=registers[LANES : 3 * LANES],
+            towards=registers[3 * LANES : 5 * LANES],
+            weight=registers[5 * LANES : 7 * LANES],
+            moves=padded_table(1, row),
+            mixed=padded_table(1, row),
+        )
 
 
 def padded_table(n_rows: int, dim: int) -> npt.NDArray[np.float32]:
@@ -137,9 +171,9 @@ def kernel(
         negative_step: "paper" (1 + h) or "reference" (2 h).
 
     Returns:
-        ``train(tables, text, sampling_tables, rules, documents, epoch, first_token)``, which trains the given documents
-        (int64, in this order) and returns (loss, active, pairs, positions). ``first_token`` is how many running words,
-        counted over all epochs, come before the first of them: the learning rate follows from it.
+        ``train(tables, text, sampling_tables, rules, scratch, documents, epoch, first_token)``, which trains the given
+        documents (int64, in this order) and returns (loss, active, pairs, positions). ``first_token`` is how many
+        running words, counted over all epochs, come before the first of them: the learning rate follows from it.
     """
     primitives = row_primitives(n_chunks)
     gather_products, step_rows, move_row, add_rows, prefetch_row = primitives
@@ -183,24 +217,14 @@ def kernel(
         return loss, active
 
     @jit(fastmath=True)
-    def train(tables, text, samples, rules, documents, epoch, first_token):  # type: ignore[no-untyped-def]
+    def train(tables, text, samples, rules, s, documents, epoch, first_token):  # type: ignore[no-untyped-def]
         center, context, document_table = tables.center, tables.context, tables.document
         window, n_negatives, n_doc_negatives = rules.window, rules.negatives, rules.doc_negatives
         row = n_chunks * LANES
-        s = _Scratch(
-            np.zeros(2 * LANES, np.uint32), np.zeros(LANES, np.float32), np.zeros(2 * LANES, np.float32),
-            np.zeros(2 * LANES, np.float32), np.zeros(2 * LANES, np.float32), np.zeros((1, row), np.float32),
-            np.zeros((1, row), np.float32),
-        )  # fmt: skip
-        rows = s.rows
-        coming = np.zeros(LANES, np.uint32)  # the negatives of the next position, on their way into the cache
-        longest = 0
-        for document in documents:
-            longest = max(longest, text.offsets[document + 1] - text.offsets[document])
-        kept = np.empty(min(longest, PIECE), np.uint32)
+        rows, coming, kept = s.rows, s.coming, s.kept
         loss = 0.0
         active = uint64(0)
-        pairs = positions = done = 0
+        pairs = positions = done = int64(0)  # int64(0), not 0: see _KEEP
         for document in documents:
             anchor = uint64(document)
             prefetch_row(document_table, anchor)
@@ -211,9 +235,9 @@ def kernel(
             begin, end = text.offsets[document], text.offsets[document + 1]
             done_before = done
             done += end - begin
-            number = 0  # of the kept word, counted over the whole document
+            number = int64(0)  # of the kept word, counted over the whole document
             for piece in range(begin, end, PIECE):
-                n = 0
+                n = int64(0)
                 for t in range(piece, min(end, piece + PIECE)):
                     word = uint32(text.tokens[t])
                     kept[n] = word
@@ -228,7 +252,7 @@ def kernel(
                     prefetch_row(center, uint64(drawn))
                 for i in range(n):
                     word = kept[i]
-                    k = 0
+                    k = int64(0)
                     for l in range(n_negatives):
                         rows[_N + k] = coming[l]
                         k += int64(coming[l] != word)
@@ -240,12 +264,12 @@ def kernel(
                         prefetch_row(context, uint64(kept[i + 1]))
                     if i + 1 + window < n:
                         prefetch_row(center, uint64(kept[i + 1 + window]))
-                    reach = 1 + int64(draw_below(random_bits(window_key, number), window))
+                    reach = 1 + int64(draw_below(random_bits(window_key, number), uint64(window)))
                     low, high = max(0, i - reach), min(n, i + reach + 1)
                     # A window of more than sixteen words is contrasted sixteen at a time.
                     at = low
                     while at < high:
-                        m = 0
+                        m = int64(0)
                         while at < high and m < LANES:
                             rows[m] = kept[at]
                             m += int64(at != i)
@@ -327,7 +351,10 @@ class CpuBackend:
 
     def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
         """Train these documents in this order; see :func:`kernel`. Runs without the interpreter's lock."""
-        result = self._train(*self._arguments, documents, epoch, float(first_token))
+        tables, text = self._arguments[:2]
+        longest = int((text.offsets[documents + 1] - text.offsets[documents]).max(initial=0))
+        scratch = Scratch.of(tables.center.shape[1], longest)
+        result = self._train(*self._arguments, scratch, documents, epoch, float(first_token))
         return ChunkResult(float(result[0]), int(result[1]), int(result[2]), int(result[3]))
 
     def prepare(self) -> None:

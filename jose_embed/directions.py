@@ -39,7 +39,9 @@ def write_directions(
         center_vectors: float32 (n_words, dim), possibly a view of padded rows.
         out: float32 (n_documents, dim), likewise.
     """
-    _directions(tokens, offsets, word_weights, term_weights, center_vectors, out)
+    occurrences = np.zeros(len(word_weights), np.int64)
+    total = np.zeros(out.shape[1], np.float64)
+    _directions(tokens, offsets, word_weights, term_weights, center_vectors, out, occurrences, total)
 
 
 @jit
@@ -53,15 +55,17 @@ def _count(tokens: Any, offsets: Any, last_seen: Any, frequencies: Any) -> None:
 
 
 @jit  # without fastmath: products are rounded before they are added, as NumPy does
-def _directions(tokens: Any, offsets: Any, word_weights: Any, term_weights: Any, center: Any, out: Any) -> None:
-    dim = center.shape[1]
-    occurrences = np.zeros(word_weights.shape[0], np.int64)
-    total = np.zeros(dim, np.float64)
+def _directions(
+    tokens: Any, offsets: Any, word_weights: Any, term_weights: Any, center: Any, out: Any, occurrences: Any, total: Any
+) -> None:
+    # occurrences, all zero before and after, and total are work space: compiling allocations would take longer than all.
+    dim = total.shape[0]
     for document in range(offsets.shape[0] - 1):
         begin, end = offsets[document], offsets[document + 1]
         for t in range(begin, end):
             occurrences[tokens[t]] += 1
-        total[:] = 0.0
+        for c in range(dim):
+            total[c] = 0.0
         for t in range(begin, end):
             word = tokens[t]
             n = occurrences[word]

@@ -7,7 +7,10 @@ kernels are few and small enough to be compiled by each process that needs them.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast, overload
 
 import numba
@@ -30,18 +33,39 @@ def jit(function: Function | None = None, *, fastmath: bool = False, inline: boo
     Args:
         function: The function; it keeps its type for the type checker.
         fastmath: Let the compiler reorder and contract floating-point operations (:data:`FAST_FLAGS`).
-        inline: Ask LLVM to put the body into every caller.
+        inline: Ask LLVM to put the body into every caller. Only compiled code can call such a function: the entry for
+            Python, which would double the time of compiling it, is left out.
 
     Returns:
         The compiled function, or a decorator where options were given.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     if fastmath:
         options["fastmath"] = set(FAST_FLAGS)
     if inline:
-        options["forceinline"] = True
+        options.update(forceinline=True, no_cpython_wrapper=True)
 
     def compiled(plain: Function) -> Function:
         return cast(Function, numba.njit(**options)(plain))
 
     return compiled if function is None else compiled(function)
+
+
+def _load_without_scipy() -> None:
+    """Load the part of numba that looks for SciPy's linear algebra while that is hidden.
+
+    Where SciPy is installed, numba would load all of it before the first compilation: 17 MB and a fifth of a second, of
+    which no kernel here uses anything. Other code of the process finds it as ever, numba's own np.dot too.
+    """
+    hidden = "scipy.linalg.cython_blas"
+    if hidden in sys.modules:
+        return
+    sys.modules[hidden] = None  # type: ignore[assignment]  # what import takes for "not there"
+    try:
+        with suppress(ImportError):  # a numba that keeps it elsewhere
+            importlib.import_module("numba.np.arraymath")
+    finally:
+        sys.modules.pop(hidden, None)
+
+
+_load_without_scipy()
