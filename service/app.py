@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import time
 from collections.abc import AsyncIterator
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +18,12 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import Match, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import jose_embed
+from jose_embed.errors import MissingExtraError
 from service.access import Access
 from service.calls import documents, embed, openai, operations, search, similar, words
 from service.engine import Engine
@@ -173,8 +175,15 @@ def _add_pages(app: FastAPI) -> None:
         ("/problems", problem_page),
     ):
         app.add_route(path, page, include_in_schema=False)
-    # The scripts that the package fastapi-offline brings; nothing of it is imported.
-    app.mount(_STATIC, StaticFiles(directory=str(resources.files("fastapi_offline") / "static")), name="static")
+    app.mount(_STATIC, StaticFiles(directory=_scripts()), name="static")
+
+
+def _scripts() -> Path:
+    """Where the package fastapi-offline keeps the scripts that it brings; nothing of it is imported."""
+    found = importlib.util.find_spec("fastapi_offline")
+    if found is None or found.origin is None:
+        raise MissingExtraError("jose-serve", "service")
+    return Path(found.origin).with_name("static")
 
 
 class _Watch:
@@ -224,6 +233,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path, headers = shown(request.scope["path"]), dict(error.headers or {})
     if error.status_code == 405:
+        # Starlette names the methods of the first route that has this path; there may be others.
+        routes = [route for route in request.app.routes if isinstance(route, Route)]
+        fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+        headers["Allow"] = ", ".join(sorted({method for route in fitting for method in route.methods or ()}))
         return as_response(
             request, Problem("method-not-allowed", f"{request.method} {path} is no call", headers=headers)
         )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from jose_embed.errors import ConfigError, JoseError
+from jose_embed.errors import ConfigError, JoseError, MissingExtraError
 from service.settings import PREFIX, Settings
 
 __all__ = ["main"]
@@ -70,9 +70,13 @@ def _serve(arguments: Sequence[str]) -> int:
     listener = _listener(settings)
     with listener:
         # Late: --help, healthcheck and mistakes need neither FastAPI nor FAISS.
-        from service.app import create_app
-        from service.server import serve
-
+        try:
+            from service.app import create_app
+            from service.server import serve
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in ("jose_embed", "service"):
+                raise
+            raise MissingExtraError("jose-serve", "service") from None
         for name, value in settings.shown().items():
             logging.getLogger("service").info("%s%s = %s", PREFIX, name.upper(), value)
         app = create_app(settings)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Final
 
 import orjson
+from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
@@ -21,7 +22,7 @@ from service.body import SLICE, MalformedJSONError, parsed
 from service.engine import Engine
 from service.problems import CATALOGUE, MEDIA_TYPE, Problem, shown
 
-__all__ = ["JSON", "Admission", "OpenRoute", "ReadRoute", "WriteRoute", "answer", "engine_of", "problems"]
+__all__ = ["JSON", "Admission", "OpenRoute", "ReadRoute", "WriteRoute", "answer", "calls", "engine_of", "problems"]
 
 JSON: Final = "application/json"
 _ANSWERED: Final = object()
@@ -37,6 +38,13 @@ def engine_of(request: Request) -> Engine:
     """The engine behind a request's application."""
     engine: Engine = request.app.state.engine
     return engine
+
+
+def calls(route_class: type[ReadRoute], tag: str, prefix: str = "") -> APIRouter:
+    """A router for calls of one sort; in the OpenAPI document each goes by the name of its function."""
+    return APIRouter(
+        prefix=prefix, route_class=route_class, tags=[tag], generate_unique_id_function=lambda route: str(route.name)
+    )
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -210,6 +218,8 @@ async def _read(request: Request, admission: Admission, taken: list[int]) -> byt
                 admission.take(len(piece))
                 taken.append(len(piece))
                 pieces.append(piece)
+    except ClientDisconnect:  # nobody will read this, but it is no mistake of ours either
+        raise Problem("malformed-json", f"the connection ended after {size} bytes of the body") from None
     except TimeoutError:
         raise Problem(
             "body-too-slow",

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 __all__ = [
+    "LEFT_OUT",
     "MAX_ANSWERS",
     "MAX_BATCH",
     "MAX_K",
@@ -48,6 +49,7 @@ MAX_K: Final = 1_000
 MAX_BATCH: Final = 1_000
 MAX_ANSWERS: Final = 100_000
 MAX_DIM: Final = 4_096
+LEFT_OUT: Final[Any] = None  # the default of a parameter or header that is sent or not, but is never null
 _DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 
 
@@ -57,10 +59,9 @@ def _plain_id(id: str) -> str:
     return id
 
 
-def _finite_direction(vector: list[float]) -> list[float]:
-    if not any(vector):
-        raise ValueError("the vector is zero and so has no direction")
-    return vector
+def _whole(value: Any) -> Any:
+    """10.0 as 10, which JSON does not tell apart; everything else is left for the check."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class _Request(BaseModel):
@@ -91,15 +92,16 @@ class _Answer(BaseModel):
 
 Word = Annotated[str, Field(min_length=1, max_length=1_000, description="A word as the vocabulary spells it.")]
 Words = Annotated[list[Word], Field(max_length=1_000)]
-K = Annotated[int, Field(ge=1, le=MAX_K, description="How many neighbours, at most.")]
-MaxRank = Annotated[
-    int | None, Field(ge=1, le=2**31 - 1, description="Only the so many most frequent words are answers.")
-]
-MinScore = Annotated[
-    float | None, Field(ge=-1, le=1, allow_inf_nan=False, description="Only neighbours of at least this cosine.")
-]
+# The validator stands behind the bounds: before them it would hide them from the document.
+K = Annotated[int, Field(ge=1, le=MAX_K, description="How many neighbours, at most."), BeforeValidator(_whole)]
+Rank = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
+Cosine = Annotated[float, Field(ge=-1, le=1)]
+_MAX_RANK: Final = "Only the so many most frequent words are answers."
+_MIN_SCORE: Final = "Only neighbours of at least this cosine."
+MaxRank = Annotated[Rank | None, Field(description=_MAX_RANK)]
+MinScore = Annotated[Cosine | None, Field(description=_MIN_SCORE)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
-Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_DIM), AfterValidator(_finite_direction)]
+Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_DIM)]
 Text = Annotated[str, Field(min_length=1, description="Any text; the model's own tokenizer makes words of it.")]
 DocumentId = Annotated[
     str,
@@ -107,7 +109,7 @@ DocumentId = Annotated[
         min_length=1,
         max_length=512,
         pattern=r"^[^\x00-\x1f\x7f]+$",
-        description="Any printable text.",
+        description="Any printable text without '.' or '..' as a path segment.",
         examples=["report-7"],
     ),
     AfterValidator(_plain_id),
@@ -171,8 +173,8 @@ class SimilarQuery(_Request):
 
     word: Word
     k: K = 10
-    max_rank: MaxRank = None
-    min_score: MinScore = None
+    max_rank: Annotated[Rank, Field(description=_MAX_RANK)] = LEFT_OUT
+    min_score: Annotated[Cosine, Field(description=_MIN_SCORE)] = LEFT_OUT
 
 
 class SimilarAnswer(_Answer):
@@ -542,7 +544,7 @@ class OpenAIRequest(BaseModel):
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=2_048)]
     model: str = Field(description="The served model's name or id; GET /v1/models lists it.")
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1, description="Must be the model's own, if given.")
+    dimensions: Rank | None = Field(None, description="Must be the model's own, if given.")
     user: str | None = None
 
 

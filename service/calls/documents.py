@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import orjson
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from fastapi import Path as PathParameter
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,8 +17,9 @@ from service.bundle import Bundle
 from service.calls.embed import no_known_words, within_limit
 from service.engine import Engine, StaleModelError
 from service.problems import Problem, shown
-from service.route import ReadRoute, WriteRoute, answer, engine_of, problems
+from service.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems
 from service.schemas import (
+    LEFT_OUT,
     Document,
     DocumentBatch,
     DocumentBatchAnswer,
@@ -35,14 +37,18 @@ __all__ = ["read_router", "write_router"]
 
 _TRIES: Final = 5  # a write is embedded again when the model was replaced meanwhile
 
-read_router = APIRouter(route_class=ReadRoute, tags=["documents"])
-write_router = APIRouter(route_class=WriteRoute, tags=["documents"])
+read_router = calls(ReadRoute, "documents")
+write_router = calls(WriteRoute, "documents")
 
 PathId = Annotated[DocumentId, PathParameter(description="Any printable text; a slash may be part of it.")]
-IfMatch = Annotated[
-    str | None, Header(description='Only if the document has this ETag, such as "7".', pattern=r'^("[0-9]{1,18}"|\*)$')
-]
-IfNoneMatch = Annotated[str | None, Header(description="* : only if there is no such document.", pattern=r"^\*$")]
+ETag = Annotated[str, Field(pattern=r'^("[0-9]{1,18}"|\*)$')]
+Star = Annotated[str, Field(pattern=r"^\*$")]
+IfMatch = Annotated[ETag, Header(description='Only if the document has this ETag, such as "7".')]
+IfNoneMatch = Annotated[Star, Header(description="* : only if there is no such document.")]
+LINKS: Final[dict[str, Any]] = {
+    name: {"operationId": operation, "parameters": {"id": "$request.path.id"}}
+    for name, operation in (("read", "read_document"), ("replace", "put_document"), ("delete", "delete_document"))
+}
 ETAG: Final[dict[str, Any]] = {"ETag": {"description": "The version, for If-Match.", "schema": {"type": "string"}}}
 
 
@@ -106,13 +112,17 @@ async def read_document(request: Request, id: PathId) -> Response:
         body=True,
     )
     | {
-        200: {"model": DocumentWritten, "description": "Replaced", "headers": ETAG},
-        201: {"description": "Added", "headers": ETAG},
+        200: {"model": DocumentWritten, "description": "Replaced", "headers": ETAG, "links": LINKS},
+        201: {"description": "Added", "headers": ETAG, "links": LINKS},
     },
     summary="Add or replace a document",
 )
 async def put_document(
-    request: Request, id: PathId, document: DocumentPut, if_match: IfMatch = None, if_none_match: IfNoneMatch = None
+    request: Request,
+    id: PathId,
+    document: DocumentPut,
+    if_match: IfMatch = LEFT_OUT,
+    if_none_match: IfNoneMatch = LEFT_OUT,
 ) -> Response:
     """Stores a text under an id; searches find it at once. A text without a known word has no vector and is refused."""
     engine = engine_of(request)
@@ -155,7 +165,7 @@ async def put_document(
     ),
     summary="Delete a document",
 )
-async def delete_document(request: Request, id: PathId, if_match: IfMatch = None) -> Response:
+async def delete_document(request: Request, id: PathId, if_match: IfMatch = LEFT_OUT) -> Response:
     """Deletes an added document; searches do not find it any more."""
     engine = engine_of(request)
     for _ in range(_TRIES):

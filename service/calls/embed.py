@@ -9,13 +9,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.bundle import Bundle
 from service.problems import Problem
-from service.route import ReadRoute, answer, engine_of, problems
+from service.route import ReadRoute, answer, calls, engine_of, problems
 from service.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
 from service.texts import Inferred
 
@@ -24,7 +23,7 @@ __all__ = ["encoded", "no_known_words", "router", "within_limit"]
 _SHOWN_UNKNOWN: Final = 100
 _SHOWN_CONTRIBUTIONS: Final = 20
 
-router = APIRouter(route_class=ReadRoute, tags=["texts"])
+router = calls(ReadRoute, "texts")
 
 
 @router.post(

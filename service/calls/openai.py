@@ -6,19 +6,18 @@ import datetime
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.bundle import Bundle
 from service.calls.embed import encoded, no_known_words, within_limit
 from service.problems import Problem, shown
-from service.route import ReadRoute, answer, engine_of, problems
+from service.route import ReadRoute, answer, calls, engine_of, problems
 from service.schemas import OpenAIEmbeddings, OpenAIModel, OpenAIModels, OpenAIRequest
 
 __all__ = ["router"]
 
-router = APIRouter(route_class=ReadRoute, prefix="/v1", tags=["OpenAI"])
+router = calls(ReadRoute, "OpenAI", prefix="/v1")
 
 
 @router.post(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.metrics import CONTENT_TYPE
-from service.route import OpenRoute, WriteRoute, answer, engine_of, problems
+from service.route import OpenRoute, WriteRoute, answer, calls, engine_of, problems
 from service.schemas import Info, Ready, Reloaded
 
 __all__ = ["admin_router", "router"]
 
-router = APIRouter(route_class=OpenRoute, tags=["operations"])
-admin_router = APIRouter(route_class=WriteRoute, tags=["operations"])
+router = calls(OpenRoute, "operations")
+admin_router = calls(WriteRoute, "operations")
 
 
 @router.get("/livez", response_model=Ready, responses=problems(right="open"), summary="Is the process alive?")

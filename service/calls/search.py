@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,12 +14,12 @@ from service.calls.similar import unknown_word
 from service.engine import Engine
 from service.problems import Problem, shown
 from service.questions import Current, Found, Question
-from service.route import ReadRoute, answer, engine_of, problems
+from service.route import ReadRoute, answer, calls, engine_of, problems
 from service.schemas import SearchAnswer, SearchRequest
 
 __all__ = ["router"]
 
-router = APIRouter(route_class=ReadRoute, tags=["documents"])
+router = calls(ReadRoute, "documents")
 
 
 @router.post(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +17,7 @@ from jose_embed.errors import ConfigError, UnknownWordError
 from service.bundle import Bundle
 from service.problems import Problem, shown
 from service.questions import Found, Question
-from service.route import ReadRoute, answer, engine_of, problems
+from service.route import ReadRoute, answer, calls, engine_of, problems
 from service.schemas import MAX_ANSWERS, SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
 
 __all__ = ["router", "unknown_word"]
@@ -43,8 +43,8 @@ class KeptRoute(ReadRoute):
         return called
 
 
-router = APIRouter(route_class=ReadRoute, tags=["words"])
-kept_router = APIRouter(route_class=KeptRoute, tags=["words"])
+router = calls(ReadRoute, "words")
+kept_router = calls(KeptRoute, "words")
 
 
 @kept_router.get(

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.calls.similar import unknown_word
 from service.questions import angles
-from service.route import ReadRoute, answer, engine_of, problems
+from service.route import ReadRoute, answer, calls, engine_of, problems
 from service.schemas import Distance, DistanceQuery, WordAnswer, WordList, WordListQuery
 
 __all__ = ["router"]
 
-router = APIRouter(route_class=ReadRoute, tags=["words"])
+router = calls(ReadRoute, "words")
 
 
 @router.get("/words", response_model=WordList, responses=problems(), summary="The words of a prefix")

@@ -1,0 +1,123 @@
+"""Keys for reading and writing, and names of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import READ_KEY, WRITE_KEY, Served, Starter, start
+
+from jose_embed.embeddings import Embeddings
+
+READS: list[tuple[str, str, Any]] = [
+    ("GET", "/similar?word=king", None),
+    ("POST", "/similar", {"queries": [{"word": "king"}]}),
+    ("POST", "/embed-doc", {"text": "king"}),
+    ("POST", "/search", {"word": "king"}),
+    ("GET", "/words", None),
+    ("GET", "/words/king", None),
+    ("GET", "/distance?a=king&b=queen", None),
+    ("GET", "/documents", None),
+    ("GET", "/documents/there", None),
+    ("POST", "/v1/embeddings", {"input": "king", "model": "a"}),
+    ("GET", "/v1/models", None),
+    ("GET", "/v1/models/a", None),
+]
+WRITES: list[tuple[str, str, Any]] = [
+    ("PUT", "/documents/there", {"text": "king"}),
+    ("POST", "/documents:batch", {"operations": [{"op": "put", "id": "there", "text": "queen"}]}),
+    ("POST", "/admin/reload", None),
+    ("DELETE", "/documents/other", None),
+]
+OPEN = ["/livez", "/readyz", "/metrics", "/info", "/docs", "/redoc", "/openapi.json", "/problems"]
+
+
+@pytest.fixture(scope="module")
+def locked(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with keys, as on a network."""
+    documents = tmp_path_factory.mktemp("documents") / "documents.sqlite3"
+    keys = {"JOSE_READ_KEY": f"{READ_KEY} another-read-key-1", "JOSE_WRITE_KEY": WRITE_KEY}
+    running = start(model_a[0], "--documents", str(documents), environment=keys)
+    for id in ("there", "other"):
+        assert running.put(id, "king", headers=bearer(WRITE_KEY)).status_code == 201
+    yield running
+    assert running.stop() == 0
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def ask(served: Served, call: tuple[str, str, Any], headers: dict[str, str]) -> httpx.Response:
+    method, path, body = call
+    return served.client.request(method, path, json=body, headers=headers)
+
+
+@pytest.mark.parametrize("call", READS + WRITES, ids=lambda call: f"{call[0]} {call[1]}")
+def test_keys(locked: Served, call: tuple[str, str, Any]) -> None:
+    # Twice: an answer that is kept from before needs a key no less.
+    for _ in range(2):
+        for headers in ({}, {"Authorization": "Basic abc"}, {"Authorization": "Bearer"}):
+            missing = ask(locked, call, headers)
+            assert missing.status_code == 401
+            assert missing.headers["www-authenticate"].startswith("Bearer")
+        for key in ("wrong", READ_KEY[:-1], READ_KEY + "x", READ_KEY.upper(), "\xe9" * 20):
+            assert ask(locked, call, {"Authorization": f"Bearer {key}".encode("latin-1")}).status_code == 401  # type: ignore[dict-item]
+        reading = ask(locked, call, bearer(READ_KEY))
+        assert reading.status_code == (403 if call in WRITES else 200)
+    assert ask(locked, call, {"X-API-Key": WRITE_KEY}).status_code in (200, 201, 204)
+    if call in READS:
+        assert ask(locked, call, bearer("another-read-key-1")).status_code == 200
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_open_calls(locked: Served, path: str) -> None:
+    assert locked.get(path).status_code == 200
+    assert locked.get(path, headers={"Host": "elsewhere.example"}).status_code == 200
+
+
+def test_a_key_is_asked_for_before_the_body_is_read(locked: Served) -> None:
+    answer = locked.client.post("/embed-doc", content=b"not json", headers={"content-type": "text/plain"})
+    assert answer.status_code == 401
+
+
+def test_errors_under_v1_have_openai_s_shape(locked: Served) -> None:
+    error = locked.post("/v1/embeddings", {"input": "king", "model": "a"}).json()["error"]
+    assert (error["type"], error["code"], error["param"]) == ("authentication_error", "missing_key", None)
+
+
+def test_without_keys_the_host_must_be_this_one(served: Served) -> None:
+    for host in ("localhost", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST:1"):
+        assert served.get("/similar?word=king", headers={"Host": host}).status_code == 200, host
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8080", "10.0.0.1", ""):
+        answer = served.get("/similar?word=king", headers={"Host": host})
+        assert (answer.status_code, answer.json()["type"]) == (403, "/problems#host-not-allowed"), host
+        assert served.put("x", "king", headers={"Host": host}).status_code == 403
+
+
+def test_further_hosts(model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter) -> None:
+    allowed = {"JOSE_ALLOWED_HOSTS": "api.example,Other"}
+    running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment=allowed)
+    for host in ("api.example", "API.example:80", "other"):
+        assert running.get("/similar?word=king", headers={"Host": host}).status_code == 200
+
+
+def test_read_only(model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter) -> None:
+    documents = tmp_path / "d.sqlite3"
+    empty = starter(model_a[0], "--documents", str(documents), "--read-only")
+    assert empty.put("x", "king").json()["type"] == "/problems#read-only"
+    assert empty.get("/documents").json()["documents"] == []
+    assert empty.stop() == 0
+    assert not documents.exists()
+    writer = starter(model_a[0], "--documents", str(documents))
+    assert writer.put("x", "king").status_code == 201
+    assert writer.stop() == 0
+    reader = starter(model_a[0], "--documents", str(documents), "--read-only")
+    assert reader.get("/documents/x").json()["text"] == "king"
+    assert reader.post("/search", {"text": "king", "k": 1}).json()["neighbors"][0]["id"] == "x"
+    assert reader.client.delete("/documents/x").status_code == 403
+    assert reader.post("/admin/reload").status_code == 403
+    assert reader.stop() == 0

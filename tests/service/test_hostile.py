@@ -1,0 +1,204 @@
+"""What a service on a network gets to see sooner or later: too large, too slow, too deep, not JSON, not text."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from conftest import Served, start
+
+from jose_embed.embeddings import Embeddings
+
+JSON = {"content-type": "application/json"}
+CALLS = ["/similar", "/embed-doc", "/search", "/v1/embeddings", "/documents:batch"]
+
+
+@pytest.fixture(scope="module")
+def small(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with small bounds."""
+    bounds = {"JOSE_MAX_BODY_BYTES": "100000", "JOSE_BODY_SECONDS": "1", "JOSE_MAX_TEXT_CHARACTERS": "1000"}
+    bounds |= {"JOSE_MAX_QUEUED_BYTES": "250000"}
+    documents = tmp_path_factory.mktemp("documents") / "documents.sqlite3"
+    running = start(model_a[0], "--documents", str(documents), environment=bounds)
+    yield running
+    assert running.stop() == 0
+
+
+def kind_of(answer: httpx.Response) -> str:
+    """The kind of problem, whichever shape it has."""
+    body = answer.json()
+    return str(body["error"]["code"]).replace("_", "-") if "error" in body else str(body["type"]).partition("#")[2]
+
+
+@pytest.mark.parametrize("path", CALLS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"not json",
+        b'{"text": "a"} {}',
+        b'{"text": NaN}',
+        b'{"text": Infinity}',
+        b"\xff\xfe",
+        b'{"text": "\xff"}',
+        b'{"text": "\\ud800"}',
+        b'{"text": "\\ude00\\ud83d"}',
+        b'{"text": "a\x00"}',
+        b"[" * 100_000,
+        b"[" * 1_000 + b"]" * 1_000,
+        b'{"a":' * 33 + b"1" + b"}" * 33,
+        b"1" * 5_000,
+        b'{"text": 1e400}',
+        b"\xef\xbb\xbf{}",
+        b"null",
+        b"[]",
+        b'"text"',
+    ],
+    ids=lambda body: repr(body[:16]),
+)
+def test_bodies_that_are_no_request(served: Served, path: str, body: bytes) -> None:
+    answer = served.client.post(path, content=body, headers=JSON)
+    assert answer.status_code in (400, 422)
+    assert kind_of(answer) in ("malformed-json", "invalid-request")
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_large_bodies_are_judged_like_small_ones(served: Served, path: str) -> None:
+    padding = b" " * 70_000
+    for body in (b"{", b'{"text": "\\ud800"}', b"[" * 40 + b"]" * 40, b'{"text": NaN}', b"{} {}"):
+        small, large = (served.client.post(path, content=pad + body, headers=JSON) for pad in (b"", padding))
+        assert (small.status_code, kind_of(small)) == (large.status_code, kind_of(large)) == (400, "malformed-json")
+
+
+@pytest.mark.parametrize("kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json"])
+@pytest.mark.parametrize("path", CALLS)
+def test_only_json_is_read(served: Served, path: str, kind: str | None) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    answer = served.client.post(path, content=b'{"text": "king"}', headers=headers)
+    assert (answer.status_code, kind_of(answer)) == (415, "not-json")
+
+
+def test_json_has_many_names(served: Served) -> None:
+    for kind in ("application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"):
+        assert served.client.post("/embed-doc", content=b'{"text": "king"}', headers={"content-type": kind}).status_code == 200
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_a_body_over_the_limit(small: Served, path: str) -> None:
+    whole = small.client.post(path, content=b" " * 100_001, headers=JSON)
+    assert (whole.status_code, kind_of(whole)) == (413, "body-too-large")
+    pieces = small.client.post(path, content=(b" " * 10_000 for _ in range(11)), headers=JSON)
+    assert (pieces.status_code, kind_of(pieces)) == (413, "body-too-large")
+    just = small.client.post(path, content=b" " * 100_000, headers=JSON)
+    assert (just.status_code, kind_of(just)) == (400, "malformed-json")
+
+
+def test_a_body_that_does_not_come(small: Served) -> None:
+    host, port = urlsplit(small.url).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        head = f"POST /embed-doc HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{"
+        connection.sendall(head.encode())
+        answer = connection.recv(65_536).decode()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert "body-too-slow" in answer
+    assert small.get("/readyz").status_code == 200
+
+
+def test_bodies_under_way_are_bounded_in_sum(small: Served) -> None:
+    host, port = urlsplit(small.url).netloc.split(":")
+    head = f"POST /embed-doc HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 99000\r\n\r\n"
+    connections = [socket.create_connection((host, int(port)), timeout=20) for _ in range(3)]
+    for connection in connections:
+        connection.sendall(head.encode() + b" " * 98_000)
+    answers = [connection.recv(65_536).decode() for connection in connections]
+    for connection in connections:
+        connection.close()
+    statuses = sorted(answer.split()[1] for answer in answers)
+    assert statuses == ["408", "408", "503"]
+    assert any("retry-after" in answer.lower() for answer in answers)
+
+
+def test_texts_over_the_limit(small: Served) -> None:
+    text = "king " * 200 + "queen"
+    refused = small.post("/embed-doc", {"text": text})
+    assert (refused.status_code, kind_of(refused)) == (413, "text-too-long")
+    for truncate, part in (("end", text[:1_000]), ("start", text[-1_000:])):
+        cut = small.post("/embed-doc", {"text": text, "truncate": truncate}).json()
+        assert cut["truncated"] is True
+        assert cut["embedding"] == small.post("/embed-doc", {"text": part}).json()["embedding"]
+    items = small.post("/embed-doc", {"texts": ["king", text]}).json()["results"]
+    assert [item["status"] for item in items] == [200, 413]
+    assert small.put("long", text).status_code == 413
+    assert small.post("/v1/embeddings", {"input": text, "model": "a"}).status_code == 413
+    assert small.post("/search", {"text": text}).status_code == 413
+
+
+def test_a_million_words(served: Served, model_a: tuple[Path, Embeddings]) -> None:
+    words = [model_a[1].words[i] for i in np.random.default_rng(0).integers(0, 2_000, 1_000_000)]
+    text = " ".join(words)
+    answer = served.post("/embed-doc", {"text": text}, timeout=120).json()
+    assert answer["tokens"] == 1_000_000
+    assert np.array_equal(np.array(answer["embedding"], np.float32), model_a[1].infer([text])[0])
+
+
+def test_words_that_are_no_words(served: Served) -> None:
+    for word in ("\u0000", "a\u0000b", "\u202e", "x" * 1_000, "\U0001f600", "' OR 1=1 --", "../../etc/passwd", "%s%n"):
+        assert served.get("/similar", params={"word": word}).status_code == 404, word
+        assert served.post("/similar", {"queries": [{"word": word}]}).json()["results"][0]["status"] == 404
+    assert served.get("/similar?word=%ff%fe").status_code == 404
+    assert served.get("/similar?word=" + "x" * 1_001).status_code == 422
+    assert served.get("/similar?word=").status_code == 422
+    assert served.get("/similar").status_code == 422
+
+
+def test_long_bodies_of_every_shape(served: Served) -> None:
+    vectors = np.random.default_rng(0).normal(size=(500, 24)).tolist()
+    answer = served.post("/similar", {"queries": [{"vector": vector, "k": 1} for vector in vectors]})
+    assert {item["status"] for item in answer.json()["results"]} == {200}
+    wrong = served.post("/similar", {"queries": [{"vector": vector, "k": 1} for vector in vectors] + [{"k": 1}]})
+    assert wrong.status_code == 422
+    assert wrong.json()["errors"][0]["where"].startswith("body.queries.500")
+    texts = ["w5 " * 300 + "\u00e9\u65e5\U0001f600" + '"\\' for _ in range(200)]
+    body = json.dumps({"texts": texts}).encode()
+    assert len(body) > 70_000
+    items = served.client.post("/embed-doc", content=body, headers=JSON).json()["results"]
+    assert {item["status"] for item in items} == {200}
+    operations = [{"op": "put", "id": f"long-{i}", "text": "king " * 100} for i in range(300)]
+    done = served.post("/documents:batch", {"operations": operations}).json()["results"]
+    assert {item["status"] for item in done} == {201}
+
+
+def test_saturation_is_said_and_passes(model_a: tuple[Path, Embeddings], tmp_path: Path) -> None:
+    bounds = {"JOSE_MAX_WAITING": "2", "JOSE_CACHE_BYTES": "0"}
+    running = start(model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment=bounds)
+    text = "w5 w6 w7 " * 20_000
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: running.post("/embed-doc", {"text": text}, timeout=60), range(24)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert all(int(answer.headers["retry-after"]) >= 1 and kind_of(answer) == "saturated" for answer in refused)
+    assert running.get("/readyz").status_code == 200
+    assert running.post("/embed-doc", {"text": "king"}).status_code == 200
+    assert running.stop() == 0
+
+
+def test_clients_that_hang_up(served: Served) -> None:
+    host, port = urlsplit(served.url).netloc.split(":")
+    body = json.dumps({"text": "king " * 20_000}).encode()
+    head = f"POST /embed-doc HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    for part in (body, body[:100], b""):
+        for _ in range(10):
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                connection.sendall(head.encode() + part)
+    time.sleep(0.2)
+    assert served.get("/readyz").status_code == 200
+    assert not [line for line in served.lines if "Traceback" in line], "".join(served.lines)

@@ -1,0 +1,163 @@
+"""The smaller parts on their own: bodies, lanes, kept answers, texts in slices, problems."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jose_embed.embeddings import Embeddings
+from service import body, texts
+from service.lanes import Lane, call
+from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
+from service.texts import ServedEmbeddings, SlicedTokenizer
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
+    max_leaves=30,
+)
+
+
+@given(JSON, st.booleans(), st.sampled_from([None, 1]))
+@example({"a": ["\\", '"', "\ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "replace"), "😀" * 50]}, True, None)
+def test_json_read_in_slices_is_the_same_json(value: Any, ascii: bool, indent: int | None) -> None:
+    text = json.dumps(value, ensure_ascii=ascii, indent=indent).encode("utf-8", "surrogatepass")
+    expected = json.loads(text)
+    for slice_bytes in (64, 200, body.SLICE):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(body, "SLICE", slice_bytes)
+            assert body._Reader(text).value(0, body.DEEPEST) == (expected, len(text))
+            assert body.parsed(text) == expected
+            assert body.parsed(b" \n" * 400 + text + b" " * 10) == expected
+
+
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_no_bytes_break_the_reader(noise: bytes, at: int) -> None:
+    text = json.dumps({"texts": ["a\u00e9\U0001f600\\", "b"] * 5, "x": [1, 2.5, None]}).encode()
+    for damaged in (noise, text[:at], text[:at] + noise + text[at:], text[:at] + noise[:1] + text[at + 1 :]):
+        results: list[Any] = []
+        for slice_bytes in (64, body.SLICE):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(body, "SLICE", slice_bytes)
+                try:
+                    results.append(repr(body.parsed(damaged)))
+                except body.MalformedJSONError:
+                    results.append(None)
+        assert results[0] == results[1]
+
+
+def test_a_large_body_gives_the_lock_back() -> None:
+    """While a thread reads megabytes, another one gets to run many times: between slices, not after all of it."""
+    text = json.dumps({"texts": ["word " * 50_000 for _ in range(40)], "numbers": [0.5] * 500_000}).encode()
+    turns, done = 0, threading.Event()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    try:
+        reader = threading.Thread(target=lambda: (body.parsed(text), done.set()))
+        reader.start()
+        while not done.is_set():
+            turns += 1
+            time.sleep(0)
+        reader.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert turns > 10
+
+
+@given(st.text(st.sampled_from("aé日ß .,'\u2019\u0301\u00ad_\n\t-Σ\u200d9"), max_size=200))
+def test_texts_read_in_slices_have_the_same_words(text: str) -> None:
+    from jose_embed.corpus import get_tokenizer
+
+    for name in ("words", "whitespace"):
+        tokenizer = get_tokenizer(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(texts, "SLICE", 100)
+            spaced = " ".join(text[i : i + 40] for i in range(0, len(text), 40))
+            words = SlicedTokenizer(tokenizer)(spaced)
+            assert list(words) == tokenizer(spaced)
+            assert len(words) == len(tokenizer(spaced))
+
+
+def test_a_word_longer_than_a_slice_is_cut(model_a: tuple[Path, Embeddings]) -> None:
+    model = ServedEmbeddings.load(model_a[0])
+    words = model.tokenizer("x" * 100_000)
+    assert [len(word) for word in words] == [32_768, 32_768, 32_768, 1_696]
+    assert (model.tokenizer.name, model.tokenizer.settings()) == ("words", {})
+
+
+def test_a_lane_batches_what_waits_and_keeps_the_order() -> None:
+    seen: list[list[int]] = []
+    gate = threading.Event()
+
+    def work(jobs: list[int]) -> list[int | Exception]:
+        gate.wait(10)
+        seen.append(jobs)
+        return [ValueError(str(job)) if job == 7 else job * 2 for job in jobs]
+
+    async def main() -> None:
+        lane: Lane[int, int] = Lane("test", work, threads=1, most=4, bound=12)
+        first = asyncio.create_task(lane.submit(0))
+        await asyncio.sleep(0.05)
+        rest = [asyncio.create_task(lane.submit(i)) for i in range(1, 12)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Problem) as refused:
+            await lane.submit(99)
+        assert (refused.value.kind, int(refused.value.headers["Retry-After"])) == ("saturated", 1)
+        rest[0].cancel()
+        gate.set()
+        answers = await asyncio.gather(first, *rest[1:], return_exceptions=True)
+        assert [answer for answer in answers if not isinstance(answer, ValueError)] == [0, 4, 6, 8, 10, 12, 16, 18, 20, 22]
+        assert lane.depth == 0
+        assert await lane.submit(50, always=True) == 100
+        lane.close()
+
+    asyncio.run(main())
+    assert seen[0] == [0]
+    assert [job for batch in seen for job in batch] == [*range(12), 50]
+    assert max(map(len, seen)) == 4
+
+
+def test_a_lane_that_fails_tells_everyone_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def work(jobs: list[str]) -> list[str | Exception]:
+        if "bad" in jobs:
+            raise RuntimeError("broken")
+        return list(jobs)
+
+    async def main() -> None:
+        lane: Lane[str, str] = Lane("test", work, threads=1, most=8, bound=8)
+        with pytest.raises(RuntimeError, match="broken"):
+            await lane.submit("bad")
+        assert await lane.submit("good") == "good"
+        lane.close()
+
+    asyncio.run(main())
+    assert "test failed" in caplog.text
+
+
+def test_calls_fail_one_by_one() -> None:
+    answers = call([lambda: 1, lambda: 1 // 0, lambda: 3])
+    assert (answers[0], answers[2]) == (1, 3)
+    assert isinstance(answers[1], ZeroDivisionError)
+
+
+def test_problems_say_what_is_wrong_and_what_to_do() -> None:
+    for kind, facts in CATALOGUE.items():
+        document = Problem(kind, "why").document()
+        assert document["status"] == facts.status
+        assert facts.advice.endswith(".")
+        assert f'id="{kind}"' in catalogue_page()
+    assert from_validation([{"loc": ("body", "k"), "input": 10**5000, "msg": "too large"}]).detail.startswith(
+        "body.k: too large, not a number of"
+    )
+    many = from_validation([{"loc": ("body",), "input": "\ud800" * 300, "msg": "no"}] * 50)
+    assert len(many.members["errors"]) == 20
+    assert "(and 30 more)" in many.detail

@@ -1,0 +1,414 @@
+"""Kills, full disks and stops under load, against the real process and the real file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from conftest import START_SECONDS, Served, Starter, start
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from jose_embed.embeddings import Embeddings
+
+Model = tuple[Path, Embeddings]
+TEXTS = [f"w{i} w{i * 7 % 1990 + 4} king" for i in range(4, 60)]
+
+
+# ------------------------------------------------------------------------------------------------------- state machine
+
+
+class DocumentsMachine(RuleBasedStateMachine):
+    """Documents over HTTP against a dictionary; the service is killed or stopped, and started again, among the steps."""
+
+    model: Model
+    folder: Path
+    running: Served | None = None
+    n_runs = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        cls = type(self)
+        cls.n_runs += 1
+        self.prefix = f"run{cls.n_runs}/"
+        self.texts: dict[str, str] = {}
+
+    @initialize()
+    def begin(self) -> None:
+        if type(self).running is None:
+            self._start()
+
+    @classmethod
+    def _start(cls) -> None:
+        cls.running = start(cls.model[0], "--documents", str(cls.folder / "d.sqlite3"))
+
+    @property
+    def service(self) -> Served:
+        assert self.running is not None
+        return self.running
+
+    @rule(number=st.integers(0, 6), text=st.sampled_from(TEXTS))
+    def put(self, number: int, text: str) -> None:
+        id = f"{self.prefix}{number}"
+        answer = self.service.put(id, text)
+        assert answer.status_code == (200 if id in self.texts else 201)
+        self.texts[id] = text
+
+    @rule(number=st.integers(0, 6))
+    def delete(self, number: int) -> None:
+        id = f"{self.prefix}{number}"
+        answer = self.service.client.delete(f"/documents/{id}")
+        assert answer.status_code == (204 if self.texts.pop(id, None) else 404)
+
+    @rule(changes=st.lists(st.tuples(st.integers(0, 6), st.none() | st.sampled_from(TEXTS)), min_size=1, max_size=6))
+    def batch(self, changes: list[tuple[int, str | None]]) -> None:
+        operations: list[dict[str, Any]] = []
+        expected: list[int] = []
+        for number, text in changes:
+            id = f"{self.prefix}{number}"
+            if text is None:
+                operations.append({"op": "delete", "id": id})
+                expected.append(204 if self.texts.pop(id, None) else 404)
+            else:
+                operations.append({"op": "put", "id": id, "text": text})
+                expected.append(200 if id in self.texts else 201)
+                self.texts[id] = text
+        results = self.service.post("/documents:batch", {"operations": operations}).json()["results"]
+        assert [item["status"] for item in results] == expected
+
+    @rule()
+    def kill(self) -> None:
+        self.service.stop(signal.SIGKILL)
+        self._start()
+
+    @rule()
+    def stop(self) -> None:
+        assert self.service.stop() == 0
+        self._start()
+
+    @rule(text=st.sampled_from(TEXTS))
+    def search(self, text: str) -> None:
+        hits = self.service.post("/search", {"text": text, "k": 1_000, "source": "added"}).json()["neighbors"]
+        mine = {hit["id"]: hit["score"] for hit in hits if hit["id"].startswith(self.prefix)}
+        query = self.model[1].infer([text])[0].astype(np.float64)
+        vectors = {id: self.model[1].infer([stored])[0] for id, stored in self.texts.items()}
+        assert mine == {id: pytest.approx(float(vector @ query), abs=1e-6) for id, vector in vectors.items()}
+
+    @invariant()
+    def listed(self) -> None:
+        if self.running is None:
+            return
+        page = self.service.get("/documents", params={"after": self.prefix, "limit": 7}).json()["documents"]
+        assert [item["id"] for item in page if item["id"].startswith(self.prefix)] == sorted(self.texts)
+        for id, text in self.texts.items():
+            assert self.service.get(f"/documents/{id}").json()["text"] == text
+
+
+@pytest.mark.parametrize(
+    ("examples", "steps"), [(4, 10), pytest.param(100, 30, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
+)
+def test_documents_against_a_dictionary(model_a: Model, tmp_path: Path, examples: int, steps: int) -> None:
+    machine = type("Machine", (DocumentsMachine,), {"model": model_a, "folder": tmp_path})
+    bounds = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck))
+    try:
+        run_state_machine_as_test(machine, settings=bounds)
+    finally:
+        if machine.running is not None:
+            machine.running.stop(signal.SIGKILL)
+
+
+# ---------------------------------------------------------------------------------------------------------- crash loop
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])])
+def test_no_acknowledged_write_is_lost_to_a_kill(model_a: Model, tmp_path: Path, kills: int) -> None:
+    """Writers write all the time; the process is killed at random moments. What was acknowledged is there after the
+    start; what was under way may be there or not, but whole."""
+    documents = tmp_path / "d.sqlite3"
+    dice = random.Random(1)
+    acknowledged: dict[str, str | None] = {}
+    n_acknowledged = 0
+    for _ in range(kills):
+        running = start(model_a[0], "--documents", str(documents))
+        under_way: dict[str, str | None] = {}
+        lock = threading.Lock()
+        counted = [0]
+
+        def write(writer: int, running: Served = running, under_way: Any = under_way, counted: Any = counted) -> None:
+            own = random.Random(dice.random())
+            with httpx.Client(base_url=running.url, timeout=10, trust_env=False) as client:
+                while True:
+                    id = f"{writer}-{own.randrange(30)}"
+                    text = None if own.random() < 0.2 else own.choice(TEXTS)
+                    with lock:
+                        under_way[id] = text
+                    try:
+                        if text is None:
+                            answer = client.delete(f"/documents/{id}")
+                        else:
+                            answer = client.put(f"/documents/{id}", json={"text": text})
+                    except httpx.TransportError:
+                        return
+                    assert answer.status_code in (200, 201, 204, 404), answer.text
+                    with lock:
+                        acknowledged[id] = text
+                        del under_way[id]
+                        counted[0] += 1
+
+        writers = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+        for writer in writers:
+            writer.start()
+        time.sleep(dice.uniform(0.05, 0.6))
+        running.stop(signal.SIGKILL)
+        for writer in writers:
+            writer.join()
+        n_acknowledged += counted[0]
+        # Both states of a write under way are right; which one it is counts from now on.
+        check_stored(model_a, documents, acknowledged, under_way)
+    assert n_acknowledged > kills
+    print(f"\ncrash loop: {kills} kills, {n_acknowledged} acknowledged writes, none lost")
+
+
+def check_stored(model_a: Model, documents: Path, acknowledged: dict[str, str | None], under_way: dict[str, str | None]) -> None:
+    from service.store import Store
+
+    store = Store(documents)
+    stored = {}
+    for item in store.page("", 10_000):
+        document = store.get(item.id)
+        assert document is not None
+        stored[item.id] = document.text
+    vectors = {id: vector for _, id, vector in store.vectors(model_a[1].id)}
+    store.close()
+    for id in acknowledged.keys() | under_way.keys() | stored.keys():
+        right = [acknowledged.get(id)] + ([under_way[id]] if id in under_way else [])
+        assert stored.get(id) in right, f"{id}: {stored.get(id)!r} is stored, {right!r} would be right"
+        acknowledged[id] = stored.get(id)
+    assert vectors.keys() == stored.keys()
+    for id, text in stored.items():
+        assert np.array_equal(vectors[id], model_a[1].infer([text])[0])
+
+
+# ----------------------------------------------------------------------------------------------------------- full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system can only be mounted by root; the limit on file sizes is tested in its place")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(running: Served) -> tuple[list[str], httpx.Response]:
+    """Writes documents until one is refused; those that were stored, and the refusal."""
+    stored: list[str] = []
+    for i in range(2_000):
+        answer = running.put(f"fill-{i}", "king " * 2_000)
+        if answer.status_code != 201:
+            return stored, answer
+        stored.append(f"fill-{i}")
+    raise AssertionError("the disk did not become full")
+
+
+def test_a_full_disk(model_a: Model, small_disk: Path, starter: Starter) -> None:
+    running = starter(model_a[0], "--documents", str(small_disk / "d.sqlite3"))
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(500_000))
+    stored, refused = fill(running)
+    assert (refused.status_code, refused.json()["type"]) == (507, "/problems#disk-full")
+    assert running.get("/readyz").status_code == 200, "reading goes on"
+    assert running.get(f"/documents/{stored[-1]}").status_code == 200
+    assert running.post("/search", {"text": "king", "k": 3}).status_code == 200
+    refused_id = f"fill-{len(stored)}"
+    assert running.get(f"/documents/{refused_id}").status_code == 404
+    added = running.post("/search", {"text": "king", "k": 1_000, "source": "added"}).json()["neighbors"]
+    assert refused_id not in {hit["id"] for hit in added}
+    ballast.unlink()
+    assert running.put("after", "king").status_code == 201
+    assert running.stop(signal.SIGKILL) == -signal.SIGKILL
+    again = starter(model_a[0], "--documents", str(small_disk / "d.sqlite3"))
+    listed = {item["id"] for item in again.get("/documents?limit=1000").json()["documents"]}
+    assert listed == {*stored, "after"}
+
+
+def test_a_limit_on_file_sizes(model_a: Model, tmp_path: Path, starter: Starter) -> None:
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"), preexec_fn=limit)
+    stored, refused = fill(running)
+    assert refused.status_code in (503, 507)
+    assert stored
+    assert running.get("/readyz").status_code == 200
+    assert running.get(f"/documents/{stored[0]}").status_code == 200
+
+
+# -------------------------------------------------------------------------------------------------------------- SIGTERM
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_sigterm_under_load_fails_no_accepted_request(model_a: Model, tmp_path: Path, starter: Starter, keep_alive: bool) -> None:
+    running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"))
+    failures: list[str] = []
+    answered = [0]
+    refused = [0]
+    written: list[str] = []
+
+    def ask(seed: int) -> None:
+        limits = httpx.Limits(max_keepalive_connections=1 if keep_alive else 0)
+        own = random.Random(seed)
+        n = 0
+        with httpx.Client(base_url=running.url, timeout=30, trust_env=False, limits=limits) as client:
+            while True:
+                n += 1
+                id = f"s{seed}-{n}"
+                try:
+                    if n % 3 == 0:
+                        answer = client.put(f"/documents/{id}", json={"text": own.choice(TEXTS)})
+                    elif n % 3 == 1:
+                        answer = client.post("/embed-doc", json={"text": " ".join(own.choices(TEXTS, k=200))})
+                    else:
+                        answer = client.get(f"/similar?word=w{own.randrange(4, 2_000)}&k=100")
+                except httpx.ConnectError:  # the door is closed: nothing was accepted
+                    refused[0] += 1
+                    return
+                except httpx.TransportError as error:
+                    failures.append(repr(error))
+                    return
+                if answer.status_code >= 400:
+                    failures.append(f"{answer.status_code} {answer.text[:200]}")
+                elif n % 3 == 0:
+                    written.append(id)
+                answered[0] += 1
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    before = answered[0]
+    status = running.stop()
+    for thread in threads:
+        thread.join()
+    assert status == 0, "".join(running.lines)
+    assert not failures, failures[:5]
+    assert answered[0] > before, "requests were answered during the drain"
+    assert refused[0] == 8
+    again = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"))
+    stored: set[str] = set()
+    after: str | None = ""
+    while after is not None:
+        page = again.get("/documents", params={"after": after, "limit": 1_000}).json()
+        stored |= {item["id"] for item in page["documents"]}
+        after = page["next"]
+    assert stored == set(written)
+    assert not [line for line in running.lines if "Traceback" in line]
+
+
+def test_a_second_signal_and_idle_clients_do_not_hold_it(model_a: Model, tmp_path: Path, starter: Starter) -> None:
+    running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"))
+    with httpx.Client(base_url=running.url, trust_env=False) as idle:
+        idle.get("/livez")
+        began = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - began < START_SECONDS / 2
+
+
+def test_while_draining_it_says_that_it_is_not_ready(model_a: Model, tmp_path: Path, starter: Starter) -> None:
+    running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"))
+    running.process.send_signal(signal.SIGTERM)
+    seen: set[tuple[int, str]] = set()
+    with contextlib.suppress(httpx.TransportError):
+        while running.process.poll() is None:
+            answer = running.get("/readyz")
+            seen.add((answer.status_code, answer.headers.get("connection", "")))
+    assert (503, "close") in seen
+    assert running.process.wait(30) == 0
+
+
+# ------------------------------------------------------------------------------------------------------------------ soak
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7_200)
+def test_resident_memory_is_level_under_mixed_load(model_a: Model, tmp_path: Path, starter: Starter) -> None:
+    """Every call, right and wrong, from four clients, for SOAK_SECONDS (default: 180). The resident memory of the
+    second half stays within a tenth, and 10 MB, of that after the first quarter."""
+    seconds = float(os.environ.get("SOAK_SECONDS", "180"))
+    running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment={"JOSE_CACHE_BYTES": "1000000"})
+    stop = threading.Event()
+    statuses: dict[int, int] = {}
+    lock = threading.Lock()
+
+    def ask(seed: int) -> None:
+        own = random.Random(seed)
+        with httpx.Client(base_url=running.url, timeout=60, trust_env=False) as client:
+            while not stop.is_set():
+                status = one_of_many(client, own)
+                with lock:
+                    statuses[status] = statuses.get(status, 0) + 1
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    process = psutil.Process(running.process.pid)
+    samples: list[tuple[float, float]] = []
+    began = time.monotonic()
+    while (now := time.monotonic() - began) < seconds:
+        samples.append((now, process.memory_info().rss / 1e6))
+        time.sleep(min(1.0, seconds / 100))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    early = max(rss for at, rss in samples if at < seconds / 4)
+    late = max(rss for at, rss in samples if at > seconds / 2)
+    steps = [round(samples[int(len(samples) * part / 8)][1]) for part in range(8)] + [round(samples[-1][1])]
+    print(f"\nsoak: {seconds:.0f} s, {sum(statuses.values())} requests {statuses}, resident MB over time {steps}")
+    assert not [status for status in statuses if status >= 500 and status != 503]
+    assert late < early * 1.1 + 10
+    assert running.get("/readyz").status_code == 200
+
+
+def one_of_many(client: httpx.Client, own: random.Random) -> int:
+    """One call of a mixture; its status."""
+    word = f"w{own.randrange(4, 2_200)}"
+    id = f"soak-{own.randrange(500)}"
+    text = " ".join(own.choices(TEXTS, k=own.choice([1, 20, 200])))
+    calls = [
+        lambda: client.get(f"/similar?word={word}&k={own.choice([5, 10, 2_000])}"),
+        lambda: client.post("/similar", json={"queries": [{"word": word, "without": ["king"]}, {"positive": ["king", word]}] * 5}),
+        lambda: client.post("/embed-doc", json={"text": text, "explain": True}),
+        lambda: client.post("/embed-doc", json={"texts": [text, "nothing"] * 10, "encoding_format": "base64"}),
+        lambda: client.post("/search", json={"text": text, "k": 20}),
+        lambda: client.put(f"/documents/{id}", json={"text": text}),
+        lambda: client.put(f"/documents/{id}", json={"text": text}),
+        lambda: client.delete(f"/documents/{id}"),
+        lambda: client.get(f"/documents/{id}"),
+        lambda: client.get("/documents?limit=50"),
+        lambda: client.get(f"/words?prefix={word[:2]}"),
+        lambda: client.post("/v1/embeddings", json={"input": [text], "model": "a"}),
+        lambda: client.post("/embed-doc", content=b"x" * own.choice([10, 200_000]), headers={"content-type": "application/json"}),
+        lambda: client.get(own.choice(["/metrics", "/info", "/readyz", "/nowhere"])),
+    ]  # fmt: skip
+    if own.random() < 0.002:
+        return client.post("/admin/reload").status_code
+    return own.choice(calls)().status_code
