@@ -43,6 +43,7 @@ from numba import float32, int64, uint32, uint64
 from jose_embed import sampling
 from jose_embed.config import NegativeStep, Objective, TrainConfig
 from jose_embed.jit import jit
+from jose_embed.passages import gathered
 from jose_embed.sampling import SamplingTables, draw_below, draw_word, random_bits, stream_key
 from jose_embed.simd import LANES, active_bits, lane_sum, population, row_primitives, store_lanes, where_positive
 
@@ -79,7 +80,7 @@ class Tables(NamedTuple):
 
 
 class Text(NamedTuple):
-    """The encoded corpus: int32 (n_tokens,) and int64 (n_documents + 1,)."""
+    """The encoded corpus, or some documents of it: int32 (n_tokens,), read-only, and int64 (n_documents + 1,)."""
 
     tokens: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
@@ -171,9 +172,10 @@ def kernel(
         negative_step: "paper" (1 + h) or "reference" (2 h).
 
     Returns:
-        ``train(tables, text, sampling_tables, rules, scratch, documents, epoch, first_token)``, which trains the given
-        documents (int64, in this order) and returns (loss, active, pairs, positions). ``first_token`` is how many
-        running words, counted over all epochs, come before the first of them: the learning rate follows from it.
+        ``train(tables, text, sampling_tables, rules, scratch, documents, epoch, first_token)``, which trains documents
+        in the order of ``text``, which holds them alone, and returns (loss, active, pairs, positions). ``documents``
+        are their rows, int64. ``first_token`` is how many running words, counted over all epochs, come before the first
+        of them: the learning rate follows from it.
     """
     primitives = row_primitives(n_chunks)
     gather_products, step_rows, move_row, add_rows, prefetch_row = primitives
@@ -224,17 +226,16 @@ def kernel(
         rows, coming, kept = s.rows, s.coming, s.kept
         loss = 0.0
         active = uint64(0)
-        pairs = positions = done = int64(0)  # int64(0), not 0: see _KEEP
-        for document in documents:
+        pairs = positions = int64(0)  # int64(0), not 0: see _KEEP
+        for place in range(documents.shape[0]):
+            document = documents[place]
             anchor = uint64(document)
             prefetch_row(document_table, anchor)
             keep_key = stream_key(rules.seed, epoch, document, _KEEP)
             window_key = stream_key(rules.seed, epoch, document, _WINDOW)
             context_key = stream_key(rules.seed, epoch, document, _CONTEXT)
             document_key = stream_key(rules.seed, epoch, document, _DOCUMENT)
-            begin, end = text.offsets[document], text.offsets[document + 1]
-            done_before = done
-            done += end - begin
+            begin, end = text.offsets[place], text.offsets[place + 1]
             number = int64(0)  # of the kept word, counted over the whole document
             for piece in range(begin, end, PIECE):
                 n = int64(0)
@@ -242,7 +243,7 @@ def kernel(
                     word = uint32(text.tokens[t])
                     kept[n] = word
                     n += int64(uint32(random_bits(keep_key, t - begin) >> uint64(32)) <= samples.keep[word])
-                past = (first_token + done_before + (piece - begin)) / rules.total_tokens
+                past = (first_token + piece) / rules.total_tokens
                 rate = rules.learning_rate * float32(max(1.0 - past, 1e-4))
                 for i in range(min(n, window + 1)):
                     prefetch_row(center, uint64(kept[i]))
@@ -333,28 +334,26 @@ class CpuBackend:
     def __init__(
         self, text: Text, samples: SamplingTables, tables: Tables, config: TrainConfig, total_tokens: int
     ) -> None:
-        self._arguments = (
-            tables,
-            text,
-            samples,
-            Rules(
-                np.uint64(config.seed),
-                config.window,
-                config.negatives,
-                config.doc_negatives,
-                np.float32(config.margin),
-                np.float32(config.learning_rate),
-                float(total_tokens),
-            ),
+        self._text, self._samples, self._tables = text, samples, tables
+        self._rules = Rules(
+            np.uint64(config.seed),
+            config.window,
+            config.negatives,
+            config.doc_negatives,
+            np.float32(config.margin),
+            np.float32(config.learning_rate),
+            float(total_tokens),
         )
         self._train = kernel(tables.center.shape[1] // LANES, config.objective, config.negative_step)
 
     def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
         """Train these documents in this order; see :func:`kernel`. Runs without the interpreter's lock."""
-        tables, text = self._arguments[:2]
-        longest = int((text.offsets[documents + 1] - text.offsets[documents]).max(initial=0))
-        scratch = Scratch.of(tables.center.shape[1], longest)
-        result = self._train(*self._arguments, scratch, documents, epoch, float(first_token))
+        text = Text(*gathered(*self._text, documents))
+        longest = int(np.diff(text.offsets).max(initial=0))
+        scratch = Scratch.of(self._tables.center.shape[1], longest)
+        result = self._train(
+            self._tables, text, self._samples, self._rules, scratch, documents, epoch, float(first_token)
+        )
         return ChunkResult(float(result[0]), int(result[1]), int(result[2]), int(result[3]))
 
     def prepare(self) -> None:

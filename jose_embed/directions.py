@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.jit import jit
+from jose_embed.passages import stretches
 
 __all__ = ["count_documents", "write_directions"]
 
@@ -16,8 +17,9 @@ def count_documents(
     tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], n_words: int
 ) -> npt.NDArray[np.int64]:
     """int64 (n_words,): in how many documents each word occurs."""
-    frequencies = np.zeros(n_words, np.int64)
-    _count(tokens, offsets, np.full(n_words, -1, np.int64), frequencies)
+    frequencies, last_seen = np.zeros(n_words, np.int64), np.full(n_words, -1, np.int64)
+    for first, words, ends in stretches(tokens, offsets):
+        _count(words, ends, first, last_seen, frequencies)
     return frequencies
 
 
@@ -41,16 +43,18 @@ def write_directions(
     """
     occurrences = np.zeros(len(word_weights), np.int64)
     total = np.zeros(out.shape[1], np.float64)
-    _directions(tokens, offsets, word_weights, term_weights, center_vectors, out, occurrences, total)
+    for first, words, ends in stretches(tokens, offsets):
+        rows = out[first : first + len(ends) - 1]
+        _directions(words, ends, word_weights, term_weights, center_vectors, rows, occurrences, total)
 
 
 @jit
-def _count(tokens: Any, offsets: Any, last_seen: Any, frequencies: Any) -> None:
+def _count(tokens: Any, offsets: Any, first: Any, last_seen: Any, frequencies: Any) -> None:
     for document in range(offsets.shape[0] - 1):
         for t in range(offsets[document], offsets[document + 1]):
             word = tokens[t]
-            if last_seen[word] != document:
-                last_seen[word] = document
+            if last_seen[word] != first + document:
+                last_seen[word] = first + document
                 frequencies[word] += 1
 
 
@@ -58,7 +62,7 @@ def _count(tokens: Any, offsets: Any, last_seen: Any, frequencies: Any) -> None:
 def _directions(
     tokens: Any, offsets: Any, word_weights: Any, term_weights: Any, center: Any, out: Any, occurrences: Any, total: Any
 ) -> None:
-    # occurrences, all zero before and after, and total are work space: compiling allocations would take longer than all.
+    # occurrences, all zero before and after, and total are work space: allocations would double the time of compiling.
     dim = total.shape[0]
     for document in range(offsets.shape[0] - 1):
         begin, end = offsets[document], offsets[document + 1]

@@ -8,7 +8,6 @@ to the vectors in between is the backend's business.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -29,7 +28,6 @@ from jose_embed.sphere import random_points
 
 __all__ = ["Backend", "estimate", "fit", "train", "visiting_order"]
 
-_CHUNK_TOKENS = 100_000  # running words a worker takes at a time: some 20 ms
 _SHUFFLE_TOKENS = 1 << 28  # running words (4 bytes each) that are shuffled as one block: what memory surely holds
 
 
@@ -158,17 +156,19 @@ def fit(
     phases["training"] = time.perf_counter() - started
 
     started = time.perf_counter()
+    center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table[:, :dim], config) for table in tables)
     frequencies = document_frequencies(corpus)
     if config.doc_vectors == "words":
-        document_directions(corpus, frequencies, tables.center[:, :dim], out=tables.document[:, :dim])
+        # Nothing is done to the rows after that: they have the bytes that the same text is given later.
+        document_directions(corpus, frequencies, center_vectors, out=doc_vectors)
     phases["documents"] = time.perf_counter() - started
     return Embeddings.from_arrays(
         words=vocabulary.words,
         counts=vocabulary.counts,
-        center_vectors=_on_the_sphere(tables.center[:, :dim]),
-        context_vectors=_on_the_sphere(tables.context[:, :dim]),
+        center_vectors=center_vectors,
+        context_vectors=context_vectors,
         doc_ids=corpus.doc_ids,
-        doc_vectors=_on_the_sphere(tables.document[:, :dim]),
+        doc_vectors=doc_vectors,
         doc_token_counts=np.diff(corpus.offsets),
         config=config,
         tokenizer=corpus.tokenizer.name,
@@ -190,7 +190,7 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
     rows = 2 * corpus.vocabulary.n_words + corpus.n_documents
     n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16
     trial = replace(config, epochs=1, workers=1)
-    tokens = _trial_tokens(corpus, _CHUNK_TOKENS)
+    tokens = _trial_tokens(corpus, 100_000)
     seconds = _trial_seconds(corpus, trial, tokens)
     runs = config.epochs * corpus.n_tokens / max(1, int(np.diff(corpus.offsets)[tokens].sum()))
     return {"memory_bytes": 2.0e8 + n_bytes, "seconds": runs * seconds / config.resolved_workers()}
@@ -231,18 +231,31 @@ def _configured(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     return TrainConfig.from_dict({**config.to_dict(), **settings}) if settings else config
 
 
-def _chunks(order: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], first_token: int) -> Iterator[Chunk]:
-    """The order of an epoch in pieces of about equally many running words; a document is never divided."""
+def _chunk_tokens(n_tokens: int, n_workers: int) -> int:
+    """Running words that a worker takes at a time: few enough that no worker waits long for the last one of an epoch.
+
+    At the most some 150 ms of work, which is what an interrupt waits for. The vectors do not depend on it.
+    """
+    return min(max(n_tokens // (32 * n_workers), 1 << 15), 1 << 19)
+
+
+def _chunks(
+    order: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], first_token: int, chunk_tokens: int
+) -> Iterator[Chunk]:
+    """The order of an epoch in pieces of about equally many running words.
+
+    A document is never divided; one that is as long as a piece is a piece of its own.
+    """
     block = 1 << 16
     begin, n_tokens = 0, 0
     for start in range(0, len(order), block):
         some = order[start : start + block]
         for i, length in enumerate((offsets[some + 1] - offsets[some]).tolist(), start):
-            n_tokens += length
-            if n_tokens >= _CHUNK_TOKENS:
-                yield Chunk(order[begin : i + 1], n_tokens, first_token)
+            if n_tokens and n_tokens + length > chunk_tokens:
+                yield Chunk(order[begin:i], n_tokens, first_token)
                 first_token += n_tokens
-                begin, n_tokens = i + 1, 0
+                begin, n_tokens = i, 0
+            n_tokens += length
     if begin < len(order):
         yield Chunk(order[begin:], n_tokens, first_token)
 
@@ -250,11 +263,9 @@ def _chunks(order: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], first_
 def _train_epochs(
     backend: Backend, corpus: EncodedCorpus, config: TrainConfig, reporter: Reporter
 ) -> list[dict[str, Any]]:
-    report: list[dict[str, Any]] = []
     reporter.start("training", config.epochs * corpus.n_tokens, "words")
     with ThreadPoolExecutor(config.resolved_workers(), thread_name_prefix="jose-train") as pool:
-        for epoch in range(config.epochs):
-            report.append(_train_epoch(pool, backend, corpus, config, epoch, reporter))
+        report = [_train_epoch(pool, backend, corpus, config, epoch, reporter) for epoch in range(config.epochs)]
     reporter.finish(loss=report[-1]["loss"], active=report[-1]["active"])
     return report
 
@@ -271,11 +282,12 @@ def _train_epoch(
     order = visiting_order(corpus.offsets, config.seed, epoch)
     loss = active = pairs = positions = n_tokens = 0.0
     waiting: deque[tuple[Chunk, Future[_Result]]] = deque()
-    chunks = _chunks(order, corpus.offsets, epoch * corpus.n_tokens)
+    n_workers = config.resolved_workers()
+    chunks = _chunks(order, corpus.offsets, epoch * corpus.n_tokens, _chunk_tokens(corpus.n_tokens, n_workers))
     try:
         while True:
             # One chunk per worker runs, one more waits: no worker idles, and an interrupt has little to wait for.
-            while len(waiting) < 2 * config.resolved_workers() and (chunk := next(chunks, None)) is not None:
+            while len(waiting) < 2 * n_workers and (chunk := next(chunks, None)) is not None:
                 waiting.append((chunk, pool.submit(backend.train_chunk, chunk.documents, epoch, chunk.first_token)))
             if not waiting:
                 break
@@ -307,14 +319,17 @@ def _train_epoch(
     }
 
 
-def _on_the_sphere(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _on_the_sphere(table: npt.NDArray[np.float32], config: TrainConfig) -> npt.NDArray[np.float32]:
     """The table, every row of it scaled to norm 1 in float64; block by block, in place."""
     for start in range(0, len(table), 8192):
         rows = table[start : start + 8192]
         norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
         if not (np.isfinite(norms) & (norms > 0)).all():
             row = start + int(np.flatnonzero(~(np.isfinite(norms) & (norms > 0))[:, 0])[0])
-            raise TrainingError(f"row {row} has the norm {norms[row - start, 0]} after training; lower --learning-rate")
+            raise TrainingError(
+                f"row {row} has the norm {norms[row - start, 0]} after training; "
+                f"lower --learning-rate (it is {config.learning_rate})"
+            )
         rows[:] = rows / norms
     return table
 
@@ -345,7 +360,3 @@ def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.ND
     started = time.perf_counter()
     backend.train_chunk(documents, 0, 0)
     return time.perf_counter() - started
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1

@@ -22,7 +22,7 @@ FLOORS = [
     "sources compression tokenizers corpus",
     "wordtable vocabulary spool encoded",
     "npyfile storage mapped columns manifest lines modelfiles spelling nearest",
-    "sphere sampling simd cpu gpu",
+    "passages sphere sampling simd cpu gpu",
     "embeddings directions inference line_vectors trainer",
     "formats goldsets evaluation report",
     "cli_command cli_train cli_query cli_embed cli_export cli_eval cli __main__",
