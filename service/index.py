@@ -23,6 +23,8 @@ SMALLEST_GRAPH: Final = 10_000
 # From so many queries at once a matrix product is faster than one scan after the other (measured at dim 50, 100 and
 # 300).
 MATRIX_PRODUCT_QUERIES: Final = 6
+# Numbers that are scored again at a time: half a megabyte in float64.
+SCORED_NUMBERS: Final = 65_536
 
 
 class Hits(NamedTuple):
@@ -120,12 +122,18 @@ class CosineIndex:
         elif chosen is not None:
             parameters = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
         _, found = self._index.search(np.ascontiguousarray(queries, np.float32), fetched, params=parameters)
-        return [self._scored(query, rows, k) for query, rows in zip(queries, found, strict=True)]
-
-    def _scored(self, query: npt.NDArray[Any], rows: npt.NDArray[np.int64], k: int) -> Hits:
-        if rows[-1] < 0:  # a graph may find fewer than asked for
-            rows = rows[rows >= 0]
-        return best(self._rows, rows, query, k)
+        if found.min() < 0:  # a graph may find fewer than asked for
+            return [best(self._rows, rows[rows >= 0], query, k) for query, rows in zip(queries, found, strict=True)]
+        found.sort(axis=1)  # so that a stable order of the scores settles ties by row
+        hits: list[Hits] = []
+        step = max(1, SCORED_NUMBERS // (fetched * self.dim))
+        for first in range(0, len(found), step):
+            rows, some = found[first : first + step], queries[first : first + step].astype(np.float64)
+            scores = (self._rows[rows] * some[:, None, :]).sum(axis=2)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            scores = np.clip(np.take_along_axis(scores, order, axis=1), -1.0, 1.0)
+            hits += map(Hits, np.take_along_axis(rows, order, axis=1), scores)
+        return hits
 
     def recall(self, k: int = 10, n_queries: int = 200, seed: int = 0) -> float:
         """The share of the true ``k`` nearest rows that :meth:`search` finds, measured on rows of the index itself.

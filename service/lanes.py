@@ -25,6 +25,8 @@ Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
 _LONGEST_ADVICE: Final = 30  # seconds, for Retry-After
+_LOAD: Final = 8  # a batch of so many jobs means that there are many clients
+_STEP: Final = 0.0005
 _log = logging.getLogger("service")
 
 
@@ -49,6 +51,8 @@ class Lane(Generic[Job, Answer]):
         threads: How many batches may be under way.
         most: Jobs per batch.
         bound: Jobs waiting or under way; one more is refused.
+        patience: Under load, a thread waits up to so many seconds for as long as further jobs keep coming in: where
+            work on many at once costs little more than on one. Without load it never waits.
 
     Attributes:
         depth: Jobs waiting or under way now.
@@ -65,6 +69,7 @@ class Lane(Generic[Job, Answer]):
         threads: int,
         most: int,
         bound: int,
+        patience: float = 0.0,
     ) -> None:
         self.name = name
         self.depth = 0
@@ -74,6 +79,7 @@ class Lane(Generic[Job, Answer]):
         self._work = work
         self._most = most
         self._bound = bound
+        self._patience = patience
         self._waiting: queue.SimpleQueue[tuple[Job, asyncio.Future[Answer] | None] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
@@ -117,10 +123,13 @@ class Lane(Generic[Job, Answer]):
             thread.join()
 
     def _run(self) -> None:
+        n_before = 1
         while True:
             first = self._waiting.get()
             if first is None:
                 return
+            if n_before >= _LOAD:
+                self._wait_for_more()
             batch = [first]
             ends = False
             while len(batch) < self._most:
@@ -132,10 +141,22 @@ class Lane(Generic[Job, Answer]):
                     ends = True
                     break
                 batch.append(item)
+            n_before = len(batch)
             self._do(batch)
             del batch, first
             if ends:
                 return
+
+    def _wait_for_more(self) -> None:
+        """Returns when jobs have ceased to come in, or a batch is full.
+
+        The clients whose answers have just gone out are about to ask again.
+        """
+        until = time.perf_counter() + self._patience
+        n = -1
+        while n < self._waiting.qsize() < self._most and time.perf_counter() < until:
+            n = self._waiting.qsize()
+            time.sleep(_STEP)
 
     def _do(self, batch: list[tuple[Job, asyncio.Future[Answer] | None]]) -> None:
         started = time.perf_counter()

@@ -13,6 +13,9 @@ from service.bundle import Bundle
 from service.index import Hits, best
 from service.library import DocumentHit, Library
 
+# Of cosines above this the arc cosine would show the rounding of float32.
+_STEEP = 0.999
+
 __all__ = ["Current", "Found", "Question", "Task", "angles", "answers", "done"]
 
 
@@ -131,14 +134,15 @@ def _words(bundle: Bundle, questions: Sequence[Question]) -> list[Found]:
 def _word_neighbors(bundle: Bundle, question: Question, hits: Hits) -> Found:
     rows, scores = hits
     if question.excluded:
-        kept = np.isin(rows, question.excluded, invert=True)
+        gone = set(question.excluded)
+        kept = [i for i, row in enumerate(rows.tolist()) if row not in gone]
         rows, scores = rows[kept], scores[kept]
     rows, scores = rows[: question.k], scores[: question.k]
     if question.least is not None:
         rows = rows[scores >= question.least]
         scores = scores[: len(rows)]
     words, counts = bundle.embeddings.words, bundle.embeddings.counts[rows]
-    degrees = angles(question.vector, bundle.words.vectors[rows])
+    degrees = angles(question.vector, bundle.words.vectors[rows], scores)
     return [
         {"word": words[row], "score": score, "angle_deg": angle, "rank": row + 1, "count": count}
         for row, score, angle, count in zip(
@@ -161,7 +165,7 @@ def _documents(current: Current, questions: Sequence[Question]) -> list[Found]:
         hits = [(name, hit) for name, hit in hits if (name, hit.id) != question.excluded_id][: question.k]
         if question.least is not None:
             hits = [(name, hit) for name, hit in hits if hit.score >= question.least]
-        degrees = angles(question.vector, np.stack([hit.vector for _, hit in hits])).tolist() if hits else []
+        degrees = _document_angles(question, [hit for _, hit in hits])
         results.append(
             [
                 {"id": hit.id, "source": name, "score": round(hit.score, 7), "angle_deg": round(angle, 5)}
@@ -171,24 +175,37 @@ def _documents(current: Current, questions: Sequence[Question]) -> list[Found]:
     return results
 
 
-def angles(x: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _document_angles(question: Question, hits: Sequence[DocumentHit]) -> list[float]:
+    if not hits:
+        return []
+    vectors, scores = np.stack([hit.vector for hit in hits]), np.array([hit.score for hit in hits])
+    degrees: list[float] = angles(question.vector, vectors, scores).tolist()
+    return degrees
+
+
+def angles(x: npt.NDArray[Any], rows: npt.NDArray[Any], cosines: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The angles between a unit vector and unit rows, in degrees.
 
-    ``2 atan2(|x - y|, |x + y|)``: exact for small angles too, where the arc cosine of a cosine loses half of its
-    digits.
+    The arc cosine, and where that loses its digits (near 0 and 180 degrees) ``2 atan2(|x - y|, |x + y|)``.
 
     Args:
         x: Shape (dim,).
         rows: Shape (n, dim).
+        cosines: Their inner products, shape (n,), from -1 to 1.
 
     Returns:
         float64, shape (n,), from 0 to 180.
 
     Example:
-        >>> angles(np.array([1.0, 0.0]), np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])).round(9).tolist()
+        >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+        >>> angles(rows[0], rows, rows @ rows[0]).round(9).tolist()
         [0.0, 90.0, 180.0]
     """
-    x = x.astype(np.float64)
-    apart = np.sqrt(np.square(rows - x).sum(axis=1))
-    along = np.sqrt(np.square(rows + x).sum(axis=1))
-    return np.asarray(np.degrees(2.0 * np.arctan2(apart, along)))
+    radians = np.arccos(cosines)
+    steep = np.flatnonzero(np.abs(cosines) > _STEEP)
+    if len(steep):
+        exact, some = x.astype(np.float64), rows[steep]
+        apart = np.sqrt(np.square(some - exact).sum(axis=1))
+        along = np.sqrt(np.square(some + exact).sum(axis=1))
+        radians[steep] = 2.0 * np.arctan2(apart, along)
+    return np.asarray(np.degrees(radians))

@@ -60,7 +60,7 @@ async def distance(request: Request, query: Annotated[DistanceQuery, Query()]) -
         vectors.append(bundle.words.vectors[row])
     a, b = vectors[0].astype(np.float64), vectors[1].astype(np.float64)
     score = min(1.0, max(-1.0, float((a * b).sum())))
-    angle = float(angles(a, b[None])[0])
+    angle = float(angles(a, b[None], np.array([score]))[0])
     found = {
         "a": query.a,
         "b": query.b,
