@@ -60,7 +60,9 @@ class TrainConfig:
     dim: int = _option(100, "dimension of the vectors", low=2, high=1024)
     window: int = _option(5, "largest distance between a center word and its context", low=1, high=1000)
     negatives: int = _option(2, "negative words of a position, shared by the pairs of its window", low=1, high=16)
-    doc_negatives: int = _option(8, "negative words of eight words of a document, shared by them", low=1, high=16)
+    doc_negatives: int = _option(16, "negative words of eight words of a document, shared by them", low=1, high=16)
+    context_weight: float = _option(0.5, "weight of the hinges between words", low=0.0, high=1000.0)
+    doc_weight: float = _option(8.0, "weight of the hinges between words and documents", low=0.0, high=1000.0)
     margin: float = _option(0.15, "margin of the hinge, in units of cosine", above=0.0, high=2.0)
     learning_rate: float = _option(0.04, "step size at the start; falls linearly towards zero", above=0.0, high=1.0)
     subsample_threshold: float = _option(

@@ -19,7 +19,9 @@ What is contrasted:
 ``pairwise``
     At each position the anchor is the context row of the word that stands there, the positives are the center rows of
     the words around it. For each eight words of a document the anchor is the document's row, the positives are the
-    center rows of these words. The two kinds draw negatives of their own.
+    center rows of these words. The two kinds draw negatives of their own. The steps of a pair are averaged over the
+    negatives, so that their number changes the noise and not the size of the steps; those of the first kind count
+    ``context_weight`` times, those of the second ``doc_weight`` times.
 ``joint``
     At each position the anchor is v + d, the sum of the context row and the document's row, so that f and h are the
     sums that the paper's hinge over word and document holds. Products with it are between -2 and 2: cosines in the step
@@ -93,6 +95,8 @@ class Rules(NamedTuple):
     window: int
     negatives: int
     doc_negatives: int
+    context_weight: np.float32
+    doc_weight: np.float32
     margin: np.float32
     learning_rate: np.float32
     total_tokens: float
@@ -245,6 +249,8 @@ def kernel(
                     n += int64(uint32(random_bits(keep_key, t - begin) >> uint64(32)) <= samples.keep[word])
                 past = (first_token + piece) / rules.total_tokens
                 rate = rules.learning_rate * float32(max(1.0 - past, 1e-4))
+                context_rate = rate * rules.context_weight / float32(n_negatives)
+                document_rate = rate * rules.doc_weight / float32(n_doc_negatives)
                 for i in range(min(n, window + 1)):
                     prefetch_row(center, uint64(kept[i]))
                 for l in range(n_negatives):
@@ -283,12 +289,16 @@ def kernel(
                             for c in range(row):
                                 cosine += context[word, c] * document_table[anchor, c]
                             norm = np.sqrt(max(two + two * cosine, float32(1e-6)))
-                            step = contrast(s, center, m, k, s.mixed, uint64(0), one / norm, half, rules.margin, rate)
+                            step = contrast(
+                                s, center, m, k, s.mixed, uint64(0), one / norm, half, rules.margin, context_rate
+                            )
                             if step[1] != uint64(0):
                                 move_row(context, uint64(word), s.moves, uint64(0))
                                 move_row(document_table, anchor, s.moves, uint64(0))
                         else:
-                            step = contrast(s, center, m, k, context, uint64(word), one, one, rules.margin, rate)
+                            step = contrast(
+                                s, center, m, k, context, uint64(word), one, one, rules.margin, context_rate
+                            )
                             if step[1] != uint64(0):
                                 move_row(context, uint64(word), s.moves, uint64(0))
                         loss += step[0]
@@ -304,7 +314,7 @@ def kernel(
                             bits = random_bits(document_key, (number - 1) // DOCUMENT_BLOCK * n_doc_negatives + l)
                             rows[_N + l] = draw_word(samples, bits)
                         step = contrast(
-                            s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin, rate
+                            s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin, document_rate
                         )
                         if step[1] != uint64(0):
                             move_row(document_table, anchor, s.moves, uint64(0))
@@ -340,6 +350,8 @@ class CpuBackend:
             config.window,
             config.negatives,
             config.doc_negatives,
+            np.float32(config.context_weight),
+            np.float32(config.doc_weight),
             np.float32(config.margin),
             np.float32(config.learning_rate),
             float(total_tokens),

@@ -6,11 +6,12 @@ is the point of the sphere that minimises the document's objective with the word
     d = argmin_{|d| = 1}  sum_w weight(w) (1 - cos(u_w, d))  =  R / |R|,    R = sum_w weight(w) u_w,
 
 which is the maximum-likelihood mean direction of a von Mises-Fisher distribution (Mardia and Jupp, Directional
-Statistics, section 10.3). There is nothing to iterate and nothing random. Weights are those of text retrieval,
+Statistics, section 10.3). There is nothing to iterate and nothing random. The weight of a word is
 
-    weight(w) = (1 + log tf(w)) log(N / df(w)),
+    weight(w) = (1 + log tf(w)) sqrt(r(w)),
 
-tf the word's occurrences in the document, df the training documents it occurs in, of N.
+tf the word's occurrences in the document, r the mean resultant length of the training documents that hold the word: how
+well they agree, between 0 and 1 (directions.py).
 
 Sums run in float64 over the words in the order of their first occurrence, each product rounded before it is added, in
 both implementations: NumPy for a few texts, a kernel for a corpus. So a text has the same bytes alone, in any batch, in
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
     from jose_embed.encoded import EncodedCorpus
 
-__all__ = ["Inferred", "document_directions", "document_frequencies", "infer", "infer_detailed", "word_weights"]
+__all__ = ["Inferred", "document_directions", "learned_weights", "infer", "infer_detailed", "word_weights"]
 
 Vectors = npt.NDArray[np.float32]
 
@@ -119,48 +120,50 @@ def infer_detailed(model: Embeddings, texts: Sequence[str]) -> list[Inferred]:
 
 
 def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): the logarithm of the inverse document frequency of each word, above 0.
+    """float64 (n_words,): how much each word counts in the direction of a text, above 0.
 
-    A model that was imported without document frequencies takes the words' counts for them.
+    A model that was made without such weights takes the logarithm of the inverse frequency of its words.
     """
-    frequencies = model.extra_arrays.get("document_frequencies")
-    if frequencies is not None and len(model.doc_token_counts):
-        return _inverse_frequency(frequencies, int(np.count_nonzero(model.doc_token_counts)))
-    return _inverse_frequency(model.counts, int(model.counts.sum()))
+    kept = model.extra_arrays.get(WORD_WEIGHTS)
+    if kept is not None:
+        return np.asarray(kept, np.float64)
+    return np.log((int(model.counts.sum()) + 1) / model.counts.astype(np.float64))
 
 
-def document_frequencies(corpus: EncodedCorpus) -> npt.NDArray[np.int64]:
-    """int64 (n_words,): the number of documents that each word of the vocabulary occurs in."""
-    from jose_embed.directions import count_documents
+def learned_weights(corpus: EncodedCorpus, center_vectors: Vectors) -> npt.NDArray[np.float64]:
+    """float64 (n_words,): the weights of a corpus's words, from how well the documents of each word agree.
 
-    return count_documents(corpus.tokens, corpus.offsets, corpus.vocabulary.n_words)
+    Args:
+        corpus: The encoded text.
+        center_vectors: float32 (n_words, dim), on the sphere.
+    """
+    from jose_embed.directions import concentration_weights
+
+    n_words = corpus.vocabulary.n_words
+    return concentration_weights(corpus.tokens, corpus.offsets, n_words, TERM_WEIGHTS, center_vectors)
 
 
 def document_directions(
-    corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64], center_vectors: Vectors, out: Vectors
+    corpus: EncodedCorpus, weights: npt.NDArray[np.float64], center_vectors: Vectors, out: Vectors
 ) -> None:
     """Write the directions of a corpus's documents; a document without a word keeps its row.
 
     Args:
         corpus: The encoded text.
-        frequencies: int64 (n_words,), see :func:`document_frequencies`.
+        weights: float64 (n_words,), see :func:`learned_weights`.
         center_vectors: float32 (n_words, dim).
         out: float32 (n_documents, dim), written in place.
     """
     from jose_embed.directions import write_directions
 
-    n_documents = int(np.count_nonzero(np.diff(corpus.offsets)))
-    weights = _inverse_frequency(frequencies, n_documents)
     write_directions(corpus.tokens, corpus.offsets, weights, TERM_WEIGHTS, center_vectors, out)
 
 
+#: The name under which a model keeps its words' weights.
+WORD_WEIGHTS = "word_weights"
+
 #: 1 + log(tf) for tf from 0 (unused) to 65,535; a word that occurs more often counts as the last.
 TERM_WEIGHTS = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.float64))
-
-
-def _inverse_frequency(frequencies: npt.NDArray[np.int64], n_documents: int) -> npt.NDArray[np.float64]:
-    # N + 1 in the place of N: a word of every document counts next to nothing, but a text of such words has a direction.
-    return np.log((n_documents + 1) / np.maximum(frequencies, 1).astype(np.float64))
 
 
 def _inferred(model: Embeddings, text: str) -> Inferred:

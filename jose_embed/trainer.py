@@ -133,7 +133,7 @@ def fit(
         The model, in memory.
     """
     from jose_embed import cpu
-    from jose_embed.inference import document_directions, document_frequencies
+    from jose_embed.inference import WORD_WEIGHTS, document_directions, learned_weights
     from jose_embed.sampling import SamplingTables
 
     reporter = reporter or SilentReporter()
@@ -157,10 +157,10 @@ def fit(
 
     started = time.perf_counter()
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table[:, :dim], config) for table in tables)
-    frequencies = document_frequencies(corpus)
+    weights = learned_weights(corpus, center_vectors)
     if config.doc_vectors == "words":
         # Nothing is done to the rows after that: they have the bytes that the same text is given later.
-        document_directions(corpus, frequencies, center_vectors, out=doc_vectors)
+        document_directions(corpus, weights, center_vectors, out=doc_vectors)
     phases["documents"] = time.perf_counter() - started
     return Embeddings.from_arrays(
         words=vocabulary.words,
@@ -181,7 +181,7 @@ def fit(
             "words_per_second": config.epochs * corpus.n_tokens / max(phases["training"], 1e-9),
         },
         corpus=corpus.statistics.to_dict(),
-        extra_arrays={"document_frequencies": frequencies},
+        extra_arrays={WORD_WEIGHTS: weights},
     )
 
 

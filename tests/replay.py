@@ -116,14 +116,20 @@ def contrasts(
                     around = [j for j in around if some and j > some[-1]]
                     if some and negatives:
                         anchors = (word, document if config.objective == "joint" else None)
-                        yield Contrast(*anchors, [here[j] for j in some], negatives, rate)
+                        yield Contrast(
+                            *anchors,
+                            [here[j] for j in some],
+                            negatives,
+                            rate * config.context_weight / config.negatives,
+                        )
                 number += 1
                 if config.objective == "pairwise" and (number % DOCUMENT_BLOCK == 0 or i == len(here) - 1):
                     block = (number - 1) // DOCUMENT_BLOCK
                     size = min(number - block * DOCUMENT_BLOCK, i + 1)
                     drawn = np.arange(block * config.doc_negatives, (block + 1) * config.doc_negatives)
                     negatives = draw_words(samples, random_bits(keys[DOCUMENT_NEGATIVES], drawn)).tolist()
-                    yield Contrast(None, document, here[i + 1 - size : i + 1], negatives, rate)
+                    document_rate = rate * config.doc_weight / config.doc_negatives
+                    yield Contrast(None, document, here[i + 1 - size : i + 1], negatives, document_rate)
         done += len(words)
 
 
