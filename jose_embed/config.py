@@ -43,7 +43,7 @@ def _option(
 class TrainConfig:
     """Hyper-parameters of one training run; the defaults are the paper's.
 
-    Each field carries its one-line help and its allowed range in ``field.metadata``; the command line is made from them.
+    Each field carries its one-line help and its allowed range in ``field.metadata``; the options are made of it.
 
     Raises:
         ConfigError: a value outside its range, with the value, the range and the option's name.

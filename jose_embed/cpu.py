@@ -1,16 +1,16 @@
 """The CPU backend: documents of the encoded corpus become moves of rows on the sphere.
 
 The unit of work is a *contrast*: one anchor, up to sixteen positive rows, and negatives that all positives share. With
-v the anchor, f_j = u_j.v for the positives u_j and h_l = n_l.v for the negatives n_l, each pair (j, l) has the hinge
+v the anchor, f_j = u_j.v for the positives u_j and h_e = n_e.v for the negatives n_e, each pair (j, e) has the hinge
 
-    max(0, margin - f_j + h_l)
+    max(0, margin - f_j + h_e)
 
 and, where it is above zero, asks for a step against its gradient. All products are taken before any row moves; then
 every row moves once, by the sum of what its active hinges ask for:
 
-    u_j <- R( eta  sum_l (1 - f_j)         (v - f_j u_j) )
-    n_l <- R(-eta  sum_j (1 + h_l)         (v - h_l n_l) )         2 h_l in the place of 1 + h_l for "reference"
-    v   <- R( eta  sum_jl (1 - (f_j - h_l)) (I - v v^T)(u_j - n_l) )
+    u_j <- R( eta  sum_e (1 - f_j)         (v - f_j u_j) )
+    n_e <- R(-eta  sum_j (1 + h_e)         (v - h_e n_e) )         2 h_e in the place of 1 + h_e for "reference"
+    v   <- R( eta  sum_je (1 - (f_j - h_e)) (I - v v^T)(u_j - n_e) )
 
 R is the retraction (add, then normalise); the factors before the tangent vectors are the paper's step scales.
 
@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,7 +153,7 @@ class Scratch(NamedTuple):
 
 
 def padded_table(n_rows: int, dim: int) -> npt.NDArray[np.float32]:
-    """A zeroed float32 table whose rows begin at cache lines and are multiples of them; its first ``dim`` columns count.
+    """A zeroed float32 table whose rows are whole cache lines; its first ``dim`` columns count.
 
     Returns:
         float32 (n_rows, dim rounded up to a multiple of 16). The memory is reserved when it is first written to.
@@ -164,7 +164,7 @@ def padded_table(n_rows: int, dim: int) -> npt.NDArray[np.float32]:
     return raw[skipped : skipped + n_rows * width].reshape(n_rows, width)
 
 
-@lru_cache(maxsize=None)
+@cache
 def kernel(
     n_chunks: int, objective: Objective, negative_step: NegativeStep
 ) -> Callable[..., tuple[float, int, int, int]]:
@@ -188,7 +188,10 @@ def kernel(
     zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 
     @jit(fastmath=True)
-    def contrast(s, table, n_positives, n_negatives, anchors, anchor, inverse_norm, scale, margin, rate):  # type: ignore[no-untyped-def]
+    def contrast(
+        s: Any, table: Any, n_positives: Any, n_negatives: Any, anchors: Any, anchor: Any,
+        inverse_norm: Any, scale: Any, margin: Any, rate: Any,
+    ) -> Any:  # fmt: skip
         # f, h: products of positives and negatives with the anchor; g: the hinge; q: the step scale of the anchor.
         f = gather_products(table, s.rows, 0, n_positives, anchors, anchor)
         store_lanes(s.products, 0, gather_products(table, s.rows, _N, n_negatives, anchors, anchor))
@@ -196,8 +199,8 @@ def kernel(
         count = weight = zero * f
         loss = zero
         moving = active = uint64(0)
-        for l in range(uint64(n_negatives)):
-            h = s.products[l]
+        for e in range(uint64(n_negatives)):
+            h = s.products[e]
             g = (margin + h) - f
             bits = active_bits(g)
             if bits != uint64(0):
@@ -206,11 +209,11 @@ def kernel(
                 weight = weight + q
                 n = population(bits)
                 active += n
-                moving |= bits | (uint64(1) << (uint64(_N) + l))
+                moving |= bits | (uint64(1) << (uint64(_N) + e))
                 loss += lane_sum(where_positive(g, g))
                 x = h * inverse_norm
                 away = rate * float32(n) * (one + x if paper else two * x)
-                slot = uint64(_N) + l
+                slot = uint64(_N) + e
                 s.own[slot] = one + away * h
                 s.towards[slot] = -away
                 s.weight[slot] = -rate * lane_sum(q)
@@ -223,7 +226,9 @@ def kernel(
         return loss, active
 
     @jit(fastmath=True)
-    def train(tables, text, samples, rules, s, documents, epoch, first_token):  # type: ignore[no-untyped-def]
+    def train(
+        tables: Any, text: Any, samples: Any, rules: Any, s: Any, documents: Any, epoch: Any, first_token: Any
+    ) -> Any:
         center, context, document_table = tables.center, tables.context, tables.document
         window, n_negatives, n_doc_negatives = rules.window, rules.negatives, rules.doc_negatives
         row = n_chunks * LANES
@@ -253,19 +258,19 @@ def kernel(
                 document_rate = rate * rules.doc_weight / float32(n_doc_negatives)
                 for i in range(min(n, window + 1)):
                     prefetch_row(center, uint64(kept[i]))
-                for l in range(n_negatives):
-                    drawn = draw_word(samples, random_bits(context_key, number * n_negatives + l))
-                    coming[l] = drawn
+                for e in range(n_negatives):
+                    drawn = draw_word(samples, random_bits(context_key, number * n_negatives + e))
+                    coming[e] = drawn
                     prefetch_row(center, uint64(drawn))
                 for i in range(n):
                     word = kept[i]
                     k = int64(0)
-                    for l in range(n_negatives):
-                        rows[_N + k] = coming[l]
-                        k += int64(coming[l] != word)
-                    for l in range(n_negatives):
-                        drawn = draw_word(samples, random_bits(context_key, (number + 1) * n_negatives + l))
-                        coming[l] = drawn
+                    for e in range(n_negatives):
+                        rows[_N + k] = coming[e]
+                        k += int64(coming[e] != word)
+                    for e in range(n_negatives):
+                        drawn = draw_word(samples, random_bits(context_key, (number + 1) * n_negatives + e))
+                        coming[e] = drawn
                         prefetch_row(center, uint64(drawn))
                     if i + 1 < n:
                         prefetch_row(context, uint64(kept[i + 1]))
@@ -310,9 +315,9 @@ def kernel(
                         m = min(m, i + 1)
                         for j in range(m):
                             rows[j] = kept[i + 1 - m + j]
-                        for l in range(n_doc_negatives):
-                            bits = random_bits(document_key, (number - 1) // DOCUMENT_BLOCK * n_doc_negatives + l)
-                            rows[_N + l] = draw_word(samples, bits)
+                        for e in range(n_doc_negatives):
+                            bits = random_bits(document_key, (number - 1) // DOCUMENT_BLOCK * n_doc_negatives + e)
+                            rows[_N + e] = draw_word(samples, bits)
                         step = contrast(
                             s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin, document_rate
                         )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
     from jose_embed.encoded import EncodedCorpus
 
-__all__ = ["Inferred", "document_directions", "learned_weights", "infer", "infer_detailed", "word_weights"]
+__all__ = ["Inferred", "document_directions", "infer", "infer_detailed", "learned_weights", "word_weights"]
 
 Vectors = npt.NDArray[np.float32]
 

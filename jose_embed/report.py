@@ -300,7 +300,8 @@ def read_texts(file: PathLike) -> list[str]:
 def _inferred(model: Embeddings, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Vectors of texts, not finite for one without a known word, and which have one."""
     vectors = model.infer(texts, missing="nan")
-    return vectors, np.isfinite(vectors).all(axis=1)
+    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+    return vectors, known
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ on a counter.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,14 +59,14 @@ class SamplingTables(NamedTuple):
 
 
 @jit(inline=True)
-def _mixed(z):  # type: ignore[no-untyped-def]
+def _mixed(z: Any) -> Any:
     z = (z ^ (z >> uint64(30))) * uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB)
     return z ^ (z >> uint64(31))
 
 
 @jit(inline=True)
-def stream_key(seed, epoch, document, stream):  # type: ignore[no-untyped-def]
+def stream_key(seed: Any, epoch: Any, document: Any, stream: Any) -> Any:
     """The uint64 key of one kind of decision in one document and epoch."""
     key = _mixed(uint64(seed) + uint64(_GOLDEN))
     key = _mixed(key ^ (uint64(epoch) + uint64(1)) * uint64(_GOLDEN))
@@ -74,19 +74,19 @@ def stream_key(seed, epoch, document, stream):  # type: ignore[no-untyped-def]
 
 
 @jit(inline=True)
-def random_bits(key, index):  # type: ignore[no-untyped-def]
+def random_bits(key: Any, index: Any) -> Any:
     """64 random bits for the decision number ``index`` (from 0) of a stream."""
     return _mixed(key + (uint64(index) + uint64(1)) * uint64(_GOLDEN))
 
 
 @jit(inline=True)
-def draw_below(bits, limit):  # type: ignore[no-untyped-def]
+def draw_below(bits: Any, limit: Any) -> Any:
     """A whole number from 0 to limit - 1, limit at most 2^32, from the upper half of 64 random bits."""
     return ((bits >> uint64(32)) * uint64(limit)) >> uint64(32)
 
 
 @jit(inline=True)
-def draw_word(tables, bits):  # type: ignore[no-untyped-def]
+def draw_word(tables: Any, bits: Any) -> Any:
     """A word's row from the noise distribution: the column from the upper 32 bits, itself or its alias by the lower."""
     column = draw_below(bits, uint64(tables.threshold.shape[0]))
     other = tables.alias[column]
