@@ -1,0 +1,503 @@
+"""A training run: what is visited and how often, what comes out, and how it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planted
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jose_embed
+from jose_embed import cpu, trainer
+from jose_embed.config import TrainConfig
+from jose_embed.cpu import ChunkResult
+from jose_embed.embeddings import Embeddings
+from jose_embed.encoded import EncodedCorpus, encode_texts
+from jose_embed.errors import ConfigError, CorpusError, TrainingError
+from jose_embed.progress import SilentReporter
+from jose_embed.sphere import random_points
+from jose_embed.trainer import estimate, fit, train, visiting_order
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Small and quick; said here so that no test depends on a default.
+SETTINGS: dict[str, Any] = {
+    "dim": 16,
+    "window": 5,
+    "negatives": 2,
+    "learning_rate": 0.04,
+    "margin": 0.15,
+    "subsample_threshold": 1e-2,
+    "min_count": 1,
+    "epochs": 3,
+    "objective": "pairwise",
+    "negative_step": "paper",
+    "doc_vectors": "trained",
+    "workers": 1,
+    "tokenizer": "whitespace",
+}
+
+
+def training_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("jose-train")]
+
+
+class Recorder(SilentReporter):
+    """A reporter that remembers; ``at`` is called whenever a chunk of training is done."""
+
+    def __init__(self, at: Callable[[int], None] = lambda n: None) -> None:
+        self.phases: list[tuple[str, int | None, str]] = []
+        self.amounts: Counter[str] = Counter()
+        self.finished: list[dict[str, float]] = []
+        self.figures: list[dict[str, float]] = []
+        self._at = at
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        self.phases.append((phase, total, unit))
+
+    def advance(self, amount: int, **figures: float) -> None:
+        phase = self.phases[-1][0]
+        self.amounts[phase] += amount
+        if phase == "training":
+            self.figures.append(figures)
+            self._at(len(self.figures))
+
+    def finish(self, **figures: float) -> None:
+        self.finished.append(figures)
+
+
+# ---- which documents are visited, when ------------------------------------------------------------------------------
+
+
+class RecordingBackend:
+    """Moves nothing and remembers what it was asked for."""
+
+    name = "recording"
+
+    def __init__(self, text: Any, samples: Any, tables: Any, config: TrainConfig, total_tokens: int) -> None:
+        self.tables, self.config, self.total_tokens = tables, config, total_tokens
+        self.calls: list[tuple[int, int, list[int]]] = []
+        self.prepared = 0
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        self.prepared += 1
+
+    def train_chunk(self, documents: np.ndarray, epoch: int, first_token: int) -> ChunkResult:
+        with self._lock:
+            self.calls.append((first_token, epoch, documents.tolist()))
+        return ChunkResult(0.5, 1, 2, 3)
+
+
+@pytest.fixture
+def recording(monkeypatch: pytest.MonkeyPatch) -> list[RecordingBackend]:
+    """Trainings use the recording backend; the list holds each that was made."""
+    made: list[RecordingBackend] = []
+
+    def make(*arguments: Any) -> RecordingBackend:
+        made.append(RecordingBackend(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(cpu, "CpuBackend", make)
+    return made
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+@pytest.mark.parametrize("chunk_tokens", [1, 50, 10**9])
+def test_every_document_is_visited_once_per_epoch(
+    recording: list[RecordingBackend], monkeypatch: pytest.MonkeyPatch, workers: int, chunk_tokens: int
+) -> None:
+    monkeypatch.setattr(trainer, "_chunk_tokens", lambda *_: chunk_tokens)
+    texts = [("a " * (7 * i % 60)).strip() for i in range(100)]
+    with encode_texts(texts, tokenizer="whitespace", min_count=1) as corpus:
+        lengths = np.diff(corpus.offsets)
+        fit(corpus, TrainConfig(**{**SETTINGS, "workers": workers, "epochs": 4}))
+    (backend,) = recording
+    assert backend.prepared == 1
+    assert backend.total_tokens == 4 * lengths.sum()
+    present = np.flatnonzero(lengths).tolist()
+    orders = []
+    for epoch in range(4):
+        calls = sorted(call for call in backend.calls if call[1] == epoch)
+        order = [document for _, _, documents in calls for document in documents]
+        assert sorted(order) == present
+        orders.append(order)
+        # The learning rate follows the words before, whoever trains them.
+        before = epoch * lengths.sum()
+        for first_token, _, documents in calls:
+            assert first_token == before
+            size = lengths[documents].sum()
+            assert size <= chunk_tokens or len(documents) == 1
+            before += size
+        assert before == (epoch + 1) * lengths.sum()
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_the_order_of_an_epoch_is_drawn_from_seed_and_epoch() -> None:
+    offsets = np.arange(0, 1001, 10)
+    orders = {(seed, epoch): tuple(visiting_order(offsets, seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}
+    assert len(set(orders.values())) == 4
+    assert tuple(visiting_order(offsets, 1, 0)) == orders[1, 0]
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=200), st.integers(0, 5), st.integers(0, 5), st.integers(1, 2000)
+)
+def test_an_order_is_a_permutation_of_the_documents_with_words(
+    lengths: list[int], seed: int, epoch: int, block_tokens: int
+) -> None:
+    offsets = np.cumsum([0, *lengths])
+    order = visiting_order(offsets, seed, epoch, block_tokens)
+    assert order.dtype == np.int64
+    assert sorted(order.tolist()) == np.flatnonzero(lengths).tolist()
+
+
+def test_a_large_corpus_is_shuffled_in_blocks_that_change() -> None:
+    """What is visited within a block of words stems from few stretches of the file, other ones in each epoch."""
+    lengths = np.full(6400, 10)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    block = 1600  # words of 160 documents: sixteen stretches of ten documents
+    seen = set()
+    for epoch in range(3):
+        order = visiting_order(offsets, 1, epoch, block)
+        blocks = order.reshape(40, 160)
+        for documents in blocks:
+            stretches = np.unique(documents // 10)
+            assert len(stretches) == 16
+            assert stretches.max() - stretches.min() > 16
+            assert (np.diff(documents) == 1).mean() < 0.2
+            seen.add(tuple(stretches))
+    assert len(seen) == 120
+
+
+def test_chunks_are_small_enough_for_the_workers_and_large_enough_for_the_interpreter() -> None:
+    assert trainer._chunk_tokens(5_000_000, 2) == 78125
+    assert trainer._chunk_tokens(100, 2) == 1 << 15
+    assert trainer._chunk_tokens(10**12, 64) == 1 << 19
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_trained_row_is_near_its_random_start(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Documents of one word and of 1,500, empty ones, ones of rare words only; every one with a word has moved."""
+    starts: list[np.ndarray] = []
+
+    def remembered(generator: np.random.Generator, out: np.ndarray) -> None:
+        random_points(generator, out)
+        starts.append(out.copy())
+
+    monkeypatch.setattr(trainer, "random_points", remembered)
+    texts = planted.corpus(200).texts
+    odd = {0: "", 17: "once only", 50: "t1w1", 51: " ".join(f"t2w{i % 25}" for i in range(1500)), 199: "   "}
+    texts = [odd.get(i, text) for i, text in enumerate(texts)]
+    model = train(documents=texts, **{**SETTINGS, "min_count": 2, "epochs": 10, "workers": workers})
+    cosines = (starts[2] * model.doc_vectors).sum(1)
+    untrained = [0, 17, 199]
+    assert np.flatnonzero(model.doc_token_counts == 0).tolist() == untrained
+    assert np.flatnonzero(cosines > 0.99).tolist() == untrained
+    assert np.allclose(cosines[untrained], 1)
+    assert model.doc_token_counts[51] == 1500
+    assert model.manifest["counts"]["n_untrained"] == 3
+    assert len(model.doc_ids) == 200
+    found = model.similar_documents(doc_id="51", k=200)
+    assert {neighbor.index for neighbor in found} == set(range(200)) - {*untrained, 50}
+
+
+def test_lines_are_documents_whatever_they_hold(tmp_path: Path) -> None:
+    """The end of a file without a line end, a word that other programs take for one, long lines, empty ones."""
+    path = tmp_path / "text.txt"
+    long = " ".join(["a", "b"] * 1200)
+    path.write_bytes(b"a b c\n\n</s> a </s>\n" + long.encode() + b"\n\n a b end")
+    model = train(path, **{**SETTINGS, "subsample_threshold": 0.0})
+    assert list(model.doc_ids) == ["1", "2", "3", "4", "5", "6"]
+    assert model.doc_token_counts.tolist() == [3, 0, 3, 2400, 0, 3]
+    assert "</s>" in model
+    assert model.counts[model.index_of("</s>")] == 2
+    assert "end" in model
+    # Without thinning every running word is a position, in every epoch.
+    assert [epoch["positions"] for epoch in model.manifest["training"]["epochs"]] == [2409] * 3
+
+
+# ---- the same samples, the same bytes -------------------------------------------------------------------------------
+
+
+def sums(model: Embeddings) -> list[str]:
+    tables = (model.center_vectors, model.context_vectors, model.doc_vectors)
+    return [hashlib.sha256(np.ascontiguousarray(table).tobytes()).hexdigest() for table in tables]
+
+
+def test_one_worker_and_one_seed_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = planted.corpus(60).texts
+    first = train(documents=texts, **SETTINGS)
+    assert sums(train(documents=texts, **SETTINGS)) == sums(first)
+    assert sums(train(documents=texts, **{**SETTINGS, "seed": 2})) != sums(first)
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(texts))
+    assert sums(train(path, **SETTINGS)) == sums(first)
+    monkeypatch.setattr(trainer, "_chunk_tokens", lambda *_: 70)
+    assert sums(train(documents=texts, **SETTINGS)) == sums(first)
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import test_trainer as t, jose_embed\n"
+        f"print(*t.sums(jose_embed.train({str(path)!r}, **t.SETTINGS)))"
+    )
+    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert other.stdout.split() == sums(first)
+
+
+def test_samples_do_not_depend_on_the_number_of_workers() -> None:
+    """Which words are kept and which pairs are made is the same; only the order in which rows move differs."""
+    texts = planted.corpus(400).texts
+    settings = {**SETTINGS, "subsample_threshold": 1e-3}
+    epochs = [
+        [
+            (epoch["positions"], epoch["pairs"])
+            for epoch in train(documents=texts, **{**settings, "workers": workers}).manifest["training"]["epochs"]
+        ]
+        for workers in (1, 2)
+    ]
+    assert epochs[0] == epochs[1]
+    assert len(set(epochs[0])) == 3  # every epoch draws its own
+
+
+# ---- a known answer -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def planted_corpus() -> planted.Planted:
+    return planted.corpus(400, n_words=60)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("objective", ["pairwise", "joint"])
+@pytest.mark.parametrize("doc_vectors", ["trained", "words"])
+def test_topics_are_found(
+    planted_corpus: planted.Planted, monkeypatch: pytest.MonkeyPatch, objective: str, doc_vectors: str, workers: int
+) -> None:
+    monkeypatch.setattr(trainer, "_chunk_tokens", lambda *_: 500)  # 50 chunks an epoch, for workers to meet in
+    settings = {**SETTINGS, "objective": objective, "doc_vectors": doc_vectors, "workers": workers}
+    model = train(documents=planted_corpus.texts, **{**settings, "epochs": 20, "learning_rate": 0.1})
+    rows, topics = planted.word_groups(model)
+    assert len(rows) == planted.TOPICS * planted.WORDS
+    assert planted.nearest_agree(model.center_vectors[rows], topics) > 0.97
+    assert planted.nearest_agree(model.doc_vectors, planted_corpus.topics) > 0.97
+    for table in (model.center_vectors, model.context_vectors, model.doc_vectors):
+        assert table.dtype == np.float32
+        assert np.abs(np.linalg.norm(table.astype(np.float64), axis=1) - 1).max() < 1e-6
+    losses = [epoch["loss"] for epoch in model.manifest["training"]["epochs"]]
+    assert losses[-1] < 0.7 * losses[0]
+    assert [neighbor.word[:2] for neighbor in model.most_similar("t3w7", k=10)].count("t3") >= 9
+    if doc_vectors == "words":
+        nearest = model.similar_documents(text="t0w1 t0w2 t0w3 t0w4", k=10)
+        assert [planted_corpus.topics[neighbor.index] for neighbor in nearest].count(0) >= 9
+
+
+@pytest.mark.parametrize("doc_vectors", ["trained", "words"])
+def test_the_order_of_the_file_does_not_matter(doc_vectors: str) -> None:
+    """Topics that overlap, so that there is something to gain from the order; sorted and shuffled give the same."""
+    agreement = {}
+    for in_order in (True, False):
+        mixed = planted.corpus(400, n_words=8, seed=5, in_order=in_order)
+        agreement[in_order] = [
+            planted.nearest_agree(
+                train(
+                    documents=mixed.texts, **{**SETTINGS, "epochs": 8, "seed": seed, "doc_vectors": doc_vectors}
+                ).doc_vectors,
+                mixed.topics,
+            )
+            for seed in (1, 2)
+        ]
+    assert abs(np.mean(agreement[True]) - np.mean(agreement[False])) < 0.03
+
+
+@pytest.mark.parametrize("objective", ["pairwise", "joint"])
+def test_the_largest_steps_stay_on_the_sphere(objective: str) -> None:
+    texts = planted.corpus(40).texts
+    settings = {**SETTINGS, "learning_rate": 1.0, "margin": 2.0, "negatives": 16, "window": 40, "doc_negatives": 16}
+    model = train(documents=texts, **{**settings, "objective": objective, "epochs": 20})
+    for table in (model.center_vectors, model.context_vectors, model.doc_vectors):
+        assert np.abs(np.linalg.norm(table.astype(np.float64), axis=1) - 1).max() < 1e-6
+
+
+@pytest.mark.shared_data
+def test_twenty_newsgroups(shared_data: Path) -> None:
+    """Trained rows on the shuffled file: at least the reference program's figures, with the paper's settings."""
+    import gzip
+
+    from jose_embed.evaluation import classify, cluster
+    from jose_embed.goldsets import read_labels
+
+    with gzip.open(shared_data / "20news.txt.gz", "rt", encoding="utf-8", newline="\n") as file:
+        texts = file.read().removesuffix("\n").split("\n")
+    order = np.random.default_rng(0).permutation(len(texts))
+    labels = read_labels(shared_data / "20news.label.txt")
+    model = train(
+        documents=[texts[row] for row in order], tokenizer="whitespace", doc_vectors="trained", workers=2, seed=1
+    )
+    vectors = np.empty_like(model.doc_vectors)
+    vectors[order] = model.doc_vectors
+    assert classify(vectors, labels, n_train=11_314).accuracy.mean > 0.64
+    assert cluster(vectors, labels, seeds=(0, 1)).nmi.mean > 0.52
+
+
+# ---- how it ends ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_number_that_is_none_stops_the_run(monkeypatch: pytest.MonkeyPatch, which: int) -> None:
+    """In the first epoch, by the loss."""
+    tables = []
+
+    def poisoned(generator: np.random.Generator, out: np.ndarray) -> None:
+        random_points(generator, out)
+        tables.append(out)
+        if len(tables) == which + 1:
+            out[5, 3] = np.nan
+
+    monkeypatch.setattr(trainer, "random_points", poisoned)
+    reporter = Recorder()
+    with pytest.raises(TrainingError, match=r"the loss became nan in epoch 1: .*lower --learning-rate \(it is 0.04\)"):
+        train(documents=planted.corpus(40).texts, reporter=reporter, **SETTINGS)
+    assert training_threads() == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+@pytest.mark.parametrize("table", ["center", "context", "document"])
+def test_a_row_off_the_sphere_never_leaves_the_run(
+    recording: list[RecordingBackend], monkeypatch: pytest.MonkeyPatch, table: str, value: float
+) -> None:
+    """A row that the loss said nothing about."""
+
+    def train_chunk(self: RecordingBackend, *_: Any) -> ChunkResult:
+        getattr(self.tables, table)[3] = value
+        return ChunkResult(0.5, 1, 2, 3)
+
+    monkeypatch.setattr(RecordingBackend, "train_chunk", train_chunk)
+    with pytest.raises(TrainingError, match=r"^row 3 has the norm (nan|inf|0.0) after training; lower --learning-rate"):
+        train(documents=planted.corpus(40).texts, **SETTINGS)
+
+
+def test_an_interrupt_leaves_no_thread() -> None:
+    def interrupt(n: int) -> None:
+        if n == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    reporter = Recorder(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(documents=planted.corpus(2000, n_words=100).texts, reporter=reporter, **{**SETTINGS, "workers": 2})
+    assert training_threads() == []
+    assert len(reporter.figures) == 3
+
+
+def test_an_error_of_a_worker_ends_the_run(
+    recording: list[RecordingBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_chunk(self: RecordingBackend, documents: np.ndarray, epoch: int, first_token: int) -> ChunkResult:
+        if epoch == 1:
+            raise ZeroDivisionError("broken")
+        return ChunkResult(0.5, 1, 2, 3)
+
+    monkeypatch.setattr(RecordingBackend, "train_chunk", train_chunk)
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        train(documents=planted.corpus(40).texts, **{**SETTINGS, "workers": 3})
+    assert training_threads() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim": 1}, "dim is 1; it must be a whole number from 2 to 1024"),
+        ({"epochs": 0}, "epochs is 0; it must be a whole number from 1 to 100000"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a number above 0.0 to 1.0"),
+        ({"dimension": 5}, "unknown setting dimension; known are "),
+        ({"tokenizer": "nothing"}, "nothing"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        train(documents=["a b"], **settings)
+    assert message in str(refusal.value)
+
+
+def test_one_source_of_text_is_needed() -> None:
+    for arguments in ({}, {"source": "a.txt", "documents": ["a"]}):
+        with pytest.raises(ConfigError, match=r"either a source .* or documents=.*; give one"):
+            train(**arguments)  # type: ignore[arg-type]
+
+
+def test_text_without_words_is_refused() -> None:
+    with pytest.raises(CorpusError, match="lower --min-count"):
+        train(documents=["a b c"], **{**SETTINGS, "min_count": 2})
+
+
+# ---- what is said about it ------------------------------------------------------------------------------------------
+
+
+def test_progress_and_the_record_of_the_run() -> None:
+    reporter = Recorder()
+    texts = planted.corpus(40).texts
+    model = train(documents=iter(texts), reporter=reporter, config=TrainConfig(**SETTINGS), epochs=2, seed=9)
+    n_tokens = model.manifest["counts"]["n_tokens"]
+    assert [phase for phase, _, _ in reporter.phases] == ["reading", "encoding", "training"]
+    assert reporter.phases[-1] == ("training", 2 * n_tokens, "words")
+    assert reporter.amounts["training"] == 2 * n_tokens
+    assert reporter.figures[0].keys() == {"loss", "active"}
+    training = model.manifest["training"]
+    assert reporter.finished[-1] == {name: training["epochs"][-1][name] for name in ("loss", "active")}
+    assert training["backend"] == "cpu"
+    assert training["workers"] == 1
+    assert [epoch["epoch"] for epoch in training["epochs"]] == [1, 2]
+    assert training["words_per_second"] > 0
+    assert set(training["phases"]) == {"reading", "preparing", "training", "documents"}
+    for epoch in training["epochs"]:
+        assert 0 < epoch["active"] < 1
+        assert 0 < epoch["loss"] < 2
+    assert model.config == TrainConfig(**{**SETTINGS, "epochs": 2, "seed": 9})
+    assert model.tokenizer.name == "whitespace"
+    assert model.manifest["corpus"]["n_documents"] == 40
+
+
+def test_the_public_entry_is_the_same_function() -> None:
+    assert jose_embed.train is train
+
+
+def test_a_loss_of_nothing_is_zero(recording: list[RecordingBackend]) -> None:
+    """One word in all: there is no negative that differs, and nothing to divide by."""
+    with encode_texts(["a", "a a"], min_count=1) as corpus:
+        model = fit(corpus, TrainConfig(**{**SETTINGS, "epochs": 1}))
+    assert model.manifest["training"]["epochs"][0]["loss"] == 0.25
+
+
+def test_one_word_alone_can_be_trained() -> None:
+    model = train(documents=["a", "a a a"], **SETTINGS)
+    assert model.words == ("a",)
+    assert np.isfinite(model.doc_vectors).all()
+
+
+def test_an_estimate_is_made_without_touching_anything() -> None:
+    with encode_texts(planted.corpus(100).texts, tokenizer="whitespace", min_count=1) as corpus:
+        before = corpus.tokens.copy()
+        one = estimate(corpus, TrainConfig(**SETTINGS))
+        more = estimate(corpus, TrainConfig(**{**SETTINGS, "dim": 100}))
+        assert np.array_equal(corpus.tokens, before)
+    assert one.keys() == {"memory_bytes", "seconds"}
+    assert one["seconds"] > 0
+    rows = 2 * corpus.vocabulary.n_words + 100
+    assert more["memory_bytes"] - one["memory_bytes"] == pytest.approx(4 * rows * (112 - 16))
+
+
+def test_a_corpus_can_be_closed_after_training() -> None:
+    corpus: EncodedCorpus = encode_texts(["a b", "b a c"], min_count=1)
+    model = fit(corpus, TrainConfig(**SETTINGS))
+    corpus.close()
+    assert list(model.doc_ids) == ["1", "2"]
+    assert model.doc_token_counts.tolist() == [2, 3]
