@@ -7,6 +7,9 @@ CORPUS := data/corpus.txt
 MODEL := data/corpus.jose
 TEXT := send an e-mail message over an encrypted connection
 SEEDS ?= 3
+PORT ?= 8080
+SERVICE := data/service
+SOAK_SECONDS ?= 1800
 
 # The first interpreter that runs, is new enough and can make environments: a name on the PATH alone proves nothing.
 FIND_PYTHON = for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -22,8 +25,8 @@ fi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-train demo-query demo-serve install-dev test lint types unit smoke test-slow test-gpu \
-	bench bench-quality bench-service clean
+.PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow \
+	test-gpu test-image soak bench bench-quality bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -79,8 +82,29 @@ demo-query:
 	@echo; echo "\$$ jose documents $(MODEL) --text '$(TEXT)' --labels data/corpus.tsv -k 5"
 	@$(VENV)/bin/jose documents $(MODEL) --text '$(TEXT)' --labels data/corpus.tsv -k 5
 
-# The service's own target hangs in here: start jose-serve $(MODEL) in the background, print three calls to try.
-demo-serve:
+# Leaves the service running; `make demo-stop` ends it. A service of an earlier demo makes room for this one.
+demo-serve: $(VENV)/.demo
+	@$(MAKE) --no-print-directory demo-stop
+	@echo; echo "\$$ jose-serve $(MODEL) --port $(PORT)"
+	@nohup $(VENV)/bin/jose-serve $(MODEL) --port $(PORT) > $(SERVICE).log 2>&1 < /dev/null & echo $$! > $(SERVICE).pid
+	@for i in $$(seq 300); do \
+		$(VENV)/bin/jose-serve healthcheck --url http://127.0.0.1:$(PORT) > /dev/null 2>&1 && break; \
+		kill -0 "$$(cat $(SERVICE).pid)" 2> /dev/null || { tail -n 3 $(SERVICE).log; rm -f $(SERVICE).pid; exit 1; }; \
+		sleep 0.2; \
+	done
+	@echo; echo "It runs in the background, with its log in $(SERVICE).log; stop it with: make demo-stop"
+	@echo "All calls: http://127.0.0.1:$(PORT)/docs. Three to try:"; echo
+	@echo "  curl 'http://127.0.0.1:$(PORT)/similar?word=thread&k=5'"
+	@echo "  curl http://127.0.0.1:$(PORT)/embed-doc -H 'Content-Type: application/json' -d '{\"text\": \"read a file line by line\"}'"
+	@echo "  curl http://127.0.0.1:$(PORT)/search -H 'Content-Type: application/json' -d '{\"text\": \"$(TEXT)\", \"k\": 3}'"
+
+demo-stop:  ## stop the service that the demo left running
+	@if [ -f $(SERVICE).pid ]; then \
+		pid=$$(cat $(SERVICE).pid); rm -f $(SERVICE).pid; \
+		if ps -p "$$pid" -o args= 2> /dev/null | grep -q jose-serve; then \
+			kill "$$pid"; while kill -0 "$$pid" 2> /dev/null; do sleep 0.1; done; echo "the service (process $$pid) has stopped"; \
+		fi; \
+	fi
 
 # ---- checks -------------------------------------------------------------------------------------------------------
 
@@ -106,6 +130,12 @@ test-gpu: $(VENV)/bin/python  ## the tests of the CuPy backend; needs a CUDA dev
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,gpu]"
 	$(PY) -m pytest -q -m gpu
 
+test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's services, without Docker
+	$(PY) tests/service/image.py
+
+soak: $(VENV)/.dev  ## the service under mixed load for SOAK_SECONDS (1800): its memory must stay level
+	SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -q -s -m slow tests/service/test_unbreakable.py -k resident_memory
+
 # ---- measurements; each prints its tables, none asserts a time ------------------------------------------------------
 
 bench: $(VENV)/.bench  ## training speed and memory beside gensim and, with JOSE_REFERENCE=/path/to/jose, the reference
@@ -118,8 +148,8 @@ bench-quality: $(VENV)/.bench  ## the quality tables and what the order of docum
 bench-service: $(VENV)/.bench  ## requests per second and latencies of the service
 	$(PY) tests/benchmarks/service.py
 
-clean:  ## remove the environments, the caches and the demo's corpus and model
+clean: demo-stop  ## remove the environments, the caches and the demo's corpus and model
 	rm -rf $(VENV) $(BASE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		tests/benchmarks/.cache $(MODEL)
-	rm -f data/corpus.txt data/corpus.tsv
+	rm -f data/corpus.txt data/corpus.tsv data/corpus.documents.sqlite3* $(SERVICE).log $(SERVICE).pid
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
