@@ -6,8 +6,8 @@ mean of all z_d taken away and the rest scaled to norm 1, a word w of n document
     r(w)^2 = (|sum_d z_d|^2 - n) / (n (n - 1)),
 
 the mean cosine of two different documents of the word: near 0 for a word that stands in documents of all kinds, high
-for one whose documents point one way. (The plain |sum|/n would be large for every rare word.) The first directions are
-taken with weights of text retrieval, log(N / n); the weight that is kept is the root of r(w).
+for one whose documents point one way. (The plain |sum|/n would be large for every rare word.) The weight of a word is
+the root of r(w).
 
 Source: Mardia and Jupp, Directional Statistics, section 9.2, for the resultant length; that words are weighted by it
 is our own (DESIGN.md, decision 12).
@@ -15,7 +15,6 @@ is our own (DESIGN.md, decision 12).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,14 @@ import numpy.typing as npt
 
 from jose_embed.jit import jit
 from jose_embed.passages import stretches
-from jose_embed.sphere import normalized
 
 __all__ = ["concentration_weights", "count_documents", "write_directions"]
 
-_TABLE_BYTES = 1 << 26  # of sums of document directions, one row per word, that are kept at a time
+_SUMS = 1 << 21  # floats in the table of sums, a row for each word, and at least so many columns of it:
+_LEAST_COLUMNS = 8
+_BLOCK = 1 << 13  # rows that are converted to float64 at a time
 _FLOOR = 1e-4  # of r squared: a word of one document still says a little
+_EXPONENT = 0.6  # of r: higher serves topics, lower serves finer differences (DESIGN.md, decision 12)
 
 
 def count_documents(
@@ -44,55 +45,50 @@ def count_documents(
 def concentration_weights(
     tokens: npt.NDArray[np.int32],
     offsets: npt.NDArray[np.int64],
-    n_words: int,
-    term_weights: npt.NDArray[np.float64],
-    center_vectors: npt.NDArray[np.float32],
+    frequencies: npt.NDArray[np.int64],
+    doc_vectors: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): the root of each word's mean resultant length, from 0.1 to 1.
+    """float64 (n_words,): r^0.6 for each word's mean resultant length r, from 0.06 to 1.
+
+    Some columns of the vectors are taken at a time, so that little is held besides them.
 
     Args:
         tokens: int32 (n_tokens,).
         offsets: int64 (n_documents + 1,).
-        n_words: Rows of the vocabulary.
-        term_weights: float64, see :func:`write_directions`.
-        center_vectors: float32 (n_words, dim).
+        frequencies: int64 (n_words,), see :func:`count_documents`.
+        doc_vectors: float32 (n_documents, dim), on the sphere; those of documents without a word are not looked at.
     """
-    frequencies = count_documents(tokens, offsets, n_words)
-    n_documents = int(np.count_nonzero(np.diff(offsets)))
-    first_weights = np.log((n_documents + 1) / np.maximum(frequencies, 1))
-    text = (tokens, offsets, first_weights, term_weights, center_vectors)
-    mean = np.zeros(center_vectors.shape[1])
-    for _, _, directions in _direction_blocks(*text):
-        mean += directions.sum(0, dtype=np.float64)
-    mean /= max(1, n_documents)
-    squares = np.empty(n_words)
-    at_once = max(1, _TABLE_BYTES // (4 * center_vectors.shape[1]))
-    for begin in range(0, n_words, at_once):
-        sums = np.zeros((min(at_once, n_words - begin), center_vectors.shape[1]), np.float32)
-        last_seen = np.full(len(sums), -1, np.int64)
-        for words, ends, directions in _direction_blocks(*text):
-            _add_directions(words, ends, normalized(directions - mean).astype(np.float32), begin, last_seen, sums)
-            last_seen[:] = -1
-        squares[begin : begin + len(sums)] = np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
+    n_words, dim = len(frequencies), doc_vectors.shape[1]
+    mean, scales = _centering(offsets, doc_vectors)
+    squares = np.zeros(n_words)
+    width = min(dim, max(_LEAST_COLUMNS, _SUMS // n_words))
+    for begin in range(0, dim, width):
+        columns = slice(begin, min(dim, begin + width))
+        sums = np.zeros((n_words, columns.stop - begin), np.float32)
+        last_seen, one = np.full(n_words, -1, np.int64), np.zeros(columns.stop - begin, np.float32)
+        for first, words, ends in stretches(tokens, offsets):
+            _add_directions(words, ends, first, doc_vectors[:, columns], mean[columns], scales, last_seen, one, sums)
+        squares += np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
     pairs = np.maximum(frequencies * (frequencies - 1), 1)
-    root: npt.NDArray[np.float64] = np.clip((squares - frequencies) / pairs, _FLOOR, 1.0) ** 0.25
-    return root
+    weights: npt.NDArray[np.float64] = np.clip((squares - frequencies) / pairs, _FLOOR, 1.0) ** (_EXPONENT / 2)
+    return weights
 
 
-def _direction_blocks(
-    tokens: npt.NDArray[np.int32],
-    offsets: npt.NDArray[np.int64],
-    word_weights: npt.NDArray[np.float64],
-    term_weights: npt.NDArray[np.float64],
-    center_vectors: npt.NDArray[np.float32],
-) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-    """The text in stretches: its words, where documents end in them, and the documents' directions (0 for none)."""
-    occurrences = np.zeros(len(word_weights), np.int64)
-    total = np.zeros(center_vectors.shape[1], np.float64)
-    for _, words, ends in stretches(tokens, offsets):
-        rows = np.zeros((len(ends) - 1, center_vectors.shape[1]), np.float32)
-        _directions(words, ends, word_weights, term_weights, center_vectors, rows, occurrences, total)
-        yield words, ends, rows
+def _centering(
+    offsets: npt.NDArray[np.int64], doc_vectors: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The mean of the vectors of documents with words, (dim,), and 1 / |z - mean| of all vectors z, (n_documents,)."""
+    mean = np.zeros(doc_vectors.shape[1])
+    scales = np.empty(len(doc_vectors), np.float32)
+    has_words = np.diff(offsets) > 0
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(doc_vectors), _BLOCK)]
+    for rows in blocks:
+        mean += doc_vectors[rows][has_words[rows]].sum(0, dtype=np.float64)
+    mean /= max(1, np.count_nonzero(has_words))
+    for rows in blocks:
+        # A document that points exactly where all do says nothing.
+        scales[rows] = 1 / np.maximum(np.linalg.norm(doc_vectors[rows] - mean, axis=1), 1e-6)
+    return mean.astype(np.float32), scales
 
 
 def write_directions(
@@ -131,16 +127,21 @@ def _count(tokens: Any, offsets: Any, first: Any, last_seen: Any, frequencies: A
 
 
 @jit
-def _add_directions(words: Any, ends: Any, directions: Any, begin: Any, last_seen: Any, sums: Any) -> None:
-    # Adds a document's direction to the row of each of its words that is in the table, once.
-    n_rows, dim = sums.shape
-    for document in range(directions.shape[0]):
-        for t in range(ends[document], ends[document + 1]):
-            row = words[t] - begin
-            if 0 <= row < n_rows and last_seen[row] != document:
-                last_seen[row] = document
+def _add_directions(
+    words: Any, ends: Any, first: Any, vectors: Any, mean: Any, scales: Any, last_seen: Any, one: Any, sums: Any
+) -> None:
+    # Adds each document's centered direction to the rows of its words, once to each; one is work space.
+    dim = one.shape[0]
+    for place in range(ends.shape[0] - 1):
+        document = first + place
+        for c in range(dim):
+            one[c] = (vectors[document, c] - mean[c]) * scales[document]
+        for t in range(ends[place], ends[place + 1]):
+            word = words[t]
+            if last_seen[word] != document:
+                last_seen[word] = document
                 for c in range(dim):
-                    sums[row, c] += directions[document, c]
+                    sums[word, c] += one[c]
 
 
 @jit  # without fastmath: products are rounded before they are added, as NumPy does

@@ -8,7 +8,7 @@ is the point of the sphere that minimises the document's objective with the word
 which is the maximum-likelihood mean direction of a von Mises-Fisher distribution (Mardia and Jupp, Directional
 Statistics, section 10.3). There is nothing to iterate and nothing random. The weight of a word is
 
-    weight(w) = (1 + log tf(w)) sqrt(r(w)),
+    weight(w) = (1 + log tf(w)) r(w)^0.6,
 
 tf the word's occurrences in the document, r the mean resultant length of the training documents that hold the word: how
 well they agree, between 0 and 1 (directions.py).
@@ -34,7 +34,18 @@ if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
     from jose_embed.encoded import EncodedCorpus
 
-__all__ = ["Inferred", "document_directions", "infer", "infer_detailed", "learned_weights", "word_weights"]
+__all__ = [
+    "TERM_WEIGHTS",
+    "WORD_WEIGHTS",
+    "Inferred",
+    "document_directions",
+    "document_frequencies",
+    "infer",
+    "infer_detailed",
+    "learned_weights",
+    "retrieval_weights",
+    "word_weights",
+]
 
 Vectors = npt.NDArray[np.float32]
 
@@ -130,17 +141,37 @@ def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
     return np.log((int(model.counts.sum()) + 1) / model.counts.astype(np.float64))
 
 
-def learned_weights(corpus: EncodedCorpus, center_vectors: Vectors) -> npt.NDArray[np.float64]:
+def retrieval_weights(corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """float64 (n_words,): log(N / n), the weights of text retrieval, for words of n of N documents.
+
+    N + 1 stands in the place of N: a word of every document counts next to nothing, but a text of such words has a
+    direction.
+    """
+    n_documents = int(np.count_nonzero(np.diff(corpus.offsets)))
+    weights: npt.NDArray[np.float64] = np.log((n_documents + 1) / np.maximum(frequencies, 1))
+    return weights
+
+
+def learned_weights(
+    corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64], doc_vectors: Vectors
+) -> npt.NDArray[np.float64]:
     """float64 (n_words,): the weights of a corpus's words, from how well the documents of each word agree.
 
     Args:
         corpus: The encoded text.
-        center_vectors: float32 (n_words, dim), on the sphere.
+        frequencies: int64 (n_words,), see :func:`document_frequencies`.
+        doc_vectors: float32 (n_documents, dim), on the sphere: trained, or directions by other weights.
     """
     from jose_embed.directions import concentration_weights
 
-    n_words = corpus.vocabulary.n_words
-    return concentration_weights(corpus.tokens, corpus.offsets, n_words, TERM_WEIGHTS, center_vectors)
+    return concentration_weights(corpus.tokens, corpus.offsets, frequencies, doc_vectors)
+
+
+def document_frequencies(corpus: EncodedCorpus) -> npt.NDArray[np.int64]:
+    """int64 (n_words,): the number of documents that each word of the vocabulary occurs in."""
+    from jose_embed.directions import count_documents
+
+    return count_documents(corpus.tokens, corpus.offsets, corpus.vocabulary.n_words)
 
 
 def document_directions(

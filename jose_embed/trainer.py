@@ -133,7 +133,13 @@ def fit(
         The model, in memory.
     """
     from jose_embed import cpu
-    from jose_embed.inference import WORD_WEIGHTS, document_directions, learned_weights
+    from jose_embed.inference import (
+        WORD_WEIGHTS,
+        document_directions,
+        document_frequencies,
+        learned_weights,
+        retrieval_weights,
+    )
     from jose_embed.sampling import SamplingTables
 
     reporter = reporter or SilentReporter()
@@ -157,7 +163,10 @@ def fit(
 
     started = time.perf_counter()
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table[:, :dim], config) for table in tables)
-    weights = learned_weights(corpus, center_vectors)
+    frequencies = document_frequencies(corpus)
+    if config.doc_vectors == "words":
+        document_directions(corpus, retrieval_weights(corpus, frequencies), center_vectors, out=doc_vectors)
+    weights = learned_weights(corpus, frequencies, doc_vectors)
     if config.doc_vectors == "words":
         # Nothing is done to the rows after that: they have the bytes that the same text is given later.
         document_directions(corpus, weights, center_vectors, out=doc_vectors)
