@@ -154,7 +154,10 @@ def fit(
     samples = SamplingTables.of(vocabulary, config.subsample_threshold, config.noise_exponent)
     text = cpu.Text(corpus.tokens, corpus.offsets)
     backend = cpu.CpuBackend(text, samples, tables, config, config.epochs * corpus.n_tokens)
+    reporter.start("compiling", 1, "kernels")
     backend.prepare()
+    reporter.advance(1)
+    reporter.finish()
     phases["preparing"] = time.perf_counter() - started
 
     started = time.perf_counter()
@@ -170,6 +173,8 @@ def fit(
     if config.doc_vectors == "words":
         # Nothing is done to the rows after that: they have the bytes that the same text is given later.
         document_directions(corpus, weights, center_vectors, out=doc_vectors)
+    reporter.advance(corpus.n_documents)
+    reporter.finish()
     phases["documents"] = time.perf_counter() - started
     return Embeddings.from_arrays(
         words=vocabulary.words,
