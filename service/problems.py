@@ -190,7 +190,7 @@ def shown(value: Any) -> str:
 
     Example:
         >>> shown("x" * 300)[-20:]
-        'x… (300 characters)'
+        'xx… (300 characters)'
     """
     if isinstance(value, str):
         text = value[:_SHOWN_CHARACTERS].encode("utf-8", "backslashreplace").decode()

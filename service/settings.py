@@ -207,7 +207,7 @@ class Settings:
         """Every setting as a plain value, secrets masked: for the start of the log and for ``/info``.
 
         Example:
-            >>> Settings(model=Path("m.jose"), read_key="0123456789abcdef").shown()["read_key"]
+            >>> Settings(model=Path("m.jose"), write_key="0123456789abcdef").shown()["write_key"]
             '1 key, masked'
         """
         shown: dict[str, Any] = {}

@@ -1,8 +1,10 @@
-"""How many requests a second, and how long does each wait? Prints the tables of tests/benchmarks/RESULTS.md about the service.
+"""How many requests a second, and how long does each wait? Prints the tables of tests/benchmarks/RESULTS.md about the
+service.
 
 One ``jose-serve`` process, pinned to one core, over a model of 100,000 words and 100,000 documents; the clients run on
 the other cores. "per CPU second" is what the service did in a second of its own processor time: on a machine that does
-other work too, the rate that a core of its own would give. Random directions stand for trained ones: exact search costs the same on any vectors.
+other work too, the rate that a core of its own would give. Random directions stand for trained ones: exact search costs
+the same on any vectors.
 
     python tests/benchmarks/service.py
     python tests/benchmarks/service.py --seconds 10 --words 50000
@@ -60,7 +62,12 @@ class Load:
         p50, p95, p99 = (np.percentile(self.latencies, [50, 95, 99]) * 1e3).round(2)
         rate = len(self.latencies) * self.per_request / self.seconds
         core = len(self.latencies) * self.per_request / max(self.cpu_seconds, 1e-9)
-        what = {"call": self.name, "clients": self.clients, "per second": f"{rate:,.0f}", "per CPU second": f"{core:,.0f}"}
+        what = {
+            "call": self.name,
+            "clients": self.clients,
+            "per second": f"{rate:,.0f}",
+            "per CPU second": f"{core:,.0f}",
+        }
         times = {"p50 ms": p50, "p95 ms": p95, "p99 ms": p99, "max ms": round(max(self.latencies) * 1e3, 2)}
         return what | times | {"errors": self.errors}
 
@@ -138,7 +145,9 @@ async def measured(service: Service, load: Load, seconds: float) -> Load:
         done: asyncio.Future[None] = loop.create_future()
         ends.append(done)
         until = began + seconds
-        await loop.create_connection(lambda done=done, until=until: Connection(load, until, done), "127.0.0.1", service.port)
+        await loop.create_connection(
+            lambda done=done, until=until: Connection(load, until, done), "127.0.0.1", service.port
+        )
     await asyncio.gather(*ends)
     load.seconds = time.perf_counter() - began
     load.cpu_seconds = service.cpu_seconds() - cpu
@@ -151,8 +160,8 @@ def get(path: str) -> bytes:
 
 def send(method: str, path: str, body: Any) -> bytes:
     content = json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 def cycle(requests: list[bytes]) -> Callable[[], bytes]:
@@ -195,7 +204,11 @@ def running(model: Path, documents: Path) -> Iterator[Service]:
     command = [sys.executable, "-m", "service.cli", str(model), "--port", "0", "--documents", str(documents)]
     began = time.perf_counter()
     process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cores[:1])
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores[:1]),
     )
     assert process.stderr is not None
     port = 0
@@ -232,24 +245,43 @@ def loads(n_words: int) -> Iterator[Load]:
     yield Load("GET /similar, repeated words", cycle([get(f"/similar?word=w{i}") for i in range(100)]), 50)
     yield Load("GET /similar, first-time words", lambda: get(f"/similar?word={next(fresh)}"), 50)
     yield Load("GET /similar, first-time words", lambda: get(f"/similar?word={next(fresh)}"), 1)
-    yield Load("POST /embed-doc, one text of 200 words", cycle([send("POST", "/embed-doc", {"text": one}) for one in texts]), 50)
-    yield Load("POST /embed-doc, one text of 200 words", cycle([send("POST", "/embed-doc", {"text": one}) for one in texts]), 1)
+    yield Load(
+        "POST /embed-doc, one text of 200 words",
+        cycle([send("POST", "/embed-doc", {"text": one}) for one in texts]),
+        50,
+    )
+    yield Load(
+        "POST /embed-doc, one text of 200 words", cycle([send("POST", "/embed-doc", {"text": one}) for one in texts]), 1
+    )
     batches = [send("POST", "/embed-doc", {"texts": texts[i : i + 100]}) for i in range(0, 500, 100)]
     yield Load("POST /embed-doc, 100 texts (texts)", cycle(batches), 4, 100)
-    coded = [send("POST", "/v1/embeddings", {"input": texts[i : i + 100], "model": "bench", "encoding_format": "base64"}) for i in range(0, 500, 100)]
+    coded = [
+        send("POST", "/v1/embeddings", {"input": texts[i : i + 100], "model": "bench", "encoding_format": "base64"})
+        for i in range(0, 500, 100)
+    ]
     yield Load("POST /v1/embeddings, 100 texts, base64 (texts)", cycle(coded), 4, 100)
     searches = [send("POST", "/search", {"text": one, "k": 10}) for one in texts]
     yield Load("POST /search by text, 100,000 documents", cycle(searches), 1)
     yield Load("POST /search by text, 100,000 documents", cycle(searches), 50)
-    analogies = [{"queries": [{"positive": [f"w{i}", f"w{i + 1}"], "negative": [f"w{i + 2}"]} for i in range(j, j + 50)]} for j in range(100)]
-    yield Load("POST /similar, 50 analogies (queries)", cycle([send("POST", "/similar", one) for one in analogies]), 4, 50)
+    analogies = [
+        {"queries": [{"positive": [f"w{i}", f"w{i + 1}"], "negative": [f"w{i + 2}"]} for i in range(j, j + 50)]}
+        for j in range(100)
+    ]
+    yield Load(
+        "POST /similar, 50 analogies (queries)", cycle([send("POST", "/similar", one) for one in analogies]), 4, 50
+    )
     ids = iter(range(10**9))
-    yield Load("PUT /documents/{id}, 200 words, synced", lambda: send("PUT", f"/documents/d{next(ids)}", {"text": texts[next(ids) % 500]}), 50)
+    yield Load(
+        "PUT /documents/{id}, 200 words, synced",
+        lambda: send("PUT", f"/documents/d{next(ids)}", {"text": texts[next(ids) % 500]}),
+        50,
+    )
     yield Load("GET /words?prefix=", cycle([get(f"/words?prefix=w{i}") for i in range(1_000)]), 50)
 
 
 async def loop_probe(service: Service, seconds: float, heavy: list[bytes]) -> Load:
-    """Times an empty route while two other clients send what is large: how long does the event loop keep others waiting?"""
+    """Times an empty route while two other clients send what is large: how long does the event loop keep others
+    waiting?"""
     probe = Load("GET /livez beside 2 clients with large bodies", cycle([get("/livez")]), 1)
     noise = Load("", cycle(heavy), 2)
     await asyncio.gather(measured(service, probe, seconds), measured(service, noise, seconds))
@@ -269,7 +301,8 @@ def main() -> None:
         made_model(path, chosen.words, chosen.docs)
         rows = []
         with running(path, Path(folder) / "documents.sqlite3") as service:
-            print(f"ready after {service.ready:.2f} s ({chosen.words:,} words, {chosen.docs:,} documents, dimension {DIM}, one core)")
+            size = f"{chosen.words:,} words, {chosen.docs:,} documents, dimension {DIM}"
+            print(f"ready after {service.ready:.2f} s ({size}, one core)")
             print(f"load before: {os.getloadavg()[0]:.2f}\n")
             asyncio.run(measured(service, Load("warm-up", cycle([get("/similar?word=w1")]), 4), 0.5))
             for load in loads(chosen.words):

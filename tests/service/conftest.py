@@ -36,7 +36,8 @@ def unit_rows(n: int, dim: int, seed: int) -> np.ndarray[Any, np.dtype[np.float3
 def make_model(
     path: Path, *, n_words: int = 2_000, dim: int = 24, n_docs: int = 120, seed: int = 1, overwrite: bool = False
 ) -> Embeddings:
-    """A saved model of random directions: words king, queen, man, woman, w4, w5 ...; every tenth document is untrained."""
+    """A saved model of random directions: words king, queen, man, woman, w4, w5 ...; every tenth document is
+    untrained."""
     words = ["king", "queen", "man", "woman", *(f"w{i}" for i in range(4, n_words))]
     model = Embeddings.from_arrays(
         words=words,

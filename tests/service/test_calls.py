@@ -269,7 +269,9 @@ def test_search_over_trained_documents(served: Served, model_a: Model) -> None:
     answer = served.post("/search", {"word": "king", "k": 1_000, "source": "trained"}).json()
     expected = model.similar_documents(word="king", k=1_000)
     assert [hit["id"] for hit in answer["neighbors"]] == [hit.doc_id for hit in expected]
-    np.testing.assert_allclose([hit["score"] for hit in answer["neighbors"]], [hit.score for hit in expected], atol=1e-6)
+    np.testing.assert_allclose(
+        [hit["score"] for hit in answer["neighbors"]], [hit.score for hit in expected], atol=1e-6
+    )
     assert len(answer["neighbors"]) == 108, "untrained documents are never found"
     by_id = served.post("/search", {"document_id": "2", "k": 5, "source": "trained"}).json()["neighbors"]
     assert [hit["id"] for hit in by_id] == [hit.doc_id for hit in model.similar_documents("2", k=5)]
@@ -359,7 +361,9 @@ def test_a_text_without_a_known_word_is_not_stored(served: Served) -> None:
 def test_listing_page_by_page(served: Served) -> None:
     ids = sorted(f"list-{i:02}" for i in range(25))
     operations = [{"op": "put", "id": id, "text": "king"} for id in reversed(ids)]
-    assert {item["status"] for item in served.post("/documents:batch", {"operations": operations}).json()["results"]} == {201}
+    assert {
+        item["status"] for item in served.post("/documents:batch", {"operations": operations}).json()["results"]
+    } == {201}
     seen: list[str] = []
     after: str | None = "list-"
     while after is not None and len(seen) < 25:
@@ -393,7 +397,9 @@ def test_ids_that_cannot_be(served: Served, id: str) -> None:
     assert answer.status_code == (404 if "%0A" in id else 422), answer.text
 
 
-@pytest.mark.parametrize("id", ["a b", "ä/ö?#%", "日本語", "a..b", "...", "'; DROP TABLE documents; --", "x" * 512, ":batch"])
+@pytest.mark.parametrize(
+    "id", ["a b", "ä/ö?#%", "日本語", "a..b", "...", "'; DROP TABLE documents; --", "x" * 512, ":batch"]
+)
 def test_ids_that_can_be(served: Served, id: str) -> None:
     from urllib.parse import quote
 

@@ -32,6 +32,12 @@ def small(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFac
     assert running.stop() == 0
 
 
+def head(host: str, length: int) -> bytes:
+    """The head of a request whose body has so many bytes."""
+    lines = ["POST /embed-doc HTTP/1.1", f"Host: {host}", "Content-Type: application/json", f"Content-Length: {length}"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 def kind_of(answer: httpx.Response) -> str:
     """The kind of problem, whichever shape it has."""
     body = answer.json()
@@ -79,7 +85,9 @@ def test_large_bodies_are_judged_like_small_ones(served: Served, path: str) -> N
         assert (small.status_code, kind_of(small)) == (large.status_code, kind_of(large)) == (400, "malformed-json")
 
 
-@pytest.mark.parametrize("kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json"])
+@pytest.mark.parametrize(
+    "kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json"]
+)
 @pytest.mark.parametrize("path", CALLS)
 def test_only_json_is_read(served: Served, path: str, kind: str | None) -> None:
     headers = {} if kind is None else {"content-type": kind}
@@ -89,7 +97,10 @@ def test_only_json_is_read(served: Served, path: str, kind: str | None) -> None:
 
 def test_json_has_many_names(served: Served) -> None:
     for kind in ("application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"):
-        assert served.client.post("/embed-doc", content=b'{"text": "king"}', headers={"content-type": kind}).status_code == 200
+        assert (
+            served.client.post("/embed-doc", content=b'{"text": "king"}', headers={"content-type": kind}).status_code
+            == 200
+        )
 
 
 @pytest.mark.parametrize("path", CALLS)
@@ -105,8 +116,7 @@ def test_a_body_over_the_limit(small: Served, path: str) -> None:
 def test_a_body_that_does_not_come(small: Served) -> None:
     host, port = urlsplit(small.url).netloc.split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        head = f"POST /embed-doc HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{"
-        connection.sendall(head.encode())
+        connection.sendall(head(host, 1_000) + b"{")
         answer = connection.recv(65_536).decode()
     assert answer.startswith("HTTP/1.1 408 ")
     assert "body-too-slow" in answer
@@ -115,10 +125,9 @@ def test_a_body_that_does_not_come(small: Served) -> None:
 
 def test_bodies_under_way_are_bounded_in_sum(small: Served) -> None:
     host, port = urlsplit(small.url).netloc.split(":")
-    head = f"POST /embed-doc HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 99000\r\n\r\n"
     connections = [socket.create_connection((host, int(port)), timeout=20) for _ in range(3)]
     for connection in connections:
-        connection.sendall(head.encode() + b" " * 98_000)
+        connection.sendall(head(host, 99_000) + b" " * 98_000)
     answers = [connection.recv(65_536).decode() for connection in connections]
     for connection in connections:
         connection.close()
@@ -194,11 +203,10 @@ def test_saturation_is_said_and_passes(model_a: tuple[Path, Embeddings], tmp_pat
 def test_clients_that_hang_up(served: Served) -> None:
     host, port = urlsplit(served.url).netloc.split(":")
     body = json.dumps({"text": "king " * 20_000}).encode()
-    head = f"POST /embed-doc HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     for part in (body, body[:100], b""):
         for _ in range(10):
             with socket.create_connection((host, int(port)), timeout=20) as connection:
-                connection.sendall(head.encode() + part)
+                connection.sendall(head(host, len(body)) + part)
     time.sleep(0.2)
     assert served.get("/readyz").status_code == 200
     assert not [line for line in served.lines if "Traceback" in line], "".join(served.lines)

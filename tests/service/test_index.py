@@ -1,4 +1,5 @@
-"""The indexes against NumPy: exact search, the graph's recall, and a library under any sequence of changes and merges."""
+"""The indexes against NumPy: exact search, the graph's recall, and a library under any sequence of changes and
+merges."""
 
 from __future__ import annotations
 
@@ -187,7 +188,11 @@ def test_merging_ends(sizes: list[int]) -> None:
     serial = 0
     for size in sizes:
         built = Library.build(
-            DIM, IndexOptions(), np.arange(serial + 1, serial + 1 + size), [str(i) for i in range(size)], unit_rows(size, DIM, 0)
+            DIM,
+            IndexOptions(),
+            np.arange(serial + 1, serial + 1 + size),
+            [str(i) for i in range(size)],
+            unit_rows(size, DIM, 0),
         )
         library = Library(DIM, IndexOptions(), (*library.segments, *built.segments))
         serial += size

@@ -25,11 +25,27 @@ def test_every_call_of_the_table_is_documented() -> None:
     document = json.loads(OPENAPI_FILE.read_text(encoding="utf-8"))
     calls = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
     assert calls == {
-        "GET /similar", "POST /similar", "POST /embed-doc", "POST /v1/embeddings", "GET /v1/models", "GET /v1/models/{model}",
-        "GET /words", "GET /words/{word}", "GET /distance", "POST /search", "GET /documents", "PUT /documents/{id}",
-        "GET /documents/{id}", "DELETE /documents/{id}", "POST /documents:batch", "GET /livez", "GET /readyz",
-        "GET /metrics", "GET /info", "POST /admin/reload",
-    }  # fmt: skip
+        "GET /similar",
+        "POST /similar",
+        "POST /embed-doc",
+        "POST /v1/embeddings",
+        "GET /v1/models",
+        "GET /v1/models/{model}",
+        "GET /words",
+        "GET /words/{word}",
+        "GET /distance",
+        "POST /search",
+        "GET /documents",
+        "PUT /documents/{id}",
+        "GET /documents/{id}",
+        "DELETE /documents/{id}",
+        "POST /documents:batch",
+        "GET /livez",
+        "GET /readyz",
+        "GET /metrics",
+        "GET /info",
+        "POST /admin/reload",
+    }
     for path, methods in document["paths"].items():
         for call in methods.values():
             assert call["summary"]

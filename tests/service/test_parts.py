@@ -21,14 +21,20 @@ from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
 from service.texts import ServedEmbeddings, SlicedTokenizer
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
     max_leaves=30,
 )
 
 
 @given(JSON, st.booleans(), st.sampled_from([None, 1]))
-@example({"a": ["\\", '"', "\ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "replace"), "😀" * 50]}, True, None)
+@example(
+    {"a": ["\\", '"', "\ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "replace"), "😀" * 50]}, True, None
+)
 def test_json_read_in_slices_is_the_same_json(value: Any, ascii: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii, indent=indent).encode("utf-8", "surrogatepass")
     expected = json.loads(text)
@@ -115,7 +121,18 @@ def test_a_lane_batches_what_waits_and_keeps_the_order() -> None:
         rest[0].cancel()
         gate.set()
         answers = await asyncio.gather(first, *rest[1:], return_exceptions=True)
-        assert [answer for answer in answers if not isinstance(answer, ValueError)] == [0, 4, 6, 8, 10, 12, 16, 18, 20, 22]
+        assert [answer for answer in answers if not isinstance(answer, ValueError)] == [
+            0,
+            4,
+            6,
+            8,
+            10,
+            12,
+            16,
+            18,
+            20,
+            22,
+        ]
         assert lane.depth == 0
         assert await lane.submit(50, always=True) == 100
         lane.close()

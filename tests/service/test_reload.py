@@ -70,7 +70,9 @@ DAMAGES = [damage_bytes, damage_missing, damage_cut, damage_newer, damage_manife
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_model_is_refused_by_name_and_the_old_one_goes_on(own: tuple[Path, Embeddings, Served], damage: Any) -> None:
+def test_a_damaged_model_is_refused_by_name_and_the_old_one_goes_on(
+    own: tuple[Path, Embeddings, Served], damage: Any
+) -> None:
     path, model, running = own
     before = running.get("/similar?word=king").content
     # The files are replaced, not written into: the running service keeps the ones it has mapped.
@@ -193,16 +195,24 @@ def test_reload_under_load_fails_no_request_and_mixes_no_models(own: tuple[Path,
     assert done[0] > 50
     # Every stored text now has the vector of the present model, and none of another.
     present = by_id[running.get("/info").json()["model"]["id"]]
-    for id in [item["id"] for item in running.get("/documents?limit=1000").json()["documents"] if item["id"].startswith("load-")]:
+    for id in [
+        item["id"]
+        for item in running.get("/documents?limit=1000").json()["documents"]
+        if item["id"].startswith("load-")
+    ]:
         text = running.get(f"/documents/{id}").json()["text"]
-        hits = running.post("/search", {"vector": present[text].tolist(), "k": 1_000, "source": "added"}).json()["neighbors"]
+        hits = running.post("/search", {"vector": present[text].tolist(), "k": 1_000, "source": "added"}).json()[
+            "neighbors"
+        ]
         assert {hit["id"]: hit["score"] for hit in hits}[id] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_one_reload_at_a_time(own: tuple[Path, Embeddings, Served]) -> None:
     running = own[2]
     statuses: list[int] = []
-    threads = [threading.Thread(target=lambda: statuses.append(running.post("/admin/reload").status_code)) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: statuses.append(running.post("/admin/reload").status_code)) for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -10,7 +10,6 @@ import pytest
 import schemathesis
 from conftest import READ_KEY, WRITE_KEY, Served, start
 from hypothesis import HealthCheck, settings
-
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from jose_embed.embeddings import Embeddings
@@ -66,12 +65,12 @@ def test_every_call(case: Any, fuzzed: Served) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @schema.parametrize()
-@examples(400)
+@examples(150)
 def test_every_call_long(case: Any, fuzzed: Served) -> None:
     check(case, fuzzed)
 
 
-@pytest.mark.parametrize("n", [10, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])])
+@pytest.mark.parametrize("n", [10, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])])
 def test_calls_one_after_the_other(fuzzed: Served, n: int) -> None:
     """Sequences of calls, following the document's links: what was put is read, replaced, deleted."""
 

@@ -24,7 +24,11 @@ def read(**variables: str) -> Settings:
 
 def test_every_kind_of_value() -> None:
     settings = read(
-        JOSE_PORT="9000", JOSE_BODY_SECONDS="1.5", JOSE_READ_ONLY="true", JOSE_ALLOWED_HOSTS="a.example, b", JOSE_INDEX="hnsw"
+        JOSE_PORT="9000",
+        JOSE_BODY_SECONDS="1.5",
+        JOSE_READ_ONLY="true",
+        JOSE_ALLOWED_HOSTS="a.example, b",
+        JOSE_INDEX="hnsw",
     )
     assert (settings.port, settings.body_seconds, settings.read_only, settings.index) == (9000, 1.5, True, "hnsw")
     assert settings.allowed_hosts == ("a.example", "b")
@@ -106,7 +110,11 @@ def test_the_tests_own_variables_are_passed_over() -> None:
 def test_a_mistake_is_one_line_and_status_2(
     arguments: tuple[str, ...], environment: dict[str, str], message: str
 ) -> None:
-    done = run_cli(*arguments, "--port", "0", environment=environment) if arguments[:1] != ("--port",) else run_cli(*arguments)
+    done = (
+        run_cli(*arguments, "--port", "0", environment=environment)
+        if arguments[:1] != ("--port",)
+        else run_cli(*arguments)
+    )
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2
     assert last.startswith("jose-serve: ")

@@ -35,7 +35,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.serials: dict[str, int] = {}
         self.used: set[int] = set()
 
-    @rule(changes=st.lists(st.tuples(IDS, st.none() | TEXTS, st.sampled_from(["any", "same", "other", "absent"])), max_size=5))
+    @rule(
+        changes=st.lists(
+            st.tuples(IDS, st.none() | TEXTS, st.sampled_from(["any", "same", "other", "absent"])), max_size=5
+        )
+    )
     def write(self, changes: list[tuple[str, str | None, str]]) -> None:
         made: list[Put | Delete] = []
         expected: list[str] = []
@@ -144,7 +148,9 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     Store(path).close()
 
 
-@pytest.mark.parametrize("content", [b"not a database at all, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 5_000])
+@pytest.mark.parametrize(
+    "content", [b"not a database at all, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 5_000]
+)
 def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "d.sqlite3"
     path.write_bytes(content)
