@@ -25,8 +25,8 @@ from jose_embed.passages import stretches
 
 __all__ = ["concentration_weights", "count_documents", "write_directions"]
 
-_SUMS = 1 << 21  # floats in the table of sums, a row for each word, and at least so many columns of it:
-_LEAST_COLUMNS = 8
+_SUMS = 1 << 20  # floats in the table of sums of directions, a row for each word of a slice
+_MOST_SLICES = 64
 _BLOCK = 1 << 13  # rows that are converted to float64 at a time
 _FLOOR = 1e-4  # of r squared: a word of one document still says a little
 _EXPONENT = 0.6  # of r: higher serves topics, lower serves finer differences (DESIGN.md, decision 12)
@@ -50,7 +50,8 @@ def concentration_weights(
 ) -> npt.NDArray[np.float64]:
     """float64 (n_words,): r^0.6 for each word's mean resultant length r, from 0.06 to 1.
 
-    Some columns of the vectors are taken at a time, so that little is held besides them.
+    Some words are taken at a time, so that little is held besides the vectors: the text is passed for each slice of the
+    vocabulary, but most of it belongs to the frequent words of the first.
 
     Args:
         tokens: int32 (n_tokens,).
@@ -61,14 +62,14 @@ def concentration_weights(
     n_words, dim = len(frequencies), doc_vectors.shape[1]
     mean, scales = _centering(offsets, doc_vectors)
     squares = np.zeros(n_words)
-    width = min(dim, max(_LEAST_COLUMNS, _SUMS // n_words))
-    for begin in range(0, dim, width):
-        columns = slice(begin, min(dim, begin + width))
-        sums = np.zeros((n_words, columns.stop - begin), np.float32)
-        last_seen, one = np.full(n_words, -1, np.int64), np.zeros(columns.stop - begin, np.float32)
+    one = np.zeros(dim, np.float32)
+    at_once = max(1, _SUMS // dim, n_words // _MOST_SLICES)
+    for begin in range(0, n_words, at_once):
+        sums = np.zeros((min(at_once, n_words - begin), dim), np.float32)
+        last_seen = np.full(len(sums), -1, np.int64)
         for first, words, ends in stretches(tokens, offsets):
-            _add_directions(words, ends, first, doc_vectors[:, columns], mean[columns], scales, last_seen, one, sums)
-        squares += np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
+            _add_directions(words, ends, first, begin, doc_vectors, mean, scales, last_seen, one, sums)
+        squares[begin : begin + len(sums)] = np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
     pairs = np.maximum(frequencies * (frequencies - 1), 1)
     weights: npt.NDArray[np.float64] = np.clip((squares - frequencies) / pairs, _FLOOR, 1.0) ** (_EXPONENT / 2)
     return weights
@@ -106,7 +107,7 @@ def write_directions(
         offsets: int64 (n_documents + 1,).
         word_weights: float64 (n_words,).
         term_weights: float64: the factor by the number of occurrences, the last for all that are more.
-        center_vectors: float32 (n_words, dim), possibly a view of padded rows.
+        center_vectors: float32 (n_words, dim), possibly a view of padded rows, or padded with zeros.
         out: float32 (n_documents, dim), likewise.
     """
     occurrences = np.zeros(len(word_weights), np.int64)
@@ -128,20 +129,25 @@ def _count(tokens: Any, offsets: Any, first: Any, last_seen: Any, frequencies: A
 
 @jit
 def _add_directions(
-    words: Any, ends: Any, first: Any, vectors: Any, mean: Any, scales: Any, last_seen: Any, one: Any, sums: Any
-) -> None:
-    # Adds each document's centered direction to the rows of its words, once to each; one is work space.
-    dim = one.shape[0]
+    words: Any, ends: Any, first: Any, begin: Any, vectors: Any, mean: Any, scales: Any, last_seen: Any, one: Any,
+    sums: Any,
+) -> None:  # fmt: skip
+    # Adds each document's centered direction to those of its words that have a row in sums, once to each. The first
+    # document and the first word are given; one is work space.
+    n_rows, dim = last_seen.shape[0], one.shape[0]
     for place in range(ends.shape[0] - 1):
         document = first + place
-        for c in range(dim):
-            one[c] = (vectors[document, c] - mean[c]) * scales[document]
+        ready = False
         for t in range(ends[place], ends[place + 1]):
-            word = words[t]
-            if last_seen[word] != document:
-                last_seen[word] = document
+            row = words[t] - begin
+            if 0 <= row < n_rows and last_seen[row] != document:
+                last_seen[row] = document
+                if not ready:
+                    ready = True
+                    for c in range(dim):
+                        one[c] = (vectors[document, c] - mean[c]) * scales[document]
                 for c in range(dim):
-                    sums[word, c] += one[c]
+                    sums[row, c] += one[c]
 
 
 @jit  # without fastmath: products are rounded before they are added, as NumPy does

@@ -160,7 +160,8 @@ def learned_weights(
     Args:
         corpus: The encoded text.
         frequencies: int64 (n_words,), see :func:`document_frequencies`.
-        doc_vectors: float32 (n_documents, dim), on the sphere: trained, or directions by other weights.
+        doc_vectors: float32 (n_documents, dim or more), on the sphere: trained, or directions by other weights. Columns
+            of zeros beyond dim change nothing.
     """
     from jose_embed.directions import concentration_weights
 
@@ -182,13 +183,16 @@ def document_directions(
     Args:
         corpus: The encoded text.
         weights: float64 (n_words,), see :func:`learned_weights`.
-        center_vectors: float32 (n_words, dim).
-        out: float32 (n_documents, dim), written in place.
+        center_vectors: float32 (n_words, dim or more). Columns of zeros beyond dim change nothing; contiguous rows are
+            twice as fast as a view of padded ones.
+        out: float32 (n_documents, as many), written in place.
     """
     from jose_embed.directions import write_directions
 
     write_directions(corpus.tokens, corpus.offsets, weights, TERM_WEIGHTS, center_vectors, out)
 
+
+_BLOCK = 4096  # different words of a text whose vectors are converted to float64 at a time
 
 #: The name under which a model keeps its words' weights.
 WORD_WEIGHTS = "word_weights"
@@ -214,7 +218,12 @@ def _inferred(model: Embeddings, text: str) -> Inferred:
     weights = _weights_of(model)[known] * TERM_WEIGHTS[np.minimum(known_counts, len(TERM_WEIGHTS) - 1)]
     vector, concentration = None, 0.0
     if rows:
-        total = np.add.reduce(weights[:, None] * model.center_vectors[known].astype(np.float64), axis=0)
+        total = np.zeros(model.dim)
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            products = weights[block, None] * model.center_vectors[known[block]].astype(np.float64)
+            # Row after row, as the kernel does: a sum along the first axis takes no other order.
+            total = np.add.reduce(np.concatenate((total[None], products)), axis=0)
         length = float(np.sqrt(np.cumsum(total * total)[-1]))
         if length > 0:
             vector = (total / length).astype(np.float32)

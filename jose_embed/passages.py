@@ -22,7 +22,7 @@ __all__ = ["gathered", "give_back", "stretches"]
 Tokens = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
 
-_AT_ONCE = 1 << 21  # running words between two times that memory is given back: 8 MB
+_AT_ONCE = 1 << 20  # running words between two times that memory is given back: 4 MB
 _SMALL = 6_000_000  # running words, 24 MB, that may stay
 
 

@@ -165,14 +165,15 @@ def fit(
     phases["training"] = time.perf_counter() - started
 
     started = time.perf_counter()
+    reporter.start("weighing", corpus.n_documents, "documents")
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table[:, :dim], config) for table in tables)
     frequencies = document_frequencies(corpus)
     if config.doc_vectors == "words":
-        document_directions(corpus, retrieval_weights(corpus, frequencies), center_vectors, out=doc_vectors)
-    weights = learned_weights(corpus, frequencies, doc_vectors)
+        document_directions(corpus, retrieval_weights(corpus, frequencies), tables.center, out=tables.document)
+    weights = learned_weights(corpus, frequencies, tables.document)
     if config.doc_vectors == "words":
         # Nothing is done to the rows after that: they have the bytes that the same text is given later.
-        document_directions(corpus, weights, center_vectors, out=doc_vectors)
+        document_directions(corpus, weights, tables.center, out=tables.document)
     reporter.advance(corpus.n_documents)
     reporter.finish()
     phases["documents"] = time.perf_counter() - started

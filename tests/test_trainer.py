@@ -447,12 +447,15 @@ def test_progress_and_the_record_of_the_run() -> None:
     texts = planted.corpus(40).texts
     model = train(documents=iter(texts), reporter=reporter, config=TrainConfig(**SETTINGS), epochs=2, seed=9)
     n_tokens = model.manifest["counts"]["n_tokens"]
-    assert [phase for phase, _, _ in reporter.phases] == ["reading", "encoding", "training"]
-    assert reporter.phases[-1] == ("training", 2 * n_tokens, "words")
-    assert reporter.amounts["training"] == 2 * n_tokens
+    phases = {phase: (total, unit) for phase, total, unit in reporter.phases}
+    assert list(phases) == ["reading", "encoding", "compiling", "training", "weighing"]
+    assert phases["training"] == (2 * n_tokens, "words")
+    assert phases["weighing"] == (40, "documents")
+    assert all(reporter.amounts[phase] == total for phase, (total, _) in phases.items() if total is not None)
+    assert len(reporter.finished) == len(phases)
     assert reporter.figures[0].keys() == {"loss", "active"}
     training = model.manifest["training"]
-    assert reporter.finished[-1] == {name: training["epochs"][-1][name] for name in ("loss", "active")}
+    assert reporter.finished[3] == {name: training["epochs"][-1][name] for name in ("loss", "active")}
     assert training["backend"] == "cpu"
     assert training["workers"] == 1
     assert [epoch["epoch"] for epoch in training["epochs"]] == [1, 2]
