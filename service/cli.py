@@ -21,7 +21,7 @@ __all__ = ["main"]
 _USAGE_ERROR: Final = 2
 _EPILOG: Final = """\
 Every option, and more, can be set in the environment as JOSE_<NAME> (JOSE_MODEL, JOSE_PORT, JOSE_READ_KEY_FILE ...):
-  jose-serve settings      lists them with their present values
+  jose-serve settings      lists them, with what they mean and their defaults
   jose-serve healthcheck   asks a running service whether it is ready; status 0 if it is
   jose-serve openapi       prints the OpenAPI document
 """
@@ -70,6 +70,8 @@ def _serve(arguments: Sequence[str]) -> int:
     listener = _listener(settings)
     with listener:
         # Late: --help, healthcheck and mistakes need neither FastAPI nor FAISS.
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, "1")  # the lanes are the threads; each computes on one core
         try:
             from service.app import create_app
             from service.server import serve

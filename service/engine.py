@@ -400,7 +400,8 @@ class Engine:
             else:
                 finished.set_result(None)
 
-        self.write_lane.post(run)
+        if not self.write_lane.post(run):
+            raise Problem("not-ready", "the service is stopping")
         finished.result()
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -476,7 +477,6 @@ class Engine:
                 "max_text_characters": settings.max_text_characters,
                 "max_waiting": settings.max_waiting,
             },
-            "settings": settings.shown(),
             "versions": _versions(),
             "started": self.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "uptime_seconds": round(self.uptime, 3),

@@ -72,7 +72,6 @@ class CosineIndex:
         # A process-wide number of FAISS, in units of queries times dimensions; every index here has the model's
         # dimension.
         faiss.cvar.distance_compute_blas_threshold = MATRIX_PRODUCT_QUERIES * self.dim
-        faiss.omp_set_num_threads(1)
         storage: Any = faiss.IndexFlatIP(self.dim)
         self._index: Any = storage
         if self.kind == "hnsw":
@@ -121,6 +120,7 @@ class CosineIndex:
             )
         elif chosen is not None:
             parameters = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
+        faiss.omp_set_num_threads(1)  # of the calling thread; parallel are the callers
         _, found = self._index.search(np.ascontiguousarray(queries, np.float32), fetched, params=parameters)
         if found.min() < 0:  # a graph may find fewer than asked for
             return [best(self._rows, rows[rows >= 0], query, k) for query, rows in zip(queries, found, strict=True)]

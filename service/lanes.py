@@ -80,6 +80,8 @@ class Lane(Generic[Job, Answer]):
         self._most = most
         self._bound = bound
         self._patience = patience
+        self._gate = threading.Lock()
+        self._closing = False
         self._waiting: queue.SimpleQueue[tuple[Job, asyncio.Future[Answer] | None] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
@@ -106,9 +108,12 @@ class Lane(Generic[Job, Answer]):
         self._waiting.put((job, future))
         return await future
 
-    def post(self, job: Job) -> None:
-        """Puts in a job whose answer nobody waits for; from any thread, and never refused."""
-        self._waiting.put((job, None))
+    def post(self, job: Job) -> bool:
+        """Puts in a job whose answer nobody waits for, from any thread; False where the lane is closing."""
+        with self._gate:
+            if not self._closing:
+                self._waiting.put((job, None))
+            return not self._closing
 
     def advice(self) -> int:
         """Whole seconds after which the present queue will be done, judged by the work so far."""
@@ -117,8 +122,10 @@ class Lane(Generic[Job, Answer]):
 
     def close(self) -> None:
         """Ends the threads once the queue is empty; returns when they have ended."""
-        for _ in self._threads:
-            self._waiting.put(None)
+        with self._gate:
+            self._closing = True
+            for _ in self._threads:
+                self._waiting.put(None)
         for thread in self._threads:
             thread.join()
 

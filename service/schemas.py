@@ -637,7 +637,6 @@ class Info(_Answer):
     index: dict[str, Any]
     documents: dict[str, Any]
     limits: dict[str, Any]
-    settings: dict[str, Any]
     versions: dict[str, str]
     started: str
     uptime_seconds: float

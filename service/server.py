@@ -29,6 +29,8 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # The interpreter's lock goes round at least so often: a computing thread keeps the event loop waiting no longer.
 _SWITCH_SECONDS: Final = 0.001
 _SETTLE_SECONDS: Final = 0.5
+# Longer than clients and proxies keep an idle connection: whoever closes first should not be the one who is asked.
+_KEEP_ALIVE_SECONDS: Final = 75
 _log = logging.getLogger("service")
 
 
@@ -109,6 +111,7 @@ def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
         ws="none",
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
     server = Server(config, app.state.engine)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Served
+from conftest import Served, Starter, make_model
 
 from jose_embed.embeddings import Embeddings
 
@@ -422,6 +422,29 @@ def test_the_service_tells_about_itself(served: Served, model_a: Model) -> None:
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert metric(page.text, "jose_words") == 2_000
     assert 'jose_requests_total{method="GET",path="/info",status="200"}' in page.text
+
+
+def test_an_approximate_index_by_setting(tmp_path: Path, starter: Starter) -> None:
+    model = make_model(tmp_path / "many.jose", n_words=11_000, dim=16)
+    running = starter(tmp_path / "many.jose", "--index", "hnsw", environment={"JOSE_HNSW_BUILD_WIDTH": "60"})
+    index = running.get("/info").json()["index"]
+    assert index["kind"] == "hnsw"
+    assert 0.8 < index["recall_at_10"] <= 1.0
+    found = running.get("/similar?word=king&k=10").json()["neighbors"]
+    expected = model.most_similar("king", k=10)
+    assert len({neighbor["word"] for neighbor in found} & {neighbor.word for neighbor in expected}) >= 8
+
+
+def test_every_answer_tells_its_time(served: Served) -> None:
+    for path in ("/livez", "/similar?word=king", "/nowhere"):
+        assert served.get(path).headers["server-timing"].startswith("total;dur=")
+
+
+def test_a_long_document_comes_back_as_it_was(served: Served) -> None:
+    text = "king " + 'a"\\\n\u00e9\U0001f600' * 40_000
+    assert served.put("long-text", text).status_code == 201
+    assert served.get("/documents/long-text").json()["text"] == text
+    assert served.client.delete("/documents/long-text").status_code == 204
 
 
 def test_paths_and_methods_that_are_none(served: Served) -> None:

@@ -147,6 +147,7 @@ def test_the_settings_are_shown_at_start_with_secrets_masked(
     assert "JOSE_INDEX = exact" in written
     assert READ_KEY not in written
     assert READ_KEY not in running.get("/info").text
+    assert str(tmp_path) not in running.get("/info").text, "what needs no key tells no paths"
 
 
 def test_healthcheck(model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter) -> None:
