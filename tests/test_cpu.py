@@ -352,15 +352,17 @@ def test_the_learning_rate_falls_linearly_to_a_ten_thousandth() -> None:
         replay.contrasts(
             text,
             SamplingTables.of(VOCABULARY, 0.0, 0.75),
-            TrainConfig(dim=16, learning_rate=0.5),
+            TrainConfig(dim=16, learning_rate=0.5, negatives=2, doc_negatives=4, context_weight=1, doc_weight=3),
             [3, 0, 1, 2],
             epoch=1,
             first_token=120,
             total_tokens=240,
         )
     )
-    rates = dict.fromkeys(contrast.rate for contrast in drawn)
-    assert list(rates) == pytest.approx([0.25, 0.1875, 0.125, 0.0625])
+    # The steps of a pair are averaged over the negatives and count by the weight of their kind.
+    for of_documents, factor in ((False, 1 / 2), (True, 3 / 4)):
+        rates = dict.fromkeys(contrast.rate for contrast in drawn if (contrast.context is None) == of_documents)
+        assert list(rates) == pytest.approx([factor * rate for rate in (0.25, 0.1875, 0.125, 0.0625)])
     # Beyond the end, as a caller who trains on would be: the smallest rate, never a negative one.
     config = TrainConfig(dim=16, subsample_threshold=0.0)
     tables = tables_of(16, VOCABULARY.n_words, 4)
