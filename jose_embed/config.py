@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
-            _check(option.name, getattr(self, option.name), option)
+            object.__setattr__(self, option.name, _checked(option.name, getattr(self, option.name), option))
 
     def resolved_workers(self) -> int:
         """The number of threads to start: ``workers``, or every available core where it is 0."""
@@ -114,23 +115,22 @@ class TrainConfig:
         return cls(**values)
 
 
-def _check(name: str, value: Any, option: dataclasses.Field[Any]) -> None:
+def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:
+    """The value as a plain str, int or float; numbers of NumPy are numbers too."""
     facts = option.metadata
-    if facts["choices"] is not None:
-        if value not in facts["choices"]:
-            raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(facts['choices'])}")
-        return
     if isinstance(option.default, str):
+        if facts["choices"] is not None and value not in facts["choices"]:
+            raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(facts['choices'])}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{name} is {value!r}; it must be a name")
-        return
-    kind = "a whole number" if isinstance(option.default, int) else "a number"
-    valid_type = isinstance(value, int) if isinstance(option.default, int) else isinstance(value, (int, float))
+        return value
+    whole = isinstance(option.default, int)
+    kind = "a whole number" if whole else "a number"
     low, high, above = facts["low"], facts["high"], facts["above"]
     if (
-        not valid_type
+        not isinstance(value, numbers.Integral if whole else numbers.Real)
         or isinstance(value, bool)
-        or not math.isfinite(value)
+        or (isinstance(value, float) and not math.isfinite(value))
         or (low is not None and value < low)
         or (above is not None and value <= above)
         or (high is not None and value > high)
@@ -138,3 +138,4 @@ def _check(name: str, value: Any, option: dataclasses.Field[Any]) -> None:
         bounds = f"above {above}" if above is not None else f"from {low}"
         bounds += f" to {high}" if high is not None else " up"
         raise ConfigError(f"{name} is {value!r}; it must be {kind} {bounds}")
+    return int(value) if whole else float(value)

@@ -1,0 +1,134 @@
+"""Settings validate themselves; the text of a refusal is the negation of its guard, up to the boundary."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jose_embed.config import TrainConfig, available_workers
+from jose_embed.errors import ConfigError
+
+OPTIONS = {option.name: option for option in dataclasses.fields(TrainConfig)}
+NUMBERS = {name: option for name, option in OPTIONS.items() if not isinstance(option.default, str)}
+WHOLE = {name: option for name, option in NUMBERS.items() if isinstance(option.default, int)}
+FRACTIONS = {name: option for name, option in NUMBERS.items() if name not in WHOLE}
+CHOICES = {name: option for name, option in OPTIONS.items() if option.metadata["choices"]}
+
+
+def refusal(**settings: Any) -> str:
+    with pytest.raises(ConfigError) as error:
+        TrainConfig(**settings)
+    assert isinstance(error.value, ValueError)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_defaults_are_valid_and_those_of_the_paper() -> None:
+    config = TrainConfig()
+    assert (config.dim, config.window, config.negatives, config.margin) == (100, 5, 2, 0.15)
+    assert (config.learning_rate, config.subsample_threshold, config.min_count) == (0.04, 1e-3, 5)
+    assert (config.epochs, config.workers, config.noise_exponent) == (10, 0, 0.75)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_says_what_it_is(name: str) -> None:
+    text = OPTIONS[name].metadata["help"]
+    assert text
+    assert "\n" not in text
+    assert not text.endswith(".")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_bounds_belong_to_the_range_and_what_is_beyond_is_refused(name: str) -> None:
+    facts = NUMBERS[name].metadata
+    step = 1 if name in WHOLE else 1e-9
+    low, high, above = facts["low"], facts["high"], facts["above"]
+    assert (low is None) != (above is None)
+    if low is not None:
+        assert getattr(TrainConfig(**{name: low}), name) == low
+        message = refusal(**{name: low - step})
+        assert message.startswith(f"{name} is {low - step!r}; it must be a")
+        assert f"from {low} " in message
+    if above is not None:
+        assert refusal(**{name: above}).startswith(f"{name} is {above!r}; it must be a number above {above} to ")
+        assert TrainConfig(**{name: above + step})
+    if high is not None:
+        assert getattr(TrainConfig(**{name: high}), name) == high
+        assert refusal(**{name: high + step}).endswith(f" to {high}")
+    else:
+        assert getattr(TrainConfig(**{name: 10**30}), name) == 10**30
+        assert refusal(**{name: low - step}).endswith(f"from {low} up")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["5", None, True, math.nan, math.inf, -math.inf, [1], 1j, -(10**400)])
+def test_what_is_no_number_is_refused(name: str, value: Any) -> None:
+    kind = "a whole number" if name in WHOLE else "a number"
+    assert refusal(**{name: value}).startswith(f"{name} is {value!r}; it must be {kind} ")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_number_has_no_fraction(name: str) -> None:
+    assert refusal(**{name: 2.0}).startswith(f"{name} is 2.0; it must be a whole number ")
+
+
+def test_a_number_far_out_of_range_is_refused_like_any() -> None:
+    assert refusal(seed=10**400).endswith(f"it must be a whole number from 0 to {2**63 - 1}")
+    assert refusal(margin=10**400).endswith("it must be a number above 0.0 to 2.0")
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("value", ["other", "", 1, None, ["pairwise"]])
+def test_a_choice_is_one_of_its_names(name: str, value: Any) -> None:
+    choices = CHOICES[name].metadata["choices"]
+    assert refusal(**{name: value}) == f"{name} is {value!r}; it must be one of {', '.join(choices)}"
+    for choice in choices:
+        assert getattr(TrainConfig(**{name: choice}), name) == choice
+
+
+@pytest.mark.parametrize("value", ["", 3, None])
+def test_a_tokenizer_has_a_name(value: Any) -> None:
+    assert refusal(tokenizer=value) == f"tokenizer is {value!r}; it must be a name"
+
+
+def test_numbers_of_other_kinds_become_plain_ones() -> None:
+    config = TrainConfig(
+        dim=np.int32(50), seed=np.uint64(7), margin=np.float32(0.25), learning_rate=1, noise_exponent=Fraction(1, 2)
+    )
+    assert config == TrainConfig(dim=50, seed=7, margin=0.25, learning_rate=1.0, noise_exponent=0.5)
+    assert type(config.dim) is int
+    assert type(config.learning_rate) is float
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+
+
+def test_a_config_is_its_dict_and_back() -> None:
+    config = TrainConfig(dim=32, objective="joint", tokenizer="whitespace", seed=2**63 - 1)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert TrainConfig.from_dict({}) == TrainConfig()
+    assert hash(config) == hash(dataclasses.replace(config))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.dim = 5  # type: ignore[misc]
+
+
+def test_unknown_settings_are_named_beside_the_known() -> None:
+    with pytest.raises(ConfigError) as error:
+        TrainConfig.from_dict({"dim": 5, "widow": 3, "epoch": 1})
+    assert str(error.value) == f"unknown setting epoch, widow; known are {', '.join(sorted(OPTIONS))}"
+
+
+def test_zero_workers_are_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TrainConfig(workers=3).resolved_workers() == 3
+    assert TrainConfig().resolved_workers() == available_workers() >= 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    assert available_workers() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_workers() == 1
