@@ -138,4 +138,5 @@ def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:
         bounds = f"above {above}" if above is not None else f"from {low}"
         bounds += f" to {high}" if high is not None else " up"
         raise ConfigError(f"{name} is {value!r}; it must be {kind} {bounds}")
-    return int(value) if whole else float(value)
+    number: Any = value
+    return int(number) if whole else float(number)

@@ -85,7 +85,7 @@ def _centering(
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(doc_vectors), _BLOCK)]
     for rows in blocks:
         mean += doc_vectors[rows][has_words[rows]].sum(0, dtype=np.float64)
-    mean /= max(1, np.count_nonzero(has_words))
+    mean /= max(1, int(np.count_nonzero(has_words)))
     for rows in blocks:
         # A document that points exactly where all do says nothing.
         scales[rows] = 1 / np.maximum(np.linalg.norm(doc_vectors[rows] - mean, axis=1), 1e-6)
