@@ -1,0 +1,312 @@
+"""Vectors for documents: one computation, in NumPy for a text and compiled for a corpus, to the bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planted
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jose_embed import directions, passages, sphere
+from jose_embed.cpu import padded_table
+from jose_embed.embeddings import Embeddings, load
+from jose_embed.encoded import encode_texts
+from jose_embed.errors import NoKnownWordsError
+from jose_embed.inference import (
+    TERM_WEIGHTS,
+    document_directions,
+    document_frequencies,
+    infer,
+    infer_detailed,
+    learned_weights,
+    retrieval_weights,
+    word_weights,
+)
+from jose_embed.trainer import train
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS: dict[str, Any] = {"dim": 20, "min_count": 2, "epochs": 2, "tokenizer": "whitespace", "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Planted documents, and odd ones: without words, without a known word, of one word, long, with repetitions."""
+    long = " ".join(f"t1w{i * i % 25} c{i % 10}" for i in range(2000))
+    return [*planted.corpus(120).texts, "", "once", "t0w1", "t0w1 " * 70_000, long, "t2w3 nobody t2w3 knows c1"]
+
+
+@pytest.fixture(scope="module")
+def model(texts: list[str]) -> Embeddings:
+    return train(documents=texts, doc_vectors="words", **SETTINGS)
+
+
+def small_model(**settings: Any) -> Embeddings:
+    """Four words in the plane and their weights."""
+    vectors = np.float32([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]])
+    return Embeddings.from_arrays(
+        words=["east", "north", "between", "west"],
+        counts=[8, 4, 2, 2],
+        center_vectors=vectors,
+        context_vectors=vectors,
+        extra_arrays={"word_weights": np.array([1.0, 0.5, 2.0, 1.0])},
+        **settings,
+    )
+
+
+# ---- what it computes -----------------------------------------------------------------------------------------------
+
+
+def test_a_direction_is_the_weighted_mean_of_the_known_words() -> None:
+    (found,) = infer_detailed(small_model(), ["North, east! NORTH nowhere north? nothing nowhere"])
+    weights = np.array([0.5 * (1 + np.log(3)), 1.0])
+    total = weights[0] * np.array([0, 1]) + weights[1] * np.array([1, 0])
+    assert found.vector is not None
+    assert found.vector.dtype == np.float32
+    assert found.vector == pytest.approx(total / np.linalg.norm(total), abs=1e-7)
+    assert found.n_tokens == 7
+    assert found.n_known == 4
+    assert found.coverage == 4 / 7
+    assert found.known.tolist() == [1, 0]
+    assert found.counts.tolist() == [3, 1]
+    assert found.weights == pytest.approx(weights)
+    assert found.unknown == ("nowhere", "nothing")
+    assert found.concentration == pytest.approx(np.linalg.norm(total) / weights.sum())
+
+
+@pytest.mark.parametrize(
+    ("text", "concentration"),
+    [
+        ("east", 1.0),
+        ("east east east", 1.0),
+        ("between", 1.0),
+        ("east north", np.hypot(1, 0.5) / 1.5),
+        ("east between", np.hypot(1 + 1.2, 1.6) / 3),
+    ],
+)
+def test_the_concentration_is_the_mean_resultant_length(text: str, concentration: float) -> None:
+    (found,) = infer_detailed(small_model(), [text])
+    assert found.concentration == pytest.approx(concentration)
+    assert found.concentration <= 1
+
+
+def test_a_text_whose_words_cancel_has_no_direction() -> None:
+    model = small_model()
+    (found,) = infer_detailed(model, ["east west"])
+    assert found.vector is None
+    assert found.concentration == 0
+    assert found.n_known == 2
+    with pytest.raises(NoKnownWordsError, match=r"^text 1 has no direction: "):
+        infer(model, ["east west"])
+
+
+def test_a_text_without_a_known_word() -> None:
+    model = small_model()
+    for text, n_tokens in (("", 0), (" \t ", 0), ("up down", 2)):
+        (found,) = infer_detailed(model, [text])
+        assert found.vector is None
+        assert (found.n_tokens, found.n_known, found.coverage, found.concentration) == (n_tokens, 0, 0.0, 0.0)
+    with pytest.raises(NoKnownWordsError) as error:
+        infer(model, ["east", "a b c d e f g"])
+    assert str(error.value) == (
+        "text 2 has no direction: its words are unknown: 'a', 'b', 'c', 'd', 'e', ...; "
+        "give a text with words of the training"
+    )
+    with pytest.raises(NoKnownWordsError, match=r"^text 1 has no direction: it has no words; give a text"):
+        infer(model, [""])
+
+
+def test_a_batch_flags_the_rows_without_a_direction() -> None:
+    found = infer(small_model(), ["east", "nothing", "", "north"], missing="nan")
+    assert np.isnan(found).all(axis=1).tolist() == [False, True, True, False]
+    assert found[[0, 3]].tolist() == [[1, 0], [0, 1]]
+
+
+def test_no_texts_give_no_rows() -> None:
+    assert infer(small_model(), []).shape == (0, 2)
+    assert infer_detailed(small_model(), []) == []
+
+
+def test_misuse_is_named() -> None:
+    with pytest.raises(TypeError, match="takes a list of texts; for a single one write infer"):
+        infer(small_model(), "east")
+    with pytest.raises(TypeError, match="takes a list of texts"):
+        infer_detailed(small_model(), "east")
+    with pytest.raises(ValueError, match='missing is \'zero\'; it must be "raise" or "nan"'):
+        infer(small_model(), ["east"], missing="zero")
+
+
+def test_a_model_without_weights_takes_inverse_frequencies() -> None:
+    vectors = np.float32([[1, 0], [0, 1]])
+    model = Embeddings.from_arrays(words=["a", "b"], counts=[3, 1], center_vectors=vectors, context_vectors=vectors)
+    assert word_weights(model) == pytest.approx([np.log(5 / 3), np.log(5)])
+    assert infer(model, ["a b"])[0] == pytest.approx(sphere.normalized(np.log([5 / 3, 5])), abs=1e-7)
+
+
+# ---- the same bytes -------------------------------------------------------------------------------------------------
+
+
+def test_a_training_document_has_its_row(texts: list[str], model: Embeddings, tmp_path: Path) -> None:
+    present = np.flatnonzero(model.doc_token_counts)
+    assert len(present) == len(texts) - 2
+    wanted = np.ascontiguousarray(model.doc_vectors[present])
+    assert infer(model, [texts[row] for row in present]).tobytes() == wanted.tobytes()
+    model.save(tmp_path / "a.jose")
+    loaded = load(tmp_path / "a.jose")
+    assert infer(loaded, [texts[row] for row in present]).tobytes() == wanted.tobytes()
+    for row in present[-4:]:  # alone
+        assert infer(loaded, [texts[row]]).tobytes() == wanted[list(present).index(row)].tobytes()
+
+
+def test_other_processes_give_the_same_bytes(texts: list[str], model: Embeddings, tmp_path: Path) -> None:
+    path = model.save(tmp_path / "a.jose")
+    some = [texts[3], texts[-1], texts[122]]
+    code = f"import jose_embed, sys; sys.stdout.write(jose_embed.load({str(path)!r}).infer({some!r}).tobytes().hex())"
+    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert other.stdout == infer(model, some).tobytes().hex()
+
+
+def test_the_number_of_training_workers_does_not_matter(texts: list[str]) -> None:
+    """For a model that stands: one trained by two workers gives its own rows too."""
+    model = train(documents=texts, doc_vectors="words", **{**SETTINGS, "workers": 2})
+    assert infer(model, texts[:100]).tobytes() == np.ascontiguousarray(model.doc_vectors[:100]).tobytes()
+
+
+def test_trained_rows_are_not_directions_but_weights_are_kept(texts: list[str]) -> None:
+    model = train(documents=texts, doc_vectors="trained", **SETTINGS)
+    assert "word_weights" in model.extra_arrays
+    cosines = (infer(model, texts[:120]) * model.doc_vectors[:120]).sum(1)
+    assert 0 < cosines.mean() < 0.999
+
+
+lines = st.lists(
+    st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g"]), max_size=30).map(" ".join), min_size=1, max_size=12
+)
+
+
+@given(lines, st.integers(0, 2**32), st.integers(2, 40))
+def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int) -> None:
+    if not any(documents):
+        documents = [*documents, "a"]
+    random = np.random.default_rng(seed)
+    with encode_texts(documents, tokenizer="whitespace", min_count=1) as corpus:
+        center = np.empty((corpus.vocabulary.n_words, dim), np.float32)
+        sphere.random_points(random, center)
+        weights = random.random(len(center)) + 0.01
+        rows = np.full((len(documents), dim), 7, np.float32)
+        document_directions(corpus, weights, center, rows)
+        padded_center, padded_rows = padded_table(len(center), dim), padded_table(len(rows), dim)
+        padded_center[:, :dim] = center
+        document_directions(corpus, weights, padded_center, padded_rows)
+        model = Embeddings.from_arrays(
+            words=corpus.vocabulary.words,
+            counts=corpus.vocabulary.counts,
+            center_vectors=center,
+            context_vectors=center,
+            tokenizer="whitespace",
+            extra_arrays={"word_weights": weights},
+        )
+    found = infer(model, documents, missing="nan")
+    empty = np.array([not document.split() for document in documents])
+    assert (rows[empty] == 7).all()
+    assert found[~empty].tobytes() == rows[~empty].tobytes() == padded_rows[~empty, :dim].tobytes()
+    assert not padded_rows[:, dim:].any()
+    assert np.abs(np.linalg.norm(found[~empty].astype(np.float64), axis=1) - 1).max(initial=0) < 1e-6
+
+
+@pytest.mark.parametrize("n", [4095, 4096, 4097, 9000])
+def test_many_different_words_are_added_in_order(n: int) -> None:
+    """More words than are converted at a time; the order of the additions stays."""
+    random = np.random.default_rng(n)
+    center = np.empty((n, 3), np.float32)
+    sphere.random_points(random, center)
+    words = tuple(f"w{i:05}" for i in range(n))
+    weights = random.random(n)
+    model = Embeddings.from_arrays(
+        words=words,
+        counts=np.ones(n, np.int64),
+        center_vectors=center,
+        context_vectors=center,
+        extra_arrays={"word_weights": weights},
+    )
+    order = random.permutation(n)
+    total = np.zeros(3)
+    for row in order:
+        total = total + weights[row] * center[row].astype(np.float64)
+    found = infer(model, [" ".join(words[row] for row in order)])[0]
+    wanted = (total / np.sqrt(total[0] * total[0] + total[1] * total[1] + total[2] * total[2])).astype(np.float32)
+    assert found.tobytes() == wanted.tobytes()
+
+
+def test_a_million_words_are_no_limit(model: Embeddings) -> None:
+    (found,) = infer_detailed(model, ["t0w1 t0w2 nobody t1w3 " * 250_000])
+    assert found.n_tokens == 1_000_000
+    assert found.counts.tolist() == [250_000] * 3
+    (rare,) = infer_detailed(model, ["t0w1 t0w2 t1w3"])
+    assert found.vector is not None
+    assert rare.vector is not None
+    # A word counts by the logarithm of its occurrences, here the same for each, up to the end of the table of them.
+    assert found.vector == pytest.approx(rare.vector, abs=1e-6)
+    assert found.weights / rare.weights == pytest.approx(TERM_WEIGHTS[-1])
+    assert len(TERM_WEIGHTS) == 65536
+    assert TERM_WEIGHTS[[0, 1, 2]] == pytest.approx([1, 1, 1 + np.log(2)])
+
+
+# ---- the weights ----------------------------------------------------------------------------------------------------
+
+
+def resultant_lengths(documents: list[list[int]], n_words: int, vectors: np.ndarray) -> np.ndarray:
+    """r(w)^2 as the documentation has it, word by word: the mean cosine of the centered vectors of two documents."""
+    present = [d for d, words in enumerate(documents) if words]
+    centered = vectors - vectors[present].mean(0)
+    centered = centered / np.linalg.norm(centered, axis=1, keepdims=True)
+    lengths = np.zeros(n_words)
+    for word in range(n_words):
+        rows = centered[[d for d in present if word in documents[d]]]
+        cosines = rows @ rows.T
+        n = len(rows)
+        lengths[word] = (cosines.sum() - np.trace(cosines)) / (n * (n - 1)) if n > 1 else 0.0
+    return lengths
+
+
+@pytest.mark.parametrize("slice_floats", [1, 60, 1 << 20])
+@pytest.mark.parametrize("at_once", [1, 40, 1 << 20])
+def test_weights_rise_with_the_agreement_of_a_words_documents(
+    monkeypatch: pytest.MonkeyPatch, slice_floats: int, at_once: int
+) -> None:
+    """Against the definition, whatever slices of the vocabulary and of the text are taken at a time."""
+    monkeypatch.setattr(directions, "_SUMS", slice_floats)
+    monkeypatch.setattr(passages, "_AT_ONCE", at_once)
+    random = np.random.default_rng(3)
+    chosen = [random.integers(0, 15, random.integers(0, 12)).tolist() for _ in range(60)]
+    with encode_texts([" ".join(f"w{w}" for w in words) for words in chosen], min_count=1) as corpus:
+        documents = [corpus[d].tolist() for d in range(60)]
+        vectors = np.zeros((60, 7), np.float32)
+        sphere.random_points(random, vectors)
+        for d, words in enumerate(documents):  # one word's documents point one way
+            if 0 in words:
+                vectors[d] = sphere.normalized(vectors[d] + 3 * np.eye(7, dtype=np.float32)[2])
+        frequencies = document_frequencies(corpus)
+        holding = Counter(word for words in documents for word in set(words))
+        assert frequencies.tolist() == [holding[word] for word in range(corpus.vocabulary.n_words)]
+        weights = learned_weights(corpus, frequencies, vectors)
+        lengths = resultant_lengths(documents, corpus.vocabulary.n_words, vectors.astype(np.float64))
+        present = sum(bool(words) for words in documents)
+        assert retrieval_weights(corpus, frequencies) == pytest.approx(np.log((present + 1) / frequencies))
+    by_length = np.argsort(np.maximum(lengths, directions._FLOOR), kind="stable")
+    assert (np.diff(weights[by_length]) >= -1e-5).all()
+    assert weights.argmax() == lengths.argmax() == 0
+    assert (weights > 0).all()
+    assert weights.max() <= 1
+    # Some power of the length, with a floor.
+    clear = lengths > 10 * directions._FLOOR
+    assert clear.sum() > 1
+    powers = np.log(weights[clear]) / np.log(lengths[clear])
+    assert powers == pytest.approx(powers[0], rel=1e-3)
+    assert np.allclose(weights[lengths < directions._FLOOR], weights.min())
