@@ -89,7 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.engine = engine
     app.state.access = Access(settings)
-    app.state.admission = Admission(settings.max_waiting, settings.max_queued_bytes)
+    app.state.admission = Admission(settings.max_waiting, settings.max_queued_bytes, engine.advice)
     for router in (
         similar.kept_router,
         similar.router,

@@ -198,6 +198,10 @@ class Engine:
         result: Result = await self.work_lane.submit(job)
         return result
 
+    def advice(self) -> int:
+        """Whole seconds after which the work that waits now will be done."""
+        return max(lane.advice() for lane in self._lanes)
+
     async def write(self, model: str, changes: Sequence[Put | Delete]) -> list[Outcome | Problem]:
         """Writes changes; on return they are on the disk and in the index.
 
@@ -229,12 +233,12 @@ class Engine:
         if not jobs:
             return []
         current = self.current
-        good = [job for job in jobs if job.model == current.bundle.id]
-        changes = [change for job in good for change in job.changes]
+        model = current.bundle.id
+        changes = [change for job in jobs if job.model == model for change in job.changes]
         try:
             outcomes = self.store.write(changes) if changes else []
         except Problem as problem:
-            return [problem if job in good else StaleModelError() for job in jobs]
+            return [problem if job.model == model else StaleModelError() for job in jobs]
         entries: list[Entry] = []
         dead: list[int] = []
         for change, outcome in zip(changes, outcomes, strict=True):
@@ -251,9 +255,7 @@ class Engine:
             self._current = Current(current.bundle, current.library.changed(entries, dead))
             self._merge_in_the_background()
         rest = iter(outcomes)
-        return [
-            [next(rest) for _ in job.changes] if job.model == current.bundle.id else StaleModelError() for job in jobs
-        ]
+        return [[next(rest) for _ in job.changes] if job.model == model else StaleModelError() for job in jobs]
 
     def _merge_in_the_background(self) -> None:
         if self._merging is not None and self._merging.is_alive():

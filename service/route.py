@@ -71,10 +71,14 @@ def problems(
         if v1
         else {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
     )
-    return {
+    found: dict[int | str, dict[str, Any]] = {
         status: {"description": "; ".join(CATALOGUE[name].title for name in dict.fromkeys(names)), "content": media}
         for status, names in sorted(by_status.items())
     }
+    if 503 in found:
+        seconds = {"description": "Seconds after which to ask again.", "schema": {"type": "integer", "minimum": 1}}
+        found[503]["headers"] = {"Retry-After": seconds}
+    return found
 
 
 class Admission:
@@ -83,9 +87,11 @@ class Admission:
     Args:
         most: Requests.
         most_bytes: Bytes.
+        advice: Whole seconds after which one who is refused may try again.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    def __init__(self, most: int, most_bytes: int, advice: Callable[[], int]) -> None:
+        self._advice = advice
         self.n = 0
         self.n_bytes = 0
         self._most = most
@@ -98,7 +104,7 @@ class Admission:
             Problem: ``saturated``.
         """
         if self.n >= self._most:
-            raise Problem("saturated", f"{self.n} requests are under way; {self._most} may be")
+            raise self._full(f"{self.n} requests are under way; {self._most} may be")
         self.n += 1
 
     def leave(self, n_bytes: int) -> None:
@@ -113,10 +119,11 @@ class Admission:
             Problem: ``saturated``.
         """
         if self.n_bytes + n_bytes > self._most_bytes:
-            raise Problem(
-                "saturated", f"request bodies of {self.n_bytes} bytes are under way; {self._most_bytes} may be"
-            )
+            raise self._full(f"request bodies of {self.n_bytes} bytes are under way; {self._most_bytes} may be")
         self.n_bytes += n_bytes
+
+    def _full(self, detail: str) -> Problem:
+        return Problem("saturated", detail, headers={"Retry-After": str(self._advice())})
 
 
 class _ReadRequest(Request):

@@ -222,6 +222,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def test_a_full_disk_under_many_writers(model_a: Model, small_disk: Path, starter: Starter) -> None:
+    """Writes that share a transaction are refused together, each with its own answer; nothing else breaks."""
+    running = starter(model_a[0], "--documents", str(small_disk / "d.sqlite3"))
+    stored: set[str] = set()
+    statuses: set[int] = set()
+
+    def write(writer: int) -> None:
+        for i in range(60):
+            answer = running.put(f"{writer}-{i}", "king " * 4_000)
+            statuses.add(answer.status_code)
+            if answer.status_code == 201:
+                stored.add(f"{writer}-{i}")
+
+    writers = [threading.Thread(target=write, args=(i,)) for i in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert statuses == {201, 507}
+    listed = {item["id"] for item in running.get("/documents?limit=1000").json()["documents"]}
+    found = running.post("/search", {"text": "king", "k": 1_000, "source": "added"}).json()["neighbors"]
+    assert listed == {hit["id"] for hit in found} == stored
+
+
 def fill(running: Served) -> tuple[list[str], httpx.Response]:
     """Writes documents until one is refused; those that were stored, and the refusal."""
     stored: list[str] = []
