@@ -109,7 +109,11 @@ def start(
         found.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    url = found.get(timeout=START_SECONDS)
+    try:
+        url = found.get(timeout=START_SECONDS)
+    except queue.Empty:
+        process.kill()
+        raise
     if url is None:
         raise AssertionError(f"jose-serve ended with status {process.wait()}:\n{''.join(lines)}")
     served = Served(process, url, httpx.Client(base_url=url, timeout=30, trust_env=False), lines)
@@ -118,7 +122,9 @@ def start(
         with contextlib.suppress(httpx.TransportError):
             if served.get("/readyz").status_code == 200:
                 break
-        assert time.monotonic() < deadline, "".join(lines)
+        if time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError("".join(lines))
         time.sleep(0.02)
     return served
 
