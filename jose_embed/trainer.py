@@ -203,12 +203,12 @@ def fit(
 def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
     """What a training would take: ``memory_bytes`` and ``seconds``, the latter from a short trial on this machine."""
     rows = 2 * corpus.vocabulary.n_words + corpus.n_documents
-    n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16
+    n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16 + 150 * corpus.vocabulary.n_words
     trial = replace(config, epochs=1, workers=1)
     tokens = _trial_tokens(corpus, 100_000)
     seconds = _trial_seconds(corpus, trial, tokens)
     runs = config.epochs * corpus.n_tokens / max(1, int(np.diff(corpus.offsets)[tokens].sum()))
-    return {"memory_bytes": 2.0e8 + n_bytes, "seconds": runs * seconds / config.resolved_workers()}
+    return {"memory_bytes": 2.2e8 + n_bytes, "seconds": runs * seconds / config.resolved_workers()}
 
 
 def visiting_order(

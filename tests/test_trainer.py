@@ -330,7 +330,7 @@ def test_the_largest_steps_stay_on_the_sphere(objective: str) -> None:
 
 @pytest.mark.shared_data
 def test_twenty_newsgroups(shared_data: Path) -> None:
-    """Trained rows on the shuffled file: at least the reference program's figures, with the paper's settings."""
+    """Trained rows on the shuffled file: more than the reference program's figures (.635 and .534)."""
     import gzip
 
     from jose_embed.evaluation import classify, cluster
@@ -345,8 +345,8 @@ def test_twenty_newsgroups(shared_data: Path) -> None:
     )
     vectors = np.empty_like(model.doc_vectors)
     vectors[order] = model.doc_vectors
-    assert classify(vectors, labels, n_train=11_314).accuracy.mean > 0.64
-    assert cluster(vectors, labels, seeds=(0, 1)).nmi.mean > 0.52
+    assert classify(vectors, labels, n_train=11_314).accuracy.mean > 0.65
+    assert cluster(vectors, labels, seeds=(0,)).nmi.mean > 0.535
 
 
 # ---- how it ends ----------------------------------------------------------------------------------------------------
