@@ -1,0 +1,81 @@
+"""The parts that benchmarks are made of; the figures themselves are not tested."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import corpora
+import ledger
+import numpy as np
+import peers
+import processes
+import pytest
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> corpora.Corpus:
+    monkeypatch.setattr(corpora, "CACHE", tmp_path / "cache")
+    texts = [f"text number {row}" for row in range(50)]
+    labels = np.arange(50) % 3
+    return corpora.Corpus("small", corpora.Description("small", n_train=20), texts, labels, corpora.shuffled_order(50))
+
+
+def test_vectors_come_back_in_the_order_of_the_labels(corpus: corpora.Corpus) -> None:
+    for arranged in (corpus, corpus.sorted_by_class(), corpus.training_part()):
+        lines = arranged.write().read_text(encoding="utf-8").splitlines()
+        assert lines == arranged.lines()
+        rows = np.array([[float(line.split()[-1])] for line in lines])
+        assert arranged.in_file_order(rows)[:, 0].tolist() == list(range(len(arranged.texts)))
+
+
+def test_orders_are_what_they_are_called(corpus: corpora.Corpus) -> None:
+    assert not np.array_equal(corpus.order, np.arange(50))
+    assert sorted(corpus.order) == list(range(50))
+    by_class = corpus.sorted_by_class()
+    assert by_class.labels is not None
+    assert (np.diff(by_class.labels[by_class.order]) >= 0).all()
+    assert len({arranged.write() for arranged in (corpus, by_class, corpus.training_part())}) == 3
+
+
+def test_a_ledger_keeps_records_by_their_whole_key(tmp_path: Path) -> None:
+    kept = ledger.Ledger(tmp_path / "kept.json")
+    assert kept.get({"system": "a", "seed": 1}) is None
+    kept.put({"system": "a", "seed": 1}, {"figures": {"knn": [0.5]}})
+    kept.put({"seed": 2, "system": "a"}, {"figures": {"knn": [0.75]}})
+    again = ledger.Ledger(tmp_path / "kept.json")
+    record = again.get({"seed": 1, "system": "a"})
+    assert record is not None
+    assert record["figures"] == {"knn": [0.5]}
+    assert again.get({"system": "a", "seed": 3}) is None
+
+
+def test_a_process_is_measured(tmp_path: Path) -> None:
+    code = "import time; block = b'x' * 60_000_000; print('one', end=chr(13)); time.sleep(0.2); print('two')"
+    done = processes.python("-c", code, cwd=tmp_path)
+    assert [line for _, line in done.output] == ["one", "two"]
+    assert done.seconds >= 0.2
+    assert done.peak_bytes > 60_000_000
+    with pytest.raises(processes.ProcessFailedError, match=r"(?s)ended with status 3:.*no good"):
+        processes.run([sys.executable, "-c", "import sys; print('no good', file=sys.stderr); sys.exit(3)"])
+
+
+def test_peers_that_are_not_here_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("JOSE_REFERENCE", raising=False)
+    monkeypatch.setenv("JOSE_REFERENCE_OFAST", "/nowhere/jose")
+    assert peers.present(["reference", "reference-ofast", "tfidf", "ours:words"]) == ["tfidf", "ours:words"]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "reference program left out: JOSE_REFERENCE does not name an executable"
+    assert said[1].endswith("JOSE_REFERENCE_OFAST is /nowhere/jose, which is no executable")
+    assert peers.title("ours:words") == "**jose-embed** (preset words)"
+    assert peers.title("ours:epochs=20") == "**jose-embed** (epochs=20)"
+
+
+def test_text_vectors_of_the_reference_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "words"
+    path.write_bytes(b"2 3\n</s> 0.5 -0.25 1.0 \n\xff\xfe 1.0 0.0 0.0 \n")
+    words, vectors = peers._read_text_vectors(path)
+    assert words[0] == "</s>"
+    assert vectors.tolist() == [[0.5, -0.25, 1.0], [1.0, 0.0, 0.0]]
