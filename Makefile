@@ -146,7 +146,7 @@ bench-quality: $(VENV)/.bench  ## the quality tables and what the order of docum
 	$(PY) tests/benchmarks/order.py --seeds $(SEEDS)
 
 bench-service: $(VENV)/.bench  ## requests per second and latencies of the service
-	$(PY) tests/benchmarks/service.py
+	$(PY) tests/benchmarks/service_load.py
 
 clean: demo-stop  ## remove the environments, the caches and the demo's corpus and model
 	rm -rf $(VENV) $(BASE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -1,135 +1,15 @@
-"""Real parts for the service's tests: models on disk, and ``jose-serve`` as a process of its own on a free port."""
+"""Models and services that tests share."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import queue
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
+from serving import Served, Starter, make_model, start
 
 from jose_embed.embeddings import Embeddings
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-READ_KEY = "read-key-0123456789"
-WRITE_KEY = "write-key-0123456789"
-START_SECONDS = 60.0
-
-
-def unit_rows(n: int, dim: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Random directions, float32 (n, dim)."""
-    rows = np.random.default_rng(seed).normal(size=(n, dim))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def make_model(
-    path: Path, *, n_words: int = 2_000, dim: int = 24, n_docs: int = 120, seed: int = 1, overwrite: bool = False
-) -> Embeddings:
-    """A saved model of random directions: words king, queen, man, woman, w4, w5 ...; every tenth document is
-    untrained."""
-    words = ["king", "queen", "man", "woman", *(f"w{i}" for i in range(4, n_words))]
-    model = Embeddings.from_arrays(
-        words=words,
-        counts=np.arange(n_words, 0, -1) + 4,
-        center_vectors=unit_rows(n_words, dim, seed),
-        context_vectors=unit_rows(n_words, dim, seed + 1),
-        doc_ids=[str(i + 1) for i in range(n_docs)],
-        doc_vectors=unit_rows(n_docs, dim, seed + 2),
-        doc_token_counts=np.where(np.arange(n_docs) % 10 == 0, 0, 7),
-    )
-    model.save(path, overwrite=overwrite)
-    return model
-
-
-@dataclass
-class Served:
-    """A running ``jose-serve``.
-
-    Attributes:
-        process: The process.
-        url: Where it listens.
-        client: A client of it, without a key.
-        lines: What it has written so far.
-    """
-
-    process: subprocess.Popen[str]
-    url: str
-    client: httpx.Client
-    lines: list[str] = field(default_factory=list)
-
-    def get(self, path: str, **options: Any) -> httpx.Response:
-        return self.client.get(path, **options)
-
-    def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        return self.client.post(path, json=body, **options)
-
-    def put(self, id: str, text: str, **options: Any) -> httpx.Response:
-        return self.client.put(f"/documents/{id}", json={"text": text}, **options)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal and waits for the end; returns the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        status = self.process.wait(60)
-        self.client.close()
-        return status
-
-
-def start(
-    model: Path, *arguments: str, environment: dict[str, str] | None = None, ready: bool = True, **popen: Any
-) -> Served:
-    """Starts ``jose-serve`` on a free port; returns when it listens (or, with ``ready``, answers ``/readyz``)."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("JOSE_")}
-    clean |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"} | (environment or {})
-    command = [sys.executable, "-m", "service.cli", str(model), "--port", "0", *arguments]
-    process = subprocess.Popen(
-        command, env=clean, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT, **popen
-    )
-    lines: list[str] = []
-    found: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            lines.append(line)
-            if "jose-serve: http://" in line:
-                found.put(line.split()[1])
-        process.stderr.close()
-        found.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        url = found.get(timeout=START_SECONDS)
-    except queue.Empty:
-        process.kill()
-        raise
-    if url is None:
-        raise AssertionError(f"jose-serve ended with status {process.wait()}:\n{''.join(lines)}")
-    served = Served(process, url, httpx.Client(base_url=url, timeout=30, trust_env=False), lines)
-    deadline = time.monotonic() + START_SECONDS
-    while ready:
-        with contextlib.suppress(httpx.TransportError):
-            if served.get("/readyz").status_code == 200:
-                break
-        if time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError("".join(lines))
-        time.sleep(0.02)
-    return served
-
-
-Starter = Callable[..., Served]
 
 
 @pytest.fixture(scope="session")
@@ -163,11 +43,3 @@ def served(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFa
     running = start(model_a[0], "--documents", str(documents))
     yield running
     assert running.stop() == 0, "".join(running.lines)
-
-
-def run_cli(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs ``jose-serve`` to its end."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("JOSE_")}
-    clean |= {"PYTHONPATH": str(ROOT)} | (environment or {})
-    command = [sys.executable, "-m", "service.cli", *arguments]
-    return subprocess.run(command, env=clean, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)

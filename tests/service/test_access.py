@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import READ_KEY, WRITE_KEY, Served, Starter, start
+from serving import READ_KEY, WRITE_KEY, Served, Starter, start
 
 from jose_embed.embeddings import Embeddings
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Served, Starter, make_model
+from serving import Served, Starter, make_model
 
 from jose_embed.embeddings import Embeddings
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-from conftest import Served, start
+from serving import Served, start
 
 from jose_embed.embeddings import Embeddings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
-from conftest import READ_KEY, WRITE_KEY, Served, start
+from serving import READ_KEY, WRITE_KEY, Served, start
 
 from jose_embed.embeddings import Embeddings
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Served, run_cli
+from serving import Served, run_cli
 
 from service.app import OPENAPI_FILE, create_app, openapi_document
 from service.settings import Settings

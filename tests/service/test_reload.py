@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Served, Starter, make_model, run_cli
+from serving import Served, Starter, make_model, run_cli
 
 from jose_embed.embeddings import Embeddings
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import schemathesis
-from conftest import READ_KEY, WRITE_KEY, Served, start
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+from serving import READ_KEY, WRITE_KEY, Served, start
 
 from jose_embed.embeddings import Embeddings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import READ_KEY, WRITE_KEY, Starter, run_cli
+from serving import READ_KEY, WRITE_KEY, Starter, run_cli
 
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError

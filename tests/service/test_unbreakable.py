@@ -17,10 +17,10 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from conftest import START_SECONDS, Served, Starter, start
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from serving import START_SECONDS, Served, Starter, start
 
 from jose_embed.embeddings import Embeddings
 

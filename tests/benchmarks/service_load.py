@@ -6,8 +6,8 @@ the other cores. "per CPU second" is what the service did in a second of its own
 other work too, the rate that a core of its own would give. Random directions stand for trained ones: exact search costs
 the same on any vectors.
 
-    python tests/benchmarks/service.py
-    python tests/benchmarks/service.py --seconds 10 --words 50000
+    python tests/benchmarks/service_load.py
+    python tests/benchmarks/service_load.py --seconds 10 --words 50000
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ import numpy as np
 import psutil
 from ledger import ROOT, header, markdown_table
 
-sys.path[0] = str(ROOT)  # in the place of this folder, where a module of the package's name lives: this one
+sys.path.insert(0, str(ROOT))
 
-from jose_embed.embeddings import Embeddings  # noqa: E402
+from jose_embed.embeddings import Embeddings
 
 DIM = 100
 
