@@ -349,6 +349,24 @@ def test_twenty_newsgroups(shared_data: Path) -> None:
     assert cluster(vectors, labels, seeds=(0,)).nmi.mean > 0.535
 
 
+@pytest.mark.slow
+@pytest.mark.shared_data
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the peak")
+@pytest.mark.parametrize("name", ["20news", "wiki"])
+def test_memory_is_little_more_than_the_tables(shared_data: Path, tmp_path: Path, name: str) -> None:
+    """From start to saved model, with two workers: 250 MB and 1.15 times the bytes of the three tables."""
+    code = f"""
+import re, jose_embed
+model = jose_embed.train({str(shared_data / f"{name}.txt.gz")!r}, tokenizer="whitespace", epochs=1, workers=2)
+model.save({str(tmp_path / "a.jose")!r})
+tables = model.center_vectors.nbytes + model.context_vectors.nbytes + model.doc_vectors.nbytes
+print(1024 * int(re.search(r"VmHWM:\\s*([0-9]+)", open("/proc/self/status").read())[1]), tables)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    peak, tables = map(int, done.stdout.split())
+    assert peak < 250e6 + 1.15 * tables
+
+
 # ---- how it ends ----------------------------------------------------------------------------------------------------
 
 
