@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import signal
 import socket
@@ -102,6 +103,9 @@ def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
         The exit status.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
+    # What is there now stays: the collector need not walk through a vocabulary again and again, which stops everything.
+    gc.collect()
+    gc.freeze()
     config = uvicorn.Config(
         app,
         log_config=None,
