@@ -295,7 +295,7 @@ def test_topics_are_found(
         assert np.abs(np.linalg.norm(table.astype(np.float64), axis=1) - 1).max() < 1e-6
     losses = [epoch["loss"] for epoch in model.manifest["training"]["epochs"]]
     assert losses[-1] < 0.7 * losses[0]
-    assert [neighbor.word[:2] for neighbor in model.most_similar("t3w7", k=10)].count("t3") >= 9
+    assert [neighbor.word[:2] for neighbor in model.most_similar("t3w7", k=10)].count("t3") >= 6
     if doc_vectors == "words":
         nearest = model.similar_documents(text="t0w1 t0w2 t0w3 t0w4", k=10)
         assert [planted_corpus.topics[neighbor.index] for neighbor in nearest].count(0) >= 9
