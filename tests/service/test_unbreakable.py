@@ -119,7 +119,7 @@ class DocumentsMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    ("examples", "steps"), [(4, 10), pytest.param(40, 30, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
+    ("examples", "steps"), [(3, 8), pytest.param(20, 25, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
 )
 def test_documents_against_a_dictionary(model_a: Model, tmp_path: Path, examples: int, steps: int) -> None:
     machine = type("Machine", (DocumentsMachine,), {"model": model_a, "folder": tmp_path})
