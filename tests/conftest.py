@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ def _missing_gpu() -> str | None:
     except Exception as error:  # the driver is missing or does not fit: whatever it raises, there is no device
         return f"no CUDA device: {error}"
     return None if count else "no CUDA device"
+
+
+def pytest_configure() -> None:
+    # A test run that was put into the background ignores SIGINT, and so would every program it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -532,9 +532,7 @@ def test_a_mistake_of_ours_keeps_its_traceback() -> None:
 def jose(*arguments: object, **settings: object) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "jose_embed", *map(str, arguments)]
-    # A test run that was put into the background ignores SIGINT, and so would its children.
-    default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
-    return subprocess.Popen(command, env=environment, **default, **settings)
+    return subprocess.Popen(command, env=environment, **settings)
 
 
 def test_a_reader_that_goes_away_ends_us_quietly(model_path: Path) -> None:

@@ -140,9 +140,7 @@ def active_contrasts(alone: Alone) -> list[replay.Contrast]:
     """The contrasts of the replay with an active hinge."""
     tables = in_float64(alone.tables, alone.config.dim)
     n = len(alone.text.tokens)
-    drawn = replay.contrasts(
-        alone.text, alone.samples, alone.config, [0], epoch=0, first_token=0, total_tokens=10 * n
-    )
+    drawn = replay.contrasts(alone.text, alone.samples, alone.config, [0], epoch=0, first_token=0, total_tokens=10 * n)
     return [contrast for contrast in drawn if replay.train(tables, [contrast], alone.config).active]
 
 

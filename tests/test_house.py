@@ -192,7 +192,10 @@ def tracked_texts() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("what", "pattern"),
     [
-        ("a package registry", r"https?://[^\s\"'`>)]*(?:pypi|pythonhosted|/simple\b)|--(?:extra-)?index-url|find-links"),
+        (
+            "a package registry",
+            r"https?://[^\s\"'`>)]*(?:pypi|pythonhosted|/simple\b)|--(?:extra-)?index-url|find-links",
+        ),
         ("a path of some machine", r"/work/(?:main|scratch|shared|\.)|/opt/pypi|/root/\.(?!cache)|/home/(?!jose\b)\w"),
         ("the number of an issue of this project", r"\b[Ii]ssue #?\d"),
     ],

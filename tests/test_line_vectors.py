@@ -65,9 +65,7 @@ def _spaces_are_registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("tokenizer", ["words", Spaces.name])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_both_ways_give_the_bytes_of_inference(
-    tokenizer: str, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_ways_give_the_bytes_of_inference(tokenizer: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_PLAIN_BYTES", 50_000)
     model = small_model(tokenizer)
     lines = random_lines(1000)

@@ -174,8 +174,11 @@ def test_bars_on_a_terminal(columns: int) -> None:
     fcntl = pytest.importorskip("fcntl")
     termios = pytest.importorskip("termios")
     reading_end, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, (40 if columns else 0).to_bytes(2, sys.byteorder)
-                + columns.to_bytes(2, sys.byteorder) + bytes(4))
+    fcntl.ioctl(
+        terminal,
+        termios.TIOCSWINSZ,
+        (40 if columns else 0).to_bytes(2, sys.byteorder) + columns.to_bytes(2, sys.byteorder) + bytes(4),
+    )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     with subprocess.Popen([sys.executable, "-c", BARS], stderr=terminal, env=environment) as process:
         os.close(terminal)

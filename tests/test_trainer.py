@@ -416,9 +416,7 @@ def test_an_interrupt_leaves_no_thread() -> None:
     assert len(reporter.figures) == 3
 
 
-def test_an_error_of_a_worker_ends_the_run(
-    recording: list[RecordingBackend], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_of_a_worker_ends_the_run(recording: list[RecordingBackend], monkeypatch: pytest.MonkeyPatch) -> None:
     def train_chunk(self: RecordingBackend, documents: np.ndarray, epoch: int, first_token: int) -> ChunkResult:
         if epoch == 1:
             raise ZeroDivisionError("broken")
