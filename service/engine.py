@@ -324,7 +324,7 @@ class Engine:
                 self._in_write_lane(lambda: self._swap(bundle, library, last))
             finally:
                 self._in_write_lane(self._end_journal)
-            self._forget_other_models()
+            self.write_lane.post(self._forget_other_models)
         _log.info("reloaded %s: model %s, before %s", self.settings.model, bundle.id, before.id)
         return {
             "model": bundle.reference,

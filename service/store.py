@@ -5,7 +5,8 @@ and a power cut. Vectors are kept beside the texts, each under the id of the mod
 not embed again; they can be made again at any time.
 
 One process at a time owns the file (an advisory lock), because the index in memory follows its own writes only. Within
-it, one thread writes; any number read, each through a connection of its own, and see the last committed state.
+it, writes come one after the other, from whichever thread; any number of threads read, each through a connection of its
+own, and see the last committed state.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ class Store:
         self.path = path
         self.read_only = read_only
         self._lock = -1
+        self._writing = threading.Lock()  # one connection writes, and SQLite has one transaction per connection
         self._readers = threading.local()
         self._all_readers: list[sqlite3.Connection] = []
         self._registry = threading.Lock()
@@ -353,16 +355,17 @@ class Store:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """One write transaction; what fails on the way, or at the commit, undoes all of it."""
         database = self._writer
-        try:
-            database.execute("BEGIN IMMEDIATE")
-            yield database
-            database.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
-        finally:
-            if database.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    database.execute("ROLLBACK")
+        with self._writing:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
+            finally:
+                if database.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        database.execute("ROLLBACK")
 
     def _explained(self, error: sqlite3.Error) -> Problem:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

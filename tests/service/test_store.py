@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -223,4 +224,31 @@ with store._transaction() as database:
     store = Store(path)
     assert [item.id for item in store.page("", 10)] == ["a"]
     assert put(store, "b")[0].serial == 2
+    store.close()
+
+
+def test_writes_from_several_threads_come_one_after_the_other(tmp_path: Path) -> None:
+    """While a model changes, its vectors are kept and those before are dropped beside the clients' writes."""
+    store = Store(tmp_path / "d.sqlite3")
+    failures: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            for i in range(60):
+                outcomes = store.write([Put(f"{number}-{i}", "text", f"m{number}", VECTOR)])
+                assert isinstance(outcomes[0], Outcome)
+                assert outcomes[0].serial is not None
+                store.keep_vectors("kept", [StoredVector(outcomes[0].serial, VECTOR)])
+                store.forget_other_models("kept", most=3)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+    assert store.count() == 240
+    assert len(store.vectors("kept")) == 240
     store.close()
