@@ -16,7 +16,7 @@ __all__ = ["TrainConfig", "available_workers"]
 
 Objective = Literal["pairwise", "joint"]
 NegativeStep = Literal["paper", "reference"]
-DocVectors = Literal["words", "trained"]
+DocMethod = Literal["words", "trained"]
 
 
 def available_workers() -> int:
@@ -80,7 +80,7 @@ class TrainConfig:
         "paper", "step of a negative: 1 + h (paper) or 2 h (reference program)", choices=("paper", "reference")
     )
     noise_exponent: float = _option(0.75, "negatives are drawn by count to this power", low=0.0, high=2.0)
-    doc_vectors: DocVectors = _option(
+    doc_method: DocMethod = _option(
         "words",
         "what a document's vector is: the direction of its words, or the row trained with them",
         choices=("words", "trained"),

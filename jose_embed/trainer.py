@@ -168,10 +168,10 @@ def fit(
     reporter.start("weighing", corpus.n_documents, "documents")
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table[:, :dim], config) for table in tables)
     frequencies = document_frequencies(corpus)
-    if config.doc_vectors == "words":
+    if config.doc_method == "words":
         document_directions(corpus, retrieval_weights(corpus, frequencies), tables.center, out=tables.document)
     weights = learned_weights(corpus, frequencies, tables.document)
-    if config.doc_vectors == "words":
+    if config.doc_method == "words":
         # Nothing is done to the rows after that: they have the bytes that the same text is given later.
         document_directions(corpus, weights, tables.center, out=tables.document)
     reporter.advance(corpus.n_documents)

@@ -44,7 +44,7 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def model(texts: list[str]) -> Embeddings:
-    return train(documents=texts, doc_vectors="words", **SETTINGS)
+    return train(documents=texts, doc_method="words", **SETTINGS)
 
 
 def small_model(**settings: Any) -> Embeddings:
@@ -174,12 +174,12 @@ def test_other_processes_give_the_same_bytes(texts: list[str], model: Embeddings
 
 def test_the_number_of_training_workers_does_not_matter(texts: list[str]) -> None:
     """For a model that stands: one trained by two workers gives its own rows too."""
-    model = train(documents=texts, doc_vectors="words", **{**SETTINGS, "workers": 2})
+    model = train(documents=texts, doc_method="words", **{**SETTINGS, "workers": 2})
     assert infer(model, texts[:100]).tobytes() == np.ascontiguousarray(model.doc_vectors[:100]).tobytes()
 
 
 def test_trained_rows_are_not_directions_but_weights_are_kept(texts: list[str]) -> None:
-    model = train(documents=texts, doc_vectors="trained", **SETTINGS)
+    model = train(documents=texts, doc_method="trained", **SETTINGS)
     assert "word_weights" in model.extra_arrays
     cosines = (infer(model, texts[:120]) * model.doc_vectors[:120]).sum(1)
     assert 0 < cosines.mean() < 0.999

@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 3,
     "objective": "pairwise",
     "negative_step": "paper",
-    "doc_vectors": "trained",
+    "doc_method": "trained",
     "workers": 1,
     "tokenizer": "whitespace",
 }
@@ -279,12 +279,12 @@ def planted_corpus() -> planted.Planted:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("objective", ["pairwise", "joint"])
-@pytest.mark.parametrize("doc_vectors", ["trained", "words"])
+@pytest.mark.parametrize("doc_method", ["trained", "words"])
 def test_topics_are_found(
-    planted_corpus: planted.Planted, monkeypatch: pytest.MonkeyPatch, objective: str, doc_vectors: str, workers: int
+    planted_corpus: planted.Planted, monkeypatch: pytest.MonkeyPatch, objective: str, doc_method: str, workers: int
 ) -> None:
     monkeypatch.setattr(trainer, "_chunk_tokens", lambda *_: 500)  # 50 chunks an epoch, for workers to meet in
-    settings = {**SETTINGS, "objective": objective, "doc_vectors": doc_vectors, "workers": workers}
+    settings = {**SETTINGS, "objective": objective, "doc_method": doc_method, "workers": workers}
     model = train(documents=planted_corpus.texts, **{**settings, "epochs": 20, "learning_rate": 0.1})
     rows, topics = planted.word_groups(model)
     assert len(rows) == planted.TOPICS * planted.WORDS
@@ -296,13 +296,13 @@ def test_topics_are_found(
     losses = [epoch["loss"] for epoch in model.manifest["training"]["epochs"]]
     assert losses[-1] < 0.7 * losses[0]
     assert [neighbor.word[:2] for neighbor in model.most_similar("t3w7", k=10)].count("t3") >= 6
-    if doc_vectors == "words":
+    if doc_method == "words":
         nearest = model.similar_documents(text="t0w1 t0w2 t0w3 t0w4", k=10)
         assert [planted_corpus.topics[neighbor.index] for neighbor in nearest].count(0) >= 9
 
 
-@pytest.mark.parametrize("doc_vectors", ["trained", "words"])
-def test_the_order_of_the_file_does_not_matter(doc_vectors: str) -> None:
+@pytest.mark.parametrize("doc_method", ["trained", "words"])
+def test_the_order_of_the_file_does_not_matter(doc_method: str) -> None:
     """Topics that overlap, so that there is something to gain from the order; sorted and shuffled give the same."""
     agreement = {}
     for in_order in (True, False):
@@ -310,7 +310,7 @@ def test_the_order_of_the_file_does_not_matter(doc_vectors: str) -> None:
         agreement[in_order] = [
             planted.nearest_agree(
                 train(
-                    documents=mixed.texts, **{**SETTINGS, "epochs": 8, "seed": seed, "doc_vectors": doc_vectors}
+                    documents=mixed.texts, **{**SETTINGS, "epochs": 8, "seed": seed, "doc_method": doc_method}
                 ).doc_vectors,
                 mixed.topics,
             )
@@ -341,7 +341,7 @@ def test_twenty_newsgroups(shared_data: Path) -> None:
     order = np.random.default_rng(0).permutation(len(texts))
     labels = read_labels(shared_data / "20news.label.txt")
     model = train(
-        documents=[texts[row] for row in order], tokenizer="whitespace", doc_vectors="trained", workers=2, seed=1
+        documents=[texts[row] for row in order], tokenizer="whitespace", doc_method="trained", workers=2, seed=1
     )
     vectors = np.empty_like(model.doc_vectors)
     vectors[order] = model.doc_vectors
