@@ -345,10 +345,12 @@ class CpuBackend:
     """
 
     name = "cpu"
+    chunk_limits = (1 << 15, 1 << 19)
 
     def __init__(
         self, text: Text, samples: SamplingTables, tables: Tables, config: TrainConfig, total_tokens: int
     ) -> None:
+        self.workers = self.threads = config.resolved_workers()
         self._text, self._samples, self._tables = text, samples, tables
         self._rules = Rules(
             np.uint64(config.seed),
@@ -376,6 +378,9 @@ class CpuBackend:
     def prepare(self) -> None:
         """Compile, by training no document."""
         self.train_chunk(np.empty(0, np.int64), 0, 0)
+
+    def collect(self) -> None:
+        """Nothing to do: the vectors move where they lie."""
 
 
 def pair_floor_cycles(dim: int) -> float:  # pragma: no cover - used by the benchmark

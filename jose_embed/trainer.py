@@ -45,12 +45,25 @@ class _Result(Protocol):
 
 
 class Backend(Protocol):
-    """Where the vectors move."""
+    """Where the vectors move.
+
+    Attributes:
+        name: "cpu" or "gpu".
+        workers: Documents that are trained at a time; what the model remembers.
+        threads: Threads of this process that may call :meth:`train_chunk` at a time.
+        chunk_limits: The fewest and the most running words that are worth a call, see :func:`_chunk_tokens`.
+    """
 
     name: str
+    workers: int
+    threads: int
+    chunk_limits: tuple[int, int]
 
     def prepare(self) -> None:
         """Do what has to be done once, such as compiling."""
+
+    def collect(self) -> None:
+        """Bring the vectors into the tables that the backend was given, wherever they moved; no chunk is running."""
 
     def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> _Result:
         """Train these documents in this order. ``first_token``: the running words of all epochs that came before."""
@@ -162,6 +175,7 @@ def fit(
 
     started = time.perf_counter()
     epochs = _train_epochs(backend, corpus, config, reporter)
+    backend.collect()
     phases["training"] = time.perf_counter() - started
 
     started = time.perf_counter()
@@ -190,7 +204,7 @@ def fit(
         tokenizer_settings=corpus.tokenizer.settings(),
         training={
             "backend": backend.name,
-            "workers": config.resolved_workers(),
+            "workers": backend.workers,
             "epochs": epochs,
             "phases": phases,
             "words_per_second": config.epochs * corpus.n_tokens / max(phases["training"], 1e-9),
@@ -246,12 +260,13 @@ def _configured(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     return TrainConfig.from_dict({**config.to_dict(), **settings}) if settings else config
 
 
-def _chunk_tokens(n_tokens: int, n_workers: int) -> int:
-    """Running words that a worker takes at a time: few enough that no worker waits long for the last one of an epoch.
+def _chunk_tokens(n_tokens: int, n_threads: int, limits: tuple[int, int]) -> int:
+    """Running words that a thread takes at a time: few enough that none waits long for the last one of an epoch.
 
     At the most some 150 ms of work, which is what an interrupt waits for. The vectors do not depend on it.
     """
-    return min(max(n_tokens // (32 * n_workers), 1 << 15), 1 << 19)
+    least, most = limits
+    return min(max(n_tokens // (32 * n_threads), least), most)
 
 
 def _chunks(
@@ -279,7 +294,7 @@ def _train_epochs(
     backend: Backend, corpus: EncodedCorpus, config: TrainConfig, reporter: Reporter
 ) -> list[dict[str, Any]]:
     reporter.start("training", config.epochs * corpus.n_tokens, "words")
-    with ThreadPoolExecutor(config.resolved_workers(), thread_name_prefix="jose-train") as pool:
+    with ThreadPoolExecutor(backend.threads, thread_name_prefix="jose-train") as pool:
         report = [_train_epoch(pool, backend, corpus, config, epoch, reporter) for epoch in range(config.epochs)]
     reporter.finish(loss=report[-1]["loss"], active=report[-1]["active"])
     return report
@@ -297,12 +312,12 @@ def _train_epoch(
     order = visiting_order(corpus.offsets, config.seed, epoch)
     loss = active = pairs = positions = n_tokens = 0.0
     waiting: deque[tuple[Chunk, Future[_Result]]] = deque()
-    n_workers = config.resolved_workers()
-    chunks = _chunks(order, corpus.offsets, epoch * corpus.n_tokens, _chunk_tokens(corpus.n_tokens, n_workers))
+    chunk_tokens = _chunk_tokens(corpus.n_tokens, backend.threads, backend.chunk_limits)
+    chunks = _chunks(order, corpus.offsets, epoch * corpus.n_tokens, chunk_tokens)
     try:
         while True:
-            # One chunk per worker runs, one more waits: no worker idles, and an interrupt has little to wait for.
-            while len(waiting) < 2 * n_workers and (chunk := next(chunks, None)) is not None:
+            # One chunk per thread runs, one more waits: no thread idles, and an interrupt has little to wait for.
+            while len(waiting) < 2 * backend.threads and (chunk := next(chunks, None)) is not None:
                 waiting.append((chunk, pool.submit(backend.train_chunk, chunk.documents, epoch, chunk.first_token)))
             if not waiting:
                 break

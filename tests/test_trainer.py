@@ -84,8 +84,11 @@ class RecordingBackend:
     """Moves nothing and remembers what it was asked for."""
 
     name = "recording"
+    chunk_limits = (1 << 15, 1 << 19)
 
     def __init__(self, text: Any, samples: Any, tables: Any, config: TrainConfig, total_tokens: int) -> None:
+        self.workers = self.threads = config.resolved_workers()
+        self.collected = 0
         self.tables, self.config, self.total_tokens = tables, config, total_tokens
         self.calls: list[tuple[int, int, list[int]]] = []
         self.prepared = 0
@@ -93,6 +96,9 @@ class RecordingBackend:
 
     def prepare(self) -> None:
         self.prepared += 1
+
+    def collect(self) -> None:
+        self.collected += 1
 
     def train_chunk(self, documents: np.ndarray, epoch: int, first_token: int) -> ChunkResult:
         with self._lock:
@@ -125,6 +131,7 @@ def test_every_document_is_visited_once_per_epoch(
         fit(corpus, TrainConfig(**{**SETTINGS, "workers": workers, "epochs": 4}))
     (backend,) = recording
     assert backend.prepared == 1
+    assert backend.collected == 1
     assert backend.total_tokens == 4 * lengths.sum()
     present = np.flatnonzero(lengths).tolist()
     orders = []
@@ -182,9 +189,10 @@ def test_a_large_corpus_is_shuffled_in_blocks_that_change() -> None:
 
 
 def test_chunks_are_small_enough_for_the_workers_and_large_enough_for_the_interpreter() -> None:
-    assert trainer._chunk_tokens(5_000_000, 2) == 78125
-    assert trainer._chunk_tokens(100, 2) == 1 << 15
-    assert trainer._chunk_tokens(10**12, 64) == 1 << 19
+    limits = cpu.CpuBackend.chunk_limits
+    assert trainer._chunk_tokens(5_000_000, 2, limits) == 78125
+    assert trainer._chunk_tokens(100, 2, limits) == 1 << 15
+    assert trainer._chunk_tokens(10**12, 64, limits) == 1 << 19
 
 
 @pytest.mark.parametrize("workers", [1, 2])
