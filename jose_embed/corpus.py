@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import queue
 import threading
 from bisect import bisect_right
@@ -70,19 +71,27 @@ class SourceReport:
 
     Attributes:
         name: The source's name.
+        path: Where it is, absolute; ``None`` for standard input and for strings.
         n_bytes: Bytes of its text, decompressed.
         n_lines: Its lines, which are its documents.
         invalid_lines: Lines that were not UTF-8.
         invalid_bytes: Bytes in them that were replaced.
         first_invalid: The number of the first such line, from 1; 0 where there is none.
+        disk_bytes: Its bytes as they lie on the disk.
+        disk_sha256: Hexadecimal SHA-256 of these; empty before all of them were read, and for strings.
+        was_replaced: The name stands for another file, or none, since it was opened; what was read is whole.
     """
 
     name: str
+    path: str | None = None
     n_bytes: int = 0
     n_lines: int = 0
     invalid_lines: int = 0
     invalid_bytes: int = 0
     first_invalid: int = 0
+    disk_bytes: int = 0
+    disk_sha256: str = ""
+    was_replaced: bool = False
 
 
 class BlockReader:
@@ -164,7 +173,7 @@ class BlockReader:
 
     def _blocks(self) -> Iterator[Block]:
         for source in self._sources:
-            report = SourceReport(source.name)
+            report = SourceReport(source.name, None if source.path is None else os.path.abspath(source.path))
             self.reports.append(report)
             if self._last != b"\n":
                 self._hash.update(b"\n")
@@ -174,6 +183,8 @@ class BlockReader:
                 for data in self._cut(self._pieces(file, report), report):
                     yield Block(_clean(data, report), file.consumed - handed_out)
                     handed_out = file.consumed
+                report.disk_bytes, report.disk_sha256 = file.consumed, file.sha256
+                report.was_replaced = file.was_replaced()
 
     def _pieces(self, file: Input, report: SourceReport) -> Iterator[bytes]:
         """The text of a source, hashed and counted, without its byte order mark, in pieces of at least

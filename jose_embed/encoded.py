@@ -72,6 +72,8 @@ class EncodedCorpus:
         vocabulary: The kept words.
         tokenizer: What split the text.
         statistics: What the text was.
+        min_count: Words that occur less often were left out.
+        sources: What was found in each source, in order.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class EncodedCorpus:
         vocabulary: Vocabulary,
         tokenizer: Tokenizer,
         statistics: CorpusStatistics,
+        min_count: int,
+        sources: Sequence[SourceReport],
     ) -> None:
         self.tokens = tokens
         self.offsets = offsets
@@ -89,6 +93,8 @@ class EncodedCorpus:
         self.vocabulary = vocabulary
         self.tokenizer = tokenizer
         self.statistics = statistics
+        self.min_count = min_count
+        self.sources = sources
 
     @property
     def n_documents(self) -> int:
@@ -296,7 +302,7 @@ def _finished(
     tokens, offsets = spool.renumbered(rows, reporter)
     vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
     doc_ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
-    return EncodedCorpus(tokens, offsets, doc_ids, vocabulary, tokenizer, statistics)
+    return EncodedCorpus(tokens, offsets, doc_ids, vocabulary, tokenizer, statistics, min_count, reports)
 
 
 def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int) -> str:

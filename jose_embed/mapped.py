@@ -12,20 +12,39 @@ import math
 import mmap
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.errors import ModelError
+from jose_embed.errors import JoseError, ModelError
 from jose_embed.npyfile import array_header
 from jose_embed.storage import BLOCK_BYTES, file_name_is_safe, moved_aside, plain_size, reason
 
-__all__ = ["DirectoryReader"]
+__all__ = ["MODEL", "DirectoryKind", "DirectoryReader"]
 
-_ADVICE = "take the model from a good copy or train it again"
+
+class DirectoryKind(NamedTuple):
+    """What a directory is meant to be, as messages say it.
+
+    Attributes:
+        noun: What it is: "model".
+        made: How one is made, after "or": "train one with jose-train".
+        advice: What to do about a damaged one.
+        error: What is raised.
+    """
+
+    noun: str
+    made: str
+    advice: str
+    error: type[JoseError]
+
+
+MODEL: Final = DirectoryKind(
+    "model", "train one with jose-train", "take the model from a good copy or train it again", ModelError
+)
 
 
 class DirectoryReader:
@@ -33,13 +52,15 @@ class DirectoryReader:
 
     Args:
         path: The directory.
+        kind: What it is meant to be; its ``error`` is what every method raises.
 
     Raises:
         ModelError: there is no such directory or it cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], kind: DirectoryKind = MODEL) -> None:
         self.path = Path(path)
+        self._kind = kind
         self._descriptor = -1
         self.vanished = False
         try:
@@ -48,13 +69,12 @@ class DirectoryReader:
             else:
                 os.listdir(path)
         except FileNotFoundError:
-            raise ModelError(
-                f"{self.path}: there is no model directory of this name{_where_it_went(self.path)}"
-            ) from None
+            missing = f"{self.path}: there is no {kind.noun} directory of this name"
+            raise kind.error(f"{missing}{_where_it_went(self.path, kind)}") from None
         except NotADirectoryError:
-            raise ModelError(f"{self.path}: is a file; a model is a directory that jose-train writes") from None
+            raise kind.error(f"{self.path}: is a file and no {kind.noun} directory; {kind.made}") from None
         except (OSError, ValueError) as error:
-            raise ModelError(f"{self.path}: cannot be read ({reason(error)})") from None
+            raise kind.error(f"{self.path}: cannot be read ({reason(error)})") from None
 
     def __enter__(self) -> DirectoryReader:
         return self
@@ -64,9 +84,9 @@ class DirectoryReader:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def error(self, name: str, what: str, to_do: str = _ADVICE) -> ModelError:
-        """A :class:`ModelError` that names the file."""
-        return ModelError(f"{self.path / name}: {what}; {to_do}")
+    def error(self, name: str, what: str, to_do: str | None = None) -> JoseError:
+        """An error that names the file."""
+        return self._kind.error(f"{self.path / name}: {what}; {to_do or self._kind.advice}")
 
     def size(self, name: str) -> int:
         """The size of a file in bytes."""
@@ -104,15 +124,20 @@ class DirectoryReader:
     def sha256(self, name: str, advance: Callable[[int], None] | None = None) -> str:
         """The SHA-256 of a file in hex, read block by block."""
         digest = hashlib.sha256()
-        with os.fdopen(self._open(name), "rb", buffering=0) as file:
+        for block in self.blocks(name):
+            digest.update(block)
+            if advance is not None:
+                advance(len(block))
+        return digest.hexdigest()
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The contents of a file, piece by piece; a file is read so that is too long to stay in memory."""
+        with os.fdopen(self._open(name), "rb") as file:
             try:
                 while block := file.read(BLOCK_BYTES):
-                    digest.update(block)
-                    if advance is not None:
-                        advance(len(block))
+                    yield block
             except OSError as error:
                 raise self.error(name, f"cannot be read ({reason(error)})") from None
-        return digest.hexdigest()
 
     def map(self, name: str) -> mmap.mmap | bytes:
         """The bytes of a file, mapped read-only."""
@@ -177,8 +202,8 @@ class DirectoryReader:
         return descriptor
 
 
-def _where_it_went(path: Path) -> str:
+def _where_it_went(path: Path, kind: DirectoryKind) -> str:
     aside = moved_aside(path)
     if aside is None:
-        return "; check the path, or train one with jose-train"
+        return f"; check the path, or {kind.made}"
     return f", but an interrupted overwrite left the previous one as {aside}; rename it back"

@@ -81,21 +81,24 @@ def give_back(tokens: Tokens, begin: int, end: int) -> None:
 
     Nothing happens to an array that is not mapped or is small, or on a system that cannot be told.
     """
-    mapping = _mapping(tokens)
-    if mapping is None or len(tokens) <= _SMALL or end <= begin or not hasattr(mmap, "MADV_DONTNEED"):
+    if len(tokens) <= _SMALL or end <= begin or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    start = begin * tokens.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
-    mapping.madvise(mmap.MADV_DONTNEED, start, end * tokens.itemsize - start)
+    mapping = _mapping(tokens)
+    if mapping is None:
+        return
+    first = tokens.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data  # a file may have a header
+    start = (first + begin * tokens.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
+    mapping.madvise(mmap.MADV_DONTNEED, start, first + end * tokens.itemsize - start)
 
 
 def _mapping(array: Any) -> mmap.mmap | None:
-    """The mapped file that an array begins with."""
+    """The mapped file that an array lies in."""
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
-    return base if isinstance(base, mmap.mmap) and len(base) == array.nbytes else None
+    return base if isinstance(base, mmap.mmap) else None
 
 
 @jit

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import io
 import os
 import stat
@@ -140,6 +141,7 @@ class Input:
     Attributes:
         name: The source's name, on one line.
         consumed: Bytes read from it so far, as they lie on the disk.
+        sha256: Hexadecimal SHA-256 of all bytes read from it so far, as they lie on the disk.
 
     Raises:
         CorpusError: it cannot be opened or read; while reading: its file changed.
@@ -149,6 +151,8 @@ class Input:
         self.name = printable(source.name)
         self.consumed = 0
         self._ahead = b""
+        self._digest = hashlib.sha256()
+        self._path = source.path
         try:
             self._file = _standard_input() if source.path is None else open(source.path, "rb", buffering=0)  # noqa: SIM115
         except OSError as error:
@@ -169,6 +173,7 @@ class Input:
                 data = self._file.read(size) or b""
             except OSError as error:
                 raise unreadable(self.name, error) from error
+            self._digest.update(data)
         self.consumed += len(data)
         if self._before is not None and (not data or self.consumed > self._before[0]):
             self._check_unchanged(self._before)
@@ -182,6 +187,19 @@ class Input:
             head += data
         self._ahead, self.consumed = head, 0
         return head
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def was_replaced(self) -> bool:
+        """Whether the name no longer stands for the file that is open: it was removed, or another one put there."""
+        if self._before is None or self._path is None:
+            return False
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+        except OSError:
+            return True
 
     def _state(self) -> tuple[int, int] | None:
         """Size and time of a regular file; ``None`` for anything else, and for files of the system that claim to be

@@ -104,7 +104,7 @@ def check_target(
     try:
         target = Path(os.path.realpath(path))
         if not target.name:
-            raise ModelError(f"{shown}: the root of a file system cannot become a model; name a directory in it")
+            raise ModelError(f"{shown}: the root of a file system cannot be replaced; name a directory in it")
         if not target.parent.is_dir():
             raise ModelError(f"{shown}: the directory {target.parent} does not exist; make it first")
         _tidy(target)
@@ -113,7 +113,7 @@ def check_target(
                 raise ModelError(f"{shown}: already exists; choose another name or overwrite it (--overwrite)")
             if not target.is_dir():
                 raise ModelError(
-                    f"{shown}: is a file, not a model directory; it will not be overwritten, choose another name"
+                    f"{shown}: is a file, not a directory; it will not be overwritten, choose another name"
                 )
             if known is not None and any(target.iterdir()):
                 known(target)

@@ -74,10 +74,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
         ("a\u2028b\x0bc\x0cd\x1ce\x85f\r".encode(), "a\u2028b\x0bc\x0cd\x1ce\x85f\r\n".encode()),
     ],
 )
-def test_lines(read: Read, content: bytes, expected: bytes) -> None:
+def test_lines(read: Read, tmp_path: Path, content: bytes, expected: bytes) -> None:
     text, reader = read(content)
     assert text == expected
-    assert reader.reports == [SourceReport("0", n_bytes=len(content), n_lines=expected.count(b"\n"))]
+    digest = hashlib.sha256(content).hexdigest()
+    assert reader.reports == [
+        SourceReport("0", str(tmp_path / "0"), len(content), expected.count(b"\n"), 0, 0, 0, len(content), digest)
+    ]
     assert reader.total == len(content)
 
 

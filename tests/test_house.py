@@ -21,7 +21,7 @@ FLOORS = [
     "config progress jit",
     "sources compression tokenizers corpus",
     "wordtable vocabulary spool encoded",
-    "npyfile storage mapped columns manifest lines modelfiles spelling nearest",
+    "npyfile storage mapped columns manifest lines modelfiles encodedfiles spelling nearest",
     "passages sphere sampling simd cpu gpu",
     "embeddings directions inference line_vectors trainer",
     "formats goldsets evaluation report",

@@ -104,7 +104,7 @@ def test_refuses_names_that_are_not_plain(tmp_path: Path, name: str) -> None:
     [
         ("none/m", "none does not exist; make it first"),
         ("file/m", "does not exist; make it first"),
-        ("file", "is a file, not a model directory"),
+        ("file", "is a file, not a directory"),
         ("m\0", "cannot be written here"),
         ("x" * 300, "cannot be written"),
         ("/", "root of a file system"),

@@ -1,0 +1,271 @@
+"""A kept encoding is the corpus that it was written from, is taken only for the same text, and is checked wholly."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jose_embed import encodedfiles
+from jose_embed.encoded import EncodedCorpus, encode, encode_texts
+from jose_embed.encodedfiles import is_encoded, kept_encoding, open_encoded, write_encoded
+from jose_embed.errors import ConfigError, CorpusError
+from jose_embed.manifest import manifest_checksum
+from jose_embed.passages import give_back
+
+TEXT = "to be or not to be\n\nthat is the question\nto be\n"
+
+
+class Recorder:
+    """A reporter that remembers phases and notes."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.notes: list[str] = []
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        self.phases.append(phase)
+
+    def advance(self, amount: int, **figures: float) -> None:
+        pass
+
+    def finish(self, **figures: float) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str | bytes], Path]:
+    monkeypatch.chdir(tmp_path)
+
+    def _write(name: str, text: str | bytes) -> Path:
+        Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
+        return Path(name)
+
+    return _write
+
+
+def same(a: EncodedCorpus, b: EncodedCorpus) -> None:
+    assert a.tokens.tolist() == b.tokens.tolist()
+    assert a.offsets.tolist() == b.offsets.tolist()
+    assert list(a.doc_ids) == list(b.doc_ids)
+    assert a.vocabulary.words == b.vocabulary.words
+    assert a.vocabulary.counts.tolist() == b.vocabulary.counts.tolist()
+    assert (a.tokenizer.name, a.tokenizer.settings()) == (b.tokenizer.name, b.tokenizer.settings())
+    assert (a.statistics, a.min_count, list(a.sources)) == (b.statistics, b.min_count, list(b.sources))
+
+
+def test_what_is_kept_is_what_was_encoded(write: Callable[..., Path]) -> None:
+    write("a.txt", TEXT)
+    write("b\n.txt.gz", gzip.compress(TEXT.encode()))
+    write(os.fsdecode(b"\xff.txt"), TEXT)
+    with encode(["a.txt", "b\n.txt.gz", os.fsdecode(b"\xff.txt")], min_count=2) as corpus:
+        write_encoded(corpus, "x.encoded")
+        with open_encoded("x.encoded") as found:
+            same(found, corpus)
+            assert found.tokens.dtype == np.int32
+            assert found.offsets.dtype == np.int64
+            assert not found.tokens.flags.writeable
+            assert found.doc_ids[5] == "b\\n.txt.gz:2"
+    assert is_encoded("x.encoded")
+    assert not is_encoded("a.txt")
+    assert not is_encoded("nothing")
+    assert sorted(os.listdir()) == sorted(["a.txt", "b\n.txt.gz", os.fsdecode(b"\xff.txt"), "x.encoded"])
+
+
+def test_strings_can_be_kept(tmp_path: Path) -> None:
+    with encode_texts(["a b", "b"], min_count=1, tokenizer="whitespace") as corpus:
+        write_encoded(corpus, tmp_path / "x")
+        with open_encoded(tmp_path / "x") as found:
+            same(found, corpus)
+
+
+def test_pages_of_a_file_with_a_header_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jose_embed.passages._SMALL", 100)
+    with encode_texts(["a b c d " * 5000], min_count=1) as corpus:
+        write_encoded(corpus, tmp_path / "x")
+        with open_encoded(tmp_path / "x") as found:
+            for begin, end in [(0, 20000), (0, 1), (19999, 20000), (5000, 7000)]:
+                give_back(found.tokens, begin, end)
+            assert (found.tokens == corpus.tokens).all()
+
+
+# --- taken again, or not
+
+
+def reused(sources: Any, **settings: Any) -> tuple[bool, EncodedCorpus, str]:
+    reporter = Recorder()
+    found = kept_encoding(sources, "x.encoded", reporter=reporter, **{"min_count": 1, **settings})
+    with encode(sources, **{"min_count": 1, **settings}) as fresh:
+        same(found, fresh)
+    assert len(reporter.notes) <= 1
+    return "encoding" not in reporter.phases, found, "".join(reporter.notes)
+
+
+def test_the_text_is_read_once(write: Callable[..., Path]) -> None:
+    write("a.txt", TEXT)
+    write("b.txt", TEXT.upper())
+    assert reused(["a.txt", "b.txt"])[::2] == (False, "")
+    taken, _, note = reused(["a.txt", "b.txt"])
+    assert taken
+    assert note == "x.encoded: this is the encoding of the same text, and is taken"
+    os.utime("a.txt")  # times do not matter, bytes do
+    assert reused(["a.txt", "b.txt"])[0]
+    Path("b.txt").rename("c.txt")  # nor do names, which are those of today
+    taken, found, _ = reused(["a.txt", "c.txt"])
+    assert taken
+    assert found.doc_ids[4] == "c.txt:1"
+    assert found.statistics.sources == ("a.txt", "c.txt")
+
+
+def test_a_stale_encoding_is_never_taken(write: Callable[..., Path]) -> None:
+    path = write("a.txt", TEXT)
+    reused("a.txt")
+    before = path.stat()
+    path.write_text(TEXT.replace("or", "ro"))  # as long as before, at the same time
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert reused("a.txt")[::2] == (False, "x.encoded: a.txt has changed since; the text is encoded again")
+    path.write_text(TEXT + "more\n")
+    assert reused("a.txt")[::2] == (False, "x.encoded: a.txt has changed since; the text is encoded again")
+    changed = "x.encoded: another min count (it was 1, and is 2 now); the text is encoded again"
+    assert reused("a.txt", min_count=2)[::2] == (False, changed)
+    changed = "x.encoded: another tokenizer; the text is encoded again"
+    assert reused("a.txt", min_count=2, tokenizer="whitespace")[::2] == (False, changed)
+    assert reused("a.txt", min_count=2, tokenizer="whitespace")[0]
+
+
+def test_another_version_of_unicode_is_another_encoding(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.txt", TEXT)
+    reused("a.txt")
+    monkeypatch.setattr(encodedfiles.unicodedata, "unidata_version", "1.0")
+    assert reused("a.txt")[::2] == (False, "x.encoded: another unicode; the text is encoded again")
+
+
+def test_the_encoding_of_another_text_is_not_replaced(write: Callable[..., Path]) -> None:
+    write("a.txt", TEXT)
+    write("b.txt", TEXT + TEXT)
+    kept_encoding("a.txt", "x.encoded", min_count=1)
+    before = {file.name: file.read_bytes() for file in Path("x.encoded").iterdir()}
+    for sources in ("b.txt", ["a.txt", "b.txt"]):
+        with pytest.raises(
+            CorpusError, match=r"^x.encoded: holds the encoding of another text \(a.txt\); name another"
+        ):
+            kept_encoding(sources, "x.encoded", min_count=1)
+    with pytest.raises(ConfigError):
+        kept_encoding("a.txt", "x.encoded", min_count=0)
+    assert {file.name: file.read_bytes() for file in Path("x.encoded").iterdir()} == before
+
+
+def test_compressed_text_is_compared_as_it_lies_on_the_disk(write: Callable[..., Path]) -> None:
+    write("a", bz2.compress(TEXT.encode()))
+    reused("a")
+    assert reused("a")[0]
+    write("a", bz2.compress(TEXT.encode(), 1))
+    assert not reused("a")[0]
+
+
+@pytest.mark.parametrize("name", ["file", "folder", "x.encoded"])
+def test_nothing_else_is_ever_replaced(write: Callable[..., Path], name: str) -> None:
+    write("a.txt", TEXT)
+    write("file", "mine")
+    Path("folder").mkdir()
+    write("folder/mine", "mine")
+    kept_encoding("a.txt", "x.encoded", min_count=1)
+    write("x.encoded/mine", "mine")
+    with pytest.raises(
+        CorpusError, match=r"is a file, not a directory|is a directory, but no|which is not part of the"
+    ):
+        kept_encoding("a.txt", name, min_count=2)
+    with encode("a.txt", min_count=1) as corpus, pytest.raises(CorpusError):
+        write_encoded(corpus, name, overwrite=True)
+    assert Path("file").read_text() == Path("folder/mine").read_text() == Path("x.encoded/mine").read_text() == "mine"
+
+
+# --- damage
+
+
+@pytest.fixture
+def encoding(tmp_path: Path) -> Path:
+    with encode_texts(["a b c a", "", "b c"], min_count=1) as corpus:
+        write_encoded(corpus, tmp_path / "x")
+    return tmp_path / "x"
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CorpusError) as refused:
+        open_encoded(path)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json", "manifest.json"])
+def test_every_damaged_byte_is_found(encoding: Path, name: str) -> None:
+    file = encoding / name
+    data = file.read_bytes()
+    for position in range(0, len(data), 1 + len(data) // 60):
+        changed = bytearray(data)
+        changed[position] ^= 0x11
+        file.write_bytes(changed)
+        assert str(encoding) in refusal(encoding)
+    for wrong in (b"", data[:-2], data[: len(data) // 2], data + b"\0"):
+        file.write_bytes(wrong)
+        assert refusal(encoding).startswith(f"{encoding}/")
+    file.unlink()
+    assert refusal(encoding) == f"{file}: is missing; remove it and encode the text again"
+
+
+def test_what_is_no_encoding(encoding: Path, tmp_path: Path) -> None:
+    made = "make one with jose encode"
+    assert refusal(tmp_path / "no") == (
+        f"{tmp_path}/no: there is no encoded corpus directory of this name; check the path, or {made}"
+    )
+    assert refusal(encoding / "tokens.npy").endswith(f": is a file and no encoded corpus directory; {made}")
+
+
+def forged(encoding: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """The refusal of an encoding whose manifest was changed and given a sum that fits."""
+    path = encoding / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    manifest["checksum"] = manifest_checksum(manifest)
+    path.write_text(json.dumps(manifest))
+    return refusal(encoding)
+
+
+def test_a_newer_format_is_named(encoding: Path) -> None:
+    message = forged(encoding, lambda manifest: manifest.update(format_version=2))
+    assert "has the format version 2, newer than 1" in message
+    assert message.endswith("update jose-embed, or encode the text again")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("tokens.npy", np.array([0, 1, 2, 0, 1, 3], np.int32), "holds a row outside of the vocabulary of 3 words"),
+        ("tokens.npy", np.array([0, 1, 2, 0, 1, -1], np.int32), "holds a row outside of the vocabulary of 3 words"),
+        ("tokens.npy", np.array([0, 1, 2, 0, 1, 2], np.int64), "holds <i8 numbers, but must hold <i4"),
+        ("offsets.npy", np.array([0, 5, 4, 6]), "must rise from 0 to 6"),
+        ("offsets.npy", np.array([1, 4, 4, 6]), "must rise from 0 to 6"),
+        ("offsets.npy", np.array([0, 4, 4, 7]), "must rise from 0 to 6"),
+    ],
+)
+def test_numbers_that_would_lead_astray_are_refused_though_the_sums_fit(
+    encoding: Path, name: str, array: np.ndarray[Any, Any], message: str
+) -> None:
+    import hashlib
+
+    np.save(encoding / name, array)
+    data = (encoding / name).read_bytes()
+    facts = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    assert message in forged(encoding, lambda manifest: manifest["files"].update({name: facts}))
