@@ -27,13 +27,15 @@ What is contrasted:
     sums that the paper's hinge over word and document holds. Products with it are between -2 and 2: cosines in the step
     scales are taken to v + d, and the common scale of v and d is 1 - (f - h) / 2.
 
-One document belongs to one worker within an epoch, so document rows are never shared; word rows are, without locks
-(Hogwild, Recht et al. 2011).
+One document belongs to one worker within an epoch, so document rows are never shared. Rows of rare words are, without
+locks (Hogwild, Recht et al. 2011). The most frequent words, which every worker would write all the time, have rows of
+their own for each worker: copied before a chunk, merged after it.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -50,6 +52,7 @@ from jose_embed.sampling import SamplingTables, draw_below, draw_word, random_bi
 from jose_embed.simd import LANES, active_bits, lane_sum, population, row_primitives, store_lanes, where_positive
 
 __all__ = [
+    "CHUNK_LIMITS",
     "DOCUMENT_BLOCK",
     "PIECE",
     "ChunkResult",
@@ -59,13 +62,20 @@ __all__ = [
     "Tables",
     "Text",
     "kernel",
+    "merge_rows",
     "padded_table",
+    "spare_rows",
 ]
 
 #: Words of a document that are contrasted with its row at a time.
 DOCUMENT_BLOCK = 8
 #: Running words that are thinned out at a time; windows do not reach over the border of two pieces.
 PIECE = 1 << 20
+#: The fewest and the most running words of a chunk.
+CHUNK_LIMITS = (1 << 15, 1 << 19)
+
+#: Words with rows of their own for each worker: at most so many, and only those expected so often in a chunk.
+_MOST_PRIVATE, _LEAST_OCCURRENCES = 2_048, 8
 
 _N = LANES  # where the negatives' slots begin
 # As uint64, not int: numba compiles a function anew for every int that it is called with as a constant.
@@ -74,7 +84,10 @@ _CONTEXT, _DOCUMENT = np.uint64(sampling.CONTEXT_NEGATIVES), np.uint64(sampling.
 
 
 class Tables(NamedTuple):
-    """The vectors, written in place: float32, C-contiguous, rows padded with zeros to a multiple of 16 floats."""
+    """The vectors, written in place: float32, C-contiguous, rows padded with zeros to a multiple of 16 floats.
+
+    The word tables may have spare rows behind those of the words; see :func:`spare_rows`.
+    """
 
     center: npt.NDArray[np.float32]
     context: npt.NDArray[np.float32]
@@ -100,6 +113,13 @@ class Rules(NamedTuple):
     margin: np.float32
     learning_rate: np.float32
     total_tokens: float
+
+
+class Private(NamedTuple):
+    """Where a worker's own rows lie: those of the words below ``n_words`` lie ``shift`` rows further on."""
+
+    n_words: np.uint32
+    shift: np.uint32
 
 
 class ChunkResult(NamedTuple):
@@ -176,10 +196,10 @@ def kernel(
         negative_step: "paper" (1 + h) or "reference" (2 h).
 
     Returns:
-        ``train(tables, text, sampling_tables, rules, scratch, documents, epoch, first_token)``, which trains documents
-        in the order of ``text``, which holds them alone, and returns (loss, active, pairs, positions). ``documents``
-        are their rows, int64. ``first_token`` is how many running words, counted over all epochs, come before the first
-        of them: the learning rate follows from it.
+        ``train(tables, text, sampling_tables, rules, private, scratch, documents, epoch, first_token)``, which trains
+        documents in the order of ``text``, which holds them alone, and returns (loss, active, pairs, positions).
+        ``documents`` are their rows, int64. ``first_token`` is how many running words, counted over all epochs, come
+        before the first of them: the learning rate follows from it.
     """
     primitives = row_primitives(n_chunks)
     gather_products, step_rows, move_row, add_rows, prefetch_row = primitives
@@ -225,10 +245,16 @@ def kernel(
             step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves)
         return loss, active
 
+    @jit(inline=True)
+    def row_of(private: Any, word: Any) -> Any:
+        return word + (private.shift if word < private.n_words else uint32(0))
+
     @jit(fastmath=True)
     def train(
-        tables: Any, text: Any, samples: Any, rules: Any, s: Any, documents: Any, epoch: Any, first_token: Any
-    ) -> Any:
+        tables: Any, text: Any, samples: Any, rules: Any, private: Any, s: Any, documents: Any, epoch: Any,
+        first_token: Any,
+    ) -> Any:  # fmt: skip
+        # From here on a word is its row, the worker's own where it has one.
         center, context, document_table = tables.center, tables.context, tables.document
         window, n_negatives, n_doc_negatives = rules.window, rules.negatives, rules.doc_negatives
         row = n_chunks * LANES
@@ -250,7 +276,7 @@ def kernel(
                 n = int64(0)
                 for t in range(piece, min(end, piece + PIECE)):
                     word = uint32(text.tokens[t])
-                    kept[n] = word
+                    kept[n] = row_of(private, word)
                     n += int64(uint32(random_bits(keep_key, t - begin) >> uint64(32)) <= samples.keep[word])
                 past = (first_token + piece) / rules.total_tokens
                 rate = rules.learning_rate * float32(max(1.0 - past, 1e-4))
@@ -259,7 +285,8 @@ def kernel(
                 for i in range(min(n, window + 1)):
                     prefetch_row(center, uint64(kept[i]))
                 for e in range(n_negatives):
-                    drawn = draw_word(samples, random_bits(context_key, number * n_negatives + e))
+                    bits = random_bits(context_key, number * n_negatives + e)
+                    drawn = row_of(private, draw_word(samples, bits))
                     coming[e] = drawn
                     prefetch_row(center, uint64(drawn))
                 for i in range(n):
@@ -269,7 +296,8 @@ def kernel(
                         rows[_N + k] = coming[e]
                         k += int64(coming[e] != word)
                     for e in range(n_negatives):
-                        drawn = draw_word(samples, random_bits(context_key, (number + 1) * n_negatives + e))
+                        bits = random_bits(context_key, (number + 1) * n_negatives + e)
+                        drawn = row_of(private, draw_word(samples, bits))
                         coming[e] = drawn
                         prefetch_row(center, uint64(drawn))
                     if i + 1 < n:
@@ -317,7 +345,7 @@ def kernel(
                             rows[j] = kept[i + 1 - m + j]
                         for e in range(n_doc_negatives):
                             bits = random_bits(document_key, (number - 1) // DOCUMENT_BLOCK * n_doc_negatives + e)
-                            rows[_N + e] = draw_word(samples, bits)
+                            rows[_N + e] = row_of(private, draw_word(samples, bits))
                         step = contrast(
                             s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin, document_rate
                         )
@@ -339,13 +367,13 @@ class CpuBackend:
     Args:
         text: The encoded corpus.
         samples: The sampling tables of its vocabulary.
-        tables: The vectors, moved in place.
+        tables: The vectors, moved in place; spare rows behind those of the words are shared out to the workers.
         config: The settings.
         total_tokens: Running words of all epochs together.
     """
 
     name = "cpu"
-    chunk_limits = (1 << 15, 1 << 19)
+    chunk_limits = CHUNK_LIMITS
 
     def __init__(
         self, text: Text, samples: SamplingTables, tables: Tables, config: TrainConfig, total_tokens: int
@@ -364,16 +392,43 @@ class CpuBackend:
             float(total_tokens),
         )
         self._train = kernel(tables.center.shape[1] // LANES, config.objective, config.negative_step)
+        self._n_words = len(samples.keep)
+        self._n_private = (len(tables.center) - self._n_words) // self.threads
+        self._slots = list(range(self.threads))
+        self._gate = threading.Lock()
+        self._n_merges = 0
 
     def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
         """Train these documents in this order; see :func:`kernel`. Runs without the interpreter's lock."""
         text = Text(*gathered(*self._text, documents))
         longest = int(np.diff(text.offsets).max(initial=0))
         scratch = Scratch.of(self._tables.center.shape[1], longest)
+        with self._gate:
+            slot = self._slots.pop()
+            shared, own = self._rows_of(slot)
+            n_merges = self._n_merges
+            for source, target in zip(shared, own, strict=True):
+                target[:] = source
+        private = Private(np.uint32(self._n_private), np.uint32(self._n_words + slot * self._n_private))
         result = self._train(
-            self._tables, text, self._samples, self._rules, scratch, documents, epoch, float(first_token)
+            self._tables, text, self._samples, self._rules, private, scratch, documents, epoch, float(first_token)
         )
+        with self._gate:
+            # The mean direction of what was reached from the same start: of one alone, its own.
+            others = np.float32(self._n_merges - n_merges)
+            for target, source in zip(shared, own, strict=True):
+                merge_rows(target, source, others)
+            self._n_merges += 1
+            self._slots.append(slot)
         return ChunkResult(float(result[0]), int(result[1]), int(result[2]), int(result[3]))
+
+    def _rows_of(self, slot: int) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
+        """Of both word tables: the shared rows of the private words, and those of a slot."""
+        words = self._tables[:2]
+        begin = self._n_words + slot * self._n_private
+        return [table[: self._n_private] for table in words], [
+            table[begin : begin + self._n_private] for table in words
+        ]
 
     def prepare(self) -> None:
         """Compile, by training no document."""
@@ -381,6 +436,40 @@ class CpuBackend:
 
     def collect(self) -> None:
         """Nothing to do: the vectors move where they lie."""
+
+
+def spare_rows(counts: npt.NDArray[np.int64], chunk_tokens: int, threads: int) -> int:
+    """How many rows each word table should have behind those of the words, for the workers.
+
+    Args:
+        counts: int64 (n_words,), falling.
+        chunk_tokens: Running words of a chunk.
+        threads: Chunks that are trained at a time.
+    """
+    if threads == 1:
+        return 0
+    often = int(np.count_nonzero(counts * chunk_tokens >= _LEAST_OCCURRENCES * int(counts.sum())))
+    return threads * min(often, _MOST_PRIVATE)
+
+
+def merge_rows(rows: npt.NDArray[np.float32], others: npt.NDArray[np.float32], weight: np.float32) -> None:
+    """Put the mean direction of rows, which count ``weight`` times, and others in the place of the rows.
+
+    Args:
+        rows: float32 (n, dim), on the sphere, written in place.
+        others: The same shape, on the sphere.
+        weight: Not negative. With 0 the others are taken as they are.
+    """
+    if weight == 0:
+        rows[:] = others
+        return
+    for start in range(0, len(rows), 256):  # what fits into the nearest cache
+        block = rows[start : start + 256]
+        block *= weight
+        block += others[start : start + 256]
+        norms = np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
+        np.copyto(block, others[start : start + 256], where=norms < 1e-6)  # opposite points have no mean direction
+        block /= np.where(norms < 1e-6, np.float32(1), norms)
 
 
 def pair_floor_cycles(dim: int) -> float:  # pragma: no cover - used by the benchmark

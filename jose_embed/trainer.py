@@ -8,6 +8,7 @@ to the vectors in between is the backend's business.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,8 @@ import numpy.typing as npt
 
 from jose_embed.config import TrainConfig
 from jose_embed.embeddings import Embeddings
-from jose_embed.encoded import EncodedCorpus, encode, encode_texts
+from jose_embed.encoded import EncodedCorpus, encode_texts
+from jose_embed.encodedfiles import text_for
 from jose_embed.errors import ConfigError, TrainingError
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.sources import Sources
@@ -89,15 +91,19 @@ def train(
     documents: Iterable[str] | None = None,
     config: TrainConfig | None = None,
     reporter: Reporter | None = None,
+    keep_encoded: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Embeddings:
     """Train word and document vectors.
 
     Args:
-        source: A path, a glob, a directory, ``-`` for standard input, or a list of these; one document per line.
+        source: A path, a glob, a directory, ``-`` for standard input, or a list of these; one document per line. Or one
+            encoded corpus, as ``keep_encoded`` and ``jose encode`` make them.
         documents: Texts, in the place of a source.
         config: The settings; the paper's when left out.
         reporter: Who is told about progress; nobody when left out.
+        keep_encoded: A directory that keeps the encoded text of ``source``; the next training with the same text,
+            tokenizer and ``min_count`` takes it from there.
         **settings: Single settings by name, over those of ``config``; see :class:`TrainConfig`.
 
     Returns:
@@ -114,14 +120,18 @@ def train(
         model = jose_embed.train(documents=["one text", "another"], min_count=1)
     """
     config = _configured(config or TrainConfig(), settings)
+    defaults = TrainConfig().to_dict()
+    given = settings.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}
     if (source is None) == (documents is None):
         raise ConfigError("train() takes either a source (files) or documents=... (texts); give one of them")
     reporter = reporter or SilentReporter()
     started = time.perf_counter()
     if source is not None:
-        corpus = encode(source, tokenizer=config.tokenizer, min_count=config.min_count, reporter=reporter)
+        corpus, config = text_for(source, config, given=given, keep_encoded=keep_encoded, reporter=reporter)
     else:
         assert documents is not None
+        if keep_encoded is not None:
+            raise ConfigError("keep_encoded keeps the text of files; documents=... are gone when the program ends")
         corpus = encode_texts(documents, tokenizer=config.tokenizer, min_count=config.min_count, reporter=reporter)
     with corpus:
         return fit(corpus, config, reporter=reporter, phases={"reading": time.perf_counter() - started})
@@ -159,10 +169,16 @@ def fit(
     phases = dict(phases or {})
     started = time.perf_counter()
     vocabulary, dim = corpus.vocabulary, config.dim
+    threads = config.resolved_workers()
+    chunk_tokens = _chunk_tokens(corpus.n_tokens, threads, cpu.CHUNK_LIMITS)
+    spare = cpu.spare_rows(vocabulary.counts, chunk_tokens, threads)
     tables = cpu.Tables(
-        *(cpu.padded_table(n, dim) for n in (vocabulary.n_words, vocabulary.n_words, corpus.n_documents))
+        cpu.padded_table(vocabulary.n_words + spare, dim),
+        cpu.padded_table(vocabulary.n_words + spare, dim),
+        cpu.padded_table(corpus.n_documents, dim),
     )
-    for number, table in enumerate(tables):
+    vectors = tables.center[: vocabulary.n_words], tables.context[: vocabulary.n_words], tables.document
+    for number, table in enumerate(vectors):
         random_points(np.random.Generator(np.random.PCG64([config.seed, number])), table[:, :dim])
     samples = SamplingTables.of(vocabulary, config.subsample_threshold, config.noise_exponent)
     text = cpu.Text(corpus.tokens, corpus.offsets)
@@ -180,7 +196,7 @@ def fit(
 
     started = time.perf_counter()
     reporter.start("weighing", corpus.n_documents, "documents")
-    center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table[:, :dim], config) for table in tables)
+    center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table[:, :dim], config) for table in vectors)
     frequencies = document_frequencies(corpus)
     if config.doc_method == "words":
         document_directions(corpus, retrieval_weights(corpus, frequencies), tables.center, out=tables.document)

@@ -392,6 +392,91 @@ def test_many_small_calls_are_one_large_one() -> None:
     assert made[0] == made[1] == made[2]
 
 
+# ---- rows of a worker's own -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["pairwise", "joint"])
+@pytest.mark.parametrize("n_private", [1, 5, len(COUNTS)])
+def test_a_worker_without_company_moves_its_own_rows_as_if_they_were_shared(objective: Any, n_private: int) -> None:
+    text = random_text(8, [20, 3, 0, 40, 11, 30])
+    samples = SamplingTables.of(VOCABULARY, 0.0, 0.75)
+    plain = tables_of(16, VOCABULARY.n_words, 6)
+    sizes = VOCABULARY.n_words + n_private, VOCABULARY.n_words + n_private, 6
+    spacious = Tables(*(padded_table(n, 16) for n in sizes))
+    for table, source in zip(spacious, plain, strict=True):
+        table[: len(source)] = source
+    for tables in (plain, spacious):
+        config = TrainConfig(dim=16, epochs=1, objective=objective, workers=1)
+        backend = CpuBackend(text, samples, tables, config, 104)
+        for documents, first in (([5, 0, 3], 0), ([2, 1, 4], 90)):
+            assert backend.train_chunk(np.array(documents), 0, first).active > 10
+    for table, wanted in zip(spacious, plain, strict=True):
+        assert table[: len(wanted)].tobytes() == wanted.tobytes()
+
+
+def test_chunks_that_ran_beside_each_other_are_averaged() -> None:
+    """Two chunks that began with the same rows leave the mean direction of what each reached."""
+    text = random_text(8, [60, 60])
+    samples = SamplingTables.of(VOCABULARY, 1e-3, 0.75)
+    n_words, config = VOCABULARY.n_words, TrainConfig(dim=16, epochs=1, workers=2)
+
+    def backend_of() -> tuple[CpuBackend, Tables]:
+        start = tables_of(16, n_words, 2)
+        tables = Tables(padded_table(3 * n_words, 16), padded_table(3 * n_words, 16), start.document)
+        for table, source in zip(tables[:2], start[:2], strict=True):
+            table[:n_words] = source
+        return CpuBackend(text, samples, tables, config, 120), tables
+
+    alone = []
+    for document, first in ((0, 0), (1, 60)):
+        backend, tables = backend_of()
+        backend.train_chunk(np.array([document]), 0, first)
+        alone.append([table[:n_words].astype(np.float64) for table in tables[:2]])
+
+    backend, tables = backend_of()
+    backend.prepare()
+    inner = backend._train  # the second chunk begins and ends while the first is under way
+
+    def interrupted(*arguments: Any) -> Any:
+        backend._train = inner
+        result = inner(*arguments)
+        backend.train_chunk(np.array([1]), 0, 60)
+        return result
+
+    backend._train = interrupted
+    backend.train_chunk(np.array([0]), 0, 0)
+    for table, first, second in zip(tables[:2], *alone, strict=True):
+        assert np.abs(table[:n_words] - sphere.normalized(first + second)).max() < 1e-6
+        assert np.abs(first - second).max() > 1e-3
+
+
+def test_rows_are_merged_by_weight() -> None:
+    random = np.random.default_rng(0)
+    rows, others = (sphere.normalized(random.standard_normal((600, 16)).astype(np.float32)) for _ in range(2))
+    others[7] = -rows[7]
+    for weight in (0.0, 1.0, 3.0):
+        merged = rows.copy()
+        cpu.merge_rows(merged, others, np.float32(weight))
+        wanted = sphere.normalized(weight * rows.astype(np.float64) + others)
+        if weight == 1:
+            wanted[7] = others[7]
+        assert np.abs(merged - wanted).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("counts", "chunk_tokens", "threads", "rows"),
+    [
+        ([100, 10, 1], 1000, 1, 0),
+        ([100, 10, 1], 111, 2, 4),  # 8 occurrences are often enough
+        ([100, 8, 3], 111, 2, 4),
+        ([100, 7, 4], 111, 2, 2),
+        ([5] * 5000, 1 << 19, 3, 3 * 2048),
+    ],
+)
+def test_spare_rows(counts: list[int], chunk_tokens: int, threads: int, rows: int) -> None:
+    assert cpu.spare_rows(np.array(counts, np.int64), chunk_tokens, threads) == rows
+
+
 @pytest.mark.parametrize("which", ["center", "context", "document"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_number_that_is_none_reaches_the_loss(which: str, value: float) -> None:
