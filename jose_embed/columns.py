@@ -13,6 +13,7 @@ import numpy.typing as npt
 from jose_embed.errors import ModelError, TrainingError
 from jose_embed.mapped import DirectoryReader
 from jose_embed.npyfile import npy_preamble
+from jose_embed.pages import release
 from jose_embed.storage import BLOCK_BYTES, Chunk
 
 __all__ = [
@@ -65,6 +66,7 @@ def array_chunks(array: npt.NDArray[Any], name: str, *, unit_rows: bool = False)
                     f"{name}: row {first + fault[0]} {what}; every row must have norm 1, so nothing was saved"
                 )
         yield np.ascontiguousarray(block, dtype).data
+        release(block)
 
 
 def first_fault(table: npt.NDArray[np.float32]) -> tuple[int, float] | None:

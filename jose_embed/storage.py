@@ -30,10 +30,12 @@ __all__ = [
     "FileFacts",
     "atomic_file",
     "check_target",
+    "directory_lock",
     "file_name_is_safe",
     "moved_aside",
     "plain_size",
     "reason",
+    "tidy",
 ]
 
 BLOCK_BYTES: Final = 4 << 20
@@ -107,7 +109,7 @@ def check_target(
             raise ModelError(f"{shown}: the root of a file system cannot be replaced; name a directory in it")
         if not target.parent.is_dir():
             raise ModelError(f"{shown}: the directory {target.parent} does not exist; make it first")
-        _tidy(target)
+        tidy(target)
         if os.path.lexists(target):
             if not overwrite:
                 raise ModelError(f"{shown}: already exists; choose another name or overwrite it (--overwrite)")
@@ -294,7 +296,7 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
         raise ModelError(f"{path}: the directory {target.parent} does not exist; make it first")
     temporary = target.parent / _temporary_name(target.name, "tmp")
     try:
-        _tidy(target)
+        tidy(target)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         _lock(descriptor)
         try:
@@ -396,6 +398,19 @@ def _lock(descriptor: int) -> bool | None:
     return True
 
 
+def directory_lock(path: str | os.PathLike[str]) -> int | None:
+    """A descriptor that holds a directory for its owner until it is closed; None where another process holds it.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    if _lock(descriptor) is False:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def _writer_is_gone(temporary: Path, pid: int) -> bool:
     """Whether the writer of a temporary has ended.
 
@@ -423,7 +438,7 @@ def _writer_is_gone(temporary: Path, pid: int) -> bool:
     return process_is_gone or (unlocked is True and age > _SETTLED_SECONDS)
 
 
-def _tidy(target: Path) -> None:
+def tidy(target: Path) -> None:
     """Removes what killed writers of this name left; puts a model back that was moved aside and not yet replaced."""
     for name in _leftovers(target, "tmp|old"):
         leftover = target.parent / name

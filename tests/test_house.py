@@ -21,11 +21,11 @@ FLOORS = [
     "config progress jit",
     "sources compression tokenizers corpus",
     "wordtable vocabulary spool encoded",
-    "npyfile storage mapped columns manifest lines modelfiles encodedfiles spelling nearest",
+    "npyfile storage pages mapped columns manifest lines modelfiles encodedfiles spelling nearest",
     "passages sphere sampling simd cpu gpu",
-    "embeddings directions inference line_vectors trainer",
+    "embeddings directions inference line_vectors interrupts schedule checkpoints trainer",
     "formats goldsets evaluation report",
-    "cli_command cli_train cli_query cli_embed cli_export cli_eval cli __main__",
+    "cli_command cli_train cli_encode cli_query cli_embed cli_export cli_eval cli __main__",
 ]
 ROOMS = " ".join(FLOORS).split()
 

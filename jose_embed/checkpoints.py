@@ -1,0 +1,403 @@
+"""Checkpoints: a training that was stopped, by whatever, goes on where it stood.
+
+What is drawn at random follows from the seed and from where it is drawn, the learning rate from how many words came
+before, and chunks are trained one after the other; so the tables and the place between two chunks are all that a run
+is. With one worker a run that was stopped anywhere and goes on ends with the same bytes as one that never stopped.
+
+A run has a directory of its own, by custom ``NAME.jose.run`` beside the model ``NAME.jose``:
+
+=================== ===========================================================================================
+checkpoint-NNNNNN/  the newest two. In each: checkpoint.json (format, versions, settings, the text's SHA-256, the
+                    standing, size and SHA-256 of every table) and the tables center.npy, context.npy and
+                    document.npy, float32
+text/               the encoded text (encodedfiles.py), so that the text is not read again
+=================== ===========================================================================================
+
+Each is written beside its place, synced and renamed: at any moment what has a name is whole. The directory belongs to
+one process at a time, and disappears when the model is saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.columns import array_chunks, row_blocks
+from jose_embed.config import TrainConfig
+from jose_embed.encoded import EncodedCorpus
+from jose_embed.encodedfiles import write_encoded
+from jose_embed.errors import ConfigError, CorpusError, JoseError, TrainingError
+from jose_embed.manifest import json_bytes, manifest_checksum
+from jose_embed.mapped import DirectoryKind, DirectoryReader
+from jose_embed.pages import release
+from jose_embed.schedule import Standing
+from jose_embed.storage import DirectoryWriter, directory_lock, reason, tidy
+
+__all__ = ["Checkpoint", "Checkpoints"]
+
+Tables = Sequence[npt.NDArray[np.float32]]
+
+FORMAT: Final = "jose-embed-checkpoint"
+FORMAT_VERSION: Final = 1
+_KIND: Final = DirectoryKind("checkpoint", "start anew without --resume", "it is not used", TrainingError)
+_FACTS: Final = "checkpoint.json"
+_TABLES: Final = ("center", "context", "document")
+_NAME: Final = re.compile(r"checkpoint-(\d{6,})")
+_OURS: Final = re.compile(r"checkpoint-\d{6,}|text|\.(checkpoint-\d{6,}|text)\.tmp-\d+-[0-9a-f]{8}")
+_KEPT: Final = 2
+# Settings that say where vectors are stored, not what they are.
+_FREE: Final = frozenset({"doc_vectors"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, found whole.
+
+    Attributes:
+        path: Its directory.
+        run: A name of the run, drawn at random.
+        config: Its settings.
+        backend: What trained it.
+        corpus: The text: its ``sha256``, ``n_documents``, ``n_words`` and ``n_tokens``.
+        standing: How far it came.
+        phases: Seconds that it has spent, by name.
+    """
+
+    path: Path
+    run: str
+    config: Mapping[str, Any]
+    backend: str
+    corpus: Mapping[str, Any]
+    standing: Standing
+    phases: Mapping[str, float]
+
+    @property
+    def share(self) -> float:
+        """The share of the training that is done."""
+        done = self.standing.epoch * self.corpus["n_tokens"] + self.standing.tokens
+        return float(done / max(1, self.config["epochs"] * self.corpus["n_tokens"]))
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for people."""
+        epochs = self.config["epochs"]
+        return f"epoch {min(self.standing.epoch + 1, epochs)} of {epochs}, {100 * self.share:.0f}% of the training"
+
+
+class Checkpoints:
+    """The directory of a run, as a context that holds it for this process alone.
+
+    Args:
+        directory: By custom ``NAME.jose.run``; it is made when the first checkpoint is written.
+        every: Seconds between two checkpoints; 0 for none, so that a run can go on without.
+        clock: Seconds that only grow.
+
+    Attributes:
+        directory: The directory.
+        run: The name of the run.
+        latest: The newest checkpoint that is whole, or None.
+
+    Raises:
+        TrainingError: the directory cannot be read, belongs to a run that is going on, or holds something else.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        every: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not every >= 0.0:
+            raise ConfigError(f"checkpoint_every is {every!r}; it must be a number of seconds, 0 for no checkpoints")
+        self.directory = Path(directory)
+        self.every = every
+        self.run = secrets.token_hex(8)
+        self.latest: Checkpoint | None = None
+        self._clock = clock
+        self._next = clock() + every
+        self._lock = -1
+
+    def __enter__(self) -> Checkpoints:
+        if self.directory.parent.is_dir():
+            with contextlib.suppress(OSError):
+                tidy(self.directory)
+        if os.path.lexists(self.directory):
+            self._hold()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._let_go()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def check_unused(self) -> None:
+        """Passes where no run has left a checkpoint here.
+
+        Raises:
+            TrainingError: one has; it is not this call that decides what becomes of it.
+        """
+        if self._numbers():
+            raise TrainingError(
+                f"{self.directory}: holds the checkpoints of a training that did not come to its end; "
+                "go on with it (--resume), or remove the directory"
+            )
+
+    def find(self, config: TrainConfig, note: Callable[[str], object] = lambda _: None) -> Checkpoint | None:
+        """The newest checkpoint that is whole, which becomes ``latest``; None where there is none.
+
+        Args:
+            config: The settings of the run that is to go on.
+            note: Told of checkpoints that are damaged.
+
+        Raises:
+            ConfigError: it was made with other settings, which are named.
+            TrainingError: it was made by another version of this package.
+        """
+        for number in reversed(self._numbers()):
+            try:
+                found = _opened(self.directory / f"checkpoint-{number:06d}")
+            except _OtherVersionError:
+                raise
+            except TrainingError as error:
+                note(str(error))
+                continue
+            self._check_settings(found.config, config.to_dict())
+            self.latest, self.run = found, found.run
+            break
+        return self.latest
+
+    def restore(self, tables: Tables, corpus: EncodedCorpus, backend: str) -> Standing:
+        """Fill tables with those of the newest checkpoint.
+
+        Args:
+            tables: Center, context and document vectors, float32 (rows, dim), written in place.
+            corpus: The text that the run goes on with.
+            backend: What is going to train it.
+
+        Returns:
+            Where the run stands.
+
+        Raises:
+            CorpusError: the checkpoint is one of another text.
+            ConfigError: it was trained by another backend.
+        """
+        found = self.latest
+        assert found is not None
+        if _facts_of(corpus) != found.corpus:
+            raise CorpusError(
+                f"{self.directory}: the text is not that of the training that is to go on (SHA-256 "
+                f"{corpus.statistics.sha256[:12]} instead of {found.corpus['sha256'][:12]}); "
+                "bring it back, or start anew without --resume"
+            )
+        if backend != found.backend:
+            raise ConfigError(
+                f"{self.directory}: the training was begun on the {found.backend} and cannot go on on the {backend}; "
+                f"use the same one (--backend {found.backend}), or start anew without --resume"
+            )
+        with DirectoryReader(found.path, _KIND) as directory:
+            for name, table in zip(_TABLES, tables, strict=True):
+                kept = directory.array(f"{name}.npy", dtype="<f4", shape=table.shape)
+                for first, rows in row_blocks(kept):
+                    table[first : first + len(rows)] = rows
+                    release(rows)
+                    release(table[first : first + len(rows)])
+        return Standing.from_dict(found.standing.to_dict())
+
+    @property
+    def text(self) -> Path:
+        """The directory of the encoded text."""
+        return self.directory / "text"
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return self.every > 0.0 and self._clock() >= self._next
+
+    def write(
+        self,
+        tables: Tables,
+        standing: Standing,
+        *,
+        corpus: EncodedCorpus,
+        keep_text: bool,
+        config: TrainConfig,
+        backend: str,
+        phases: Mapping[str, float],
+    ) -> Checkpoint:
+        """Write a checkpoint, which becomes ``latest``; the last but one is kept, older ones are removed.
+
+        Args:
+            tables: Center, context and document vectors, float32 (rows, dim).
+            standing: Where the run stands.
+            corpus: The encoded text.
+            keep_text: Whether the encoded text is to be kept here too, once.
+            config: The settings.
+            backend: What trains.
+            phases: Seconds spent so far, by name.
+
+        Raises:
+            TrainingError: no room on the disk, or a place that cannot be written to; older checkpoints are untouched.
+        """
+        self._next = self._clock() + self.every
+        try:
+            if self._lock < 0:
+                os.makedirs(self.directory, exist_ok=True)
+                self._hold()
+            if keep_text and not self.text.exists():
+                write_encoded(corpus, self.text)
+            written = self._written(tables, standing, corpus, config, backend, phases)
+        except OSError as error:
+            raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)})") from error
+        self.latest = written
+        for number in self._numbers()[:-_KEPT]:
+            shutil.rmtree(self.directory / f"checkpoint-{number:06d}", ignore_errors=True)
+        self._next = self._clock() + self.every
+        return written
+
+    def remove(self) -> None:
+        """Remove the directory: the run has come to its end."""
+        if self._lock < 0:
+            return
+        # Under a name that no run looks at, so that a process that is killed meanwhile leaves no half of it.
+        aside = self.directory.with_name(f".{self.directory.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+        with contextlib.suppress(OSError):
+            os.rename(self.directory, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        self.latest = None
+        self._let_go()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _written(
+        self,
+        tables: Tables,
+        standing: Standing,
+        corpus: EncodedCorpus,
+        config: TrainConfig,
+        backend: str,
+        phases: Mapping[str, float],
+    ) -> Checkpoint:
+        from jose_embed import __version__
+
+        number = (self._numbers() or [0])[-1] + 1
+        path = self.directory / f"checkpoint-{number:06d}"
+        needed = sum(table.size * 4 for table in tables) + 200 * len(standing.epochs) + 8192
+        facts: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "package_version": __version__,
+            "run": self.run,
+            "config": config.to_dict(),
+            "backend": backend,
+            "corpus": _facts_of(corpus),
+            "standing": standing.to_dict(),
+            "phases": dict(phases),
+        }
+        with DirectoryWriter(path, needed_bytes=needed) as directory:
+            for name, table in zip(_TABLES, tables, strict=True):
+                directory.write(f"{name}.npy", array_chunks(table, f"{name}.npy"))
+            facts["files"] = dict(directory.files)
+            facts["checksum"] = manifest_checksum(facts)
+            directory.write(_FACTS, [json_bytes(facts, _FACTS)])
+        return Checkpoint(path, self.run, facts["config"], backend, facts["corpus"], standing, facts["phases"])
+
+    def _check_settings(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for name, value in now.items():
+            if name not in _FREE and before.get(name) != value:
+                raise ConfigError(
+                    f"{self.directory}: the training that is to go on had {name} {before.get(name)}, and now it is "
+                    f"{value}; go on with the same settings, or start anew without --resume"
+                )
+
+    def _numbers(self) -> list[int]:
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise TrainingError(f"{self.directory}: cannot be read ({reason(error)})") from error
+        return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+
+    def _hold(self) -> None:
+        """Take the directory for this process, and see that nothing of anybody else's is in it."""
+        try:
+            foreign = sorted(name for name in os.listdir(self.directory) if not _OURS.fullmatch(name))
+            held = None if foreign else directory_lock(self.directory)
+        except OSError as error:
+            raise TrainingError(f"{self.directory}: cannot be read ({reason(error)})") from error
+        if foreign:
+            raise TrainingError(
+                f"{self.directory}: holds {foreign[0]!r}, which is no part of a checkpoint; choose another name for "
+                "the model, or remove it"
+            )
+        if held is None:
+            raise TrainingError(f"{self.directory}: belongs to a training that is going on; wait for its end")
+        self._lock = held
+
+    def _let_go(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+class _OtherVersionError(TrainingError):
+    """A checkpoint that is whole, but not ours to go on with."""
+
+
+def _facts_of(corpus: EncodedCorpus) -> dict[str, Any]:
+    return {
+        "sha256": corpus.statistics.sha256,
+        "n_documents": corpus.n_documents,
+        "n_words": corpus.vocabulary.n_words,
+        "n_tokens": corpus.n_tokens,
+    }
+
+
+def _opened(path: Path) -> Checkpoint:
+    """A checkpoint, every byte of which is as it was written.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    from jose_embed import __version__
+
+    with DirectoryReader(path, _KIND) as directory:
+        facts = directory.json(_FACTS)
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            raise directory.error(_FACTS, "does not describe a checkpoint")
+        if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != FORMAT_VERSION:
+            raise _OtherVersionError(
+                f"{path}: was written by jose-embed {version}, and this is {__version__}; go on with the version that "
+                "began the training, or start anew without --resume"
+            )
+        if facts.get("checksum") != manifest_checksum(facts):
+            raise directory.error(_FACTS, "is damaged: its checksum does not match its contents")
+        try:
+            for name in _TABLES:
+                if directory.sha256(f"{name}.npy") != facts["files"][f"{name}.npy"]["sha256"]:
+                    raise directory.error(f"{name}.npy", "is damaged: its SHA-256 is not that of checkpoint.json")
+            standing = Standing.from_dict(facts["standing"])
+            names = ("run", "config", "backend", "corpus", "phases")
+            run, config, backend, corpus, phases = (facts[name] for name in names)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, JoseError):
+                raise
+            raise directory.error(_FACTS, f"is not what it must be ({reason(error)})") from None
+    return Checkpoint(path, run, config, backend, corpus, standing, phases)
