@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from jose_embed.cli_command import Command, Parser, add_version, run
 from jose_embed.cli_embed import EMBED
+from jose_embed.cli_encode import ENCODE
 from jose_embed.cli_eval import EVAL
 from jose_embed.cli_export import EXPORT
 from jose_embed.cli_query import DOCUMENTS, INFO, SIMILAR
@@ -17,7 +18,7 @@ from jose_embed.cli_train import TRAIN
 
 __all__ = ["COMMANDS", "main", "train_main"]
 
-COMMANDS: tuple[Command, ...] = (TRAIN, SIMILAR, DOCUMENTS, INFO, EMBED, EXPORT, EVAL)
+COMMANDS: tuple[Command, ...] = (TRAIN, ENCODE, SIMILAR, DOCUMENTS, INFO, EMBED, EXPORT, EVAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,12 @@ __all__ = ["TRAIN", "default_output"]
 _COMPRESSIONS = frozenset({".gz", ".bz2", ".xz", ".zst"})
 
 
-def default_output(sources: Sequence[str]) -> Path:
-    """The model's name where none was given: that of the one source, in the current directory.
+def default_output(sources: Sequence[str], suffix: str = ".jose") -> Path:
+    """The name of what is made where none was given: that of the one source, in the current directory.
+
+    Args:
+        sources: The names of the text.
+        suffix: What it ends with.
 
     Raises:
         ConfigError: several sources, a glob or standard input, which have no one name.
@@ -36,14 +40,14 @@ def default_output(sources: Sequence[str]) -> Path:
         (PosixPath('news.jose'), PosixPath('texts.jose'), PosixPath('corpus.jose'))
     """
     if len(sources) != 1 or sources[0] == "-" or (set("*?[") & set(sources[0]) and not os.path.lexists(sources[0])):
-        raise ConfigError("the text has no one name to call the model by; name it with --output NAME.jose")
+        raise ConfigError(f"the text has no one name to call the result by; name it with --output NAME{suffix}")
     path = Path(os.path.abspath(sources[0]))
     if path.suffix in _COMPRESSIONS:
         path = path.with_suffix("")
-    stem = path.name if path.is_dir() else path.stem
+    stem = path.name.removesuffix(".encoded") if path.is_dir() else path.stem
     if not stem:
-        raise ConfigError(f"{sources[0]}: no name for the model can be made of this; name it with --output NAME.jose")
-    return Path(f"{stem}.jose")
+        raise ConfigError(f"{sources[0]}: this gives no name for the result; name it with --output NAME{suffix}")
+    return Path(f"{stem}{suffix}")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -51,13 +55,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="TEXT",
-        help="files (plain, .gz, .bz2, .xz, .zst), globs, directories, or - for standard input; a line is a document",
+        help="files (plain, .gz, .bz2, .xz, .zst), globs, directories, or - for standard input; a line is a document;"
+        " or one directory that jose encode made",
     )
     parser.add_argument(
         "-o", "--output", metavar="DIR", help="the model directory to write (default: corpus.jose for corpus.txt)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the model that is there")
-    parser.add_argument("--dry-run", action="store_true", help="count, estimate memory and time, write nothing")
+    parser.add_argument(
+        "--keep-encoded",
+        metavar="DIR",
+        help="keep the text in its encoded form, and take it from there while text, tokenizer and minimal count stay",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="count, estimate memory and time, write no model")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
     settings = parser.add_argument_group("settings of the training")
     for option in dataclasses.fields(TrainConfig):
@@ -88,10 +98,11 @@ def _reader(default: Any) -> Any:
 
 def _run(arguments: argparse.Namespace) -> None:
     names = [option.name for option in dataclasses.fields(TrainConfig)]
-    config = TrainConfig.from_dict({name: getattr(arguments, name) for name in names if name in arguments})
+    given = {name: getattr(arguments, name) for name in names if name in arguments}
+    config = TrainConfig.from_dict(given)
     if arguments.dry_run:
         with reporter_for(quiet=arguments.quiet) as reporter:
-            _dry_run(arguments.sources, config, reporter)
+            _dry_run(arguments.sources, config, given, arguments.keep_encoded, reporter)
         return
     output = Path(arguments.output) if arguments.output is not None else default_output(arguments.sources)
 
@@ -100,13 +111,15 @@ def _run(arguments: argparse.Namespace) -> None:
 
     # All that can be refused without reading the text is refused first.
     check_target(output, overwrite=arguments.overwrite)
+    if arguments.keep_encoded is not None and os.path.realpath(arguments.keep_encoded) == os.path.realpath(output):
+        raise ConfigError(f"{output}: the model and the encoded text cannot be one directory; name two")
     get_tokenizer(config.tokenizer)
     started = time.monotonic()
     try:
         with reporter_for(quiet=arguments.quiet) as reporter:
             from jose_embed.trainer import train
 
-            model = train(arguments.sources, reporter=reporter, config=config)
+            model = train(arguments.sources, reporter=reporter, keep_encoded=arguments.keep_encoded, **given)
             saving_from = time.monotonic()
             model.save(output, overwrite=arguments.overwrite, reporter=reporter)
     except KeyboardInterrupt as stop:
@@ -117,17 +130,20 @@ def _run(arguments: argparse.Namespace) -> None:
         print("\n".join(summary(model, output, saving=now - saving_from, total=now - started)))
 
 
-def _dry_run(sources: Sequence[str], config: TrainConfig, reporter: Reporter) -> None:
-    from jose_embed.encoded import encode
+def _dry_run(
+    sources: Sequence[str], config: TrainConfig, given: Collection[str], keep_encoded: str | None, reporter: Reporter
+) -> None:
+    from jose_embed.encodedfiles import text_for
     from jose_embed.trainer import estimate
 
-    with encode(sources, tokenizer=config.tokenizer, min_count=config.min_count, reporter=reporter) as corpus:
+    text, config = text_for(sources, config, given=given, keep_encoded=keep_encoded, reporter=reporter)
+    with text as corpus:
         need = estimate(corpus, config)
         rows = {
             "documents": f"{corpus.statistics.n_documents:,} ({corpus.statistics.n_empty:,} empty)",
             "tokens": f"{corpus.statistics.n_tokens_seen:,}, of which {corpus.vocabulary.n_tokens:,} are kept",
             "vocabulary": f"{corpus.vocabulary.n_words:,} of {corpus.statistics.n_words_seen:,} words"
-            f" (those that occur {config.min_count} times or more)",
+            f" (those that occur {config.min_count:,} times or more)",
             "memory": f"about {amount_text(need['memory_bytes'], 'bytes')}",
             "time": f"about {duration_text(need['seconds'])} on {_workers_text(config.resolved_workers())}",
         }
@@ -184,6 +200,7 @@ TRAIN = Command(
         "jose-train corpus.txt                               writes corpus.jose",
         "jose-train 'news/*.txt.gz' --output news.jose --window 10 --epochs 20",
         "zcat big.gz | jose-train - --output big.jose --tokenizer whitespace",
+        "jose-train corpus.txt --keep-encoded corpus.encoded --dim 200   reads the text at the first time only",
         "jose-train corpus.txt --dry-run                     what would it take?",
     ),
 )

@@ -21,7 +21,7 @@ import datetime
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,9 +29,10 @@ import numpy as np
 
 from jose_embed.columns import array_chunks, read_vocabulary, row_blocks, vocabulary_chunks
 from jose_embed.compression import EXPANSION_LIMIT
+from jose_embed.config import TrainConfig
 from jose_embed.corpus import DocumentIds, SourceReport, Tokenizer, get_tokenizer
 from jose_embed.encoded import CorpusStatistics, EncodedCorpus, encode
-from jose_embed.errors import CorpusError, ModelError
+from jose_embed.errors import ConfigError, CorpusError, ModelError
 from jose_embed.manifest import LARGEST_MANIFEST, MANIFEST_NAME, json_bytes, manifest_checksum
 from jose_embed.mapped import DirectoryKind, DirectoryReader
 from jose_embed.npyfile import array_header
@@ -49,6 +50,7 @@ __all__ = [
     "is_encoded",
     "kept_encoding",
     "open_encoded",
+    "text_for",
     "write_encoded",
 ]
 
@@ -337,19 +339,22 @@ def kept_encoding(
     *,
     tokenizer: str | Tokenizer = "words",
     min_count: int = 5,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
     max_expansion: float | None = EXPANSION_LIMIT,
 ) -> EncodedCorpus:
     """The encoded corpus of a text: that which is kept, where it is still that of the text, or a new one that is kept.
 
     What is kept is taken where the settings are equal and the sources, in their order, have the same bytes on the disk.
-    Where the text of the same files or the settings have changed, the encoding is replaced; one of other files is not.
+    Where the text of the same files or the settings have changed, the encoding is replaced; one of other files is not,
+    unless ``overwrite`` says so.
 
     Args:
         sources: As for :func:`~jose_embed.encoded.encode`.
         path: The directory of the encoded corpus.
         tokenizer: A registered name, or a tokenizer.
         min_count: Words that occur less often are left out; at least 1.
+        overwrite: Replace the encoding of any other text, too, also a damaged one.
         reporter: Told of what is done, and why.
         max_expansion: As for ``encode``.
 
@@ -362,25 +367,25 @@ def kept_encoding(
         get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer,
         reporter or SilentReporter(),
     )
-    found = find_sources(sources)
+    names: list[str | os.PathLike[str]] = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if (encoded := _encoded_among(names)) is not None:
+        raise CorpusError(f"{encoded}: is an encoded corpus already; name the text that it was made of")
+    found = find_sources(names)
     target = check_encoded_target(path, overwrite=True)
+    place = printable(os.fspath(path))
     if os.path.lexists(target) and os.listdir(target):
-        with DirectoryReader(path, ENCODED) as directory:
-            manifest = _read_manifest(directory)
-            reports = _read_sources(directory, manifest["counts"]["n_documents"])
-            why = _why_not(manifest, reports, found, _settings(chosen, min_count), reporter)
-            if why is None:
-                reporter.note(f"{printable(os.fspath(path))}: this is the encoding of the same text, and is taken")
-                return _renamed(_opened(directory, manifest, True, reporter), found)
-        if [report.path for report in reports] != [_absolute(source) for source in found]:
-            names = " ".join(printable(report.name) for report in reports[:3]) + (" ..." if len(reports) > 3 else "")
-            raise CorpusError(
-                f"{printable(os.fspath(path))}: holds the encoding of another text ({names}); "
-                "name another directory, or remove it"
-            )
-        reporter.note(f"{printable(os.fspath(path))}: {why}; the text is encoded again")
+        try:
+            taken = _taken(path, found, _settings(chosen, min_count), overwrite, reporter)
+        except CorpusError as damage:  # of the encoding; if it is of the text, reading that will tell
+            if not overwrite:
+                raise
+            taken = str(damage).removeprefix(f"{place}: ")
+        if isinstance(taken, EncodedCorpus):
+            reporter.note(f"{place}: this is the encoding of the same text, and is taken")
+            return taken
+        reporter.note(f"{place}: {taken}; the text is encoded again")
     with encode(
-        sources,
+        names,
         tokenizer=chosen,
         min_count=min_count,
         reporter=reporter,
@@ -389,6 +394,75 @@ def kept_encoding(
     ) as corpus:
         write_encoded(corpus, path, overwrite=True, reporter=reporter)
     return open_encoded(path, verify=False)
+
+
+def text_for(
+    sources: Sources,
+    config: TrainConfig,
+    *,
+    given: Collection[str] = (),
+    keep_encoded: str | os.PathLike[str] | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[EncodedCorpus, TrainConfig]:
+    """The text of a training, encoded: opened, read, or read and kept.
+
+    Args:
+        sources: As for :func:`~jose_embed.encoded.encode`, or one encoded corpus.
+        config: The settings of the training.
+        given: The settings that somebody chose; the tokenizer and the minimal count of an encoded corpus stand against
+            these, and take the place of mere defaults.
+        keep_encoded: Where the encoding of a text is kept, as by :func:`kept_encoding`.
+        reporter: Told about the progress.
+
+    Returns:
+        The corpus and the settings, with the corpus' own tokenizer and minimal count.
+
+    Raises:
+        ConfigError: settings that are not those of the encoded corpus, or nothing to keep.
+        CorpusError: text or an encoding that cannot be read; an encoded corpus beside other text.
+        TrainingError: no room on the disk.
+    """
+    names: list[str | os.PathLike[str]] = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    place = _encoded_among(names)
+    if place is None:
+        settings: dict[str, Any] = {"tokenizer": config.tokenizer, "min_count": config.min_count, "reporter": reporter}
+        if keep_encoded is None:
+            return encode(names, **settings), config
+        return kept_encoding(names, keep_encoded, **settings), config
+    if len(names) > 1:
+        raise CorpusError(f"{place}: is an encoded corpus, which cannot be joined with other text; name it alone")
+    if keep_encoded is not None:
+        raise ConfigError(f"{place}: is an encoded corpus already, there is nothing to keep; leave --keep-encoded out")
+    corpus = open_encoded(names[0], reporter=reporter)
+    own: dict[str, Any] = {"tokenizer": corpus.tokenizer.name, "min_count": corpus.min_count}
+    for name, value in own.items():
+        wanted = getattr(config, name)
+        if wanted != value and name in given:
+            advice = f"leave --{name.replace('_', '-')} out, or encode the text again"
+            raise ConfigError(f"{name} is {wanted!r}, but {place} was encoded with {value!r}; {advice}")
+    return corpus, dataclasses.replace(config, **own)
+
+
+def _taken(
+    path: str | os.PathLike[str],
+    found: Sequence[Source],
+    settings: Mapping[str, Any],
+    overwrite: bool,
+    reporter: Reporter,
+) -> EncodedCorpus | str:
+    """What is kept, if it is what is wanted; if it is not, why."""
+    with DirectoryReader(path, ENCODED) as directory:
+        manifest = _read_manifest(directory)
+        reports = _read_sources(directory, manifest["counts"]["n_documents"])
+        why = _why_not(manifest, reports, found, settings, reporter)
+        if why is None:
+            return _renamed(_opened(directory, manifest, True, reporter), found)
+    if not overwrite and [report.path for report in reports] != [_absolute(source) for source in found]:
+        names = " ".join(printable(report.name) for report in reports[:3]) + (" ..." if len(reports) > 3 else "")
+        place = printable(os.fspath(path))
+        advice = "name another directory, or overwrite it (jose encode --overwrite)"
+        raise CorpusError(f"{place}: holds the encoding of another text ({names}); {advice}")
+    return why
 
 
 def _why_not(
@@ -417,6 +491,11 @@ def _why_not(
             return f"{printable(source.name)} has changed since"
     reporter.finish()
     return None
+
+
+def _encoded_among(names: Sequence[str | os.PathLike[str]]) -> str | None:
+    """The first of the names that stands for an encoded corpus, as messages show it."""
+    return next((printable(os.fspath(name)) for name in names if name != "-" and is_encoded(name)), None)
 
 
 def _absolute(source: Source) -> str | None:

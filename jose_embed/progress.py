@@ -169,7 +169,7 @@ def _figure_texts(figures: dict[str, float]) -> list[str]:
 def _figure_text(name: str, value: float) -> str:
     if name in _PERCENTAGES:
         return f"{100 * value:.0f}%"
-    if 1e-3 <= abs(value) < 10:
+    if isinstance(value, float) and 1e-3 <= abs(value) < 10:
         return f"{value:.4f}"  # always as wide, so that a bar keeps its length
     return amount_text(value) if abs(value) >= 1000 else f"{value:.4g}"
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from jose_embed import encodedfiles
+from jose_embed.cli import main
+from jose_embed.config import TrainConfig
 from jose_embed.encoded import EncodedCorpus, encode, encode_texts
-from jose_embed.encodedfiles import is_encoded, kept_encoding, open_encoded, write_encoded
+from jose_embed.encodedfiles import is_encoded, kept_encoding, open_encoded, text_for, write_encoded
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.manifest import manifest_checksum
 from jose_embed.passages import give_back
@@ -104,8 +106,10 @@ def test_pages_of_a_file_with_a_header_are_given_back(tmp_path: Path, monkeypatc
 
 def reused(sources: Any, **settings: Any) -> tuple[bool, EncodedCorpus, str]:
     reporter = Recorder()
-    found = kept_encoding(sources, "x.encoded", reporter=reporter, **{"min_count": 1, **settings})
-    with encode(sources, **{"min_count": 1, **settings}) as fresh:
+    settings = {"min_count": 1, **settings}
+    found = kept_encoding(sources, "x.encoded", reporter=reporter, **settings)
+    settings.pop("overwrite", None)
+    with encode(sources, **settings) as fresh:
         same(found, fresh)
     assert len(reporter.notes) <= 1
     return "encoding" not in reporter.phases, found, "".join(reporter.notes)
@@ -269,3 +273,87 @@ def test_numbers_that_would_lead_astray_are_refused_though_the_sums_fit(
     data = (encoding / name).read_bytes()
     facts = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     assert message in forged(encoding, lambda manifest: manifest["files"].update({name: facts}))
+
+
+# --- as the text of a training
+
+
+def test_the_text_of_a_training(write: Callable[..., Path]) -> None:
+    write("a.txt", TEXT)
+    for keep in (None, "x.encoded", "x.encoded"):
+        corpus, config = text_for("a.txt", TrainConfig(min_count=2), keep_encoded=keep)
+        with corpus, encode("a.txt", min_count=2) as fresh:
+            same(corpus, fresh)
+            assert config == TrainConfig(min_count=2)
+    reporter = Recorder()
+    corpus, config = text_for(Path("x.encoded"), TrainConfig(dim=7), given=["dim"], reporter=reporter)
+    with corpus:
+        assert (corpus.n_documents, config) == (4, TrainConfig(dim=7, min_count=2))
+        assert reporter.phases == ["verifying"]
+    assert text_for(["x.encoded"], TrainConfig(min_count=2), given=["min_count"])[1].min_count == 2
+
+
+def test_an_encoded_text_stands_alone_and_for_its_own_settings(write: Callable[..., Path]) -> None:
+    write("a.txt", TEXT)
+    kept_encoding("a.txt", "x.encoded", min_count=2)
+    with pytest.raises(
+        ConfigError, match=r"^min_count is 5, but x.encoded was encoded with 2; leave --min-count out, or"
+    ):
+        text_for("x.encoded", TrainConfig(), given=["min_count"])
+    with pytest.raises(ConfigError, match=r"^tokenizer is 'words', but|^tokenizer is 'whitespace', but"):
+        text_for("x.encoded", TrainConfig(tokenizer="whitespace"), given=["tokenizer"])
+    with pytest.raises(CorpusError, match=r"^x.encoded: is an encoded corpus, which cannot be joined with other text"):
+        text_for(["a.txt", "x.encoded"], TrainConfig())
+    with pytest.raises(ConfigError, match=r"^x.encoded: is an encoded corpus already, there is nothing to keep"):
+        text_for("x.encoded", TrainConfig(), keep_encoded="y.encoded")
+    with pytest.raises(CorpusError, match=r"^x.encoded: is an encoded corpus already; name the text"):
+        kept_encoding("x.encoded", "y.encoded")
+
+
+def test_overwriting_replaces_the_encoding_of_any_text(write: Callable[..., Path]) -> None:
+    write("a.txt", TEXT)
+    write("b.txt", TEXT + TEXT)
+    kept_encoding("a.txt", "x.encoded", min_count=1)
+    assert reused("b.txt", overwrite=True)[0] is False
+    Path("x.encoded/tokens.npy").write_bytes(b"")
+    with pytest.raises(CorpusError, match=r"tokens.npy: is 0 bytes long"):
+        kept_encoding("b.txt", "x.encoded", min_count=1)
+    assert reused("b.txt", overwrite=True)[0] is False
+    assert reused("b.txt")[0]
+
+
+def test_a_model_of_a_kept_text_is_that_of_the_text(write: Callable[..., Path]) -> None:
+    from jose_embed.trainer import train
+
+    write("a.txt", TEXT * 50)
+    settings: dict[str, Any] = {"dim": 8, "epochs": 2, "workers": 1, "min_count": 1}
+    models = [
+        train("a.txt", **settings),
+        train("a.txt", keep_encoded="x.encoded", **settings),
+        train("a.txt", keep_encoded="x.encoded", **settings),
+        train("x.encoded", **settings),
+    ]
+    assert len({model.id for model in models}) == 1
+    assert all(model.manifest["corpus"] == models[0].manifest["corpus"] for model in models)
+    with pytest.raises(ConfigError, match=r"^keep_encoded keeps the text of files"):
+        train(documents=["a"], keep_encoded="y")
+
+
+def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    write("a.txt", TEXT * 50)
+    assert main(["encode", "a.txt"]) == 0
+    out = capsys.readouterr().out
+    assert "vocabulary  8 of 8 words (those that occur 5 times or more)" in out
+    assert out.endswith("Next: jose-train a.encoded\n")
+    assert main(["encode", "a.txt"]) == 0
+    assert "and is taken" in capsys.readouterr().err
+    assert main(["train", "a.encoded", "--dim", "4", "--epochs", "1", "-q"]) == 0
+    assert Path("a.jose").is_dir()
+    assert main(["train", "a.encoded", "--min-count", "4", "--overwrite"]) == 2
+    assert main(["train", "a.txt", "--keep-encoded", "b", "-o", "b"]) == 2
+    assert capsys.readouterr().err.endswith("b: the model and the encoded text cannot be one directory; name two\n")
+    assert main(["encode", "a.txt", "-q", "-o", "a.jose"]) == 2
+    assert "a.jose: is a directory, but no encoded corpus" in capsys.readouterr().err
+    assert main(["encode", "a.txt", "-q", "-o", "no/x"]) == 2
+    assert main(["encode", "a.txt", "--min-count", "many"]) == 2
+    assert main(["train", "a.encoded", "--dry-run", "-q"]) == 0
