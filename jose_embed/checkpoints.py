@@ -25,7 +25,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,16 +36,21 @@ import numpy.typing as npt
 
 from jose_embed.columns import array_chunks, row_blocks
 from jose_embed.config import TrainConfig
+from jose_embed.corpus import SourceReport
 from jose_embed.encoded import EncodedCorpus
-from jose_embed.encodedfiles import write_encoded
+from jose_embed.encodedfiles import is_encoded, open_encoded, write_encoded
+from jose_embed.epochs import Backend
 from jose_embed.errors import ConfigError, CorpusError, JoseError, TrainingError
+from jose_embed.interrupts import Interrupts
 from jose_embed.manifest import json_bytes, manifest_checksum
 from jose_embed.mapped import DirectoryKind, DirectoryReader
 from jose_embed.pages import release
+from jose_embed.progress import Reporter
 from jose_embed.schedule import Standing
+from jose_embed.sources import Input, Source, Sources, find_sources, printable
 from jose_embed.storage import DirectoryWriter, directory_lock, reason, tidy
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "CheckpointKeeper", "Checkpoints"]
 
 Tables = Sequence[npt.NDArray[np.float32]]
 
@@ -145,56 +150,91 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def check_unused(self) -> None:
-        """Passes where no run has left a checkpoint here.
+    def begin(self, resume: bool, note: Callable[[str], object] = lambda _: None) -> None:
+        """Look at what an earlier process left here.
+
+        Args:
+            resume: Whether to go on with it; then ``latest`` is the newest checkpoint that is whole, if there is one.
+            note: Told of checkpoints that are damaged.
 
         Raises:
-            TrainingError: one has; it is not this call that decides what becomes of it.
+            TrainingError: there are checkpoints that are not to be gone on with, or of another version of this package.
         """
-        if self._numbers():
+        numbers = self._numbers()
+        if numbers and not resume:
             raise TrainingError(
                 f"{self.directory}: holds the checkpoints of a training that did not come to its end; "
                 "go on with it (--resume), or remove the directory"
             )
-
-    def find(self, config: TrainConfig, note: Callable[[str], object] = lambda _: None) -> Checkpoint | None:
-        """The newest checkpoint that is whole, which becomes ``latest``; None where there is none.
-
-        Args:
-            config: The settings of the run that is to go on.
-            note: Told of checkpoints that are damaged.
-
-        Raises:
-            ConfigError: it was made with other settings, which are named.
-            TrainingError: it was made by another version of this package.
-        """
-        for number in reversed(self._numbers()):
+        for number in reversed(numbers):
             try:
-                found = _opened(self.directory / f"checkpoint-{number:06d}")
+                self.latest = _opened(self.directory / f"checkpoint-{number:06d}")
             except _OtherVersionError:
                 raise
             except TrainingError as error:
                 note(str(error))
                 continue
-            self._check_settings(found.config, config.to_dict())
-            self.latest, self.run = found, found.run
+            self.run = self.latest.run
             break
-        return self.latest
+        else:
+            if resume:
+                note(f"{self.directory}: there is no checkpoint, so the training starts from its beginning")
 
-    def restore(self, tables: Tables, corpus: EncodedCorpus, backend: str) -> Standing:
+    def check(self, config: TrainConfig, given: Collection[str] | None = None) -> None:
+        """Passes where the settings are those of the run that is to go on.
+
+        Args:
+            config: The settings.
+            given: Those that somebody chose, where an encoded corpus has a say in the others; None where it has none.
+
+        Raises:
+            ConfigError: one differs; it is named.
+        """
+        before = self.latest.config if self.latest is not None else {}
+        for name, value in config.to_dict().items():
+            if name in _FREE or (given is not None and name in ("tokenizer", "min_count") and name not in given):
+                continue
+            if before and before.get(name) != value:
+                raise ConfigError(
+                    f"{self.directory}: the training that is to go on had {name} {before.get(name)}, and now it is "
+                    f"{value}; go on with the same settings, or start anew without --resume"
+                )
+
+    def kept_text(self, sources: Sources, reporter: Reporter) -> EncodedCorpus | None:
+        """The encoded text of the run that goes on, unless the sources have changed since.
+
+        Files are compared by what they hold; those that are gone, and standard input, are not needed any more.
+
+        Args:
+            sources: The sources of the text.
+            reporter: Told about the progress, and of what is not looked at.
+        """
+        if self.latest is None or not is_encoded(self.text):
+            return None
+        try:
+            corpus = open_encoded(self.text, reporter=reporter)
+        except CorpusError as error:
+            reporter.note(str(error))
+            return None
+        if _unchanged(corpus.sources, find_sources(sources), reporter):
+            reporter.note(f"{self.text}: the text is taken from here")
+            return corpus
+        return None
+
+    def restore(self, tables: Tables, corpus: EncodedCorpus, phases: dict[str, float], reporter: Reporter) -> Standing:
         """Fill tables with those of the newest checkpoint.
 
         Args:
             tables: Center, context and document vectors, float32 (rows, dim), written in place.
             corpus: The text that the run goes on with.
-            backend: What is going to train it.
+            phases: Seconds by name; those of the checkpoint are added.
+            reporter: Told of where it goes on.
 
         Returns:
             Where the run stands.
 
         Raises:
             CorpusError: the checkpoint is one of another text.
-            ConfigError: it was trained by another backend.
         """
         found = self.latest
         assert found is not None
@@ -204,11 +244,6 @@ class Checkpoints:
                 f"{corpus.statistics.sha256[:12]} instead of {found.corpus['sha256'][:12]}); "
                 "bring it back, or start anew without --resume"
             )
-        if backend != found.backend:
-            raise ConfigError(
-                f"{self.directory}: the training was begun on the {found.backend} and cannot go on on the {backend}; "
-                f"use the same one (--backend {found.backend}), or start anew without --resume"
-            )
         with DirectoryReader(found.path, _KIND) as directory:
             for name, table in zip(_TABLES, tables, strict=True):
                 kept = directory.array(f"{name}.npy", dtype="<f4", shape=table.shape)
@@ -216,7 +251,22 @@ class Checkpoints:
                     table[first : first + len(rows)] = rows
                     release(rows)
                     release(table[first : first + len(rows)])
+        for name, seconds in found.phases.items():
+            phases[name] = phases.get(name, 0.0) + seconds
+        reporter.note(f"going on from {found.path}: {found.place}")
         return Standing.from_dict(found.standing.to_dict())
+
+    def check_backend(self, name: str) -> None:
+        """Passes where the run that goes on was trained by this backend.
+
+        Raises:
+            ConfigError: it was not.
+        """
+        if self.latest is not None and self.latest.backend != name:
+            raise ConfigError(
+                f"{self.directory}: the training was begun on the {self.latest.backend} and cannot go on on the {name};"
+                f" use the same backend, or start anew without --resume"
+            )
 
     @property
     def text(self) -> Path:
@@ -318,14 +368,6 @@ class Checkpoints:
             directory.write(_FACTS, [json_bytes(facts, _FACTS)])
         return Checkpoint(path, self.run, facts["config"], backend, facts["corpus"], standing, facts["phases"])
 
-    def _check_settings(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        for name, value in now.items():
-            if name not in _FREE and before.get(name) != value:
-                raise ConfigError(
-                    f"{self.directory}: the training that is to go on had {name} {before.get(name)}, and now it is "
-                    f"{value}; go on with the same settings, or start anew without --resume"
-                )
-
     def _numbers(self) -> list[int]:
         try:
             names = os.listdir(self.directory)
@@ -357,8 +399,110 @@ class Checkpoints:
             self._lock = -1
 
 
+class CheckpointKeeper:
+    """Keeps a run as checkpoints: when it is time, and when somebody interrupts it. A context of the training.
+
+    Args:
+        checkpoints: Where.
+        tables: Center, context and document vectors, float32 (rows, dim).
+        corpus: The encoded text.
+        keep_text: Whether the encoded text is kept too.
+        config: The settings.
+        backend: What trains.
+        phases: Seconds spent before the training, by name.
+        reporter: Told of every checkpoint, and of those that could not be written.
+
+    Raises:
+        KeyboardInterrupt: from :meth:`keep`, once the checkpoint is written, or what the signal means elsewhere.
+        ConfigError: the run that goes on was trained by another backend.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        tables: Tables,
+        corpus: EncodedCorpus,
+        keep_text: bool,
+        config: TrainConfig,
+        backend: Backend,
+        phases: Mapping[str, float],
+        reporter: Reporter,
+    ) -> None:
+        checkpoints.check_backend(backend.name)
+        self._checkpoints = checkpoints
+        self._tables = tables
+        self._corpus = corpus
+        self._keep_text = keep_text
+        self._config = config
+        self._backend = backend
+        self._phases = phases
+        self._reporter = reporter
+        self._interrupts = Interrupts()
+
+    def __enter__(self) -> CheckpointKeeper:
+        if self._checkpoints.every:
+            self._interrupts.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._interrupts.__exit__(kind, value, trace)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is time, or somebody interrupts."""
+        return self._checkpoints.due or self._interrupts.number is not None
+
+    def keep(self, standing: Standing) -> None:
+        """Write a checkpoint; a run that cannot be kept goes on."""
+        self._backend.collect()
+        try:
+            written = self._checkpoints.write(
+                self._tables,
+                standing,
+                corpus=self._corpus,
+                keep_text=self._keep_text,
+                config=self._config,
+                backend=self._backend.name,
+                phases=self._phases,
+            )
+        except JoseError as error:
+            self._reporter.note(f"no checkpoint could be written: {error}")
+        else:
+            self._reporter.note(f"checkpoint: {written.place}")
+        self._interrupts.let_through()
+
+    def keep_the_end(self, standing: Standing) -> None:
+        """A run that has a checkpoint gets one of its end too: then nothing of it is trained twice."""
+        if self._checkpoints.every and self._checkpoints.latest is not None:
+            self.keep(standing)
+
+
 class _OtherVersionError(TrainingError):
     """A checkpoint that is whole, but not ours to go on with."""
+
+
+def _unchanged(reports: Sequence[SourceReport], found: Sequence[Source], reporter: Reporter) -> bool:
+    """Whether sources hold what they held when the reports were made, as far as they can be looked at."""
+    if len(reports) != len(found):
+        return False
+    reporter.start("checking", sum(report.disk_bytes for report in reports), "bytes")
+    for report, source in zip(reports, found, strict=True):
+        if source.path is None:
+            reporter.note("standard input is not read: the text that the training kept is taken")
+        elif not os.path.lexists(source.path):
+            reporter.note(f"{printable(source.name)} is gone: the text that the training kept is taken")
+        elif source.size() != report.disk_bytes:
+            return False
+        else:
+            with Input(source) as file:
+                while piece := file.read(1 << 20):
+                    reporter.advance(len(piece))
+            if file.sha256 != report.disk_sha256:
+                return False
+    reporter.finish()
+    return True
 
 
 def _facts_of(corpus: EncodedCorpus) -> dict[str, Any]:

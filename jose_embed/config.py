@@ -17,6 +17,7 @@ __all__ = ["TrainConfig", "available_workers"]
 Objective = Literal["pairwise", "joint"]
 NegativeStep = Literal["paper", "reference"]
 DocMethod = Literal["words", "trained"]
+DocVectors = Literal["memory", "mapped", "none"]
 
 
 def available_workers() -> int:
@@ -84,6 +85,11 @@ class TrainConfig:
         "words",
         "what a document's vector is: the direction of its words, or the row trained with them",
         choices=("words", "trained"),
+    )
+    doc_vectors: DocVectors = _option(
+        "memory",
+        "where document vectors lie while training: memory, mapped (a temporary file), none (mapped, not in the model)",
+        choices=("memory", "mapped", "none"),
     )
     seed: int = _option(1, "seed of every random choice", low=0, high=2**63 - 1)
     workers: int = _option(0, "training threads; 0 takes every core this process may use", low=0, high=1024)

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.jit import jit
+from jose_embed.pages import release
 from jose_embed.passages import stretches
 
 __all__ = ["concentration_weights", "count_documents", "write_directions"]
@@ -69,6 +70,7 @@ def concentration_weights(
         last_seen = np.full(len(sums), -1, np.int64)
         for first, words, ends in stretches(tokens, offsets):
             _add_directions(words, ends, first, begin, doc_vectors, mean, scales, last_seen, one, sums)
+            release(doc_vectors[first : first + len(ends) - 1])
         squares[begin : begin + len(sums)] = np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
     pairs = np.maximum(frequencies * (frequencies - 1), 1)
     weights: npt.NDArray[np.float64] = np.clip((squares - frequencies) / pairs, _FLOOR, 1.0) ** (_EXPONENT / 2)
@@ -85,10 +87,12 @@ def _centering(
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(doc_vectors), _BLOCK)]
     for rows in blocks:
         mean += doc_vectors[rows][has_words[rows]].sum(0, dtype=np.float64)
+        release(doc_vectors[rows])
     mean /= max(1, int(np.count_nonzero(has_words)))
     for rows in blocks:
         # A document that points exactly where all do says nothing.
         scales[rows] = 1 / np.maximum(np.linalg.norm(doc_vectors[rows] - mean, axis=1), 1e-6)
+        release(doc_vectors[rows])
     return mean.astype(np.float32), scales
 
 
@@ -115,6 +119,7 @@ def write_directions(
     for first, words, ends in stretches(tokens, offsets):
         rows = out[first : first + len(ends) - 1]
         _directions(words, ends, word_weights, term_weights, center_vectors, rows, occurrences, total)
+        release(rows)
 
 
 @jit

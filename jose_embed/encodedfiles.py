@@ -403,6 +403,7 @@ def text_for(
     given: Collection[str] = (),
     keep_encoded: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
+    directory: str | os.PathLike[str] | None = None,
 ) -> tuple[EncodedCorpus, TrainConfig]:
     """The text of a training, encoded: opened, read, or read and kept.
 
@@ -413,6 +414,7 @@ def text_for(
             these, and take the place of mere defaults.
         keep_encoded: Where the encoding of a text is kept, as by :func:`kept_encoding`.
         reporter: Told about the progress.
+        directory: Where the temporary files of a text that is not kept lie.
 
     Returns:
         The corpus and the settings, with the corpus' own tokenizer and minimal count.
@@ -427,7 +429,7 @@ def text_for(
     if place is None:
         settings: dict[str, Any] = {"tokenizer": config.tokenizer, "min_count": config.min_count, "reporter": reporter}
         if keep_encoded is None:
-            return encode(names, **settings), config
+            return encode(names, directory=directory, **settings), config
         return kept_encoding(names, keep_encoded, **settings), config
     if len(names) > 1:
         raise CorpusError(f"{place}: is an encoded corpus, which cannot be joined with other text; name it alone")

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 import planted
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import jose_embed
-from jose_embed import cpu, trainer
+from jose_embed import cpu, epochs, trainer
 from jose_embed.config import TrainConfig
 from jose_embed.cpu import ChunkResult
 from jose_embed.embeddings import Embeddings
@@ -27,7 +25,7 @@ from jose_embed.encoded import EncodedCorpus, encode_texts
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import SilentReporter
 from jose_embed.sphere import random_points
-from jose_embed.trainer import estimate, fit, train, visiting_order
+from jose_embed.trainer import estimate, fit, train
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -124,7 +122,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> list[RecordingBackend]:
 def test_every_document_is_visited_once_per_epoch(
     recording: list[RecordingBackend], monkeypatch: pytest.MonkeyPatch, workers: int, chunk_tokens: int
 ) -> None:
-    monkeypatch.setattr(trainer, "_chunk_tokens", lambda *_: chunk_tokens)
+    monkeypatch.setattr(epochs, "chunk_tokens", lambda *_: chunk_tokens)
     texts = [("a " * (7 * i % 60)).strip() for i in range(100)]
     with encode_texts(texts, tokenizer="whitespace", min_count=1) as corpus:
         lengths = np.diff(corpus.offsets)
@@ -149,50 +147,6 @@ def test_every_document_is_visited_once_per_epoch(
             before += size
         assert before == (epoch + 1) * lengths.sum()
     assert len({tuple(order) for order in orders}) == 4
-
-
-def test_the_order_of_an_epoch_is_drawn_from_seed_and_epoch() -> None:
-    offsets = np.arange(0, 1001, 10)
-    orders = {(seed, epoch): tuple(visiting_order(offsets, seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}
-    assert len(set(orders.values())) == 4
-    assert tuple(visiting_order(offsets, 1, 0)) == orders[1, 0]
-
-
-@given(
-    st.lists(st.integers(0, 40), min_size=1, max_size=200), st.integers(0, 5), st.integers(0, 5), st.integers(1, 2000)
-)
-def test_an_order_is_a_permutation_of_the_documents_with_words(
-    lengths: list[int], seed: int, epoch: int, block_tokens: int
-) -> None:
-    offsets = np.cumsum([0, *lengths])
-    order = visiting_order(offsets, seed, epoch, block_tokens)
-    assert order.dtype == np.int64
-    assert sorted(order.tolist()) == np.flatnonzero(lengths).tolist()
-
-
-def test_a_large_corpus_is_shuffled_in_blocks_that_change() -> None:
-    """What is visited within a block of words stems from few stretches of the file, other ones in each epoch."""
-    lengths = np.full(6400, 10)
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    block = 1600  # words of 160 documents: sixteen stretches of ten documents
-    seen = set()
-    for epoch in range(3):
-        order = visiting_order(offsets, 1, epoch, block)
-        blocks = order.reshape(40, 160)
-        for documents in blocks:
-            stretches = np.unique(documents // 10)
-            assert len(stretches) == 16
-            assert stretches.max() - stretches.min() > 16
-            assert (np.diff(documents) == 1).mean() < 0.2
-            seen.add(tuple(stretches))
-    assert len(seen) == 120
-
-
-def test_chunks_are_small_enough_for_the_workers_and_large_enough_for_the_interpreter() -> None:
-    limits = cpu.CpuBackend.chunk_limits
-    assert trainer._chunk_tokens(5_000_000, 2, limits) == 78125
-    assert trainer._chunk_tokens(100, 2, limits) == 1 << 15
-    assert trainer._chunk_tokens(10**12, 64, limits) == 1 << 19
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -252,7 +206,7 @@ def test_one_worker_and_one_seed_give_the_same_bytes(tmp_path: Path, monkeypatch
     path = tmp_path / "text.txt"
     path.write_text("\n".join(texts))
     assert sums(train(path, **SETTINGS)) == sums(first)
-    monkeypatch.setattr(trainer, "_chunk_tokens", lambda *_: 70)
+    monkeypatch.setattr(epochs, "chunk_tokens", lambda *_: 70)
     assert sums(train(documents=texts, **SETTINGS)) == sums(first)
     code = (
         "import sys; sys.path.insert(0, 'tests'); import test_trainer as t, jose_embed\n"
@@ -291,7 +245,7 @@ def planted_corpus() -> planted.Planted:
 def test_topics_are_found(
     planted_corpus: planted.Planted, monkeypatch: pytest.MonkeyPatch, objective: str, doc_method: str, workers: int
 ) -> None:
-    monkeypatch.setattr(trainer, "_chunk_tokens", lambda *_: 500)  # 50 chunks an epoch, for workers to meet in
+    monkeypatch.setattr(epochs, "chunk_tokens", lambda *_: 500)  # 50 chunks an epoch, for workers to meet in
     settings = {**SETTINGS, "objective": objective, "doc_method": doc_method, "workers": workers}
     model = train(documents=planted_corpus.texts, **{**settings, "epochs": 20, "learning_rate": 0.1})
     rows, topics = planted.word_groups(model)

@@ -1,0 +1,141 @@
+"""The epochs of a training: chunks of documents go to the backend's threads, in order, and what they report comes back.
+
+A run stands between two chunks or is at work on some. It can be left only where it stands: whoever wants to keep it
+waits until the chunks at work are done.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.config import TrainConfig
+from jose_embed.errors import TrainingError
+from jose_embed.progress import Reporter
+from jose_embed.schedule import Chunk, Result, Standing, chunk_tokens, chunks, visiting_order
+
+__all__ = ["Backend", "Keeper", "train_epochs"]
+
+
+class Backend(Protocol):
+    """Where the vectors move.
+
+    Attributes:
+        name: "cpu" or "gpu".
+        workers: Documents that are trained at a time; what the model remembers.
+        threads: Threads of this process that may call :meth:`train_chunk` at a time.
+        chunk_limits: The fewest and the most running words that are worth a call, see :func:`schedule.chunk_tokens`.
+    """
+
+    name: str
+    workers: int
+    threads: int
+    chunk_limits: tuple[int, int]
+
+    def prepare(self) -> None:
+        """Do what has to be done once, such as compiling."""
+
+    def collect(self) -> None:
+        """Bring the vectors into the tables that the backend was given, wherever they moved; no chunk is running."""
+
+    def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> Result:
+        """Train these documents in this order. ``first_token``: the running words of all epochs that came before."""
+
+
+class Keeper(Protocol):
+    """Who may want to keep a run where it stands.
+
+    Attributes:
+        wanted: Whether it is time for that.
+    """
+
+    @property
+    def wanted(self) -> bool: ...
+
+    def keep(self, standing: Standing) -> None:
+        """Keep it; no chunk is running. The training goes on after that, unless this raises."""
+
+
+def train_epochs(
+    backend: Backend,
+    offsets: npt.NDArray[np.int64],
+    config: TrainConfig,
+    reporter: Reporter,
+    *,
+    standing: Standing | None = None,
+    keeper: Keeper | None = None,
+) -> Standing:
+    """Train all epochs, or those that are left.
+
+    Args:
+        backend: Where the vectors move.
+        offsets: int64 (n_documents + 1,), the corpus's.
+        config: The settings.
+        reporter: Told of the phase "training", in running words.
+        standing: Where the run stands; at its beginning when left out.
+        keeper: Asked between any two chunks.
+
+    Returns:
+        Where it stands in the end: after the last epoch.
+
+    Raises:
+        TrainingError: a loss that is infinite or no number.
+    """
+    standing = standing or Standing()
+    n_tokens = int(offsets[-1])
+    reporter.start("training", (config.epochs - standing.epoch) * n_tokens - standing.tokens, "words")
+    with ThreadPoolExecutor(backend.threads, thread_name_prefix="jose-train") as pool:
+        while standing.epoch < config.epochs:
+            _train_epoch(pool, backend, offsets, config, reporter, standing, keeper)
+            standing = standing.after_epoch()
+    last = standing.epochs[-1]
+    reporter.finish(loss=last["loss"], active=last["active"])
+    return standing
+
+
+def _train_epoch(
+    pool: ThreadPoolExecutor,
+    backend: Backend,
+    offsets: npt.NDArray[np.int64],
+    config: TrainConfig,
+    reporter: Reporter,
+    standing: Standing,
+    keeper: Keeper | None,
+) -> None:
+    """Train the rest of an epoch; ``standing`` moves with every chunk."""
+    started = time.perf_counter() - standing.seconds
+    epoch, n_tokens = standing.epoch, int(offsets[-1])
+    order = visiting_order(offsets, config.seed, epoch)[standing.documents :]
+    size = chunk_tokens(n_tokens, backend.threads, backend.chunk_limits)
+    coming = chunks(order, offsets, epoch * n_tokens + standing.tokens, size)
+    waiting: deque[tuple[Chunk, Future[Result]]] = deque()
+    try:
+        while True:
+            pausing = keeper is not None and keeper.wanted
+            # One chunk per thread runs, one more waits: no thread idles, and an interrupt has little to wait for.
+            while not pausing and len(waiting) < 2 * backend.threads and (chunk := next(coming, None)) is not None:
+                waiting.append((chunk, pool.submit(backend.train_chunk, chunk.documents, epoch, chunk.first_token)))
+            if waiting:
+                chunk, future = waiting.popleft()
+                result = future.result()
+                if not math.isfinite(result.loss):
+                    raise TrainingError(
+                        f"the loss became {result.loss} in epoch {epoch + 1}: the vectors are no longer numbers; "
+                        f"lower --learning-rate (it is {config.learning_rate})"
+                    )
+                standing.add(chunk, result)
+                standing.seconds = time.perf_counter() - started
+                reporter.advance(chunk.n_tokens, loss=standing.mean_loss, active=standing.active_share)
+            elif keeper is not None and pausing:
+                keeper.keep(standing)
+            else:
+                return
+    finally:
+        for _, future in waiting:
+            future.cancel()
