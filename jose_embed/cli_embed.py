@@ -19,10 +19,11 @@ from jose_embed.progress import Reporter, amount_text, duration_text, reporter_f
 if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
     from jose_embed.line_vectors import LineVectors
+    from jose_embed.storage import FileWriter
 
 __all__ = ["EMBED"]
 
-_COPIED_AT_ONCE = 4 << 20
+_PREAMBLE = 128  # bytes before the vectors, whatever their number
 _LINES_NAMED = 5
 
 
@@ -60,60 +61,71 @@ def _run(arguments: argparse.Namespace) -> None:
             write_details = None
             if details is not None:
                 write_details = stack.enter_context(atomic_file(details, overwrite=arguments.overwrite))
-            spool = stack.enter_context(_Spool(output.resolve().parent, model.dim))
-            ids = _infer(model, arguments, spool, reporter)
-            reporter.start("saving", spool.n_lines, "vectors")
-            for piece in spool.vector_file():
-                write_vectors(piece)
+            tally = stack.enter_context(_Tally(output.resolve().parent, kept=details is not None))
+            ids = _infer(model, arguments, tally, write_vectors, reporter)
             if write_details is not None:
-                for piece in spool.details_file(ids):
+                reporter.start("saving", tally.n_lines, "lines")
+                for number, piece in tally.details_file(ids):
                     write_details(piece)
-            reporter.advance(spool.n_lines)
-            reporter.finish()
+                    reporter.advance(number)
+                reporter.finish()
     except KeyboardInterrupt as stop:
         stop.add_note("(nothing was written)")
         raise
     if not arguments.quiet:
         size = amount_text(output.stat().st_size, "bytes")
         seconds = duration_text(time.monotonic() - started)
-        print(f"{output}: {spool.n_lines:,} vectors of {model.dim} numbers, {size}, in {seconds}")
-        print(f"{spool.n_known:,} of {spool.n_tokens:,} words are known ({_share(spool.n_known, spool.n_tokens):.1%})")
+        print(f"{output}: {tally.n_lines:,} vectors of {model.dim} numbers, {size}, in {seconds}")
+        print(f"{tally.n_known:,} of {tally.n_tokens:,} words are known ({_share(tally.n_known, tally.n_tokens):.1%})")
 
 
-def _infer(model: Embeddings, arguments: argparse.Namespace, spool: _Spool, reporter: Reporter) -> Sequence[str]:
-    """Fill the spool; the ids of its lines are given back, and lines that need a word are noted."""
-    from jose_embed.corpus import BlockReader, DocumentIds, find_sources
+def _infer(
+    model: Embeddings, arguments: argparse.Namespace, tally: _Tally, write: FileWriter, reporter: Reporter
+) -> Sequence[str]:
+    """Write the vectors of all lines; their ids are given back, and lines that need a word are noted."""
+    import numpy as np
+
+    from jose_embed.corpus import BlockReader, DocumentIds, complaints, find_sources
     from jose_embed.line_vectors import line_vectors
+    from jose_embed.npyfile import npy_preamble
+
+    def preamble() -> bytes:
+        return npy_preamble(np.dtype("<f4"), (tally.n_lines, model.dim), least=_PREAMBLE)
 
     with BlockReader(find_sources(arguments.sources), whole_lines=True) as reader:
         reporter.start("inferring", reader.total, "bytes")
+        consumed = 0
+        write(preamble())  # nobody knows yet how many lines there will be
         for lines in line_vectors(model, reader, workers=arguments.workers or available_workers()):
-            spool.append(lines)
-            coverage = _share(spool.n_known, spool.n_tokens)
-            reporter.advance(lines.consumed, documents=spool.n_lines, coverage=coverage)
+            consumed += lines.consumed
+            write.share = consumed / reader.total if reader.total else 0.0
+            write(lines.vectors.data)
+            tally.add(lines)
+            coverage = _share(tally.n_known, tally.n_tokens)
+            reporter.advance(lines.consumed, documents=tally.n_lines, coverage=coverage)
+        write.rewrite_head(preamble())
         reporter.finish()
     reports = reader.reports
     ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
-    invalid = sum(report.invalid_lines for report in reports)
-    if invalid:
-        reporter.note(f"invalid UTF-8 in {invalid:,} lines was replaced by U+FFFD")
-    if spool.n_flagged:
-        named = ", ".join(ids[line] for line in spool.flagged)
-        more = ", ..." if spool.n_flagged > len(spool.flagged) else ""
-        what = "line holds" if spool.n_flagged == 1 else "lines hold"
+    for message in complaints(reports):
+        reporter.note(message)
+    if tally.n_flagged:
+        named = ", ".join(ids[line] for line in tally.flagged)
+        more = ", ..." if tally.n_flagged > len(tally.flagged) else ""
+        what = "line holds" if tally.n_flagged == 1 else "lines hold"
         reporter.note(
-            f"{spool.n_flagged:,} {what} no word of the vocabulary ({named}{more}): given the mean direction of the"
+            f"{tally.n_flagged:,} {what} no word of the vocabulary ({named}{more}): given the mean direction of the"
             " training text; --details tells them apart"
         )
     return ids
 
 
-class _Spool:
-    """Vectors and counts on their way to files whose first line says how many there are: kept in nameless files.
+class _Tally:
+    """What was found in the lines: sums, and each line's counts in a nameless file where they are kept.
 
     Args:
-        directory: Where the files lie.
-        dim: Numbers of a vector.
+        directory: Where the file lies.
+        kept: Whether :meth:`details_file` will be asked for.
 
     Attributes:
         n_lines: Lines so far.
@@ -123,27 +135,24 @@ class _Spool:
         flagged: The first few of them, counted from 0.
     """
 
-    def __init__(self, directory: Path, dim: int) -> None:
+    def __init__(self, directory: Path, *, kept: bool) -> None:
         self.n_lines = self.n_tokens = self.n_known = self.n_flagged = 0
         self.flagged: list[int] = []
-        self._dim = dim
-        with ExitStack() as stack:
-            self._vectors = stack.enter_context(tempfile.TemporaryFile(dir=directory))
-            self._counts = stack.enter_context(tempfile.TemporaryFile(dir=directory))
-            self._files = stack.pop_all()
+        self._counts = tempfile.TemporaryFile(dir=directory) if kept else None  # noqa: SIM115
 
-    def __enter__(self) -> _Spool:
+    def __enter__(self) -> _Tally:
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # a buffer that finds no room: the error that matters is on its way
-            self._files.close()
+            if self._counts is not None:
+                self._counts.close()
 
-    def append(self, lines: LineVectors) -> None:
-        """Keep the vectors and counts of the next lines."""
-        self._vectors.write(lines.vectors.data)
-        for n_tokens, n_known in zip(lines.n_tokens.tolist(), lines.n_known.tolist(), strict=True):
-            self._counts.write(_COUNTS.pack(n_tokens, n_known))
+    def add(self, lines: LineVectors) -> None:
+        """Count the next lines."""
+        if self._counts is not None:
+            for n_tokens, n_known in zip(lines.n_tokens.tolist(), lines.n_known.tolist(), strict=True):
+                self._counts.write(_COUNTS.pack(n_tokens, n_known))
         missing = (lines.n_known == 0).nonzero()[0]
         self.flagged += (missing[: _LINES_NAMED - len(self.flagged)] + self.n_lines).tolist()
         self.n_flagged += len(missing)
@@ -151,25 +160,16 @@ class _Spool:
         self.n_tokens += int(lines.n_tokens.sum())
         self.n_known += int(lines.n_known.sum())
 
-    def vector_file(self) -> Iterator[bytes]:
-        """The .npy file of all vectors, piece by piece."""
-        import numpy as np
-
-        from jose_embed.npyfile import npy_preamble
-
-        yield npy_preamble(np.dtype("<f4"), (self.n_lines, self._dim))
-        self._vectors.seek(0)
-        while piece := self._vectors.read(_COPIED_AT_ONCE):
-            yield piece
-
-    def details_file(self, ids: Sequence[str]) -> Iterator[bytes]:
-        """The table of all lines, piece by piece."""
-        yield b"id\twords\tknown\tcoverage\n"
+    def details_file(self, ids: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+        """The table of all lines, piece by piece, each with the number of its lines."""
+        assert self._counts is not None
+        yield 0, b"id\twords\tknown\tcoverage\n"
         self._counts.seek(0)
         rows = iter(ids)
         while piece := self._counts.read(_COUNTS.size * 65536):
             counts = _COUNTS.iter_unpack(piece)
-            yield "".join(f"{next(rows)}\t{n}\t{known}\t{_share(known, n):.4f}\n" for n, known in counts).encode()
+            text = "".join(f"{next(rows)}\t{n}\t{known}\t{_share(known, n):.4f}\n" for n, known in counts)
+            yield len(piece) // _COUNTS.size, text.encode()
 
 
 _COUNTS = struct.Struct("<qq")

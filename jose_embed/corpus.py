@@ -39,6 +39,7 @@ __all__ = [
     "SourceReport",
     "Sources",
     "Tokenizer",
+    "complaints",
     "find_sources",
     "get_tokenizer",
     "register_tokenizer",
@@ -111,8 +112,8 @@ class BlockReader:
         total: Bytes on disk of all sources; ``None`` where one of them has no size.
 
     Raises:
-        CorpusError: from the iteration: a source that is missing, unreadable, binary, damaged or changing, or a line
-            beyond every bound.
+        CorpusError: a source that is missing or may not be read; from the iteration: one that has vanished, is
+            unreadable, binary, damaged or changing, or a line beyond every bound.
 
     Example:
         >>> import tempfile
@@ -126,6 +127,8 @@ class BlockReader:
     def __init__(
         self, sources: Sequence[Source], *, whole_lines: bool = False, max_expansion: float | None = EXPANSION_LIMIT
     ) -> None:
+        for source in sources:  # that the last one is missing must not be found out after hours
+            source.check()
         sizes = [source.size() for source in sources]
         self.total = None if None in sizes else sum(size for size in sizes if size is not None)
         self.reports: list[SourceReport] = []
@@ -265,6 +268,23 @@ def _repaired(line: bytes, number: int, report: SourceReport) -> bytes:
         report.first_invalid = report.first_invalid or number
         return line.decode(errors="replace").encode()
     return line
+
+
+def complaints(reports: Sequence[SourceReport]) -> Iterator[str]:
+    """What a person should know about the sources that were read: invalid UTF-8, files that were replaced meanwhile."""
+    broken = [report for report in reports if report.invalid_lines]
+    if broken:
+        n_lines = sum(report.invalid_lines for report in broken)
+        n_bytes = sum(report.invalid_bytes for report in broken)
+        files = f" in {len(broken):,} files" if len(broken) > 1 else ""
+        where = f"{printable(broken[0].name)}, line {broken[0].first_invalid}"
+        what = f"invalid UTF-8: {n_bytes:,} bytes in {n_lines:,} lines{files} were replaced by U+FFFD"
+        yield f"{what} (the first in {where})"
+    replaced = [report for report in reports if report.was_replaced]
+    if replaced:
+        more = f" and {len(replaced) - 1:,} more" if len(replaced) > 1 else ""
+        what = "removed or replaced while it was read" if not more else "removed or replaced while they were read"
+        yield f"{printable(replaced[0].name)}{more}: {what}; the text is that of before"
 
 
 class DocumentIds(Sequence[str]):

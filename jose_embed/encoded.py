@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jose_embed.compression import EXPANSION_LIMIT
-from jose_embed.corpus import BlockReader, DocumentIds, SourceReport, Tokenizer, get_tokenizer
+from jose_embed.corpus import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.sources import Sources, find_sources, printable
@@ -175,7 +175,7 @@ def encode(
             spool.progress += block.consumed / reader.total if reader.total else 0.0
             spool.append(*table.add_lines(block.data))
             reporter.advance(block.consumed, tokens=spool.n_tokens)
-        for message in _complaints(reader.reports):
+        for message in complaints(reader.reports):
             reporter.note(message)
         return _finished(spool, table, chosen, reader.reports, reader.sha256, min_count, reporter)
 
@@ -232,18 +232,6 @@ def _checked(tokenizer: str | Tokenizer, min_count: int) -> Tokenizer:
     if not isinstance(min_count, int) or isinstance(min_count, bool) or min_count < 1:
         raise ConfigError(f"min_count is {min_count!r}; it must be a whole number from 1 up")
     return get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-
-
-def _complaints(reports: Sequence[SourceReport]) -> Iterator[str]:
-    """One line about invalid UTF-8, if there was any."""
-    broken = [report for report in reports if report.invalid_lines]
-    if broken:
-        n_lines = sum(report.invalid_lines for report in broken)
-        n_bytes = sum(report.invalid_bytes for report in broken)
-        files = f" in {len(broken):,} files" if len(broken) > 1 else ""
-        where = f"{printable(broken[0].name)}, line {broken[0].first_invalid}"
-        what = f"invalid UTF-8: {n_bytes:,} bytes in {n_lines:,} lines{files} were replaced by U+FFFD"
-        yield f"{what} (the first in {where})"
 
 
 def _batches(texts: Iterable[str], report: SourceReport) -> Iterator[list[str]]:

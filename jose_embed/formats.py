@@ -157,7 +157,8 @@ def write_vectors(
             write(b"%d %d\n" % vectors.shape)
             row_bytes = _text_row if format == "text" else _binary_row
             remaining = iter(names)
-            for _, block in row_blocks(vectors):
+            for first, block in row_blocks(vectors):
+                write.share = (first + len(block)) / len(vectors)
                 write(b"".join(row_bytes(_unbroken(next(remaining), format), row) for row in block))
                 if reporter is not None:
                     reporter.advance(len(block))

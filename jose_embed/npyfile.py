@@ -54,11 +54,18 @@ def array_header(data: bytes | mmap.mmap) -> tuple[np.dtype[Any], tuple[int, ...
         raise ValueError(f"holds values of the unknown kind {described!r}") from None
 
 
-def npy_preamble(dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
-    """The first bytes of a ``.npy`` file of version 1.0; the numbers begin at a multiple of 64."""
+def npy_preamble(dtype: np.dtype[Any], shape: Sequence[int], *, least: int = 0) -> bytes:
+    """The first bytes of a ``.npy`` file of version 1.0; the numbers begin at a multiple of 64.
+
+    Args:
+        dtype: Of the numbers.
+        shape: Of the array.
+        least: At least so many bytes: two preambles of less have the same length, so one can take the other's place.
+    """
     text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)!r}, }}".encode(
         "latin1"
     )
-    padding = -(len(_MAGIC) + 4 + len(text) + 1) % 64
+    length = len(_MAGIC) + 4 + len(text) + 1
+    padding = max(-length % 64, least - length)
     header = text + b" " * padding + b"\n"
     return _MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header

@@ -8,6 +8,7 @@ changes meanwhile.
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import io
@@ -47,13 +48,27 @@ class Source:
                     return status.st_size
         return None
 
+    def check(self) -> None:
+        """Passes where it can be opened, as far as that can be told without opening it: a pipe would wait.
+
+        Raises:
+            CorpusError: there is no such file, or it may not be read.
+        """
+        if self.path is not None:
+            try:
+                os.stat(self.path)
+                if not os.access(self.path, os.R_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            except OSError as error:
+                raise unreadable(self.name, error) from error
+
 
 def find_sources(sources: Sources) -> list[Source]:
     """Every file that the given names stand for, in the order given, each once.
 
     A name that exists is taken as it is. Otherwise a name with ``*``, ``?`` or ``[`` is a glob (``**`` crosses
     directories). A directory stands for every file below it, sorted by path; names that start with a dot are skipped.
-    ``"-"`` is standard input. A file that does not exist is reported when it is opened.
+    ``"-"`` is standard input. Whether a file exists is asked by :meth:`Source.check` or when it is opened.
 
     Raises:
         CorpusError: a glob without a match, a directory without a file, something that is no path, nothing at all.

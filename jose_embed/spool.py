@@ -138,10 +138,11 @@ class Spool:
             )
         size = 4 * self.n_tokens + 8 * self.n_documents
         needed = f"about {size / self.progress / 1e6:,.1f}" if self.progress > 0.0 else f"more than {size / 1e6:,.1f}"
-        free = f"{shutil.disk_usage(self._directory).free / 1e6:,.1f}"
+        ours = sum(os.fstat(file.fileno()).st_size for file in (self._tokens, self._ends))
+        free = f"{(shutil.disk_usage(self._directory).free + ours) / 1e6:,.1f}"
         return TrainingError(
-            f"{printable(self._directory)}: no room for the encoded text (needed: {needed} MB, free: {free} MB); "
-            "make room or name another directory"
+            f"{printable(self._directory)}: no room for the encoded text ({error.strerror}; needed: {needed} MB, "
+            f"there was: {free} MB); make room or name another directory"
         )
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Chunk",
     "DirectoryWriter",
     "FileFacts",
+    "FileWriter",
     "atomic_file",
     "check_target",
     "directory_lock",
@@ -279,13 +280,70 @@ class DirectoryWriter:
         return _explained(error, self.path)
 
 
+class FileWriter:
+    """Writes one file from its beginning to its end.
+
+    Args:
+        descriptor: The open file.
+        path: What messages call it.
+        folder: Where it lies.
+
+    Attributes:
+        written: Its bytes so far.
+        share: The share of the work that these stand for, as far as it is known; it tells how much room a full disk
+            lacks.
+    """
+
+    def __init__(self, descriptor: int, path: str, folder: Path) -> None:
+        self.written = 0
+        self.share = 0.0
+        self._descriptor = descriptor
+        self._path = path
+        self._folder = folder
+
+    def __call__(self, chunk: Chunk) -> int:
+        """Append these bytes; their number is given back.
+
+        Raises:
+            ModelError, TrainingError: as :func:`atomic_file`.
+        """
+        wanted = self.written + memoryview(chunk).nbytes
+        try:
+            return _write_all(self._descriptor, chunk, self._count)
+        except OSError as error:
+            raise self.explained(error, wanted) from error
+
+    def rewrite_head(self, data: bytes) -> None:
+        """Replace the first bytes by as many others."""
+        try:
+            if len(data) > self.written or os.pwrite(self._descriptor, data, 0) != len(data):
+                raise OSError(errno.EIO, "its beginning could not be written again")
+        except OSError as error:
+            raise self.explained(error) from error
+
+    def explained(self, error: OSError, wanted: int = 0) -> Exception:
+        """What a refusal of the system means to a person, who wanted so many bytes up to now."""
+        if error.errno not in _NO_ROOM:
+            return _explained(error, self._path)
+        known = 0.0 < self.share <= 1.0
+        needed = f"about {plain_size(int(wanted / self.share))}" if known else f"more than {plain_size(wanted)}"
+        free = plain_size(shutil.disk_usage(self._folder).free + self.written)
+        return TrainingError(
+            f"{self._path}: no room on the disk ({reason(error)}): {needed} are needed, {free} were free; nothing was "
+            "changed; make room or choose another place"
+        )
+
+    def _count(self, n_bytes: int) -> None:
+        self.written += n_bytes
+
+
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Callable[[Chunk], int]]:
-    """A context that yields the ``write`` of one file, which appears under its name on leaving, synced, or not at all.
+def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[FileWriter]:
+    """A context that yields the writer of one file, which appears under its name on leaving, synced, or not at all.
 
     Raises:
         ModelError: the file exists (and ``overwrite`` is false), is a directory, or cannot be written.
-        TrainingError: no room on the disk.
+        TrainingError: no room on the disk, with what was needed and what there was.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -299,9 +357,10 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
         tidy(target)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         _lock(descriptor)
+        writer = FileWriter(descriptor, os.fspath(path), target.parent)
         try:
             try:
-                yield lambda chunk: _write_all(descriptor, chunk)
+                yield writer
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -316,12 +375,7 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
                 os.unlink(temporary)
             raise
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            free = shutil.disk_usage(target.parent).free
-            raise TrainingError(
-                f"{path}: no room on the disk ({plain_size(free)} are free); make room or choose another place"
-            ) from error
-        raise _explained(error, path) from error
+        raise FileWriter(-1, os.fspath(path), target.parent).explained(error) from error
 
 
 def _write_file(path: Path, chunks: Iterable[Chunk], count: Callable[[int], None]) -> FileFacts:

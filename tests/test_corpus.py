@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from jose_embed import compression, corpus
 from jose_embed.compression import compression_format
-from jose_embed.corpus import BlockReader, DocumentIds, SourceReport
+from jose_embed.corpus import BlockReader, DocumentIds, SourceReport, complaints
 from jose_embed.errors import CorpusError
-from jose_embed.sources import Source
+from jose_embed.sources import Source, find_sources
 
 Read = Callable[..., tuple[bytes, BlockReader]]
 
@@ -253,3 +253,49 @@ def test_millions_of_document_ids_cost_nothing() -> None:
     ids = DocumentIds(["a", "b"], [2**40, 1])
     assert ids[2**40 - 1] == f"a:{2**40}"
     assert ids[-1] == "b:1"
+
+
+def test_a_missing_file_is_noticed_before_the_first_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_text("text\n")
+    Path("link").symlink_to("nowhere")
+    for missing in ("b", "link"):
+        with pytest.raises(CorpusError, match=f"^{missing}: there is no such file or directory$"):
+            BlockReader(find_sources(["a", missing]))
+    Path("b").write_text("text\n")
+    if os.geteuid() != 0:
+        Path("b").chmod(0)
+        with pytest.raises(CorpusError, match=r"^b: it cannot be read: Permission denied$"):
+            BlockReader(find_sources(["a", "b"]))
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_file_that_is_replaced_is_read_whole_and_that_is_said(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "a"
+    content = b"text\n" * 1_000_000
+    path.write_bytes(content)
+    with BlockReader([Source(str(path), "a")]) as reader:
+        blocks = iter(reader)
+        found = next(blocks).data
+        path.unlink()
+        if how == "replaced":
+            path.write_bytes(b"other")
+        found += b"".join(block.data for block in blocks)
+    assert found == content
+    assert reader.reports[0].was_replaced
+    assert reader.reports[0].disk_sha256 == hashlib.sha256(content).hexdigest()
+    assert list(complaints(reader.reports)) == ["a: removed or replaced while it was read; the text is that of before"]
+    two = [SourceReport("a", was_replaced=True), SourceReport("b"), SourceReport("c", was_replaced=True)]
+    assert next(complaints(two)).startswith("a and 1 more: removed or replaced while they were read; ")
+
+
+def test_a_file_that_vanishes_before_its_turn_is_named(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"text\n" * 1_000_000)
+    second.write_bytes(b"text\n")
+    with BlockReader([Source(str(first), "a"), Source(str(second), "b")]) as reader:
+        blocks = iter(reader)
+        next(blocks)
+        second.unlink()
+        with pytest.raises(CorpusError, match=r"^b: there is no such file or directory$"):
+            list(blocks)

@@ -460,6 +460,9 @@ def test_a_disk_without_room(
         def flush(self) -> None:
             raise OSError(code, os.strerror(code))
 
+        def fileno(self) -> int:
+            return int(self._file.fileno())
+
         def __enter__(self) -> Full:
             return self
 
@@ -472,7 +475,9 @@ def test_a_disk_without_room(
     if code == errno.EIO:
         assert message == f"{scratch}: the temporary file cannot be written: {os.strerror(code)}"
     else:
-        assert message.startswith(f"{scratch}: no room for the encoded text (needed: about 16.0 MB, free: ")
+        assert message.startswith(
+            f"{scratch}: no room for the encoded text ({os.strerror(code)}; needed: about 16.0 MB, "
+        )
         assert message.endswith(" MB); make room or name another directory")
     assert list(scratch.iterdir()) == []
 
@@ -491,7 +496,9 @@ def test_a_file_that_may_not_grow(write: Callable[..., Path], scratch: Path) -> 
         "    print(error)\n"
     )
     message = run_python(code, b"", str(scratch))
-    assert message.startswith(f"{scratch}: no room for the encoded text (needed: about 16.0 MB, ")
+    assert message.startswith(
+        f"{scratch}: no room for the encoded text (File too large; needed: about 16.0 MB, there was: "
+    )
     assert list(scratch.iterdir()) == []
 
 
