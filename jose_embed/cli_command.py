@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -154,6 +155,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
     try:
         with _signals_raise():
             chosen = parser.parse_args(arguments)
+            chosen.typed = shlex.join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
             chosen.run(chosen)
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import shlex
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jose_embed.cli_command import Command
 from jose_embed.config import TrainConfig
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, ModelError
 from jose_embed.progress import Reporter, amount_text, duration_text, reporter_for
 
 if TYPE_CHECKING:
+    from jose_embed.checkpoints import Checkpoints
     from jose_embed.embeddings import Embeddings
 
 __all__ = ["TRAIN", "default_output"]
@@ -69,6 +72,22 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="count, estimate memory and time, write no model")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    long = parser.add_argument_group("long runs")
+    long.add_argument(
+        "--checkpoint-every",
+        type=_duration,
+        default=600.0,
+        metavar="TIME",
+        help="time between two checkpoints of the training, such as 30s, 10m or 2h; 0 for none (default: 10m)",
+    )
+    long.add_argument(
+        "--resume", action="store_true", help="go on with a training that was stopped; same text, output and settings"
+    )
+    long.add_argument(
+        "--temporary-directory",
+        metavar="DIR",
+        help="where temporary files lie: 4 bytes per word of the text, and mapped document vectors",
+    )
     settings = parser.add_argument_group("settings of the training")
     for option in dataclasses.fields(TrainConfig):
         choices = option.metadata["choices"]
@@ -96,47 +115,98 @@ def _reader(default: Any) -> Any:
     return read
 
 
+def _duration(text: str) -> float:
+    """Seconds of a time such as 30s, 10m, 2h or 0."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)|0", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 30s, 10m or 2h, or 0 for none")
+    return float(match[1] or 0) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+
+
 def _run(arguments: argparse.Namespace) -> None:
     names = [option.name for option in dataclasses.fields(TrainConfig)]
     given = {name: getattr(arguments, name) for name in names if name in arguments}
     config = TrainConfig.from_dict(given)
     if arguments.dry_run:
         with reporter_for(quiet=arguments.quiet) as reporter:
-            _dry_run(arguments.sources, config, given, arguments.keep_encoded, reporter)
+            _dry_run(arguments, config, given, reporter)
         return
     output = Path(arguments.output) if arguments.output is not None else default_output(arguments.sources)
 
+    from jose_embed.checkpoints import Checkpoints
     from jose_embed.embeddings import check_target
     from jose_embed.tokenizers import get_tokenizer
 
     # All that can be refused without reading the text is refused first.
-    check_target(output, overwrite=arguments.overwrite)
     if arguments.keep_encoded is not None and os.path.realpath(arguments.keep_encoded) == os.path.realpath(output):
         raise ConfigError(f"{output}: the model and the encoded text cannot be one directory; name two")
     get_tokenizer(config.tokenizer)
     started = time.monotonic()
+    checkpoints = None
+    if arguments.checkpoint_every or arguments.resume:
+        checkpoints = Checkpoints(f"{output}.run", every=arguments.checkpoint_every)
     try:
-        with reporter_for(quiet=arguments.quiet) as reporter:
+        with reporter_for(quiet=arguments.quiet) as reporter, checkpoints or nullcontext():
+            if checkpoints is not None:
+                checkpoints.begin(arguments.resume, reporter.note)
+                if checkpoints.latest is not None and checkpoints.latest.run == _run_of(output):
+                    checkpoints.remove()
+                    reporter.note(f"{output}: this training has come to its end, and the model is there")
+                    return
+            check_target(output, overwrite=arguments.overwrite)
             from jose_embed.trainer import train
 
-            model = train(arguments.sources, reporter=reporter, keep_encoded=arguments.keep_encoded, **given)
+            model = train(
+                arguments.sources,
+                reporter=reporter,
+                keep_encoded=arguments.keep_encoded,
+                checkpoint=checkpoints,
+                temporary_directory=arguments.temporary_directory,
+                **given,
+            )
             saving_from = time.monotonic()
             model.save(output, overwrite=arguments.overwrite, reporter=reporter)
+            if checkpoints is not None:
+                checkpoints.remove()
     except KeyboardInterrupt as stop:
-        stop.add_note("(no model was written)")
+        stop.add_note(_way_on(checkpoints, arguments))
         raise
     if not arguments.quiet:
         now = time.monotonic()
         print("\n".join(summary(model, output, saving=now - saving_from, total=now - started)))
 
 
-def _dry_run(
-    sources: Sequence[str], config: TrainConfig, given: Collection[str], keep_encoded: str | None, reporter: Reporter
-) -> None:
+def _run_of(output: Path) -> str | None:
+    """The run that wrote the model which is there; None where there is none."""
+    from jose_embed.embeddings import load
+
+    try:
+        run = load(output).manifest["training"].get("run")
+    except ModelError:
+        return None
+    return run if isinstance(run, str) else None
+
+
+def _way_on(checkpoints: Checkpoints | None, arguments: argparse.Namespace) -> str:
+    """What a person whose training was interrupted should know."""
+    if checkpoints is None or checkpoints.latest is None:
+        return "(no model was written)"
+    command = arguments.typed if arguments.resume else f"{arguments.typed} --resume"
+    return f"({checkpoints.latest.place} is kept in {checkpoints.directory}); go on with: {command}"
+
+
+def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collection[str], reporter: Reporter) -> None:
     from jose_embed.encodedfiles import text_for
     from jose_embed.trainer import estimate
 
-    text, config = text_for(sources, config, given=given, keep_encoded=keep_encoded, reporter=reporter)
+    text, config = text_for(
+        arguments.sources,
+        config,
+        given=given,
+        keep_encoded=arguments.keep_encoded,
+        reporter=reporter,
+        directory=arguments.temporary_directory,
+    )
     with text as corpus:
         need = estimate(corpus, config)
         rows = {
@@ -202,5 +272,6 @@ TRAIN = Command(
         "zcat big.gz | jose-train - --output big.jose --tokenizer whitespace",
         "jose-train corpus.txt --keep-encoded corpus.encoded --dim 200   reads the text at the first time only",
         "jose-train corpus.txt --dry-run                     what would it take?",
+        "jose-train corpus.txt --resume                      goes on where Ctrl-C or a crash has stopped it",
     ),
 )

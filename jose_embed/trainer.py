@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +63,8 @@ def train(
             tokenizer and ``min_count`` takes it from there.
         checkpoint: A directory for checkpoints, by custom ``NAME.jose.run`` for a model ``NAME.jose``. Ctrl-C then
             raises ``KeyboardInterrupt`` after one was written. The directory is removed when the training has come to
-            its end; one that was opened by the caller (:class:`~jose_embed.checkpoints.Checkpoints`) is the caller's
-            to remove, once the model is saved.
+            its end. A :class:`~jose_embed.checkpoints.Checkpoints` that the caller has opened and begun is the
+            caller's to remove, once the model is saved; it knows its own ``every`` and what to go on from.
         checkpoint_every: Seconds between two checkpoints; 0 for none, also not when interrupted.
         resume: Go on from the newest checkpoint, with the same text and settings (``doc_vectors`` alone may differ);
             from the beginning where there is none. With one worker the model has the same bytes as one whose training
@@ -101,11 +101,10 @@ def train(
         raise ConfigError("resume goes on from checkpoints; name their directory (checkpoint=...)")
     reporter = reporter or SilentReporter()
     started = time.perf_counter()
-    with _opened(checkpoint, checkpoint_every) as checkpoints:
+    with _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints:
         keep_text = source is not None and keep_encoded is None and not _is_encoded(source)
         corpus = None
         if checkpoints is not None:
-            checkpoints.begin(resume, reporter.note)
             checkpoints.check(config, given=given if source is not None and _is_encoded(source) else None)
             if keep_text and source is not None:
                 corpus = checkpoints.kept_text(source, reporter)
@@ -261,13 +260,17 @@ def _configured(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     return TrainConfig.from_dict({**config.to_dict(), **settings}) if settings else config
 
 
-def _opened(
-    checkpoint: str | os.PathLike[str] | Checkpoints | None, every: float
-) -> AbstractContextManager[Checkpoints | None]:
-    """The checkpoints of a run, held for as long as the context lasts unless the caller holds them already."""
+@contextmanager
+def _begun(
+    checkpoint: str | os.PathLike[str] | Checkpoints | None, every: float, resume: bool, reporter: Reporter
+) -> Iterator[Checkpoints | None]:
+    """The checkpoints of a run; those that the caller has opened are the caller's to close."""
     if checkpoint is None or isinstance(checkpoint, Checkpoints):
-        return nullcontext(checkpoint)
-    return Checkpoints(checkpoint, every=every)
+        yield checkpoint
+        return
+    with Checkpoints(checkpoint, every=every) as checkpoints:
+        checkpoints.begin(resume, reporter.note)
+        yield checkpoints
 
 
 def _is_encoded(source: Sources) -> bool:

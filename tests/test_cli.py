@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -19,7 +21,7 @@ import pytest
 from jose_embed import cli_command
 from jose_embed.cli import COMMANDS, main, train_main
 from jose_embed.cli_command import Command, Parser, Stopped
-from jose_embed.cli_train import default_output
+from jose_embed.cli_train import TRAIN, default_output
 from jose_embed.config import TrainConfig
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError
@@ -574,14 +576,67 @@ def test_a_signal_while_waiting_for_text_leaves_nothing(number: int, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_while_training_leaves_nothing(text: Path) -> None:
-    arguments = ["train", text, "--output", "m.jose", "--epochs", "100000", "--dim", "16"]
+def interrupted(arguments: list[object], number: int) -> tuple[int, str]:
+    """Exit status and last line of a training that got a signal once its epochs had begun."""
     with jose(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         while (line := process.stderr.readline()) and not line.startswith(b"training"):
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.decode().splitlines()[-1] == "jose: interrupted (no model was written)"
+    return process.returncode, err.decode().splitlines()[-1]
+
+
+def test_an_interrupt_while_training_without_checkpoints_leaves_nothing(text: Path) -> None:
+    arguments = ["train", text, "--output", "m.jose", "--epochs", "100000", "--dim", "16", "--checkpoint-every", "0"]
+    assert interrupted(arguments, signal.SIGINT) == (130, "jose: interrupted (no model was written)")
     assert os.listdir() == [text.name]
+
+
+def test_an_interrupted_training_says_how_to_go_on(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C, then SIGTERM on the way on; a new start and other settings are refused; the end removes what was kept."""
+    arguments = ["train", text.name, "--output", "m.jose", "--epochs", "100000", "--dim", "16", "--workers", "1"]
+    status, line = interrupted([*arguments], signal.SIGINT)
+    assert status == 130
+    found = re.fullmatch(
+        r"jose: interrupted \(epoch (\d+) of 100000, \d+% of the training is kept in m\.jose\.run\); "
+        r"go on with: (jose .*)",
+        line,
+    )
+    assert found is not None
+    again = shlex.split(found[2])
+    assert again == ["jose", *arguments, "--resume"]
+    assert sorted(os.listdir("m.jose.run")) == ["checkpoint-000001", "text"]
+    assert "m.jose" not in os.listdir()
+
+    status, line = interrupted(again[1:], signal.SIGTERM)
+    assert status == 143
+    assert line.startswith("jose: terminated (epoch ")
+    assert line.endswith(found[2])
+    assert sorted(os.listdir("m.jose.run")) == ["checkpoint-000001", "checkpoint-000002", "text"]
+
+    assert main(arguments) == 2
+    refusal = capsys.readouterr().err.splitlines()[-1]
+    assert refusal.startswith(
+        "jose: m.jose.run: holds the checkpoints of a training that did not come to its end; go on"
+    )
+    assert main([*arguments, "--resume", "--window", "3"]) == 2
+    refusal = capsys.readouterr().err.splitlines()[-1]
+    assert "the training that is to go on had window 5, and now it is 3; go on with the same settings" in refusal
+    assert sorted(os.listdir("m.jose.run")) == ["checkpoint-000001", "checkpoint-000002", "text"]
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"), [("0", 0.0), ("0s", 0.0), ("30s", 30.0), ("10m", 600.0), ("1.5h", 5400.0)]
+)
+def test_times_are_numbers_with_a_unit(time: str, seconds: float) -> None:
+    parser = argparse.ArgumentParser()
+    TRAIN.declare(parser)
+    assert parser.parse_args(["a.txt", "--checkpoint-every", time]).checkpoint_every == seconds
+
+
+@pytest.mark.parametrize("time", ["90", "-1s", "1d", "10 m", "m", "", "1e3s", "nan"])
+def test_other_times_are_refused(time: str, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", text.name, f"--checkpoint-every={time}"]) == 2
+    line = f"argument --checkpoint-every: {time!r} is not a time; write 30s, 10m or 2h, or 0 for none"
+    assert line in capsys.readouterr().err
