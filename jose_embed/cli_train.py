@@ -230,8 +230,11 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
     spans = ", ".join(f"{name} {duration_text(span)}" for name, span in phases.items())
     speed = amount_text(training["words_per_second"], "words")
     size = sum(file["bytes"] for file in model.manifest["files"].values())
+    documents = f"{counts['n_docs']:,}" + (f", {untrained:,} untrained (no known word)" if untrained else "")
+    if not counts["n_docs"]:
+        documents = f"{model.manifest['corpus']['n_documents']:,}, whose vectors are not kept"
     rows = {
-        "documents": f"{counts['n_docs']:,}" + (f", {untrained:,} untrained (no known word)" if untrained else ""),
+        "documents": documents,
         "tokens": f"{counts['n_tokens']:,}",
         "vocabulary": f"{counts['n_words']:,} words",
         "time": f"{duration_text(total)} ({spans})",

@@ -518,8 +518,10 @@ class Embeddings:
         Raises:
             UnknownWordError: ``word`` is not in the vocabulary.
             NoKnownWordsError: the text or the document has no word of the vocabulary.
-            ConfigError: not exactly one query, an unknown document, a vector without a direction, or a ``k`` below 1.
+            ConfigError: not exactly one query, an unknown document, a vector without a direction, a ``k`` below 1, or
+                a model that keeps no document vectors.
         """
+        self.require_documents()
         k = _at_least_one("k", k)
         if sum(value is not None for value in (doc_id, index, text, word, vector)) != 1:
             raise ConfigError("a query is one of: doc_id, index, text, word, vector; give exactly one of these")
@@ -548,6 +550,18 @@ class Embeddings:
             DocumentNeighbor(self.doc_ids[i], score, i)
             for i, score in zip(indices.tolist(), np.clip(scores, -1, 1).tolist(), strict=True)
         ]
+
+    def require_documents(self) -> None:
+        """Passes unless the training kept no document vectors (``doc_vectors="none"``).
+
+        Raises:
+            ConfigError: it kept none, so that nothing can be said about its documents.
+        """
+        if self.n_docs == 0 and self._parts.about["config"].get("doc_vectors") == "none":
+            raise ConfigError(
+                "this model keeps no document vectors (it was trained with --doc-vectors none); words and new texts can "
+                "be asked for, or train one that keeps them (--doc-vectors mapped)"
+            )
 
     def document_index(self, doc_id: str) -> int | None:
         """The row of a document (the first of that id), or None.

@@ -94,12 +94,14 @@ def export(
         reporter: Told of the phase "exporting", in rows.
 
     Raises:
-        ConfigError: an unknown format or table.
+        ConfigError: an unknown format or table, or a model that keeps no document vectors.
         ModelError: a name that the format cannot express, or a file that exists or cannot be written.
         TrainingError: no room on the disk.
     """
     if table not in _TABLES:
         raise ConfigError(f"table is {table!r}; it must be one of {', '.join(_TABLES)}")
+    if table == "documents":
+        model.require_documents()
     names, vectors = {
         "center": (model.words, model.center_vectors),
         "context": (model.words, model.context_vectors),

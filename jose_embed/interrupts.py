@@ -65,6 +65,7 @@ class Interrupts:
         if self.number is None:
             self.number = number
             return
+        self.number = None
         self._restore()
         self._before[number](number, frame)
 

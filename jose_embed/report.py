@@ -102,9 +102,11 @@ def labelled_rows(model: Embeddings, labels: PathLike, texts: Sequence[str] | No
         texts: Documents to infer; without them the trained vectors are taken. A text without a known word is left out.
 
     Raises:
-        ConfigError: as many labels as documents there must be.
+        ConfigError: as many labels as documents there must be, and documents that the model keeps.
         CorpusError: the file cannot be used.
     """
+    if texts is None:
+        model.require_documents()
     classes = read_labels(labels)
     n_documents = model.n_docs if texts is None else len(texts)
     if len(classes) != n_documents:
