@@ -10,6 +10,7 @@ SEEDS ?= 3
 PORT ?= 8080
 SERVICE := data/service
 SOAK_SECONDS ?= 1800
+FUZZ_SECONDS ?= 600
 
 # The first interpreter that runs, is new enough and can make environments: a name on the PATH alone proves nothing.
 FIND_PYTHON = for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -26,7 +27,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow \
-	test-gpu test-image soak bench bench-quality bench-service clean
+	test-gpu test-image soak fuzz bench bench-quality bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -135,6 +136,9 @@ test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's servi
 
 soak: $(VENV)/.dev  ## the service under mixed load for SOAK_SECONDS (1800): its memory must stay level
 	SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -q -s -m slow tests/service/test_unbreakable.py -k resident_memory
+
+fuzz: $(VENV)/.dev  ## hostile input to everything that reads, for FUZZ_SECONDS (600); counts the tries
+	$(PY) tests/fuzz.py --seconds $(FUZZ_SECONDS)
 
 # ---- measurements; each prints its tables, none asserts a time ------------------------------------------------------
 

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from jose_embed.errors import JoseError
 
-__all__ = ["Command", "Parser", "Stopped", "add_version", "positive_whole_number", "run"]
+__all__ = ["Command", "Parser", "Stopped", "add_version", "positive_whole_number", "run", "visible"]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line instead of the usage and a line."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, visible(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,22 @@ def positive_whole_number(text: str) -> int:
         if (value := int(text)) >= 1:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+
+
+def visible(text: str) -> str:
+    """The text with everything escaped that a terminal would obey instead of showing it: control characters, line ends,
+    changes of direction. A word may hold them, and so may the name of a file.
+
+    Example:
+        >>> visible("no" + chr(27) + "[31m colour")
+        'no\\\\x1b[31m colour'
+    """
+    if text.isprintable():
+        return text
+    return "".join(repr(c)[1:-1] if c < " " or c in _OBEYED or "\x7f" <= c < "\xa0" else c for c in text)
+
+
+_OBEYED = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class Stopped(KeyboardInterrupt):
@@ -188,5 +204,5 @@ def _discard_output() -> None:
 
 def _failed(parser: argparse.ArgumentParser, message: str, status: int = 2) -> int:
     with contextlib.suppress(OSError):
-        print(f"{parser.prog}: {message}", file=sys.stderr, flush=True)
+        print(visible(f"{parser.prog}: {message}"), file=sys.stderr, flush=True)
     return status

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli_command import Command, positive_whole_number
+from jose_embed.cli_command import Command, positive_whole_number, visible
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import amount_text, duration_text, reporter_for
 
@@ -222,7 +222,7 @@ def _value(value: Any) -> str:
 def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns for people: numbers to the right, the last column, which may hold any script, to the left."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in [titles, *rows]:
+    for row in [titles, *([visible(cell) for cell in row] for row in rows)]:
         print("  ".join([*(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)), row[-1]]))
 
 

@@ -1,12 +1,11 @@
 """Files with a known answer: word pairs, analogies, sentence pairs, labels.
 
-Every reader takes UTF-8 text, plain or gzipped by name, and answers with plain tuples or arrays; what the numbers mean
+Every reader takes UTF-8 text, plain or compressed, and answers with plain tuples or arrays; what the numbers mean
 is the business of :mod:`jose_embed.evaluation`.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.corpus import BlockReader, find_sources
 from jose_embed.errors import CorpusError
 
 __all__ = [
@@ -64,7 +64,7 @@ def read_scored_pairs(path: str | Path) -> list[ScoredPair]:
         except ValueError:
             score = math.nan
         if not math.isfinite(score):
-            raise CorpusError(f"{path}:{number}: the score is {fields[2]!r}; it must be a number")
+            raise CorpusError(f"{path}:{number}: the score is {fields[2][:100]!r}; it must be a number")
         pairs.append(ScoredPair(fields[0].strip(), fields[1].strip(), score))
     if not pairs:
         raise CorpusError(f"{path}: no pair in it; a pair is a line text<TAB>text<TAB>score")
@@ -121,16 +121,13 @@ def read_labels(path: str | Path) -> npt.NDArray[np.int64]:
 
 def _numbered_lines(path: str | Path, *, keep_all: bool = False) -> Iterator[tuple[int, str]]:
     """The stripped lines with their numbers from 1; empty ones and comments only with ``keep_all``."""
-    path = Path(path)
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                line = line.strip("\r\n ")
+    n_lines = 0
+    with BlockReader(find_sources(path), whole_lines=True) as reader:
+        for block in reader:
+            for number, data in enumerate(block.data.split(b"\n")[:-1], start=n_lines + 1):
+                line = data.decode().strip("\r\n ")
                 if keep_all or (line and not line.startswith("#")):
                     yield number, line
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); convert it first") from error
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CorpusError(f"{path}: cannot be read ({reason})") from error
+                n_lines = number
+            if reader.reports[-1].invalid_lines:
+                raise CorpusError(f"{path}: not UTF-8 text (line {reader.reports[-1].first_invalid}); convert it first")

@@ -338,20 +338,24 @@ def test_labels_become_class_numbers(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"missing.tsv: cannot be read \(No such file"):
+    with pytest.raises(CorpusError, match=r"missing.tsv: there is no such file or directory"):
         read_scored_pairs(tmp_path / "missing.tsv")
     latin = tmp_path / "latin.tsv"
     latin.write_bytes("é\tè\t1\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match="not UTF-8 text"):
+    with pytest.raises(CorpusError, match=r"not UTF-8 text \(line 1\)"):
         read_scored_pairs(latin)
     broken = tmp_path / "broken.tsv.gz"
     broken.write_bytes(gzip.compress(b"a\tb\t1\n" * 100)[:-10])
-    with pytest.raises(CorpusError, match="cannot be read"):
+    with pytest.raises(CorpusError, match="the gzip data ends in the middle"):
+        read_scored_pairs(broken)
+    damaged = bytearray(gzip.compress(b"a\tb\t1\n" * 100))
+    damaged[15:25] = bytes(10)
+    broken.write_bytes(damaged)
+    with pytest.raises(CorpusError, match="the gzip data cannot be decompressed"):
         read_scored_pairs(broken)
     fake = tmp_path / "fake.tsv.gz"
     fake.write_bytes(b"a\tb\t1\n")
-    with pytest.raises(CorpusError, match=r"cannot be read \(Not a gzipped file"):
-        read_scored_pairs(fake)
+    assert len(read_scored_pairs(fake)) == 1  # contents tell the format, not names
 
 
 # ---- the development corpora: the rules are the ones their figures were measured by -------------------------------
