@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -24,8 +25,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from jose_embed.errors import JoseError
+from jose_embed.progress import log_event
 
-__all__ = ["Command", "Parser", "Stopped", "add_version", "positive_whole_number", "run", "visible"]
+__all__ = ["Command", "Parser", "Stopped", "add_log_json", "add_version", "positive_whole_number", "run", "visible"]
+
+
+LOG_JSON = "--log-json"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -42,8 +47,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_Help, **settings)
 
     def error(self, message: str) -> NoReturn:
-        """One line instead of the usage and a line."""
-        self.exit(2, visible(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
+        """One line instead of the usage and a line, told by :func:`run`."""
+        raise _UsageError(self.prog, f"{message}; see {self.prog} --help")
+
+
+class _UsageError(Exception):
+    """Arguments that are none: the program or command that they were meant for, and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -165,35 +174,39 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
     Returns:
         The exit status.
     """
+    typed = sys.argv[1:] if arguments is None else list(arguments)
+    failed = functools.partial(_failed, parser.prog, log_json=LOG_JSON in typed)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a word that the terminal's encoding lacks is shown escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         with _signals_raise():
             chosen = parser.parse_args(arguments)
-            chosen.typed = shlex.join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
+            chosen.typed = shlex.join([parser.prog, *typed])
             chosen.run(chosen)
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
         return 0
-    except SystemExit as end:  # argparse: --help, --version, a mistake it has told
+    except SystemExit as end:  # argparse: --help, --version
         return end.code if isinstance(end.code, int) else 0
+    except _UsageError as error:
+        return _failed(*error.args, log_json=LOG_JSON in typed)
     except JoseError as error:
-        return _failed(parser, " ".join(str(error).split()))
+        return failed(str(error))
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else int(signal.SIGINT)
         word = "interrupted" if number == signal.SIGINT else "terminated"
-        return _failed(parser, " ".join([word, *getattr(stop, "__notes__", ())]), 128 + number)
+        return failed(" ".join([word, *getattr(stop, "__notes__", ())]), 128 + number)
     except BrokenPipeError:
         _discard_output()
         return 128 + 13
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
-        return _failed(parser, f"out of memory{reason}; jose-train --dry-run tells what a training needs")
+        return failed(f"out of memory{reason}; jose-train --dry-run tells what a training needs")
     except OSError as error:
         _discard_output()
         place = f"{error.filename}: " if error.filename else ""
-        return _failed(parser, f"{place}{error.strerror or error}")
+        return failed(f"{place}{error.strerror or error}")
 
 
 def _discard_output() -> None:
@@ -202,7 +215,19 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _failed(parser: argparse.ArgumentParser, message: str, status: int = 2) -> int:
+def _failed(program: str, message: str, status: int = 2, *, log_json: bool = False) -> int:
     with contextlib.suppress(OSError):
-        print(visible(f"{parser.prog}: {message}"), file=sys.stderr, flush=True)
+        if log_json:
+            log_event("error", message=message, status=status)
+        else:
+            print(visible(f"{program}: {message}"), file=sys.stderr, flush=True)
     return status
+
+
+def add_log_json(parser: argparse.ArgumentParser) -> None:
+    """Give a command its ``--log-json``."""
+    parser.add_argument(
+        LOG_JSON,
+        action="store_true",
+        help="progress, summary and errors as JSON, one object per line of standard error",
+    )

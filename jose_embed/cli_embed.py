@@ -11,10 +11,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jose_embed.cli_command import Command, positive_whole_number
+from jose_embed.cli_command import Command, add_log_json, positive_whole_number
 from jose_embed.config import available_workers
 from jose_embed.errors import ConfigError
-from jose_embed.progress import Reporter, amount_text, duration_text, reporter_for
+from jose_embed.progress import Reporter, amount_text, duration_text, log_event, reporter_for
 
 if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
@@ -48,6 +48,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if details is not None and details.resolve() == output.resolve():
         raise ConfigError(f"{output}: vectors and details cannot be one file; name two")
 
+    add_log_json(parser)
     from jose_embed.embeddings import load
     from jose_embed.storage import atomic_file
 
@@ -55,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     try:
         with ExitStack() as stack:
-            reporter = stack.enter_context(reporter_for(quiet=arguments.quiet))
+            reporter = stack.enter_context(reporter_for(quiet=arguments.quiet, log_json=arguments.log_json))
             # Files that cannot be written are refused here, before any work; they appear when all of it is done.
             write_vectors = stack.enter_context(atomic_file(output, overwrite=arguments.overwrite))
             write_details = None
@@ -72,10 +73,14 @@ def _run(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt as stop:
         stop.add_note("(nothing was written)")
         raise
-    if not arguments.quiet:
+    seconds = time.monotonic() - started
+    if arguments.log_json and not arguments.quiet:
+        counts = {"n_lines": tally.n_lines, "n_tokens": tally.n_tokens, "n_known": tally.n_known}
+        counts |= {"n_without_known_word": tally.n_flagged, "dim": model.dim}
+        log_event("summary", output=str(output), model=model.id, counts=counts, seconds=seconds)
+    elif not arguments.quiet:
         size = amount_text(output.stat().st_size, "bytes")
-        seconds = duration_text(time.monotonic() - started)
-        print(f"{output}: {tally.n_lines:,} vectors of {model.dim} numbers, {size}, in {seconds}")
+        print(f"{output}: {tally.n_lines:,} vectors of {model.dim} numbers, {size}, in {duration_text(seconds)}")
         print(f"{tally.n_known:,} of {tally.n_tokens:,} words are known ({_share(tally.n_known, tally.n_tokens):.1%})")
 
 

@@ -9,10 +9,10 @@ import shlex
 import time
 from typing import Any
 
-from jose_embed.cli_command import Command
+from jose_embed.cli_command import Command, add_log_json
 from jose_embed.cli_train import default_output
 from jose_embed.config import TrainConfig
-from jose_embed.progress import amount_text, duration_text, reporter_for
+from jose_embed.progress import amount_text, duration_text, log_event, reporter_for
 
 __all__ = ["ENCODE"]
 
@@ -39,6 +39,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
                 help=f"{option.metadata['help']} (default: {option.default})",
             )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    add_log_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -49,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     started = time.monotonic()
     try:
-        with reporter_for(quiet=arguments.quiet) as reporter:
+        with reporter_for(quiet=arguments.quiet, log_json=arguments.log_json) as reporter:
             corpus = kept_encoding(
                 arguments.sources,
                 output,
@@ -62,8 +63,15 @@ def _run(arguments: argparse.Namespace) -> None:
         stop.add_note("(nothing was written)")
         raise
     with corpus:
-        if not arguments.quiet:
-            print("\n".join(_summary(corpus, output, time.monotonic() - started)))
+        if arguments.quiet:
+            return
+        seconds = time.monotonic() - started
+        if arguments.log_json:
+            counts = {"n_documents": corpus.n_documents, "n_tokens": corpus.n_tokens, "n_words": len(corpus.vocabulary)}
+            about = corpus.statistics.to_dict()
+            log_event("summary", output=output, counts=counts, corpus=about, seconds=seconds)
+        else:
+            print("\n".join(_summary(corpus, output, seconds)))
 
 
 def _summary(corpus: Any, output: str, seconds: float) -> list[str]:

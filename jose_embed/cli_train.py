@@ -14,10 +14,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli_command import Command
+from jose_embed.cli_command import Command, add_log_json
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, ModelError
-from jose_embed.progress import Reporter, amount_text, duration_text, reporter_for
+from jose_embed.progress import Reporter, amount_text, duration_text, log_event, reporter_for
 
 if TYPE_CHECKING:
     from jose_embed.checkpoints import Checkpoints
@@ -72,6 +72,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="count, estimate memory and time, write no model")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    add_log_json(parser)
     long = parser.add_argument_group("long runs")
     long.add_argument(
         "--checkpoint-every",
@@ -128,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> None:
     given = {name: getattr(arguments, name) for name in names if name in arguments}
     config = TrainConfig.from_dict(given)
     if arguments.dry_run:
-        with reporter_for(quiet=arguments.quiet) as reporter:
+        with reporter_for(quiet=arguments.quiet, log_json=arguments.log_json) as reporter:
             _dry_run(arguments, config, given, reporter)
         return
     output = Path(arguments.output) if arguments.output is not None else default_output(arguments.sources)
@@ -146,7 +147,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.checkpoint_every or arguments.resume:
         checkpoints = Checkpoints(f"{output}.run", every=arguments.checkpoint_every)
     try:
-        with reporter_for(quiet=arguments.quiet) as reporter, checkpoints or nullcontext():
+        log_json = arguments.log_json
+        with reporter_for(quiet=arguments.quiet, log_json=log_json) as reporter, checkpoints or nullcontext():
             if checkpoints is not None:
                 checkpoints.begin(arguments.resume, reporter.note)
                 if checkpoints.latest is not None and checkpoints.latest.run == _run_of(output):
@@ -171,8 +173,10 @@ def _run(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt as stop:
         stop.add_note(_way_on(checkpoints, arguments))
         raise
-    if not arguments.quiet:
-        now = time.monotonic()
+    now = time.monotonic()
+    if arguments.log_json and not arguments.quiet:
+        _log_summary(model, output, saving=now - saving_from, total=now - started)
+    elif not arguments.quiet:
         print("\n".join(summary(model, output, saving=now - saving_from, total=now - started)))
 
 
@@ -225,9 +229,21 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
     counts: Mapping[str, Any] = model.manifest["counts"]
     training: Mapping[str, Any] = model.manifest["training"]
     epochs = training["epochs"]
+        if arguments.log_json:
+            counts = {"n_documents": corpus.n_documents, "n_tokens": corpus.n_tokens, "n_words": len(corpus.vocabulary)}
+            log_event("summary", counts=counts, corpus=corpus.statistics.to_dict(), backend=chosen, needed=need)
+            return
     phases = {**training["phases"], "saving": saving}
     untrained = counts["n_untrained"]
     spans = ", ".join(f"{name} {duration_text(span)}" for name, span in phases.items())
+def _log_summary(model: Embeddings, output: Path, *, saving: float, total: float) -> None:
+    """The same as :func:`summary` for machines."""
+    manifest = model.manifest
+    training = {**manifest["training"], "phases": {**manifest["training"]["phases"], "saving": saving}}
+    facts = {name: manifest[name] for name in ("id", "counts", "config", "corpus")}
+    log_event("summary", output=str(output), seconds=total, peak_memory_bytes=_peak_bytes(), training=training, **facts)
+
+
     speed = amount_text(training["words_per_second"], "words")
     size = sum(file["bytes"] for file in model.manifest["files"].values())
     documents = f"{counts['n_docs']:,}" + (f", {untrained:,} untrained (no known word)" if untrained else "")
@@ -265,6 +281,11 @@ def _peak_memory() -> str:
 
 TRAIN = Command(
     name="train",
+    peak = _peak_bytes()
+    return "" if peak is None else f"{amount_text(peak, 'bytes')} at the most"
+
+
+def _peak_bytes() -> int | None:
     summary="Train word and document vectors from text, one document per line.",
     configure=_configure,
     run=_run,

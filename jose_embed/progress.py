@@ -7,12 +7,15 @@ the command line) and never fails because a total is unknown, wrong or zero.
 
 from __future__ import annotations
 
+import datetime
+import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
 __all__ = [
     "BarReporter",
     "ClosingReporter",
+    "JsonReporter",
     "LineReporter",
     "Phase",
     "Reporter",
     "SilentReporter",
     "amount_text",
     "duration_text",
+    "log_event",
     "reporter_for",
 ]
 
@@ -97,6 +102,11 @@ class Phase:
         """Count ``amount`` more units and replace the figures given."""
         self.done += amount
         self.figures.update(figures)
+
+    @property
+    def is_one_step(self) -> bool:
+        """Whether there is nothing to count but the time: a rate of one step says nothing."""
+        return self.total == 1 and self.done <= 1
 
     @property
     def fraction(self) -> float | None:
@@ -254,6 +264,9 @@ class LineReporter:
         if phase is None:
             return
         phase.add(0, figures)
+        if phase.is_one_step:
+            self._write(", ".join([f"{phase.name}: {duration_text(phase.seconds())}", *_figure_texts(phase.figures)]))
+            return
         parts = [f"{amount_text(phase.done, phase.unit)} in {duration_text(phase.seconds())}"]
         rate = phase.rate()
         if phase.done and rate is not None:
@@ -286,6 +299,7 @@ class BarReporter:
 
     _KNOWN = "{desc:<9} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
     _UNKNOWN = "{desc:<9} {n_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+    _ONE_STEP = "{desc:<9} [{elapsed}{postfix}]"
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
@@ -310,7 +324,7 @@ class BarReporter:
             nrows=None if self._has_width else 24,
             dynamic_ncols=self._has_width,
             smoothing=0.1,
-            bar_format=self._KNOWN if known else self._UNKNOWN,
+            bar_format=self._ONE_STEP if total == 1 else self._KNOWN if known else self._UNKNOWN,
             leave=True,
         )
 
@@ -357,12 +371,111 @@ class BarReporter:
         self._close_bar()
 
 
-def reporter_for(stream: TextIO | None = None, quiet: bool = False) -> ClosingReporter:
+class JsonReporter:
+    """One JSON object per line, for machines. Every object has ``time`` (ISO 8601, UTC) and ``event``, and with it:
+
+    ========== ==================================================================================================
+    start      phase, total (null where nobody knows it), unit
+    progress   phase, total, unit, done, seconds (since the phase began), rate (units per second), seconds_left
+               (null where it cannot be known), figures (an object: loss, active, tokens, ...)
+    finish     the same as progress, of the whole phase
+    note       message
+    error      message, status (the program's exit status); the last line of a program that failed
+    summary    what came out of it; the last line of a program that did not
+    ========== ==================================================================================================
+
+    New keys and events may be added, these stay. A share such as ``active`` is a number from 0 to 1; a figure that is
+    not finite is null.
+
+    Args:
+        stream: Where the lines go; standard error by default.
+        interval: Seconds between two progress lines of one phase.
+        clock: Seconds that only grow; a test brings its own.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, interval: float = 1.0, clock: Clock = time.monotonic) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._interval = interval
+        self._clock = clock
+        self._phase: Phase | None = None
+        self._next_line = 0.0
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        """Log the beginning of a phase."""
+        self._phase = Phase(phase, total, unit, self._clock)
+        self._next_line = self._interval
+        log_event("start", self._stream, phase=phase, total=self._phase.total, unit=unit)
+
+    def advance(self, amount: int, **figures: float) -> None:
+        """Count, and log where the last line is old enough."""
+        if self._phase is None:
+            return
+        self._phase.add(amount, figures)
+        if self._phase.seconds() >= self._next_line:
+            self._next_line = self._phase.seconds() + self._interval
+            self._log("progress", self._phase)
+
+    def finish(self, **figures: float) -> None:
+        """Log the phase's result."""
+        phase, self._phase = self._phase, None
+        if phase is not None:
+            phase.add(0, figures)
+            self._log("finish", phase)
+
+    def note(self, message: str) -> None:
+        """Log the message."""
+        log_event("note", self._stream, message=message)
+
+    def _log(self, event: str, phase: Phase) -> None:
+        log_event(
+            event,
+            self._stream,
+            phase=phase.name,
+            total=phase.total,
+            unit=phase.unit,
+            done=phase.done,
+            seconds=round(phase.seconds(), 3),
+            rate=phase.rate(),
+            seconds_left=phase.seconds_left() if event == "progress" else 0.0,
+            figures=phase.figures,
+        )
+
+    def __enter__(self) -> JsonReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._phase = None
+
+
+def log_event(event: str, stream: TextIO | None = None, **facts: Any) -> None:
+    """Write one line as :class:`JsonReporter` does; to standard error by default."""
+    stream = stream if stream is not None else sys.stderr
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    line = json.dumps(_finite({"time": now, "event": event, **facts}), allow_nan=False)
+    stream.write(line + "\n")
+    stream.flush()
+
+
+def _finite(value: Any) -> Any:
+    """The value with null in the place of what JSON has no number for."""
+    if isinstance(value, dict):
+        return {str(name): _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, (str, int)) or value is None:
+        return value
+    return float(value) if math.isfinite(value) else None
+
+
+def reporter_for(stream: TextIO | None = None, quiet: bool = False, log_json: bool = False) -> ClosingReporter:
     """The reporter that suits a stream: silent where asked, a bar on a terminal, lines elsewhere.
 
     Args:
         stream: Where progress is shown; standard error by default.
         quiet: Show nothing.
+        log_json: Lines for machines, :class:`JsonReporter`.
 
     Example:
         >>> import io
@@ -372,4 +485,6 @@ def reporter_for(stream: TextIO | None = None, quiet: bool = False) -> ClosingRe
     if quiet:
         return SilentReporter()
     stream = stream if stream is not None else sys.stderr
+    if log_json:
+        return JsonReporter(stream)
     return BarReporter(stream) if stream.isatty() else LineReporter(stream)

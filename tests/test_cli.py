@@ -513,7 +513,7 @@ def ends_with(error: BaseException | None) -> Parser:
     ("error", "status", "line"),
     [
         (None, 0, ""),
-        (ConfigError("two\nlines"), 2, "prog: two lines\n"),
+        (ConfigError("two\nlines"), 2, "prog: two\\nlines\n"),
         (Stopped(signal.SIGINT), 130, "prog: interrupted\n"),
         (Stopped(signal.SIGTERM), 143, "prog: terminated\n"),
         (KeyboardInterrupt(), 130, "prog: interrupted\n"),

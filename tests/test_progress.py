@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import datetime
 import io
+import json
+import math
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jose_embed.cli import main
 from jose_embed.progress import (
     BarReporter,
     ClosingReporter,
+    JsonReporter,
     LineReporter,
     Phase,
     SilentReporter,
     amount_text,
     duration_text,
+    log_event,
     reporter_for,
 )
 
@@ -237,3 +244,95 @@ def test_figures(value: float, text: str, stream: io.StringIO) -> None:
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+# --- lines for machines
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    found = [
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in text.splitlines()
+    ]
+    for event in found:
+        datetime.datetime.fromisoformat(event.pop("time"))
+    return found
+
+
+def test_lines_for_machines() -> None:
+    stream, clock = io.StringIO(), HandClock()
+    with JsonReporter(stream, interval=2.0, clock=clock) as reporter:
+        reporter.start("training", 100, "words")
+        clock.now += 1.0
+        reporter.advance(10, loss=0.5)
+        clock.now += 1.0
+        reporter.advance(10, loss=0.25, active=math.nan)
+        reporter.note("a\nnote\u2028")
+        clock.now += 2.0
+        reporter.finish(loss=math.inf)
+        reporter.start("reading", None, "bytes")
+        reporter.advance(1)
+        reporter.finish()
+        reporter.advance(1)
+        reporter.finish()
+    log_event("summary", stream, rows=[1, (2.5, math.nan)])
+    training: dict[str, Any] = {"phase": "training", "total": 100, "unit": "words"}
+    reading: dict[str, Any] = {"phase": "reading", "total": None, "unit": "bytes"}
+    assert events(stream.getvalue()) == [
+        {"event": "start", **training},
+        {"event": "progress", **training, "done": 20, "seconds": 2.0, "rate": 10.0, "seconds_left": 8.0,
+         "figures": {"loss": 0.25, "active": None}},
+        {"event": "note", "message": "a\nnote\u2028"},
+        {"event": "finish", **training, "done": 20, "seconds": 4.0, "rate": 5.0, "seconds_left": 0.0,
+         "figures": {"loss": None, "active": None}},
+        {"event": "start", **reading},
+        {"event": "finish", **reading, "done": 1, "seconds": 0.0, "rate": None, "seconds_left": 0.0, "figures": {}},
+        {"event": "summary", "rows": [1, [2.5, None]]},
+    ]  # fmt: skip
+    assert isinstance(reporter_for(stream, log_json=True), JsonReporter)
+    assert not isinstance(reporter_for(stream, quiet=True, log_json=True), JsonReporter)
+
+
+def test_one_step_has_a_time_and_no_rate() -> None:
+    stream, clock = io.StringIO(), HandClock()
+    reporter = LineReporter(stream, clock=clock)
+    reporter.start("compiling", 1, "kernels")
+    clock.now += 1.5
+    reporter.advance(1)
+    reporter.finish()
+    assert stream.getvalue() == "compiling: 1.5 s\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last"),
+    [
+        (["encode", "a.txt"], "summary"),
+        (["train", "a.txt", "--dim", "4", "--epochs", "1"], "summary"),
+        (["train", "a.txt", "--dry-run"], "summary"),
+        (["embed", "m.jose", "a.txt", "-o", "v.npy"], "summary"),
+        (["encode", "none.txt"], "error"),
+        (["encode"], "error"),
+        (["train", "a.txt", "--dim", "0"], "error"),
+    ],
+    ids=" ".join,
+)
+def test_programs_log_for_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], last: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_bytes(b"one two \xff\n" * 20)
+    if "m.jose" in arguments:
+        assert main(["train", "a.txt", "--dim", "4", "--epochs", "1", "-q", "-o", "m.jose"]) == 0
+        capsys.readouterr()
+    status = main([*arguments, "--log-json"])
+    out, err = capsys.readouterr()
+    found = events(err)
+    assert out == ""
+    assert found[-1]["event"] == last
+    assert (status == 0) == (last == "summary")
+    if last == "error":
+        assert found[-1].keys() == {"event", "message", "status"}
+        assert found[-1]["status"] == status
+    else:
+        assert any("invalid UTF-8" in event.get("message", "") for event in found)
+        phases = [event["phase"] for event in found if event["event"] == "finish"]
+        assert phases == [event["phase"] for event in found if event["event"] == "start"]
