@@ -41,6 +41,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--workers", type=positive_whole_number, metavar="N", help="threads (default: every core this process may use)"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    add_log_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -48,7 +49,6 @@ def _run(arguments: argparse.Namespace) -> None:
     if details is not None and details.resolve() == output.resolve():
         raise ConfigError(f"{output}: vectors and details cannot be one file; name two")
 
-    add_log_json(parser)
     from jose_embed.embeddings import load
     from jose_embed.storage import atomic_file
 

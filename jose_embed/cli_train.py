@@ -221,21 +221,13 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
             "memory": f"about {amount_text(need['memory_bytes'], 'bytes')}",
             "time": f"about {duration_text(need['seconds'])} on {_workers_text(config.resolved_workers())}",
         }
+        if arguments.log_json:
+            counts = {"n_documents": corpus.n_documents, "n_tokens": corpus.n_tokens, "n_words": len(corpus.vocabulary)}
+            log_event("summary", counts=counts, corpus=corpus.statistics.to_dict(), needed=need)
+            return
     print("\n".join(f"{name:<11} {value}" for name, value in rows.items()))
 
 
-def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> list[str]:
-    """What a person should know after a training, as lines."""
-    counts: Mapping[str, Any] = model.manifest["counts"]
-    training: Mapping[str, Any] = model.manifest["training"]
-    epochs = training["epochs"]
-        if arguments.log_json:
-            counts = {"n_documents": corpus.n_documents, "n_tokens": corpus.n_tokens, "n_words": len(corpus.vocabulary)}
-            log_event("summary", counts=counts, corpus=corpus.statistics.to_dict(), backend=chosen, needed=need)
-            return
-    phases = {**training["phases"], "saving": saving}
-    untrained = counts["n_untrained"]
-    spans = ", ".join(f"{name} {duration_text(span)}" for name, span in phases.items())
 def _log_summary(model: Embeddings, output: Path, *, saving: float, total: float) -> None:
     """The same as :func:`summary` for machines."""
     manifest = model.manifest
@@ -244,6 +236,14 @@ def _log_summary(model: Embeddings, output: Path, *, saving: float, total: float
     log_event("summary", output=str(output), seconds=total, peak_memory_bytes=_peak_bytes(), training=training, **facts)
 
 
+def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> list[str]:
+    """What a person should know after a training, as lines."""
+    counts: Mapping[str, Any] = model.manifest["counts"]
+    training: Mapping[str, Any] = model.manifest["training"]
+    epochs = training["epochs"]
+    phases = {**training["phases"], "saving": saving}
+    untrained = counts["n_untrained"]
+    spans = ", ".join(f"{name} {duration_text(span)}" for name, span in phases.items())
     speed = amount_text(training["words_per_second"], "words")
     size = sum(file["bytes"] for file in model.manifest["files"].values())
     documents = f"{counts['n_docs']:,}" + (f", {untrained:,} untrained (no known word)" if untrained else "")
@@ -271,6 +271,11 @@ def _workers_text(n: int) -> str:
 
 def _peak_memory() -> str:
     """The largest resident size of this process so far; empty where the system does not tell."""
+    peak = _peak_bytes()
+    return "" if peak is None else f"{amount_text(peak, 'bytes')} at the most"
+
+
+def _peak_bytes() -> int | None:
     try:
         import resource
     except ImportError:  # Windows
@@ -281,11 +286,6 @@ def _peak_memory() -> str:
 
 TRAIN = Command(
     name="train",
-    peak = _peak_bytes()
-    return "" if peak is None else f"{amount_text(peak, 'bytes')} at the most"
-
-
-def _peak_bytes() -> int | None:
     summary="Train word and document vectors from text, one document per line.",
     configure=_configure,
     run=_run,
