@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jose_embed.errors import (
         ConfigError,
         CorpusError,
+        DeviceError,
         JoseError,
         MissingExtraError,
         ModelError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigError",
     "CorpusError",
+    "DeviceError",
     "DocumentNeighbor",
     "Embeddings",
     "EncodedCorpus",
@@ -60,6 +62,7 @@ __all__ = [
 _HOME = {
     "ConfigError": "errors",
     "CorpusError": "errors",
+    "DeviceError": "errors",
     "DocumentNeighbor": "embeddings",
     "Embeddings": "embeddings",
     "EncodedCorpus": "encoded",

@@ -62,8 +62,8 @@ _TABLES: Final = ("center", "context", "document")
 _NAME: Final = re.compile(r"checkpoint-(\d{6,})")
 _OURS: Final = re.compile(r"checkpoint-\d{6,}|text|\.(checkpoint-\d{6,}|text)\.tmp-\d+-[0-9a-f]{8}")
 _KEPT: Final = 2
-# Settings that say where vectors are stored, not what they are.
-_FREE: Final = frozenset({"doc_vectors"})
+# Settings that say where vectors are stored, not what they are; backends are compared by what "auto" took.
+_FREE: Final = frozenset({"backend", "doc_vectors"})
 
 
 @dataclass(frozen=True)

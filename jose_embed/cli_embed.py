@@ -40,6 +40,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive_whole_number, metavar="N", help="threads (default: every core this process may use)"
     )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="what sums up the lines of large texts: the processor, a CUDA device, or the device where there is one"
+        " (default: auto; the vectors are the same)",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
     add_log_json(parser)
 
@@ -49,9 +56,11 @@ def _run(arguments: argparse.Namespace) -> None:
     if details is not None and details.resolve() == output.resolve():
         raise ConfigError(f"{output}: vectors and details cannot be one file; name two")
 
+    from jose_embed.backends import check_backend
     from jose_embed.embeddings import load
     from jose_embed.storage import atomic_file
 
+    check_backend(arguments.backend)
     model = load(arguments.model)
     started = time.monotonic()
     try:
@@ -101,7 +110,8 @@ def _infer(
         reporter.start("inferring", reader.total, "bytes")
         consumed = 0
         write(preamble())  # nobody knows yet how many lines there will be
-        for lines in line_vectors(model, reader, workers=arguments.workers or available_workers()):
+        workers = arguments.workers or available_workers()
+        for lines in line_vectors(model, reader, workers=workers, backend=arguments.backend):
             consumed += lines.consumed
             write.share = consumed / reader.total if reader.total else 0.0
             write(lines.vectors.data)

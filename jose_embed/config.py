@@ -16,6 +16,7 @@ __all__ = ["TrainConfig", "available_workers"]
 
 Objective = Literal["pairwise", "joint"]
 NegativeStep = Literal["paper", "reference"]
+BackendName = Literal["auto", "cpu", "gpu"]
 DocMethod = Literal["words", "trained"]
 DocVectors = Literal["memory", "mapped", "none"]
 
@@ -92,7 +93,17 @@ class TrainConfig:
         choices=("memory", "mapped", "none"),
     )
     seed: int = _option(1, "seed of every random choice", low=0, high=2**63 - 1)
-    workers: int = _option(0, "training threads; 0 takes every core this process may use", low=0, high=1024)
+    backend: BackendName = _option(
+        "auto",
+        "what trains: the processor (cpu), a CUDA device (gpu), or the device where there is one (auto)",
+        choices=("auto", "cpu", "gpu"),
+    )
+    workers: int = _option(
+        0,
+        "documents trained at a time: threads on cpu, warps on gpu; 0 takes every core, or what a device can bear",
+        low=0,
+        high=1024,
+    )
     tokenizer: str = _option("words", "how a line becomes words: words, whitespace")
 
     def __post_init__(self) -> None:

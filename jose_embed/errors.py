@@ -9,6 +9,7 @@
     ├── UnknownWordError (KeyError)      a word that the vocabulary does not hold
     ├── NoKnownWordsError (ValueError)   a text of which no word is in the vocabulary
     ├── TrainingError             the run itself: a NaN or an infinity, no room on the disk
+    ├── DeviceError               the GPU: no device, no driver, not enough memory
     └── MissingExtraError (ImportError)  a feature whose optional packages are not installed
 
 A message says what is wrong, the value, what is allowed and what to do.
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 __all__ = [
     "ConfigError",
     "CorpusError",
+    "DeviceError",
     "JoseError",
     "MissingExtraError",
     "ModelError",
@@ -71,6 +73,10 @@ class NoKnownWordsError(JoseError, ValueError):
 
 class TrainingError(JoseError):
     """A run that had to stop: numbers that are not finite, or a disk without room."""
+
+
+class DeviceError(JoseError):
+    """A GPU that is asked for and not there, cannot compile the kernels, or is too small for the model."""
 
 
 class MissingExtraError(JoseError, ImportError):

@@ -83,7 +83,7 @@ class Inferred(NamedTuple):
         return self.n_known / self.n_tokens if self.n_tokens else 0.0
 
 
-def infer(model: Embeddings, texts: Sequence[str], *, missing: str = "raise") -> Vectors:
+def infer(model: Embeddings, texts: Sequence[str], *, missing: str = "raise", backend: str = "cpu") -> Vectors:
     """The directions of texts.
 
     Args:
@@ -91,12 +91,15 @@ def infer(model: Embeddings, texts: Sequence[str], *, missing: str = "raise") ->
         texts: Any texts, of any length; the model's own tokenizer is applied.
         missing: What a text without a known word becomes: "raise" an error, or "nan" for a row of NaN that the caller
             is going to look for.
+        backend: "cpu"; "gpu" for a CUDA device, which pays for very many texts; "auto" for the device where there is
+            one. The vectors are the same.
 
     Returns:
         float32 (len(texts), dim), rows of norm 1; the same bytes for the same text, whatever stands beside it.
 
     Raises:
         NoKnownWordsError: a text without a known word, where ``missing`` is "raise".
+        MissingExtraError, DeviceError: the backend "gpu" without CuPy, or without a device that has room for the words.
 
     Example::
 
@@ -106,6 +109,8 @@ def infer(model: Embeddings, texts: Sequence[str], *, missing: str = "raise") ->
         raise TypeError("infer() takes a list of texts; for a single one write infer([text])")
     if missing not in ("raise", "nan"):
         raise ValueError(f'missing is {missing!r}; it must be "raise" or "nan"')
+    if backend != "cpu":
+        return _infer_together(model, texts, missing, backend)
     out = np.empty((len(texts), model.dim), np.float32)
     for row, text in enumerate(texts):
         found = _inferred(model, text)
@@ -176,7 +181,12 @@ def document_frequencies(corpus: EncodedCorpus) -> npt.NDArray[np.int64]:
 
 
 def document_directions(
-    corpus: EncodedCorpus, weights: npt.NDArray[np.float64], center_vectors: Vectors, out: Vectors
+    corpus: EncodedCorpus,
+    weights: npt.NDArray[np.float64],
+    center_vectors: Vectors,
+    out: Vectors,
+    *,
+    backend: str = "cpu",
 ) -> None:
     """Write the directions of a corpus's documents; a document without a word keeps its row.
 
@@ -186,10 +196,11 @@ def document_directions(
         center_vectors: float32 (n_words, dim or more). Columns of zeros beyond dim change nothing; contiguous rows are
             twice as fast as a view of padded ones.
         out: float32 (n_documents, as many), written in place.
+        backend: "cpu", "gpu" or "auto"; the bytes are the same.
     """
-    from jose_embed.directions import write_directions
+    from jose_embed.backends import directions_writer
 
-    write_directions(corpus.tokens, corpus.offsets, weights, TERM_WEIGHTS, center_vectors, out)
+    directions_writer(backend, weights, TERM_WEIGHTS, center_vectors)(corpus.tokens, corpus.offsets, out)
 
 
 _BLOCK = 4096  # different words of a text whose vectors are converted to float64 at a time
@@ -201,8 +212,27 @@ WORD_WEIGHTS = "word_weights"
 TERM_WEIGHTS = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.float64))
 
 
-def _inferred(model: Embeddings, text: str) -> Inferred:
-    tokens = model.tokenizer(text)
+def _infer_together(model: Embeddings, texts: Sequence[str], missing: str, backend: str) -> Vectors:
+    """The directions of all texts at once, by whatever backend."""
+    from jose_embed.backends import directions_writer
+
+    write = directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors)
+    words = [_words_of(model, model.tokenizer(text))[:2] for text in texts]
+    offsets = np.cumsum([0, *(sum(counts) for _, counts in words)], dtype=np.int64)
+    tokens = np.empty(int(offsets[-1]), np.int32)
+    for (rows, counts), start, end in zip(words, offsets, offsets[1:], strict=False):
+        tokens[start:end] = np.repeat(np.array(rows, np.int32), np.array(counts, np.int64))
+    out = np.full((len(texts), model.dim), np.nan, np.float32)
+    write(tokens, offsets, out)
+    without = np.flatnonzero(np.isnan(out[:, 0]))
+    if missing == "raise" and len(without):
+        row = int(without[0])
+        raise NoKnownWordsError(_no_known_words(row, _inferred(model, texts[row])))
+    return out
+
+
+def _words_of(model: Embeddings, tokens: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
+    """Of the different words, in their order: the rows of known ones, how often each occurs, and the unknown ones."""
     occurrences = Counter(tokens)
     rows: list[int] = []
     counts: list[int] = []
@@ -214,6 +244,12 @@ def _inferred(model: Embeddings, text: str) -> Inferred:
         else:
             rows.append(row)
             counts.append(count)
+    return rows, counts, unknown
+
+
+def _inferred(model: Embeddings, text: str) -> Inferred:
+    tokens = model.tokenizer(text)
+    rows, counts, unknown = _words_of(model, tokens)
     known, known_counts = np.array(rows, np.int64), np.array(counts, np.int64)
     weights = _weights_of(model)[known] * TERM_WEIGHTS[np.minimum(known_counts, len(TERM_WEIGHTS) - 1)]
     vector, concentration = None, 0.0

@@ -60,13 +60,16 @@ def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
     return (total / length).astype(np.float32)
 
 
-def line_vectors(model: Embeddings, blocks: Iterable[Block], *, workers: int = 1) -> Iterator[LineVectors]:
+def line_vectors(
+    model: Embeddings, blocks: Iterable[Block], *, workers: int = 1, backend: str = "cpu"
+) -> Iterator[LineVectors]:
     """The vectors of the lines of blocks of text, in their order.
 
     Args:
         model: The model.
         blocks: Whole lines, as a :class:`~jose_embed.corpus.BlockReader` with ``whole_lines`` gives them.
         workers: Threads that sum directions.
+        backend: "cpu", "gpu", or "auto" for a CUDA device where there is one: what sums them; the bytes are the same.
 
     Yields:
         One :class:`LineVectors` per block.
@@ -81,7 +84,7 @@ def line_vectors(model: Embeddings, blocks: Iterable[Block], *, workers: int = 1
             if n_bytes <= _PLAIN_BYTES:
                 yield _plainly(model, block, nowhere)
                 continue
-            lines = lines or _CompiledLines(model, nowhere)
+            lines = lines or _CompiledLines(model, nowhere, backend)
             under_way.append(pool.submit(lines.directions, *lines.encoded(block)))
             if len(under_way) > 2 * workers:
                 yield under_way.popleft().result()
@@ -102,12 +105,13 @@ def _plainly(model: Embeddings, block: Block, nowhere: npt.NDArray[np.float32]) 
 class _CompiledLines:
     """Blocks of lines as rows of a model's vocabulary, and as vectors."""
 
-    def __init__(self, model: Embeddings, nowhere: npt.NDArray[np.float32]) -> None:
+    def __init__(self, model: Embeddings, nowhere: npt.NDArray[np.float32], backend: str) -> None:
+        from jose_embed.backends import directions_writer
         from jose_embed.wordtable import word_table
 
         self._model = model
         self._nowhere = nowhere
-        self._weights = word_weights(model)
+        self._write = directions_writer(backend, word_weights(model), TERM_WEIGHTS, model.center_vectors)
         self._table = word_table(model.tokenizer)
         self._rows = np.empty(0, np.int32)  # of each word number, its row in the vocabulary; -1 for an unknown word
 
@@ -133,9 +137,7 @@ class _CompiledLines:
         consumed: int,
     ) -> LineVectors:
         """The vectors of lines of these words; runs in any thread."""
-        from jose_embed.directions import write_directions
-
         vectors = np.full((len(n_known), self._model.dim), self._nowhere, np.float32)
         offsets = np.concatenate(([0], np.cumsum(n_known)))
-        write_directions(rows, offsets, self._weights, TERM_WEIGHTS, self._model.center_vectors, vectors)
+        self._write(rows, offsets, vectors)
         return LineVectors(vectors, n_tokens, n_known, consumed)

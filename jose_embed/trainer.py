@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.backends import check_backend, choose_backend, make_backend
 from jose_embed.checkpoints import CheckpointKeeper, Checkpoints
 from jose_embed.columns import row_blocks
 from jose_embed.config import TrainConfig
@@ -99,6 +100,7 @@ def train(
         raise ConfigError("keep_encoded keeps the text of files; documents=... are gone when the program ends")
     if resume and checkpoint is None:
         raise ConfigError("resume goes on from checkpoints; name their directory (checkpoint=...)")
+    check_backend(config.backend)
     reporter = reporter or SilentReporter()
     started = time.perf_counter()
     with _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints:
@@ -176,7 +178,8 @@ def fit(
     phases = dict(phases or {})
     started = time.perf_counter()
     vocabulary, dim = corpus.vocabulary, config.dim
-    tables = _tables(corpus, config, temporary_directory)
+    chosen = choose_backend(config, vocabulary.counts, corpus.offsets, reporter)
+    tables = _tables(corpus, config, chosen, temporary_directory)
     vectors = tuple(
         table[:n_rows, :dim]
         for table, n_rows in zip(tables, (vocabulary.n_words, vocabulary.n_words, corpus.n_documents), strict=True)
@@ -189,7 +192,8 @@ def fit(
             _scatter(table, np.random.Generator(np.random.PCG64([config.seed, number])))
     samples = SamplingTables.of(vocabulary, config.subsample_threshold, config.noise_exponent)
     text = cpu.Text(corpus.tokens, corpus.offsets)
-    backend = cpu.CpuBackend(text, samples, tables, config, config.epochs * corpus.n_tokens)
+    total_tokens = config.epochs * corpus.n_tokens
+    backend = make_backend(chosen, text, samples, tables, config, total_tokens, vocabulary.counts)
     reporter.start("compiling", 1, "kernels")
     backend.prepare()
     reporter.advance(1)
@@ -210,11 +214,12 @@ def fit(
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table, config) for table in vectors)
     frequencies = document_frequencies(corpus)
     if config.doc_method == "words":
-        document_directions(corpus, retrieval_weights(corpus, frequencies), tables.center, out=tables.document)
+        first = retrieval_weights(corpus, frequencies)
+        document_directions(corpus, first, tables.center, tables.document, backend=chosen)
     weights = learned_weights(corpus, frequencies, tables.document)
     if config.doc_method == "words" and config.doc_vectors != "none":
         # Nothing is done to the rows after that: they have the bytes that the same text is given later.
-        document_directions(corpus, weights, tables.center, out=tables.document)
+        document_directions(corpus, weights, tables.center, tables.document, backend=chosen)
     reporter.advance(corpus.n_documents)
     reporter.finish()
     phases["documents"] = time.perf_counter() - started
@@ -246,14 +251,25 @@ def fit(
 
 
 def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
-    """What a training would take: ``memory_bytes`` and ``seconds``, the latter from a short trial on this machine."""
+    """What a training would take: ``memory_bytes`` and ``seconds``, the latter from a short trial on this machine.
+
+    On a CUDA device also ``device_bytes``, of its memory.
+    """
+    chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, SilentReporter())
     rows = 2 * corpus.vocabulary.n_words + (corpus.n_documents if config.doc_vectors == "memory" else 0)
     n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16 + 150 * corpus.vocabulary.n_words
-    trial = replace(config, epochs=1, workers=1)
-    tokens = _trial_tokens(corpus, 100_000)
-    seconds = _trial_seconds(corpus, trial, tokens)
-    runs = config.epochs * corpus.n_tokens / max(1, int(np.diff(corpus.offsets)[tokens].sum()))
-    return {"memory_bytes": 2.2e8 + n_bytes, "seconds": runs * seconds / config.resolved_workers()}
+    on_cpu = chosen == "cpu"
+    trial = replace(config, epochs=1, workers=1 if on_cpu else config.workers)
+    documents = _trial_tokens(corpus, 100_000 if on_cpu else 1 << 21)
+    seconds = _trial_seconds(corpus, trial, documents, chosen)
+    runs = config.epochs * corpus.n_tokens / max(1, int(np.diff(corpus.offsets)[documents].sum()))
+    need = {"memory_bytes": 2.2e8 + n_bytes, "seconds": runs * seconds / (config.resolved_workers() if on_cpu else 1)}
+    if not on_cpu:
+        from jose_embed.gpu import needed_bytes
+
+        longest = int(np.diff(corpus.offsets).max(initial=0))
+        need["device_bytes"] = needed_bytes(config, corpus.vocabulary.n_words, corpus.n_documents, longest)
+    return need
 
 
 def _configured(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
@@ -280,12 +296,12 @@ def _is_encoded(source: Sources) -> bool:
 
 
 def _tables(
-    corpus: EncodedCorpus, config: TrainConfig, temporary_directory: str | os.PathLike[str] | None
+    corpus: EncodedCorpus, config: TrainConfig, backend: str, temporary_directory: str | os.PathLike[str] | None
 ) -> cpu.Tables:
     """The tables of a run, zeroed; those of words with spare rows for the workers."""
     from jose_embed import cpu
 
-    threads, counts = config.resolved_workers(), corpus.vocabulary.counts
+    threads, counts = config.resolved_workers() if backend == "cpu" else 1, corpus.vocabulary.counts
     spare = cpu.spare_rows(counts, chunk_tokens(corpus.n_tokens, threads, cpu.CHUNK_LIMITS), threads)
     center, context = (cpu.padded_table(len(counts) + spare, config.dim) for _ in range(2))
     if config.doc_vectors == "memory":
@@ -324,8 +340,8 @@ def _trial_tokens(corpus: EncodedCorpus, n_tokens: int) -> npt.NDArray[np.int64]
     return order[: 1 + int(np.searchsorted(ends, n_tokens))]
 
 
-def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.NDArray[np.int64]) -> float:
-    """Seconds that one worker needs for these documents, on tables that are thrown away."""
+def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.NDArray[np.int64], chosen: str) -> float:
+    """Seconds that one worker, or a device, needs for these documents, on tables that are thrown away."""
     from jose_embed import cpu
     from jose_embed.sampling import SamplingTables
 
@@ -338,7 +354,8 @@ def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.ND
         random_points(np.random.default_rng(number), table[:, :dim])
     tables.document[documents, 0] = 1
     samples = SamplingTables.of(vocabulary, config.subsample_threshold, config.noise_exponent)
-    backend = cpu.CpuBackend(cpu.Text(corpus.tokens, corpus.offsets), samples, tables, config, corpus.n_tokens)
+    text, counts = cpu.Text(corpus.tokens, corpus.offsets), vocabulary.counts
+    backend = make_backend(chosen, text, samples, tables, config, corpus.n_tokens, counts)
     backend.prepare()
     started = time.perf_counter()
     backend.train_chunk(documents, 0, 0)

@@ -22,8 +22,8 @@ FLOORS = [
     "sources compression tokenizers corpus",
     "wordtable vocabulary spool encoded",
     "npyfile storage pages mapped columns manifest lines modelfiles encodedfiles spelling nearest",
-    "passages sphere sampling simd cpu gpu",
-    "embeddings directions inference line_vectors interrupts schedule epochs checkpoints trainer",
+    "passages sphere sampling simd cpu gpu_device gpu gpu_directions",
+    "embeddings directions backends inference line_vectors interrupts schedule epochs checkpoints trainer",
     "formats goldsets evaluation report",
     "cli_command cli_train cli_encode cli_query cli_embed cli_export cli_eval cli __main__",
 ]

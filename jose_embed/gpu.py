@@ -1,0 +1,225 @@
+"""The GPU backend: the same training as cpu.py, a warp of a CUDA device in the place of a worker.
+
+The kernels are in gpu.cu, the device and its memory in gpu_device.py. Here is what the host does: the vectors go to the
+device once and come home when they are wanted; for every chunk of documents their words, and where their pieces and
+stretches begin, travel through pinned memory while the chunk before is trained; what a chunk reports comes back.
+
+Rows of rare words are shared by all warps without locks (Hogwild, Recht et al. 2011). A move that another warp
+overwrites is lost, so no more documents are in flight than the vocabulary bears: see :func:`documents_in_flight`. Rows
+of their own for the most frequent words, as the workers of the CPU have them, were tried and were worse: with so many
+copies none learns much between two merges (DESIGN.md).
+"""
+
+from __future__ import annotations
+
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.config import TrainConfig
+from jose_embed.cpu import DOCUMENT_BLOCK, PIECE, ChunkResult, Tables, Text
+from jose_embed.gpu_device import CHUNK, STRETCH, WARP, Bundle, Layout, open_device, padded_dim
+from jose_embed.passages import gathered
+from jose_embed.sampling import SamplingTables
+from jose_embed.simd import LANES
+
+__all__ = ["CHUNK_LIMITS", "GpuBackend", "documents_in_flight", "layout_of", "needed_bytes"]
+
+#: The fewest and the most running words of a chunk: some ten to a hundred milliseconds of work.
+CHUNK_LIMITS = (1 << 21, 1 << 23)
+
+_WARPS_PER_PROCESSOR = 4  # one for each of its schedulers: a position is a chain of steps that mostly wait
+_MOST_COLLISIONS = 2.0  # other warps that hold a row while it is moved, on the average over all moves
+_TOKEN_BYTES = 16  # what a running word of a chunk takes at the most: itself, kept, and its share of the lists
+
+
+def layout_of(config: TrainConfig) -> Layout:
+    """What the kernels are compiled for in a training with these settings."""
+    pairwise = config.objective == "pairwise"
+    return Layout(
+        padded_dim(config.dim),
+        config.objective,
+        config.negative_step,
+        min(LANES, max(2 * config.window, DOCUMENT_BLOCK if pairwise else 0)),
+        max(config.negatives, config.doc_negatives if pairwise else 0),
+    )
+
+
+def needed_bytes(config: TrainConfig, n_words: int, n_documents: int, longest: int = 0) -> int:
+    """Memory of the device that a training takes: the vectors, the sampling tables, two chunks of the text.
+
+    Args:
+        config: The settings.
+        n_words: Size of the vocabulary.
+        n_documents: Number of documents.
+        longest: Running words of the longest document, which is never divided between chunks.
+    """
+    rows = 2 * n_words + n_documents
+    chunk = max(CHUNK_LIMITS[1], longest)
+    return 4 * padded_dim(config.dim) * rows + 12 * n_words + 2 * _TOKEN_BYTES * chunk
+
+
+def documents_in_flight(config: TrainConfig, counts: npt.NDArray[np.int64], n_processors: int) -> int:
+    """How many documents are trained at a time.
+
+    A position takes a warp one to two microseconds, nearly all of it waiting, so a few warps for each multiprocessor
+    keep the device busy. In flight together, W warps meet in the rows of frequent words. With a(w) the places that the
+    word w takes on the average in the contrasts of a position, a row that is being moved is held by
+
+        W  sum_w a(w)^2 / sum_w a(w)
+
+    other warps on the average over all moves, if contrasts filled all of their time; W is kept so small that this is at
+    most ``_MOST_COLLISIONS``.
+
+    Args:
+        config: The settings; ``workers`` other than 0 is the answer.
+        counts: int64 (n_words,), falling.
+        n_processors: Multiprocessors of the device.
+    """
+    if config.workers:
+        return config.workers
+    places = _places(config, counts)
+    most = _WARPS_PER_PROCESSOR * n_processors
+    bearable = _MOST_COLLISIONS * float(places.sum()) / float((places**2).sum())
+    return max(1, min(most, int(bearable)))
+
+
+def _places(config: TrainConfig, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """float64 (n_words,): in how many slots of a position's contrasts each word stands on the average."""
+    from jose_embed.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary(range(len(counts)), counts)  # type: ignore[arg-type]  # the words do not matter
+    kept = counts * vocabulary.keep_probability(config.subsample_threshold)
+    kept = kept / kept.sum()
+    noise = vocabulary.noise_distribution(config.noise_exponent)
+    places = (config.window + 1) * kept + config.negatives * noise
+    if config.objective == "pairwise":
+        places = places + kept + config.doc_negatives / DOCUMENT_BLOCK * noise
+    return np.asarray(places, np.float64)
+
+
+class GpuBackend:
+    """Trains on a CUDA device; up to ``threads`` calls of :meth:`train_chunk` at a time.
+
+    Args:
+        text: The encoded corpus.
+        samples: The sampling tables of its vocabulary.
+        tables: The vectors. They move on the device; :meth:`collect` brings them here.
+        config: The settings. With one worker, one document is trained at a time, in the order of the CPU.
+        total_tokens: Running words of all epochs together.
+        counts: int64 (n_words,), how often each word occurs.
+
+    Raises:
+        MissingExtraError: CuPy is not installed.
+        DeviceError: no device, or one without room for the vectors.
+    """
+
+    name = "gpu"
+    chunk_limits = CHUNK_LIMITS
+
+    def __init__(
+        self,
+        text: Text,
+        samples: SamplingTables,
+        tables: Tables,
+        config: TrainConfig,
+        total_tokens: int,
+        counts: npt.NDArray[np.int64],
+    ) -> None:
+        self._device = device = open_device()
+        self._text, self._config, self._total_tokens = text, config, total_tokens
+        n_words = len(samples.keep)
+        self._tables = Tables(tables.center[:n_words], tables.context[:n_words], tables.document)
+        self.workers = documents_in_flight(config, counts, device.n_processors)
+        self.threads = 1 if self.workers == 1 else 2  # one packs the next chunk while the device trains
+        n_bytes = sum(array.nbytes for array in (*self._tables, *samples))
+        with device.allocating("the vectors", n_bytes):
+            # By their names in struct Chunk, which are those of both tuples.
+            self._there = {
+                name: device.uploaded(array) for name, array in {**self._tables._asdict(), **samples._asdict()}.items()
+            }
+        self._bundles: SimpleQueue[Bundle] = SimpleQueue()
+        for _ in range(self.threads):
+            self._bundles.put(Bundle(device))
+        self._copying = device.cupy.cuda.Stream(non_blocking=True)
+        self._training = device.cupy.cuda.Stream(non_blocking=True)
+        self._thin: Any = None
+        self._train: Any = None
+        device.cupy.cuda.runtime.deviceSynchronize()
+
+    def prepare(self) -> None:
+        """Compile gpu.cu."""
+        module = self._device.kernels(layout_of(self._config))
+        self._thin, self._train = map(module.get_function, ("thin", "train"))
+
+    def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
+        """Train these documents; see :func:`jose_embed.cpu.kernel`. Waits for the device without the lock."""
+        if not len(documents):
+            return ChunkResult(0.0, 0, 0, 0)
+        bundle = self._bundles.get()
+        try:
+            n_stretches = self._pack(bundle, documents, epoch, first_token)
+            bundle.send(self._copying)
+            self._training.wait_event(self._copying.record())
+            with self._training:
+                self._thin((min(len(documents), 32 * self._device.n_processors),), (WARP,), (bundle.there,))
+                self._train((min(n_stretches, self.workers),), (WARP,), (bundle.there,))
+                for name in ("loss", "counts"):
+                    bundle.fetch(name, self._training)
+                self._training.record().synchronize()
+            active, pairs, positions = bundle.result("counts").tolist()
+            return ChunkResult(float(bundle.result("loss")[0]), active, pairs, positions)
+        finally:
+            self._bundles.put(bundle)
+
+    def collect(self) -> None:
+        """Bring the vectors from the device into the tables."""
+        self._training.synchronize()
+        for name, here in self._tables._asdict().items():
+            self._there[name].get(out=here)
+
+    def _pack(self, bundle: Bundle, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> int:
+        """Lay a chunk out, see struct Chunk of gpu.cu; its number of stretches."""
+        tokens, ends = gathered(*self._text, documents)
+        lengths = np.diff(ends)
+        n_pieces = -(-lengths // PIECE)
+        pieces = np.concatenate(([0], np.cumsum(n_pieces)))
+        places = np.repeat(np.arange(len(documents)), n_pieces)
+        begins = ends[places] + (np.arange(len(places)) - pieces[places]) * PIECE
+        past = (float(first_token) + begins) / float(self._total_tokens)
+        rates = np.float32(self._config.learning_rate) * np.maximum(1.0 - past, 1e-4).astype(np.float32)
+        n_stretches = -(-np.minimum(PIECE, ends[places + 1] - begins) // STRETCH)
+        stretches = np.repeat(np.arange(len(places)), n_stretches)
+        firsts = np.cumsum(n_stretches) - n_stretches
+        config = self._config
+        bundle.pack(
+            CHUNK,
+            {
+                **{name: array.data.ptr for name, array in self._there.items()},
+                "n_words": len(self._tables.center),
+                "seed": config.seed,
+                "epoch": epoch,
+                **{name: getattr(config, name) for name in ("context_weight", "doc_weight", "margin", "window")},
+                "negatives": config.negatives,
+                "doc_negatives": config.doc_negatives,
+                "n_documents": len(documents),
+                "n_stretches": len(stretches),
+            },
+            {
+                "next": np.zeros(2, np.int32),
+                "loss": np.zeros(1, np.float64),
+                "counts": np.zeros(3, np.uint64),
+                "offsets": ends,
+                "documents": np.asarray(documents, np.int64),
+                "pieces": pieces,
+                "rates": rates,
+                "places": places.astype(np.int32),
+                "stretches": stretches.astype(np.int32),
+                "starts": ((np.arange(len(stretches)) - firsts[stretches]) * STRETCH).astype(np.int32),
+                "tokens": tokens,
+            },
+            {"kept": (np.uint32, len(tokens)), "n_kept": (np.int32, len(places)), "numbers": (np.int64, len(places))},
+        )
+        return len(stretches)
