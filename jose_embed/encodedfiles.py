@@ -460,7 +460,7 @@ def _taken(
         if why is None:
             return _renamed(_opened(directory, manifest, True, reporter), found)
     if not overwrite and [report.path for report in reports] != [_absolute(source) for source in found]:
-        names = " ".join(printable(report.name) for report in reports[:3]) + (" ..." if len(reports) > 3 else "")
+        names = " ".join(printable(report.name)[-100:] for report in reports[:3]) + (" ..." if len(reports) > 3 else "")
         place = printable(os.fspath(path))
         advice = "name another directory, or overwrite it (jose encode --overwrite)"
         raise CorpusError(f"{place}: holds the encoding of another text ({names}); {advice}")

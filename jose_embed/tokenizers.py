@@ -222,9 +222,10 @@ def get_tokenizer(name: str, settings: Mapping[str, Any] | None = None) -> Token
     if factory is None:
         known = ", ".join(tokenizer_names())
         raise ConfigError(
-            f"tokenizer is {name!r}; it must be one of {known}, or be registered first (register_tokenizer)"
+            f"tokenizer is {name[:100]!r}; it must be one of {known}, or be registered first (register_tokenizer)"
         )
     try:
         return factory(**(settings or {}))
     except TypeError as error:
-        raise ConfigError(f"tokenizer {name!r} does not take the settings {dict(settings or {})!r}: {error}") from error
+        shown = f"{dict(settings or {})!r}"[:200]
+        raise ConfigError(f"tokenizer {name!r} does not take the settings {shown}: {str(error)[:200]}") from error

@@ -15,8 +15,9 @@ from fuzz import Fuzzer, attempt, run
 
 from jose_embed import wordtable
 from jose_embed.cli import main
-from jose_embed.errors import CorpusError
+from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.goldsets import read_scored_pairs
+from jose_embed.tokenizers import get_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +72,11 @@ def test_a_name_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.Capture
         assert message.isprintable()
         assert main([name]) == 2
         assert capsys.readouterr().err.removesuffix("\n").isprintable()
+
+
+def test_a_long_name_in_a_manifest_is_not_repeated_in_full(fuzzer: Fuzzer) -> None:
+    for target, seed in [("kept_encoding", 1000280), ("encoded_corpus", 1015746)]:
+        assert attempt(fuzzer, target, seed) == "refused"
+    with pytest.raises(ConfigError) as refused:
+        get_tokenizer("words", {"x" * 5000: 1})
+    assert len(str(refused.value)) < 600
