@@ -69,8 +69,8 @@ $(CORPUS): data/make_corpus.py | $(VENV)/.demo
 	@$(PY) data/make_corpus.py --output $@
 
 demo-train: $(VENV)/.demo $(CORPUS)
-	@echo; echo "\$$ jose-train $(CORPUS) --output $(MODEL) --overwrite"
-	@$(VENV)/bin/jose-train $(CORPUS) --output $(MODEL) --overwrite
+	@echo; echo "\$$ jose-train $(CORPUS) --output $(MODEL) --overwrite --checkpoint-every 0"
+	@$(VENV)/bin/jose-train $(CORPUS) --output $(MODEL) --overwrite --checkpoint-every 0
 
 demo-query:
 	@for word in thread matrix password; do \
