@@ -71,6 +71,9 @@ def _add(measures: Any, name: str, summary: str, score: Callable[..., Sequence[T
     parser.add_argument("model", metavar="MODEL", help="a model directory, as jose-train writes it")
     parser.add_argument("-o", "--output", metavar="FILE", help="also write the tables to this Markdown file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    parser.add_argument(
+        "--save", action="store_true", help="also keep the figures with the model; jose info shows them"
+    )
     return parser
 
 
@@ -116,6 +119,10 @@ def _run(arguments: argparse.Namespace) -> None:
     markdown = "\n\n".join(table.to_markdown() for table in tables)
     if output is not None:
         _write(output, f"# {Path(arguments.model).name}\n\nModel {model.id}\n\n{markdown}\n")
+    if arguments.save:
+        from jose_embed.qualityfile import save_quality
+
+        save_quality(arguments.model, model.id, [table.to_dict() for table in tables])
     if arguments.json:
         print(json.dumps([table.to_dict() for table in tables], ensure_ascii=False, indent=2))
     else:
@@ -201,6 +208,6 @@ EVAL = Command(
     examples=(
         "jose eval wordsim corpus.jose ws353.tsv men.tsv",
         "jose eval classify corpus.jose --labels classes.txt --train 11314",
-        "jose eval report corpus.jose --wordsim ws353.tsv --labels classes.txt -o report.md",
+        "jose eval report corpus.jose --wordsim ws353.tsv --labels classes.txt -o report.md --save",
     ),
 )

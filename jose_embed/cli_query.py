@@ -6,15 +6,12 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from jose_embed.cli_command import Command, positive_whole_number, visible
 from jose_embed.errors import ConfigError, CorpusError
-from jose_embed.progress import amount_text, duration_text, reporter_for
-
-if TYPE_CHECKING:
-    from jose_embed.embeddings import Embeddings
+from jose_embed.progress import reporter_for
 
 __all__ = ["DOCUMENTS", "INFO", "SIMILAR"]
 
@@ -141,79 +138,26 @@ def _short(line: str) -> str:
 def _configure_info(parser: argparse.ArgumentParser) -> None:
     _model_argument(parser)
     parser.add_argument("--verify", action="store_true", help="also read every byte and compare it with the checksums")
-    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the manifest, and the figures of an evaluation, as JSON"
+    )
 
 
 def _run_info(arguments: argparse.Namespace) -> None:
     from jose_embed.embeddings import Embeddings
+    from jose_embed.modelcard import card
+    from jose_embed.qualityfile import read_quality
 
     with reporter_for() as reporter:
         model = Embeddings.load(arguments.model, verify=arguments.verify, reporter=reporter)
+    quality = read_quality(arguments.model, model.id)
     if arguments.json:
-        _print_json(model.manifest)
+        _print_json({**model.manifest, "evaluation": quality} if quality else model.manifest)
         return
-    print("\n".join(card(model, arguments.model)))
+    for line in card(model.manifest, arguments.model, frequent=model.words[:12], quality=quality):
+        print(visible(line))
     if arguments.verify:
         print("\nverified: every file agrees with its checksum, every row has norm 1")
-
-
-def card(model: Embeddings, name: str) -> list[str]:
-    """All that a model says about itself, as lines to read."""
-    manifest = model.manifest
-    counts, training, corpus = manifest["counts"], manifest["training"], manifest["corpus"]
-    size = sum(file["bytes"] for file in manifest["files"].values())
-    sections: dict[str, Mapping[str, Any]] = {
-        "": {
-            "id": manifest["id"],
-            "created": f"{manifest['created']} by jose-embed {manifest['package_version']}",
-            "words": f"{counts['n_words']:,}",
-            "documents": f"{counts['n_docs']:,} ({counts['n_untrained']:,} untrained: no known word)",
-            "tokens": f"{counts['n_tokens']:,}",
-            "dimension": counts["dim"],
-            "tokenizer": _value({"name": manifest["tokenizer"]["name"], **manifest["tokenizer"]["settings"]}),
-            "most frequent": ", ".join(model.words[:12]),
-        },
-        "text": {name: _value(value) for name, value in corpus.items()},
-        "settings": {name: _value(value) for name, value in manifest["config"].items()},
-        "training": {name: _value(value) for name, value in training.items() if name not in ("epochs", "phases")}
-        | {f"{name} took": duration_text(span) for name, span in training.get("phases", {}).items()},
-        f"files, {amount_text(size, 'bytes')}": {
-            file: amount_text(facts["bytes"], "bytes") for file, facts in manifest["files"].items()
-        },
-    }
-    lines = [name, "=" * len(name)]
-    for title, rows in sections.items():
-        if rows:
-            lines += ["", title] if title else [""]
-            width = max(map(len, rows))
-            lines += [f"  {key:<{width}}  {value}" for key, value in rows.items()]
-    return lines + _loss_curve(training.get("epochs", []))
-
-
-def _loss_curve(epochs: Sequence[Mapping[str, float]]) -> list[str]:
-    """Loss, share of active hinges and speed by epoch, with a bar as long as the loss; 20 epochs at most."""
-    if not epochs:
-        return []
-    step = -(-len(epochs) // 20)
-    shown = [*epochs[:-1:step], epochs[-1]]
-    largest = max(epoch["loss"] for epoch in shown) or 1.0
-    lines = ["", "epochs", "  epoch    loss  active     words/s"]
-    for epoch in shown:
-        bar = "#" * round(30 * epoch["loss"] / largest)
-        speed = amount_text(epoch["words_per_second"])
-        lines.append(f"  {epoch['epoch']:>5}  {epoch['loss']:.4f}  {100 * epoch['active']:>5.1f}%  {speed:>10}  {bar}")
-    return lines
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_value(inner)}" for key, inner in value.items())
-    if isinstance(value, (list, tuple)):
-        more = [f"and {len(value) - 5:,} more"] if len(value) > 5 else []
-        return ", ".join([*map(_value, value[:5]), *more])
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 # --------------------------------------------------------------------------------------------------------------- output
@@ -254,7 +198,7 @@ DOCUMENTS = Command(
 )
 INFO = Command(
     name="info",
-    summary="What a model is: its size, settings, text, loss by epoch, files.",
+    summary="The card of a model: its text, settings, training, machine, files, loss by epoch, figures.",
     configure=_configure_info,
     run=_run_info,
     examples=("jose info corpus.jose", "jose info corpus.jose --verify"),

@@ -200,9 +200,11 @@ def _way_on(checkpoints: Checkpoints | None, arguments: argparse.Namespace) -> s
 
 
 def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collection[str], reporter: Reporter) -> None:
+    from jose_embed.backends import check_backend, choose_backend
     from jose_embed.encodedfiles import text_for
     from jose_embed.trainer import estimate
 
+    check_backend(config.backend)
     text, config = text_for(
         arguments.sources,
         config,
@@ -212,18 +214,24 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
         directory=arguments.temporary_directory,
     )
     with text as corpus:
-        need = estimate(corpus, config)
+        chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, reporter)
+        need = estimate(corpus, dataclasses.replace(config, backend=chosen))
+        workers = _workers_text(config.resolved_workers()) if chosen == "cpu" else "the device"
+        memory = f"about {amount_text(need['memory_bytes'], 'bytes')}"
+        if "device_bytes" in need:
+            memory += f", and {amount_text(need['device_bytes'], 'bytes')} of the device"
         rows = {
             "documents": f"{corpus.statistics.n_documents:,} ({corpus.statistics.n_empty:,} empty)",
             "tokens": f"{corpus.statistics.n_tokens_seen:,}, of which {corpus.vocabulary.n_tokens:,} are kept",
             "vocabulary": f"{corpus.vocabulary.n_words:,} of {corpus.statistics.n_words_seen:,} words"
             f" (those that occur {config.min_count:,} times or more)",
-            "memory": f"about {amount_text(need['memory_bytes'], 'bytes')}",
-            "time": f"about {duration_text(need['seconds'])} on {_workers_text(config.resolved_workers())}",
+            "backend": chosen,
+            "memory": memory,
+            "time": f"about {duration_text(need['seconds'])} on {workers}",
         }
         if arguments.log_json:
             counts = {"n_documents": corpus.n_documents, "n_tokens": corpus.n_tokens, "n_words": len(corpus.vocabulary)}
-            log_event("summary", counts=counts, corpus=corpus.statistics.to_dict(), needed=need)
+            log_event("summary", counts=counts, corpus=corpus.statistics.to_dict(), backend=chosen, needed=need)
             return
     print("\n".join(f"{name:<11} {value}" for name, value in rows.items()))
 
@@ -245,6 +253,8 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
     untrained = counts["n_untrained"]
     spans = ", ".join(f"{name} {duration_text(span)}" for name, span in phases.items())
     speed = amount_text(training["words_per_second"], "words")
+    workers = training["workers"]
+    where = _workers_text(workers) if training["backend"] == "cpu" else f"the GPU, {workers:,} documents at a time"
     size = sum(file["bytes"] for file in model.manifest["files"].values())
     documents = f"{counts['n_docs']:,}" + (f", {untrained:,} untrained (no known word)" if untrained else "")
     if not counts["n_docs"]:
@@ -254,7 +264,7 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
         "tokens": f"{counts['n_tokens']:,}",
         "vocabulary": f"{counts['n_words']:,} words",
         "time": f"{duration_text(total)} ({spans})",
-        "speed": f"{speed}/s in training on {_workers_text(training['workers'])}",
+        "speed": f"{speed}/s in training on {where}",
         "loss": f"{epochs[0]['loss']:.4g} in the first epoch, {epochs[-1]['loss']:.4g} in the last",
         "memory": _peak_memory(),
         "model": f"{output} ({amount_text(size, 'bytes')})",
@@ -279,9 +289,8 @@ def _peak_bytes() -> int | None:
     try:
         import resource
     except ImportError:  # Windows
-        return ""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"{amount_text(peak * (1 if sys.platform == 'darwin' else 1024), 'bytes')} at the most"
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 TRAIN = Command(

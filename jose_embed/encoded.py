@@ -29,6 +29,7 @@ from jose_embed.wordtable import CompiledWords, Ends, Ids, WordTable, word_table
 __all__ = ["CorpusStatistics", "EncodedCorpus", "encode", "encode_texts"]
 
 _BATCH = 1 << 20  # characters tokenised at a time
+_SOURCES_NAMED = 1000
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class CorpusStatistics:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return {**asdict(self), "sources": list(self.sources)}
+        """The same as plain JSON values; of very many sources the first are named, and ``n_sources`` counts them."""
+        named = list(self.sources[:_SOURCES_NAMED])
+        return {**asdict(self), "sources": named, "n_sources": len(self.sources)}
 
 
 class EncodedCorpus:

@@ -137,14 +137,14 @@ def _manifest(corpus: EncodedCorpus) -> dict[str, Any]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         **_settings(corpus.tokenizer, corpus.min_count),
         "counts": {
             "n_words": corpus.vocabulary.n_words,
             "n_documents": corpus.n_documents,
             "n_tokens": corpus.n_tokens,
         },
-        "corpus": {name: value for name, value in corpus.statistics.to_dict().items() if name != "sources"},
+        "corpus": {name: value for name, value in corpus.statistics.to_dict().items() if "sources" not in name},
     }
 
 

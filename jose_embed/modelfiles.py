@@ -10,6 +10,7 @@ doc_token_counts.npy   int64 (n_docs,), known words of each document; 0 marks an
 vocabulary.tsv         a word, a tab and its count per line, most frequent first, UTF-8
 doc_ids.txt            an id per line, UTF-8
 NAME.npy, NAME.json    whatever later parts keep beside them
+evaluation.json        figures of quality that were measured later; no part of the model (qualityfile.py)
 ====================== ===================================================================================
 """
 
@@ -40,6 +41,7 @@ from jose_embed.manifest import (
     read_manifest,
 )
 from jose_embed.mapped import DirectoryReader
+from jose_embed.qualityfile import QUALITY_NAME
 from jose_embed.storage import Chunk, DirectoryWriter, FileFacts, check_target, file_name_is_safe
 
 if TYPE_CHECKING:
@@ -49,7 +51,14 @@ __all__ = ["ModelParts", "check_model_target", "manifest_of", "open_model", "wri
 
 _TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
 _OWN_FILES: Final = frozenset(
-    {*(f"{name}.npy" for name in _TABLES), "vocabulary.tsv", "doc_ids.txt", "doc_token_counts.npy", MANIFEST_NAME}
+    {
+        *(f"{name}.npy" for name in _TABLES),
+        "vocabulary.tsv",
+        "doc_ids.txt",
+        "doc_token_counts.npy",
+        MANIFEST_NAME,
+        QUALITY_NAME,
+    }
 )
 _ATTEMPTS: Final = 3
 
@@ -244,7 +253,7 @@ def _known_model(path: Path) -> None:
     with DirectoryReader(path) as directory:
         try:
             manifest = json.loads(directory.read(MANIFEST_NAME, largest=LARGEST_MANIFEST))
-            known = manifest["files"].keys() | {MANIFEST_NAME} if manifest["format"] == FORMAT else None
+            known = manifest["files"].keys() | {MANIFEST_NAME, QUALITY_NAME} if manifest["format"] == FORMAT else None
         except (ModelError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
             known = None
     if known is None:
@@ -290,7 +299,7 @@ def _opened(directory: DirectoryReader, verify: bool, reporter: Reporter | None)
     manifest = read_manifest(directory, verify=verify)
     files, counts = manifest["files"], manifest["counts"]
     n_words, n_docs, dim = counts["n_words"], counts["n_docs"], counts["dim"]
-    missing = sorted(_OWN_FILES - {MANIFEST_NAME} - set(files))
+    missing = sorted(_OWN_FILES - {MANIFEST_NAME, QUALITY_NAME} - set(files))
     if missing:
         raise directory.error(MANIFEST_NAME, f"does not list {missing[0]}")
     for name, facts in files.items():

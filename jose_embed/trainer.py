@@ -27,6 +27,7 @@ from jose_embed.encoded import EncodedCorpus, encode_texts
 from jose_embed.encodedfiles import is_encoded, text_for
 from jose_embed.epochs import train_epochs
 from jose_embed.errors import ConfigError, TrainingError
+from jose_embed.machine import machine_facts
 from jose_embed.pages import mapped_table, release
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.schedule import Standing, chunk_tokens, visiting_order
@@ -244,6 +245,7 @@ def fit(
             "epochs": standing.epochs,
             "phases": phases,
             "words_per_second": config.epochs * corpus.n_tokens / max(phases["training"], 1e-9),
+            "machine": machine_facts(),
         },
         corpus=corpus.statistics.to_dict(),
         extra_arrays={WORD_WEIGHTS: weights},

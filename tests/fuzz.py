@@ -42,7 +42,9 @@ from jose_embed.errors import JoseError
 from jose_embed.formats import FORMATS, export, read_vectors
 from jose_embed.goldsets import read_analogies, read_labels, read_scored_pairs
 from jose_embed.manifest import manifest_checksum, model_id
+from jose_embed.modelcard import card
 from jose_embed.npyfile import array_header
+from jose_embed.qualityfile import QUALITY_NAME, read_quality
 
 HANG = 20  # seconds
 MEMORY = 1 << 30  # bytes that a try may add to the address space of the process
@@ -254,6 +256,28 @@ class Fuzzer:
         with contextlib.suppress(JoseError):
             model.infer([f"the {word}"])
         return "loaded"
+
+    def _on_card(self, rng: random.Random) -> str:
+        manifest = json.loads((self.folder / "valid.jose" / "manifest.json").read_bytes())
+        manifest["training"] = {
+            "epochs": [{"epoch": 1, "loss": 0.1, "active": 0.5, "seconds": 1.0, "words_per_second": 1e6}],
+            "phases": {"reading": 1.5, "training": 2.0},
+            "machine": {"cpu": "x", "cores": 2, "memory_bytes": 1, "packages": {"numpy": "2"}},
+        }
+        for _ in range(rng.choice([1, 2, 5])):
+            part = rng.choice(["training", "training", "corpus", "config", "counts", "tokenizer"])
+            manifest[part] = mutated_json(manifest[part], rng)
+        tables = [
+            {"title": "t", "measured": "now", "rows": [{"a": "x", "b": {"mean": 0.5, "deviation": 0.1}}, {"a": 1}]}
+        ]
+        path = self.folder / "card"
+        path.mkdir(exist_ok=True)
+        value = {"format": "jose-embed-evaluation", "format_version": 1, "model": "1", "tables": tables}
+        data = json.dumps(mutated_json(value, rng)).encode()
+        (path / QUALITY_NAME).write_bytes(mutated(data, rng) if rng.random() < 0.2 else data)
+        quality = read_quality(path, "1")
+        assert all(isinstance(line, str) for line in card(manifest, "x", frequent=["a"], quality=quality))
+        return "shown"
 
     def _on_encoded_corpus(self, rng: random.Random) -> str:
         path = self._damaged("valid.encoded", rng)

@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room imports only rooms that stand before it. Each line is a floor; a new room gets its place here.
 FLOORS = [
     "errors",
-    "config progress jit",
+    "config machine progress jit",
     "sources compression tokenizers corpus",
     "wordtable vocabulary spool encoded",
-    "npyfile storage pages mapped columns manifest lines modelfiles encodedfiles spelling nearest",
+    "npyfile storage pages mapped columns manifest lines qualityfile modelfiles encodedfiles spelling nearest",
     "passages sphere sampling simd cpu gpu_device gpu gpu_directions",
     "embeddings directions backends inference line_vectors interrupts schedule epochs checkpoints trainer",
-    "formats goldsets evaluation report",
+    "formats goldsets evaluation report modelcard",
     "cli_command cli_train cli_encode cli_query cli_embed cli_export cli_eval cli __main__",
 ]
 ROOMS = " ".join(FLOORS).split()
