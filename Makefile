@@ -27,7 +27,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow \
-	test-gpu test-image soak fuzz bench bench-quality bench-service clean
+	test-gpu test-image soak fuzz bench bench-sizes bench-quality bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -144,6 +144,9 @@ fuzz: $(VENV)/.dev  ## hostile input to everything that reads, for FUZZ_SECONDS 
 
 bench: $(VENV)/.bench  ## training speed and memory beside gensim and, with JOSE_REFERENCE=/path/to/jose, the reference
 	$(PY) tests/benchmarks/speed.py
+
+bench-sizes: $(VENV)/.bench  ## time and memory of 1, 2, 4 and 8 times as much text
+	$(PY) tests/benchmarks/speed.py --sizes
 
 bench-quality: $(VENV)/.bench  ## the quality tables and what the order of documents does, from ../shared/data
 	$(PY) tests/benchmarks/quality.py --seeds $(SEEDS)

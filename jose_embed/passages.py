@@ -23,6 +23,7 @@ Tokens = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
 
 _AT_ONCE = 1 << 20  # running words between two times that memory is given back: 4 MB
+_FOLIO = 1 << 21  # bytes: the largest piece of a file that the system maps as one
 _SMALL = 6_000_000  # running words, 24 MB, that may stay
 
 
@@ -87,8 +88,10 @@ def give_back(tokens: Tokens, begin: int, end: int) -> None:
     if mapping is None:
         return
     first = tokens.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data  # a file may have a header
-    start = (first + begin * tokens.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
-    mapping.madvise(mmap.MADV_DONTNEED, start, first + end * tokens.itemsize - start)
+    # What is looked at is mapped together with its neighbours, up to the borders of _FOLIO: else those would remain.
+    start = (first + begin * tokens.itemsize) // _FOLIO * _FOLIO
+    stop = -(-(first + end * tokens.itemsize) // _FOLIO) * _FOLIO
+    mapping.madvise(mmap.MADV_DONTNEED, start, min(stop, len(mapping)) - start)
 
 
 def _mapping(array: Any) -> mmap.mmap | None:

@@ -288,13 +288,14 @@ def _sizes(options: argparse.Namespace) -> list[dict[str, Any]]:
             _spread([item.training for item in measured], 2),
             _spread([item.rest for item in measured], 2),
             _spread([counts["n_tokens"] * settings.epochs / item.training / 1e6 for item in measured], 2),
+            _spread([item.run.cpu_seconds for item in measured], 1),
             _spread([item.run.peak_bytes / 1e6 for item in measured], 0),
             f"{bound / 1e6:.0f}",
         ])  # fmt: skip
         results.append({"factor": factor, "counts": counts, "runs": [_plain(item) for item in measured]})
     print(f"\n### Cost against size: eighths of English Wikipedia, {settings.epochs} epoch(s)\n")
     columns = ["times", "documents", "M words", "vocabulary", "reading, s", "training, s", "rest, s", "M words/s"]
-    print(markdown_table([*columns, "peak memory, MB", "bound, MB"], rows), flush=True)
+    print(markdown_table([*columns, "CPU s", "peak memory, MB", "bound, MB"], rows), flush=True)
     return results
 
 
