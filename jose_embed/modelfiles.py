@@ -10,7 +10,7 @@ doc_token_counts.npy   int64 (n_docs,), known words of each document; 0 marks an
 vocabulary.tsv         a word, a tab and its count per line, most frequent first, UTF-8
 doc_ids.txt            an id per line, UTF-8
 NAME.npy, NAME.json    whatever later parts keep beside them
-evaluation.json        figures of quality that were measured later; no part of the model (qualityfile.py)
+quality.json           figures of quality that were measured later; no part of the model (qualityfile.py)
 ====================== ===================================================================================
 """
 

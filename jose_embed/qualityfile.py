@@ -1,4 +1,4 @@
-"""Figures of quality that belong to a model: ``evaluation.json`` in its directory.
+"""Figures of quality that belong to a model: ``quality.json`` in its directory.
 
 The manifest and the files that it lists are never touched for them: a model keeps its id and its checksums whatever is
 measured. The file names the model that it was measured on and counts only beside that one; overwriting a model takes
@@ -20,7 +20,7 @@ from jose_embed.storage import atomic_file
 
 __all__ = ["QUALITY_NAME", "read_quality", "save_quality"]
 
-QUALITY_NAME: Final = "evaluation.json"
+QUALITY_NAME: Final = "quality.json"
 FORMAT: Final = "jose-embed-evaluation"
 FORMAT_VERSION: Final = 1
 _LARGEST: Final = 16 << 20

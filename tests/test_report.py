@@ -182,7 +182,7 @@ def test_each_figure_has_a_command(labels: Path, tmp_path: Path, capsys: pytest.
         ([], "which figures? name one of: wordsim, analogy, classify, cluster, sts, report"),
         (["report", "map.jose"], "nothing to report on"),
         (["report", "map.jose", "--texts", "labels.txt"], "--texts needs --labels"),
-        (["wordsim", "map.jose", "missing.tsv"], "missing.tsv: cannot be read (No such file or directory)"),
+        (["wordsim", "map.jose", "missing.tsv"], "missing.tsv: there is no such file or directory"),
         (["wordsim", "missing.jose", "pairs.tsv"], "missing.jose"),
         (["wordsim", "map.jose", "pairs.tsv", "-o", "nowhere/report.md"], "the directory nowhere does not exist"),
         (["classify", "map.jose", "--labels", "labels.txt", "--train", "48"], "training part has 48 rows"),
