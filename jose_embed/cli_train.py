@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli_command import Command, add_log_json
+from jose_embed.cli_command import Command, add_log_json, visible
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.progress import Reporter, amount_text, duration_text, log_event, reporter_for
@@ -271,8 +271,20 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
     }
     lines = [f"{name:<11} {value}" for name, value in rows.items() if value]
     place = shlex.quote(str(output))
-    word = shlex.quote(model.words[min(100, len(model.words) - 1)])  # beyond the words that stand in every sentence
+    word = shlex.quote(visible(_word_to_try(model)))
     return ["", *lines, "", f"Next: jose similar {place} {word}", f"      jose info {place}"]
+
+
+def _word_to_try(model: Embeddings) -> str:
+    """A frequent word with a meaning of its own: the one whose documents agree best among the 500 most frequent."""
+    from jose_embed.inference import word_weights
+
+    weights = word_weights(model)
+    rows = range(min(500, len(model.words)))
+    for shortest in (5, 2, 1):
+        if words := [row for row in rows if len(model.words[row]) >= shortest and model.words[row].isalpha()]:
+            return model.words[max(words, key=weights.__getitem__)]
+    return model.words[0]
 
 
 def _workers_text(n: int) -> str:
