@@ -41,7 +41,7 @@ typedef long long i64;
 #define LANES 16           // the most positives, and the most negatives, of a contrast
 #define QUARTERS (ROW / 4)  // a row as float4
 #define PARTS ((QUARTERS + WARP - 1) / WARP)
-#define GROUP (PARTS > 4 ? 2 : PARTS > 1 ? 4 : 8)  // rows that are in registers at a time
+#define GROUP (PARTS > 6 ? 1 : PARTS > 4 ? 2 : PARTS > 1 ? 4 : 8)  // rows that are in registers at a time
 #define EVERY_LANE 0xffffffffu
 
 #ifdef __CUDA_ARCH__

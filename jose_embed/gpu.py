@@ -42,9 +42,14 @@ def layout_of(config: TrainConfig) -> Layout:
         padded_dim(config.dim),
         config.objective,
         config.negative_step,
-        min(LANES, max(2 * config.window, DOCUMENT_BLOCK if pairwise else 0)),
-        max(config.negatives, config.doc_negatives if pairwise else 0),
+        min(LANES, _in_fours(max(2 * config.window, DOCUMENT_BLOCK if pairwise else 0))),
+        _in_fours(max(config.negatives, config.doc_negatives if pairwise else 0)),
     )
+
+
+def _in_fours(n: int) -> int:
+    """The next multiple of four, so that few layouts are compiled and kept."""
+    return -(-n // 4) * 4
 
 
 def needed_bytes(config: TrainConfig, n_words: int, n_documents: int, longest: int = 0) -> int:
@@ -156,8 +161,8 @@ class GpuBackend:
 
     def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
         """Train these documents; see :func:`jose_embed.cpu.kernel`. Waits for the device without the lock."""
-        if not len(documents):
-            return ChunkResult(0.0, 0, 0, 0)
+        if not (self._text.offsets[documents + 1] > self._text.offsets[documents]).any():
+            return ChunkResult(0.0, 0, 0, 0)  # a device refuses to be started for nothing
         bundle = self._bundles.get()
         try:
             n_stretches = self._pack(bundle, documents, epoch, first_token)
