@@ -22,7 +22,7 @@ import numpy.typing as npt
 from jose_embed.errors import TrainingError
 from jose_embed.storage import plain_size, reason
 
-__all__ = ["hold_rows", "mapped_table", "release", "release_rows"]
+__all__ = ["hold_rows", "mapped_table", "read_in_order", "release", "release_rows"]
 
 _POPULATE_WRITE = 23  # Linux 5.14, not yet among the names of mmap
 
@@ -87,6 +87,13 @@ def release(array: npt.NDArray[Any]) -> None:
     base = np.frombuffer(mapping, np.uint8).ctypes.data
     start = (begin - base) // mmap.PAGESIZE * mmap.PAGESIZE
     mapping.madvise(mmap.MADV_DONTNEED, start, end - base - start)
+
+
+def read_in_order(table: npt.NDArray[np.float32]) -> None:
+    """Tell the system that the rows of a mapped table will be read one after the other from now on, not anywhere."""
+    mapping = _mapping(table)
+    if mapping is not None and hasattr(mmap, "MADV_SEQUENTIAL"):
+        mapping.madvise(mmap.MADV_SEQUENTIAL)
 
 
 def hold_rows(table: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> None:

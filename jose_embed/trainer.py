@@ -28,7 +28,7 @@ from jose_embed.encodedfiles import is_encoded, text_for
 from jose_embed.epochs import train_epochs
 from jose_embed.errors import ConfigError, TrainingError
 from jose_embed.machine import machine_facts
-from jose_embed.pages import mapped_table, release
+from jose_embed.pages import mapped_table, read_in_order, release
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.schedule import Standing, chunk_tokens, visiting_order
 from jose_embed.sources import Sources
@@ -212,6 +212,7 @@ def fit(
 
     started = time.perf_counter()
     reporter.start("weighing", corpus.n_documents, "documents")
+    read_in_order(tables.document)
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table, config) for table in vectors)
     frequencies = document_frequencies(corpus)
     if config.doc_method == "words":

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jose_embed.errors import TrainingError
-from jose_embed.pages import hold_rows, mapped_table, release, release_rows
+from jose_embed.pages import hold_rows, mapped_table, read_in_order, release, release_rows
 
 STATUS = Path("/proc/self/status")
 
@@ -42,6 +42,8 @@ def test_what_is_given_back_is_still_there() -> None:
     table[some] += 1
     numbers[some] += 1
     release_rows(table, some)
+    assert np.array_equal(table, numbers)
+    read_in_order(table)
     assert np.array_equal(table, numbers)
     for function in (hold_rows, release_rows):
         function(table, np.empty(0, np.int64))
