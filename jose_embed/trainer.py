@@ -101,6 +101,8 @@ def train(
         raise ConfigError("keep_encoded keeps the text of files; documents=... are gone when the program ends")
     if resume and checkpoint is None:
         raise ConfigError("resume goes on from checkpoints; name their directory (checkpoint=...)")
+    if source is not None and not isinstance(source, (str, os.PathLike)):
+        source = list(source)
     check_backend(config.backend)
     reporter = reporter or SilentReporter()
     started = time.perf_counter()
@@ -109,23 +111,14 @@ def train(
         corpus = None
         if checkpoints is not None:
             checkpoints.check(config, given=given if source is not None and _is_encoded(source) else None)
-            if keep_text and source is not None:
-                corpus = checkpoints.kept_text(source, reporter)
-        if corpus is not None:
-            pass
-        elif source is not None:
-            corpus, config = text_for(
-                source,
-                config,
-                given=given,
-                keep_encoded=keep_encoded,
-                reporter=reporter,
-                directory=temporary_directory,
-            )
-        else:
+            corpus = checkpoints.kept_text(source, reporter) if source is not None and keep_text else None
+        if corpus is None and source is not None:
+            options: dict[str, Any] = {"given": given, "keep_encoded": keep_encoded}
+            corpus, config = text_for(source, config, reporter=reporter, directory=temporary_directory, **options)
+        elif corpus is None:
             assert documents is not None
-            settings = {"tokenizer": config.tokenizer, "min_count": config.min_count, "reporter": reporter}
-            corpus = encode_texts(documents, directory=temporary_directory, **settings)
+            options = {"tokenizer": config.tokenizer, "min_count": config.min_count}
+            corpus = encode_texts(documents, reporter=reporter, directory=temporary_directory, **options)
         with corpus:
             model = fit(
                 corpus,
@@ -295,7 +288,7 @@ def _begun(
 def _is_encoded(source: Sources) -> bool:
     """Whether a source is one encoded corpus."""
     names = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    return len(names) == 1 and is_encoded(names[0])
+    return len(names) == 1 and isinstance(names[0], (str, os.PathLike)) and is_encoded(names[0])
 
 
 def _tables(
