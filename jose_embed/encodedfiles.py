@@ -497,7 +497,8 @@ def _why_not(
 
 def _encoded_among(names: Sequence[str | os.PathLike[str]]) -> str | None:
     """The first of the names that stands for an encoded corpus, as messages show it."""
-    return next((printable(os.fspath(name)) for name in names if name != "-" and is_encoded(name)), None)
+    paths = [name for name in names if name != "-" and isinstance(name, (str, os.PathLike))]
+    return next((printable(os.fspath(path)) for path in paths if is_encoded(path)), None)
 
 
 def _absolute(source: Source) -> str | None:
