@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jose_embed.cli_command import Command, add_log_json, visible
-from jose_embed.config import TrainConfig
+from jose_embed.config import PRESETS, TrainConfig, preset_settings
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.progress import Reporter, amount_text, duration_text, log_event, reporter_for
 
@@ -90,6 +90,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="where temporary files lie: 4 bytes per word of the text, and mapped document vectors",
     )
     settings = parser.add_argument_group("settings of the training")
+    settings.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        default=argparse.SUPPRESS,
+        help="settings for one purpose, over which single ones can be given: "
+        + "; ".join(f"{name} ({_settings_text(values)})" for name, values in PRESETS.items()),
+    )
     for option in dataclasses.fields(TrainConfig):
         choices = option.metadata["choices"]
         settings.add_argument(
@@ -99,6 +106,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
             metavar="{" + ",".join(choices) + "}" if choices else _METAVARS[type(option.default)],
             help=f"{option.metadata['help']} (default: {option.default})".replace("%", "%%"),
         )
+
+
+def _settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings as options: ``--window 3 --negatives 8``."""
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -126,7 +138,8 @@ def _duration(text: str) -> float:
 
 def _run(arguments: argparse.Namespace) -> None:
     names = [option.name for option in dataclasses.fields(TrainConfig)]
-    given = {name: getattr(arguments, name) for name in names if name in arguments}
+    given = preset_settings(arguments.preset) if "preset" in arguments else {}
+    given |= {name: getattr(arguments, name) for name in names if name in arguments}
     config = TrainConfig.from_dict(given)
     if arguments.dry_run:
         with reporter_for(quiet=arguments.quiet, log_json=arguments.log_json) as reporter:
@@ -263,7 +276,7 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
         "documents": documents,
         "tokens": f"{counts['n_tokens']:,}",
         "vocabulary": f"{counts['n_words']:,} words",
-        "time": f"{duration_text(total)} ({spans})",
+        "time": f"{duration_text(max(total, sum(phases.values())))} ({spans})",  # some of it before a --resume
         "speed": f"{speed}/s in training on {where}",
         "loss": f"{epochs[0]['loss']:.4g} in the first epoch, {epochs[-1]['loss']:.4g} in the last",
         "memory": _peak_memory(),
