@@ -8,17 +8,46 @@ import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from jose_embed.errors import ConfigError
 
-__all__ = ["TrainConfig", "available_workers"]
+__all__ = ["PRESETS", "TrainConfig", "available_workers", "preset_settings"]
 
 Objective = Literal["pairwise", "joint"]
 NegativeStep = Literal["paper", "reference"]
 BackendName = Literal["auto", "cpu", "gpu"]
 DocMethod = Literal["words", "trained"]
 DocVectors = Literal["memory", "mapped", "none"]
+
+
+#: What the presets set; DESIGN.md, decision 21, and RESULTS.md have the figures of all of them on all corpora.
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        # More passes: for one who has the time, and for texts to come.
+        "documents": MappingProxyType({"epochs": 20, "margin": 0.3}),
+        # What is alike rather than what belongs together: a narrow window, more negatives, a larger margin.
+        "words": MappingProxyType({"window": 3, "negatives": 8, "context_weight": 1.0, "margin": 0.3}),
+        # The objective as published. A step of 2 that is averaged over two negatives is one step for each.
+        "paper": MappingProxyType({"objective": "joint", "context_weight": 2.0, "doc_method": "trained"}),
+    }
+)
+
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """The settings of a preset, by name; single settings that a user gives come over them.
+
+    Raises:
+        ConfigError: an unknown name.
+
+    Example:
+        >>> preset_settings("paper")["objective"]
+        'joint'
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset is {name!r}; it must be one of {', '.join(PRESETS)}")
+    return dict(PRESETS[name])
 
 
 def available_workers() -> int:

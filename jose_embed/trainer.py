@@ -21,7 +21,7 @@ import numpy.typing as npt
 from jose_embed.backends import check_backend, choose_backend, make_backend
 from jose_embed.checkpoints import CheckpointKeeper, Checkpoints
 from jose_embed.columns import row_blocks
-from jose_embed.config import TrainConfig
+from jose_embed.config import TrainConfig, preset_settings
 from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import EncodedCorpus, encode_texts
 from jose_embed.encodedfiles import is_encoded, text_for
@@ -45,6 +45,7 @@ def train(
     *,
     documents: Iterable[str] | None = None,
     config: TrainConfig | None = None,
+    preset: str | None = None,
     reporter: Reporter | None = None,
     keep_encoded: str | os.PathLike[str] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
@@ -60,6 +61,8 @@ def train(
             encoded corpus, as ``keep_encoded`` and ``jose encode`` make them.
         documents: Texts, in the place of a source.
         config: The settings; the paper's when left out.
+        preset: The name of some settings that serve one purpose better, over those of ``config``; see
+            :data:`jose_embed.config.PRESETS`.
         reporter: Who is told about progress; nobody when left out.
         keep_encoded: A directory that keeps the encoded text of ``source``; the next training with the same text,
             tokenizer and ``min_count`` takes it from there.
@@ -73,7 +76,7 @@ def train(
             never stopped.
         temporary_directory: Where temporary files lie: the encoded text, and document vectors that are mapped. The
             system's directory for such files when left out.
-        **settings: Single settings by name, over those of ``config``; see :class:`TrainConfig`.
+        **settings: Single settings by name, over those of ``config`` and ``preset``; see :class:`TrainConfig`.
 
     Returns:
         The model, in memory; :meth:`Embeddings.save` keeps it.
@@ -92,6 +95,8 @@ def train(
         model = jose_embed.train(documents=["one text", "another"], min_count=1)
         model = jose_embed.train("corpus.txt", checkpoint="corpus.jose.run", resume=True)
     """
+    if preset is not None:
+        settings = {**preset_settings(preset), **settings}
     config = _configured(config or TrainConfig(), settings)
     defaults = TrainConfig().to_dict()
     given = settings.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}

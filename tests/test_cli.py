@@ -243,6 +243,14 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_options_come_over_a_preset(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_main([str(text), *SMALL, "--preset", "words", "--window", "2", "--quiet"]) == 0
+    config = Embeddings.load("animals and ships.jose").config
+    assert (config.window, config.negatives, config.margin) == (2, 8, 0.3)
+    assert train_main([str(text), "--preset", "best"]) == 2
+    assert "invalid choice: 'best'" in capsys.readouterr().err
+
+
 def test_training_writes_a_model_and_says_what_it_is(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_main([str(text), *SMALL, "--window", "3", "--seed", "9"]) == 0
     out, err = capsys.readouterr()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jose_embed.config import TrainConfig, available_workers
+from jose_embed.config import PRESETS, TrainConfig, available_workers, preset_settings
 from jose_embed.errors import ConfigError
 
 OPTIONS = {option.name: option for option in dataclasses.fields(TrainConfig)}
@@ -132,3 +132,19 @@ def test_zero_workers_are_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_workers() == 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_settings_that_differ_from_the_defaults(name: str) -> None:
+    settings = preset_settings(name)
+    config = TrainConfig.from_dict(settings)
+    assert settings
+    assert all(getattr(config, key) == value != getattr(TrainConfig(), key) for key, value in settings.items())
+    assert not {"seed", "workers", "tokenizer", "min_count", "dim"} & settings.keys()  # the user's affair
+    settings.clear()
+    assert preset_settings(name)
+
+
+def test_an_unknown_preset_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"^preset is 'best'; it must be one of documents, words, paper$"):
+        preset_settings("best")

@@ -18,7 +18,7 @@ import pytest
 
 import jose_embed
 from jose_embed import cpu, epochs, trainer
-from jose_embed.config import TrainConfig
+from jose_embed.config import TrainConfig, preset_settings
 from jose_embed.cpu import ChunkResult
 from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import EncodedCorpus, encode_texts
@@ -404,6 +404,14 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message
     with pytest.raises(ConfigError) as refusal:
         train(documents=["a b"], **settings)
     assert message in str(refusal.value)
+
+
+def test_single_settings_come_over_a_preset(recording: list[RecordingBackend]) -> None:
+    model = train(documents=["a b c d"] * 5, config=TrainConfig(seed=9, negatives=3), preset="words", window=2, dim=8)
+    expected = {**preset_settings("words"), "seed": 9, "window": 2, "dim": 8}
+    assert model.manifest["config"] == TrainConfig(**expected).to_dict()
+    with pytest.raises(ConfigError, match="preset is 'none'"):
+        train(documents=["a"], preset="none")
 
 
 def test_one_source_of_text_is_needed() -> None:
