@@ -528,8 +528,8 @@ def _opened(path: Path) -> Checkpoint:
             raise directory.error(_FACTS, "does not describe a checkpoint")
         if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != FORMAT_VERSION:
             raise _OtherVersionError(
-                f"{path}: was written by jose-embed {version}, and this is {__version__}; go on with the version that "
-                "began the training, or start anew without --resume"
+                f"{path}: was written by jose-embed {printable(str(version)[:40])}, and this is {__version__}; go on with the "
+                "version that began the training, or start anew without --resume"
             )
         if facts.get("checksum") != manifest_checksum(facts):
             raise directory.error(_FACTS, "is damaged: its checksum does not match its contents")
@@ -540,8 +540,35 @@ def _opened(path: Path) -> Checkpoint:
             standing = Standing.from_dict(facts["standing"])
             names = ("run", "config", "backend", "corpus", "phases")
             run, config, backend, corpus, phases = (facts[name] for name in names)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, JoseError):
+            _check(run, config, backend, corpus, phases)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, JoseError) and not isinstance(error, ConfigError):
                 raise
             raise directory.error(_FACTS, f"is not what it must be ({reason(error)})") from None
     return Checkpoint(path, run, config, backend, corpus, standing, phases)
+
+
+def _check(run: Any, config: Any, backend: Any, corpus: Any, phases: Any) -> None:
+    """Passes where the facts of a checkpoint are of their kinds; a sum that fits says nothing about that.
+
+    Raises:
+        ConfigError, ValueError: they are not.
+    """
+    counts = ("n_documents", "n_words", "n_tokens")
+    if (
+        not isinstance(run, str)
+        or re.fullmatch(r"[0-9a-f]{1,64}", run) is None
+        or not isinstance(backend, str)
+        or re.fullmatch(r"[a-z]{1,16}", backend) is None
+        or not isinstance(config, dict)
+        or not isinstance(corpus, dict)
+        or corpus.keys() != {"sha256", *counts}
+        or not isinstance(corpus["sha256"], str)
+        or re.fullmatch(r"[0-9a-f]{64}", corpus["sha256"]) is None
+        or not all(type(corpus[name]) is int and 0 <= corpus[name] < 2**62 for name in counts)
+        or not isinstance(phases, dict)
+        or not all(type(seconds) in (int, float) and 0 <= seconds < 2**62 for seconds in phases.values())
+    ):
+        raise ValueError("a field is of another kind")
+    if TrainConfig.from_dict(config).to_dict() != config:
+        raise ValueError("a setting is missing")

@@ -192,7 +192,12 @@ class Standing:
             ValueError: values that are no standing.
         """
         kinds = {option.name: type(option.default) for option in dataclasses.fields(cls) if option.name != "epochs"}
-        sound = values.keys() == {"epochs", *kinds} and isinstance(values["epochs"], list)
-        if not sound or any(type(values[name]) is not kind or values[name] < 0 for name, kind in kinds.items()):
+        if (
+            not isinstance(values, Mapping)
+            or values.keys() != {"epochs", *kinds}
+            or any(type(values[name]) is not kind or not 0 <= values[name] < 2**62 for name, kind in kinds.items())
+            or not isinstance(values["epochs"], list)
+            or not all(isinstance(report, dict) for report in values["epochs"])
+        ):
             raise ValueError("does not say where a training stands")
         return cls(**values)

@@ -33,7 +33,9 @@ from typing import Any
 import numpy as np
 
 from jose_embed import wordtable
+from jose_embed.checkpoints import Checkpoints
 from jose_embed.cli import main
+from jose_embed.config import TrainConfig
 from jose_embed.corpus import BlockReader, find_sources, get_tokenizer
 from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import encode, encode_texts
@@ -44,7 +46,9 @@ from jose_embed.goldsets import read_analogies, read_labels, read_scored_pairs
 from jose_embed.manifest import manifest_checksum, model_id
 from jose_embed.modelcard import card
 from jose_embed.npyfile import array_header
+from jose_embed.progress import SilentReporter
 from jose_embed.qualityfile import QUALITY_NAME, read_quality
+from jose_embed.schedule import Standing
 
 HANG = 20  # seconds
 MEMORY = 1 << 30  # bytes that a try may add to the address space of the process
@@ -149,6 +153,11 @@ class Fuzzer:
         self.model.save(folder / "valid.jose")
         with encode_texts(TEXT.split("\n") * 2, min_count=1) as corpus:
             write_encoded(corpus, folder / "valid.encoded")
+            tables = [table(rows) for rows in (corpus.vocabulary.n_words, corpus.vocabulary.n_words, len(corpus))]
+            self.tables = tables
+            with Checkpoints(folder / "valid.run") as checkpoints:
+                facts: dict[str, Any] = {"config": TrainConfig(), "backend": "cpu", "phases": {"reading": 1.5}}
+                checkpoints.write(tables, Standing(), corpus=corpus, keep_text=False, **facts)
         self.vectors = {}
         for format in FORMATS:
             export(self.model, folder / "valid.vectors", format=format, overwrite=True)
@@ -183,12 +192,16 @@ class Fuzzer:
         return mutated(data, rng) if rng.random() < 0.95 else data
 
     def _damaged(self, valid: str, rng: random.Random) -> Path:
-        """A copy of a valid directory with damage in one file; its checksums sometimes are made to fit."""
+        """A copy of a valid directory with damage in one file."""
         path = self.folder / f"damaged{Path(valid).suffix}"
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.folder / valid, path)
-        names = sorted(os.listdir(path))
-        name = rng.choice(names)
+        self._damage(path, rng)
+        return path
+
+    def _damage(self, path: Path, rng: random.Random) -> None:
+        """Damage one file of a directory; its checksums sometimes are made to fit."""
+        name = rng.choice(sorted(os.listdir(path)))
         if name.endswith(".json") and rng.random() < 0.7:
             value = mutated_json(json.loads((path / name).read_bytes()), rng)
             (path / name).write_text(json.dumps(value))
@@ -201,19 +214,19 @@ class Fuzzer:
         if rng.random() < 0.7:
             with contextlib.suppress(Exception):
                 self._sign(path)
-        return path
 
     @staticmethod
     def _sign(path: Path) -> None:
         """Sizes and sums in the manifest are made to fit the files: what then is wrong must be seen by looking."""
-        manifest = json.loads((path / "manifest.json").read_bytes())
+        about = path / ("manifest.json" if (path / "manifest.json").exists() else "checkpoint.json")
+        manifest = json.loads(about.read_bytes())
         for name in manifest["files"]:
             data = (path / name).read_bytes()
             manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         if "id" in manifest:
             manifest["id"] = model_id(manifest["files"], manifest["tokenizer"])
         manifest["checksum"] = manifest_checksum(manifest)
-        (path / "manifest.json").write_text(json.dumps(manifest))
+        about.write_text(json.dumps(manifest))
 
     # ---- targets: each says in a word how it went -----------------------------------------------------------------
 
@@ -290,6 +303,21 @@ class Fuzzer:
             assert len(list(corpus.doc_ids)) == corpus.n_documents
             corpus.statistics.to_dict()
         return "opened"
+
+    def _on_checkpoint(self, rng: random.Random) -> str:
+        path = self.folder / "damaged.run"
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(self.folder / "valid.run", path)
+        self._damage(path / "checkpoint-000001", rng)
+        with Checkpoints(path) as checkpoints, open_encoded(self.folder / "valid.encoded", verify=False) as corpus:
+            checkpoints.begin(True)
+            if checkpoints.latest is None:
+                return "refused"
+            checkpoints.check(TrainConfig())
+            checkpoints.check_backend("cpu")
+            tables = [np.zeros_like(table) for table in self.tables]
+            checkpoints.restore(tables, corpus, {}, SilentReporter())
+        return "restored"
 
     def _on_vectors(self, rng: random.Random) -> str:
         format = rng.choice(list(self.vectors))
