@@ -196,7 +196,7 @@ class Checkpoints:
                 continue
             if before and before.get(name) != value:
                 raise ConfigError(
-                    f"{self.directory}: the training that is to go on had {name} {before.get(name)}, and now it is "
+                    f"{self.directory}: the training that is to go on had {name} {printable(str(before.get(name)))[:80]}, and now it is "
                     f"{value}; go on with the same settings, or start anew without --resume"
                 )
 
@@ -528,8 +528,8 @@ def _opened(path: Path) -> Checkpoint:
             raise directory.error(_FACTS, "does not describe a checkpoint")
         if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != FORMAT_VERSION:
             raise _OtherVersionError(
-                f"{path}: was written by jose-embed {printable(str(version)[:40])}, and this is {__version__}; go on with the "
-                "version that began the training, or start anew without --resume"
+                f"{path}: was written by jose-embed {printable(str(version)[:40])}, and this is {__version__}; go on with "
+                "the version that began the training, or start anew without --resume"
             )
         if facts.get("checksum") != manifest_checksum(facts):
             raise directory.error(_FACTS, "is damaged: its checksum does not match its contents")
