@@ -195,8 +195,9 @@ class Checkpoints:
             if name in _FREE or (given is not None and name in ("tokenizer", "min_count") and name not in given):
                 continue
             if before and before.get(name) != value:
+                had = printable(str(before.get(name)))[:80]
                 raise ConfigError(
-                    f"{self.directory}: the training that is to go on had {name} {printable(str(before.get(name)))[:80]}, and now it is "
+                    f"{self.directory}: the training that is to go on had {name} {had}, and now it is "
                     f"{value}; go on with the same settings, or start anew without --resume"
                 )
 
@@ -527,9 +528,10 @@ def _opened(path: Path) -> Checkpoint:
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise directory.error(_FACTS, "does not describe a checkpoint")
         if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != FORMAT_VERSION:
+            writer = printable(str(version)[:40])
             raise _OtherVersionError(
-                f"{path}: was written by jose-embed {printable(str(version)[:40])}, and this is {__version__}; go on with "
-                "the version that began the training, or start anew without --resume"
+                f"{path}: was written by jose-embed {writer}, and this is {__version__}; go on with the version that "
+                "began the training, or start anew without --resume"
             )
         if facts.get("checksum") != manifest_checksum(facts):
             raise directory.error(_FACTS, "is damaged: its checksum does not match its contents")
