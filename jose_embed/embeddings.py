@@ -7,7 +7,7 @@ import datetime
 import math
 import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from jose_embed.spelling import SpellingIndex
 
 if TYPE_CHECKING:
     from jose_embed.corpus import Tokenizer
+    from jose_embed.inference import Flagged
     from jose_embed.progress import Reporter
 
 __all__ = ["DocumentNeighbor", "Embeddings", "Neighbor", "Query", "check_target", "load"]
@@ -339,6 +340,11 @@ class Embeddings:
         """The row of a word, or None if the vocabulary does not hold it."""
         return self._index_words().get(word)
 
+    def rows_of(self, words: Iterable[str]) -> npt.NDArray[np.int32]:
+        """The rows of the known ones of some words, in their order: int32, shape (n_known,)."""
+        found = map(self._index_words().get, words)
+        return np.array([row for row in found if row is not None], np.int32)
+
     def vector_of(self, word: str) -> npt.NDArray[np.float32]:
         """The center vector of a word: float32, shape (dim,), norm 1, read-only.
 
@@ -572,12 +578,18 @@ class Embeddings:
             self._doc_rows = RowFinder(self.doc_ids)
         return self._doc_rows.find(doc_id)
 
-    def infer(self, texts: Sequence[str], **options: Any) -> npt.NDArray[np.float32]:
+    def infer(self, texts: Sequence[str | Sequence[str]], **options: Any) -> npt.NDArray[np.float32]:
         """Vectors for new texts: float32, shape (n, dim); see :func:`jose_embed.inference.infer`."""
         from jose_embed import inference
 
         vectors: npt.NDArray[np.float32] = inference.infer(self, texts, **options)
         return vectors
+
+    def infer_flagged(self, texts: Sequence[str | Sequence[str]], **options: Any) -> Flagged:
+        """The same for texts of which some may hold no known word; see :func:`jose_embed.inference.infer_flagged`."""
+        from jose_embed import inference
+
+        return inference.infer_flagged(self, texts, **options)
 
     def _document_row(self, doc_id: str | None, index: int | None) -> int:
         if index is not None:

@@ -23,6 +23,7 @@ from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.sources import Sources, find_sources, printable
 from jose_embed.spool import Spool
+from jose_embed.tokenizers import valid_text
 from jose_embed.vocabulary import Vocabulary
 from jose_embed.wordtable import CompiledWords, Ends, Ids, WordTable, word_table
 
@@ -243,9 +244,7 @@ def _batches(texts: Iterable[str], report: SourceReport) -> Iterator[list[str]]:
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise CorpusError(f"document {number} is of type {type(text).__name__}; every document must be a string")
-        clean = text.replace("\0", "\ufffd")
-        if not clean.isascii():
-            clean = clean.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        clean = valid_text(text)
         if clean != text:
             report.invalid_lines += 1
             report.first_invalid = report.first_invalid or number

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import NoKnownWordsError
+from jose_embed.tokenizers import valid_text
 
 if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
@@ -37,17 +38,23 @@ if TYPE_CHECKING:
 __all__ = [
     "TERM_WEIGHTS",
     "WORD_WEIGHTS",
+    "Flagged",
     "Inferred",
     "document_directions",
     "document_frequencies",
     "infer",
     "infer_detailed",
+    "infer_flagged",
     "learned_weights",
+    "mean_direction",
     "retrieval_weights",
     "word_weights",
 ]
 
 Vectors = npt.NDArray[np.float32]
+
+#: A text: a string for the model's tokenizer, or its tokens.
+Text = str | Sequence[str]
 
 
 class Inferred(NamedTuple):
@@ -83,14 +90,25 @@ class Inferred(NamedTuple):
         return self.n_known / self.n_tokens if self.n_tokens else 0.0
 
 
-def infer(model: Embeddings, texts: Sequence[str], *, missing: str = "raise", backend: str = "cpu") -> Vectors:
+class Flagged(NamedTuple):
+    """The directions of a batch of texts.
+
+    Attributes:
+        vectors: float32 (n_texts, dim), norm 1; the :func:`mean_direction` where ``known`` is False.
+        known: bool (n_texts,): whether the text has a direction of its own.
+    """
+
+    vectors: Vectors
+    known: npt.NDArray[np.bool_]
+
+
+def infer(model: Embeddings, texts: Sequence[Text], *, backend: str = "cpu") -> Vectors:
     """The directions of texts.
 
     Args:
         model: The model.
-        texts: Any texts, of any length; the model's own tokenizer is applied.
-        missing: What a text without a known word becomes: "raise" an error, or "nan" for a row of NaN that the caller
-            is going to look for.
+        texts: Any texts, of any length, to which the model's own tokenizer is applied; or lists of tokens, texts that
+            are split already.
         backend: "cpu"; "gpu" for a CUDA device, which pays for very many texts; "auto" for the device where there is
             one. The vectors are the same.
 
@@ -98,41 +116,42 @@ def infer(model: Embeddings, texts: Sequence[str], *, missing: str = "raise", ba
         float32 (len(texts), dim), rows of norm 1; the same bytes for the same text, whatever stands beside it.
 
     Raises:
-        NoKnownWordsError: a text without a known word, where ``missing`` is "raise".
+        NoKnownWordsError: a text without a known word; :func:`infer_flagged` takes such ones.
         MissingExtraError, DeviceError: the backend "gpu" without CuPy, or without a device that has room for the words.
 
     Example::
 
         model.infer(["the first text", "another"])
+        model.infer([["the", "first", "text"], ["another"]])
     """
-    if isinstance(texts, str):
-        raise TypeError("infer() takes a list of texts; for a single one write infer([text])")
-    if missing not in ("raise", "nan"):
-        raise ValueError(f'missing is {missing!r}; it must be "raise" or "nan"')
-    if backend != "cpu":
-        return _infer_together(model, texts, missing, backend)
-    out = np.empty((len(texts), model.dim), np.float32)
-    for row, text in enumerate(texts):
-        found = _inferred(model, text)
-        if found.vector is not None:
-            out[row] = found.vector
-        elif missing == "nan":
-            out[row] = np.nan
-        else:
-            raise NoKnownWordsError(_no_known_words(row, found))
-    return out
+    vectors, known = _directions_of(model, _listed(texts, "infer"), backend)
+    if not known.all():
+        row = int(known.argmin())
+        raise NoKnownWordsError(_no_known_words(row, _inferred(model, texts[row])))
+    return vectors
 
 
-def infer_detailed(model: Embeddings, texts: Sequence[str]) -> list[Inferred]:
+def infer_flagged(model: Embeddings, texts: Sequence[Text], *, backend: str = "cpu") -> Flagged:
+    """The directions of texts of which some may have no known word; arguments as for :func:`infer`.
+
+    Example::
+
+        vectors, known = model.infer_flagged(texts)
+    """
+    vectors, known = _directions_of(model, _listed(texts, "infer_flagged"), backend)
+    if not known.all():
+        vectors[~known] = mean_direction(model)
+    return Flagged(vectors, known)
+
+
+def infer_detailed(model: Embeddings, texts: Sequence[Text]) -> list[Inferred]:
     """The directions of texts and what they were made of; never an error: see :class:`Inferred`.
 
     Args:
         model: The model.
-        texts: Any texts.
+        texts: Any texts, or lists of tokens.
     """
-    if isinstance(texts, str):
-        raise TypeError("infer_detailed() takes a list of texts; for a single one write infer_detailed([text])")
-    return [_inferred(model, text) for text in texts]
+    return [_inferred(model, text) for text in _listed(texts, "infer_detailed")]
 
 
 def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
@@ -144,6 +163,22 @@ def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
     if kept is not None:
         return np.asarray(kept, np.float64)
     return np.log((int(model.counts.sum()) + 1) / model.counts.astype(np.float64))
+
+
+def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
+    """The direction of all running words of the training text: what a document is like of which nothing is known.
+
+    The maximum-likelihood mean direction over the words' center vectors, each as often as it occurs: float32 (dim,),
+    norm 1.
+    """
+    total = np.zeros(model.dim)
+    for start in range(0, model.n_words, _BLOCK):
+        counts = model.counts[start : start + _BLOCK, None].astype(np.float64)
+        total += np.add.reduce(counts * model.center_vectors[start : start + _BLOCK], axis=0)
+    length = float(np.linalg.norm(total))
+    if not length > 0:  # opposite vectors in equal numbers
+        total, length = model.center_vectors[0].astype(np.float64), 1.0
+    return (total / length).astype(np.float32)
 
 
 def retrieval_weights(corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -203,6 +238,8 @@ def document_directions(
     directions_writer(backend, weights, TERM_WEIGHTS, center_vectors)(corpus.tokens, corpus.offsets, out)
 
 
+_AT_ONCE = 1 << 22  # characters of text, or tokens, that are taken at a time
+_WORTH_COMPILING = 1 << 22  # so many of them take longer than the compiler does
 _BLOCK = 4096  # different words of a text whose vectors are converted to float64 at a time
 
 #: The name under which a model keeps its words' weights.
@@ -212,23 +249,53 @@ WORD_WEIGHTS = "word_weights"
 TERM_WEIGHTS = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.float64))
 
 
-def _infer_together(model: Embeddings, texts: Sequence[str], missing: str, backend: str) -> Vectors:
-    """The directions of all texts at once, by whatever backend."""
+def _listed(texts: Sequence[Text], function: str) -> Sequence[Text]:
+    if isinstance(texts, str):
+        raise TypeError(f"{function}() takes a list of texts; for a single one write {function}([text])")
+    return texts
+
+
+def _directions_of(model: Embeddings, texts: Sequence[Text], backend: str) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+    """The directions of texts, anything where there is none, and which have one."""
+    out = np.full((len(texts), model.dim), np.nan, np.float32)
+    if backend == "cpu" and sum(map(len, texts)) < _WORTH_COMPILING:
+        for row, text in enumerate(texts):
+            found = _inferred(model, text)
+            if found.vector is not None:
+                out[row] = found.vector
+    else:
+        _write_together(model, texts, backend, out)
+    return out, ~np.isnan(out[:, 0])
+
+
+def _write_together(model: Embeddings, texts: Sequence[Text], backend: str, out: Vectors) -> None:
+    """Write the directions of many texts by the compiled ways of the training, some megabytes at a time."""
     from jose_embed.backends import directions_writer
+    from jose_embed.tokenizers import CodePointTokenizer
+    from jose_embed.wordrows import WordRows
 
     write = directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors)
-    words = [_words_of(model, model.tokenizer(text))[:2] for text in texts]
-    offsets = np.cumsum([0, *(sum(counts) for _, counts in words)], dtype=np.int64)
-    tokens = np.empty(int(offsets[-1]), np.int32)
-    for (rows, counts), start, end in zip(words, offsets, offsets[1:], strict=False):
-        tokens[start:end] = np.repeat(np.array(rows, np.int32), np.array(counts, np.int64))
-    out = np.full((len(texts), model.dim), np.nan, np.float32)
-    write(tokens, offsets, out)
-    without = np.flatnonzero(np.isnan(out[:, 0]))
-    if missing == "raise" and len(without):
-        row = int(without[0])
-        raise NoKnownWordsError(_no_known_words(row, _inferred(model, texts[row])))
-    return out
+    compiled = isinstance(model.tokenizer, CodePointTokenizer)
+    word_rows = WordRows(model.tokenizer, model.index_of)
+    ends = np.cumsum([len(text) for text in texts])
+    start = 0
+    while start < len(texts):
+        end = max(start + 1, int(np.searchsorted(ends, ends[start] + _AT_ONCE)))
+        some = texts[start:end]
+        strings = [text for text in some if isinstance(text, str)]
+        if compiled and len(strings) == len(some):
+            found = word_rows.of_texts(strings)
+            rows, offsets = found.rows, found.offsets
+        else:
+            lists = [model.rows_of(_tokens(model, text)) for text in some]
+            offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+            rows = np.concatenate(lists)
+        write(rows, offsets, out[start:end])
+        start = end
+
+
+def _tokens(model: Embeddings, text: Text) -> Sequence[str]:
+    return model.tokenizer(valid_text(text)) if isinstance(text, str) else text
 
 
 def _words_of(model: Embeddings, tokens: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
@@ -247,8 +314,8 @@ def _words_of(model: Embeddings, tokens: Sequence[str]) -> tuple[list[int], list
     return rows, counts, unknown
 
 
-def _inferred(model: Embeddings, text: str) -> Inferred:
-    tokens = model.tokenizer(text)
+def _inferred(model: Embeddings, text: Text) -> Inferred:
+    tokens = _tokens(model, text)
     rows, counts, unknown = _words_of(model, tokens)
     known, known_counts = np.array(rows, np.int64), np.array(counts, np.int64)
     weights = _weights_of(model)[known] * TERM_WEIGHTS[np.minimum(known_counts, len(TERM_WEIGHTS) - 1)]

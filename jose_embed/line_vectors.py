@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.corpus import Block
-from jose_embed.inference import TERM_WEIGHTS, infer_detailed, word_weights
+from jose_embed.inference import TERM_WEIGHTS, infer_detailed, mean_direction, word_weights
 
 if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
+    from jose_embed.wordrows import Rows
 
-__all__ = ["LineVectors", "line_vectors", "mean_direction"]
+__all__ = ["LineVectors", "line_vectors"]
 
-_ROWS = 8192
 _PLAIN_BYTES = 1 << 20
 
 
@@ -32,7 +32,7 @@ class LineVectors(NamedTuple):
     """The vectors of consecutive lines.
 
     Attributes:
-        vectors: float32 (n, dim), norm 1; the :func:`mean_direction` where no word of the line is known.
+        vectors: float32 (n, dim), norm 1; the mean direction of the training text where no word of the line is known.
         n_tokens: int64 (n,), running words of each line.
         n_known: int64 (n,), those in the vocabulary; 0 flags a line without a direction of its own.
         consumed: Bytes of the source, as it lies on the disk, that this took.
@@ -42,22 +42,6 @@ class LineVectors(NamedTuple):
     n_tokens: npt.NDArray[np.int64]
     n_known: npt.NDArray[np.int64]
     consumed: int
-
-
-def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
-    """The direction of all running words of the training text: what a document is like of which nothing is known.
-
-    The maximum-likelihood mean direction over the words' center vectors, each as often as it occurs: float32 (dim,),
-    norm 1.
-    """
-    total = np.zeros(model.dim)
-    for start in range(0, model.n_words, _ROWS):
-        counts = model.counts[start : start + _ROWS, None].astype(np.float64)
-        total += np.add.reduce(counts * model.center_vectors[start : start + _ROWS], axis=0)
-    length = float(np.linalg.norm(total))
-    if not length > 0:  # opposite vectors in equal numbers
-        total, length = model.center_vectors[0].astype(np.float64), 1.0
-    return (total / length).astype(np.float32)
 
 
 def line_vectors(
@@ -107,37 +91,19 @@ class _CompiledLines:
 
     def __init__(self, model: Embeddings, nowhere: npt.NDArray[np.float32], backend: str) -> None:
         from jose_embed.backends import directions_writer
-        from jose_embed.wordtable import word_table
+        from jose_embed.wordrows import WordRows
 
         self._model = model
         self._nowhere = nowhere
         self._write = directions_writer(backend, word_weights(model), TERM_WEIGHTS, model.center_vectors)
-        self._table = word_table(model.tokenizer)
-        self._rows = np.empty(0, np.int32)  # of each word number, its row in the vocabulary; -1 for an unknown word
+        self._word_rows = WordRows(model.tokenizer, model.index_of)
 
-    def encoded(self, block: Block) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-        """The rows of the block's known words, each line's number of words and of known words, and what it took."""
-        numbers, ends = self._table.add_lines(block.data)
-        n_seen = int(numbers.max(initial=-1)) + 1
-        if n_seen > len(self._rows):
-            words = self._table.words(np.arange(len(self._rows), n_seen))
-            found = [self._model.index_of(word) for word in words]
-            self._rows = np.append(self._rows, np.array([-1 if row is None else row for row in found], np.int32))
-        rows = self._rows[numbers]
-        known = rows >= 0
-        n_before = np.concatenate(([0], np.cumsum(known)))
-        starts = np.concatenate(([0], ends[:-1]))
-        return rows[known], ends - starts, n_before[ends] - n_before[starts], block.consumed
+    def encoded(self, block: Block) -> tuple[Rows, int]:
+        """The rows of the block's known words, and what it took."""
+        return self._word_rows.of_lines(block.data), block.consumed
 
-    def directions(
-        self,
-        rows: npt.NDArray[np.int32],
-        n_tokens: npt.NDArray[np.int64],
-        n_known: npt.NDArray[np.int64],
-        consumed: int,
-    ) -> LineVectors:
+    def directions(self, found: Rows, consumed: int) -> LineVectors:
         """The vectors of lines of these words; runs in any thread."""
-        vectors = np.full((len(n_known), self._model.dim), self._nowhere, np.float32)
-        offsets = np.concatenate(([0], np.cumsum(n_known)))
-        self._write(rows, offsets, vectors)
-        return LineVectors(vectors, n_tokens, n_known, consumed)
+        vectors = np.full((len(found.n_known), self._model.dim), self._nowhere, np.float32)
+        self._write(found.rows, found.offsets, vectors)
+        return LineVectors(vectors, found.n_tokens, found.n_known, consumed)

@@ -122,7 +122,7 @@ def labelled_rows(model: Embeddings, labels: PathLike, texts: Sequence[str] | No
             else ""
         )
         return LabelledRows(model.doc_vectors, classes, "trained vectors", note)
-    vectors, known = _inferred(model, texts)
+    vectors, known = model.infer_flagged(texts)
     left_out = int(np.count_nonzero(~known))
     note = f"{left_out:,} texts without a known word are left out." if left_out else ""
     return LabelledRows(vectors[known], classes[known], "inferred vectors", note)
@@ -175,9 +175,11 @@ def sentence_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
     rows = []
     for file in files:
         pairs = read_scored_pairs(file)
-        first, _ = _inferred(model, [pair.first for pair in pairs])
-        second, _ = _inferred(model, [pair.second for pair in pairs])
-        score = evaluation.sts(first, second, [pair.score for pair in pairs])
+        first = model.infer_flagged([pair.first for pair in pairs])
+        second = model.infer_flagged([pair.second for pair in pairs])
+        # Unknown sentences are left out, which evaluation.sts tells by a vector of no numbers.
+        vectors = (np.where(side.known[:, None], side.vectors, np.nan) for side in (first, second))
+        score = evaluation.sts(*vectors, [pair.score for pair in pairs])
         rows.append((Path(file).name, score.spearman, score.n_pairs, score.coverage))
     return Table("Sentence similarity, inferred vectors", ("set", "Spearman", "pairs", "coverage"), rows)
 
@@ -297,13 +299,6 @@ def read_texts(file: PathLike) -> list[str]:
     if not texts:
         raise CorpusError(f"{file}: no document in it; a line is a document")
     return texts
-
-
-def _inferred(model: Embeddings, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Vectors of texts, not finite for one without a known word, and which have one."""
-    vectors = model.infer(texts, missing="nan")
-    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
-    return vectors, known
 
 
 def _line(cells: Sequence[str]) -> str:

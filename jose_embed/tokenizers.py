@@ -36,6 +36,7 @@ __all__ = [
     "get_tokenizer",
     "register_tokenizer",
     "tokenizer_names",
+    "valid_text",
 ]
 
 # What a character does; the numbers are ordered so that `>= LETTER` means "may start a word".
@@ -63,6 +64,17 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: str) -> list[str]:
         """The words of one text, in order. A word is never empty and holds no tab and no line break."""
+
+
+def valid_text(text: str) -> str:
+    """The text as a file could hold it: NUL and lone surrogates become U+FFFD.
+
+    Example:
+        >>> valid_text("a" + chr(0) + "b" + chr(0xD800)) == "a" + chr(0xFFFD) + "b" + chr(0xFFFD)
+        True
+    """
+    clean = text.replace("\0", "\ufffd")
+    return clean if clean.isascii() else clean.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 @runtime_checkable

@@ -26,7 +26,7 @@ from jose_embed.config import TrainConfig
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError
 from jose_embed.formats import read_vectors
-from jose_embed.line_vectors import mean_direction
+from jose_embed.inference import mean_direction
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["the", "cat", "dog", "maus", "köln", "猫", "it's"]

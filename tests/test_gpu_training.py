@@ -198,9 +198,9 @@ def test_inference_gives_the_bytes_of_the_cpu(model: Embeddings) -> None:
     wanted = model.infer(texts)
     for backend in ("gpu", "auto"):
         assert model.infer(texts, backend=backend).tobytes() == wanted.tobytes()
-    flagged = model.infer(["nothing", *texts, ""], backend="gpu", missing="nan")
-    assert np.isnan(flagged[[0, -1]]).all()
-    assert flagged[1:-1].tobytes() == wanted.tobytes()
+    vectors, known = model.infer_flagged(["nothing", *texts, ""], backend="gpu")
+    assert known.tolist() == [False, *[True] * len(texts), False]
+    assert vectors[1:-1].tobytes() == wanted.tobytes()
     assert model.infer([], backend="gpu").shape == (0, 16)
     with pytest.raises(NoKnownWordsError, match=r"^text 2 has no direction: its words are unknown: 'nothing'"):
         model.infer(["t0w1", "nothing"], backend="gpu")

@@ -21,7 +21,7 @@ FLOORS = [
     "config machine progress jit",
     "sources compression tokenizers corpus",
     "wordtable vocabulary spool encoded",
-    "npyfile storage pages mapped columns manifest lines qualityfile modelfiles encodedfiles spelling nearest",
+    "npyfile storage pages mapped columns manifest lines qualityfile modelfiles encodedfiles spelling nearest wordrows",
     "passages sphere sampling simd cpu gpu_device gpu gpu_directions",
     "embeddings directions backends inference line_vectors interrupts schedule epochs checkpoints trainer",
     "formats goldsets evaluation report modelcard",

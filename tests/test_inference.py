@@ -14,18 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jose_embed import directions, passages, sphere
+from jose_embed import directions, inference, passages, sphere, tokenizers
 from jose_embed.cpu import padded_table
 from jose_embed.embeddings import Embeddings, load
 from jose_embed.encoded import encode_texts
-from jose_embed.errors import NoKnownWordsError
+from jose_embed.errors import ConfigError, NoKnownWordsError
 from jose_embed.inference import (
     TERM_WEIGHTS,
     document_directions,
     document_frequencies,
     infer,
     infer_detailed,
+    infer_flagged,
     learned_weights,
+    mean_direction,
     retrieval_weights,
     word_weights,
 )
@@ -123,9 +125,12 @@ def test_a_text_without_a_known_word() -> None:
 
 
 def test_a_batch_flags_the_rows_without_a_direction() -> None:
-    found = infer(small_model(), ["east", "nothing", "", "north"], missing="nan")
-    assert np.isnan(found).all(axis=1).tolist() == [False, True, True, False]
-    assert found[[0, 3]].tolist() == [[1, 0], [0, 1]]
+    model = small_model()
+    vectors, known = infer_flagged(model, ["east", "nothing", "", "north", "east west"])
+    assert known.tolist() == [True, False, False, True, False]
+    assert vectors[[0, 3]].tolist() == [[1, 0], [0, 1]]
+    assert (vectors[~known] == mean_direction(model)).all()
+    assert np.linalg.norm(mean_direction(model)) == pytest.approx(1)
 
 
 def test_no_texts_give_no_rows() -> None:
@@ -138,8 +143,56 @@ def test_misuse_is_named() -> None:
         infer(small_model(), "east")
     with pytest.raises(TypeError, match="takes a list of texts"):
         infer_detailed(small_model(), "east")
-    with pytest.raises(ValueError, match='missing is \'zero\'; it must be "raise" or "nan"'):
-        infer(small_model(), ["east"], missing="zero")
+    with pytest.raises(TypeError, match=r"infer_flagged\(\) takes a list of texts"):
+        infer_flagged(small_model(), "east")
+    with pytest.raises(ConfigError, match="backend is 'tpu'; it must be one of auto, cpu, gpu"):
+        infer(small_model(), ["east"], backend="tpu")
+
+
+def test_tokens_are_taken_as_they_are() -> None:
+    model = small_model()
+    vectors = infer(model, [["north", "EAST"], "north EAST"])
+    assert vectors.tolist() == infer(model, ["north", "north east"]).tolist()
+    (found,) = infer_detailed(model, [["north", "EAST"]])
+    assert (found.n_tokens, found.n_known, found.unknown) == (2, 1, ("EAST",))
+
+
+@pytest.mark.parametrize("at_once", [1, 300, 1 << 22])
+@pytest.mark.parametrize("tokenizer", ["words", "whitespace", "plain"])
+def test_many_texts_have_the_bytes_of_each_alone(
+    model: Embeddings, texts: list[str], monkeypatch: pytest.MonkeyPatch, at_once: int, tokenizer: str
+) -> None:
+    """The compiled way against the plain one, with strings, lists of tokens, and both among each other."""
+    if tokenizer == "plain":
+        monkeypatch.setattr(tokenizers, "CodePointTokenizer", type("Nothing", (), {}))
+    elif tokenizer != model.tokenizer.name:
+        model = model_of(model, tokenizer)
+    odd = ["t0w1 \0 t0w2\nt1w1\r\n", "t0w1\ud800t0w1 t1w3", "T0W1 c1", "", "nobody", "x" * 1000]
+    strings = [*texts, *odd, *texts[:3]]
+    lists = [model.tokenizer(text) for text in texts]
+    monkeypatch.setattr(inference, "_AT_ONCE", at_once)
+    for some in (strings, lists, [*lists[:4], *strings, *lists[4:]]):
+        monkeypatch.setattr(inference, "_WORTH_COMPILING", 1 << 40)
+        wanted = infer_flagged(model, some)
+        monkeypatch.setattr(inference, "_WORTH_COMPILING", 0)
+        found = infer_flagged(model, some)
+        assert found.known.tolist() == wanted.known.tolist()
+        assert found.vectors.tobytes() == wanted.vectors.tobytes()
+        assert 0 < (~found.known).sum() < 10
+        with pytest.raises(NoKnownWordsError, match=f"^text {int(found.known.argmin()) + 1} has no direction"):
+            infer(model, some)
+
+
+def model_of(model: Embeddings, tokenizer: str) -> Embeddings:
+    """The same vectors behind another tokenizer."""
+    return Embeddings.from_arrays(
+        words=model.words,
+        counts=model.counts,
+        center_vectors=model.center_vectors,
+        context_vectors=model.context_vectors,
+        tokenizer=tokenizer,
+        extra_arrays={"word_weights": word_weights(model)},
+    )
 
 
 def test_a_model_without_weights_takes_inverse_frequencies() -> None:
@@ -212,7 +265,7 @@ def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int
             tokenizer="whitespace",
             extra_arrays={"word_weights": weights},
         )
-    found = infer(model, documents, missing="nan")
+    found = infer_flagged(model, documents).vectors
     empty = np.array([not document.split() for document in documents])
     assert (rows[empty] == 7).all()
     assert found[~empty].tobytes() == rows[~empty].tobytes() == padded_rows[~empty, :dim].tobytes()

@@ -11,8 +11,8 @@ from jose_embed import line_vectors as room
 from jose_embed import tokenizers
 from jose_embed.corpus import Block, BlockReader, find_sources
 from jose_embed.embeddings import Embeddings
-from jose_embed.inference import infer_detailed
-from jose_embed.line_vectors import line_vectors, mean_direction
+from jose_embed.inference import infer_detailed, mean_direction
+from jose_embed.line_vectors import line_vectors
 
 N_WORDS = 300
 

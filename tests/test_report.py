@@ -13,6 +13,7 @@ from jose_embed.cli import main
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.evaluation import Spread, unit_rows
+from jose_embed.inference import Flagged
 from jose_embed.report import Table
 
 pytest.importorskip("sklearn")
@@ -21,18 +22,18 @@ WORDS = ["north", "south", "east", "west"]
 N_DOCUMENTS = 48
 
 
-def mean_directions(model: Embeddings, texts: list[str], *, missing: str) -> np.ndarray:
+def mean_directions(model: Embeddings, texts: list[str]) -> Flagged:
     """An inference with a known answer; that of the package has its own tests."""
-    assert missing == "nan"
     sums = [np.sum([model[word] for word in text.split() if word in model], axis=0) for text in texts]
-    rows = [row if np.shape(row) else np.full(model.dim, np.nan) for row in sums]
-    return unit_rows(np.array(rows, dtype=np.float32))
+    known = np.array([np.shape(row) != () for row in sums])
+    rows = [row if np.shape(row) else np.ones(model.dim) for row in sums]
+    return Flagged(unit_rows(np.array(rows, dtype=np.float32)), known)
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embeddings:
     """Four words at right angles and documents of two classes, saved as ``map.jose``; document 5 is untrained."""
-    monkeypatch.setattr(Embeddings, "infer", mean_directions)
+    monkeypatch.setattr(Embeddings, "infer_flagged", mean_directions)
     rng = np.random.default_rng(1)
     words = np.eye(4, dtype=np.float32)
     documents = words[np.arange(N_DOCUMENTS) % 2] + 0.1 * rng.standard_normal((N_DOCUMENTS, 4)).astype(np.float32)

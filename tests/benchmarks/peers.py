@@ -179,7 +179,7 @@ def _ours(path: Path, settings: Settings, recipe: str) -> Trained:
         raise ValueError(f"our default has {model.dim} dimensions, the peers have {settings.dim}; pass --dim")
 
     def infer(texts: Sequence[str]) -> Vectors:
-        return np.nan_to_num(model.infer(texts, missing="nan"), nan=0.0)
+        return model.infer_flagged(texts).vectors
 
     return Trained(model.doc_vectors, model.words, model.center_vectors, infer, clock)
 
