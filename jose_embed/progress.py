@@ -184,12 +184,12 @@ def _figure_text(name: str, value: float) -> str:
     return amount_text(value) if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _has_width(stream: TextIO) -> bool:
-    """Whether the terminal tells its width; those of some containers say 0 columns, in which no bar fits."""
+def _columns(stream: TextIO) -> int:
+    """The width of the terminal; 0 where it does not tell, as those of some containers, in which no bar fits."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
+        return os.get_terminal_size(stream.fileno()).columns
     except (AttributeError, OSError, ValueError):
-        return False
+        return 0
 
 
 class SilentReporter:
@@ -298,12 +298,15 @@ class BarReporter:
     """
 
     _KNOWN = "{desc:<9} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    _NARROW = "{desc:<9} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
     _UNKNOWN = "{desc:<9} {n_fmt} [{elapsed}, {rate_fmt}{postfix}]"
     _ONE_STEP = "{desc:<9} [{elapsed}{postfix}]"
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
-        self._has_width = _has_width(self._stream)
+        columns = _columns(self._stream)
+        self._has_width = columns > 0
+        self._known = self._NARROW if columns < 100 else self._KNOWN  # figures are worth more than counts
         self._bar: tqdm[None] | None = None
         self._figures: dict[str, float] = {}
 
@@ -324,7 +327,7 @@ class BarReporter:
             nrows=None if self._has_width else 24,
             dynamic_ncols=self._has_width,
             smoothing=0.1,
-            bar_format=self._ONE_STEP if total == 1 else self._KNOWN if known else self._UNKNOWN,
+            bar_format=self._ONE_STEP if total == 1 else self._known if known else self._UNKNOWN,
             leave=True,
         )
 

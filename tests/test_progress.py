@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,7 +176,7 @@ with reporter_for(sys.stderr) as reporter:
 """
 
 
-@pytest.mark.parametrize("columns", [120, 0])
+@pytest.mark.parametrize("columns", [120, 80, 0])
 def test_bars_on_a_terminal(columns: int) -> None:
     """On a real terminal, also on one that does not know its width: each bar ends on a line of its own."""
     fcntl = pytest.importorskip("fcntl")
@@ -203,8 +204,12 @@ def test_bars_on_a_terminal(columns: int) -> None:
     text = written.decode()
     last_states = [line.split("\r")[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     assert last_states[0].startswith("reading   100%|")
-    assert "3.00M/3.00M" in last_states[0]
+    assert ("3.00M/3.00M" in last_states[0]) == (columns >= 100)
     assert "a line to see" in last_states
+    if columns == 80:
+        assert re.search(
+            r"training   50%\|[^|]{5,}\| \[\d\d:\d\d<[^,]*, [^,]*tokens/s, loss 0.1250, active 50%\]", text
+        )
     assert any(line.startswith("training  1.10k") and line.endswith("loss 0.2500, active 25%]") for line in last_states)
     assert last_states[-2].startswith("saving    1.00 [")
     assert last_states[-1] == ""
