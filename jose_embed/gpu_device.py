@@ -161,6 +161,7 @@ class Device:
         capability: Of its architecture, such as (9, 0).
         n_processors: Multiprocessors.
         memory_bytes: What it has.
+        bandwidth: Bytes per second between it and its memory at the most; 0 where the driver does not tell.
     """
 
     def __init__(self, cupy: Any) -> None:
@@ -171,9 +172,12 @@ class Device:
         self.capability = (int(facts["major"]), int(facts["minor"]))
         self.n_processors = int(facts["multiProcessorCount"])
         self.memory_bytes = int(facts["totalGlobalMem"])
+        # Two transfers per tick of a clock in kHz, on a bus of so many bits.
+        self.bandwidth = 250.0 * facts.get("memoryClockRate", 0) * facts.get("memoryBusWidth", 0)
         self._registers = int(facts["regsPerMultiprocessor"])
         self._shared_bytes = int(facts["sharedMemPerMultiprocessor"])
         self._threads = int(facts["maxThreadsPerMultiProcessor"])
+        self._blocks = int(facts.get("maxBlocksPerMultiProcessor", 16))
 
     @property
     def free_bytes(self) -> int:
@@ -196,7 +200,12 @@ class Device:
     def resident_warps(self, kernel: Any) -> int:
         """Warps that one multiprocessor holds at a time, one to a block; of how many, ``most_warps`` tells."""
         return resident_warps(
-            int(kernel.num_regs), int(kernel.shared_size_bytes), self._registers, self._shared_bytes, self._threads
+            int(kernel.num_regs),
+            int(kernel.shared_size_bytes),
+            self._registers,
+            self._shared_bytes,
+            self._threads,
+            self._blocks,
         )
 
     @property
@@ -310,7 +319,9 @@ class Bundle:
 
 
 @cache
-def resident_warps(registers: int, shared_bytes: int, all_registers: int, all_shared_bytes: int, threads: int) -> int:
+def resident_warps(
+    registers: int, shared_bytes: int, all_registers: int, all_shared_bytes: int, threads: int, blocks: int
+) -> int:
     """How many warps of a kernel a multiprocessor holds at a time, one warp to a block.
 
     Registers are given out by 256 to a warp, shared memory by 128 bytes and with 1 kB on top, which the newer
@@ -322,14 +333,15 @@ def resident_warps(registers: int, shared_bytes: int, all_registers: int, all_sh
         all_registers: Of the multiprocessor.
         all_shared_bytes: Likewise.
         threads: The most it can hold.
+        blocks: Likewise.
 
     Example:
-        >>> resident_warps(168, 12352, 65536, 228 << 10, 2048)
+        >>> resident_warps(168, 13248, 65536, 228 << 10, 2048, 32)
         12
     """
     by_registers = all_registers // max(256, -(-registers * WARP // 256) * 256)
     by_shared = all_shared_bytes // (-(-shared_bytes // 128) * 128 + 1024)
-    return min(by_registers, by_shared, threads // WARP, 32)
+    return min(by_registers, by_shared, threads // WARP, blocks)
 
 
 def _aligned(n_bytes: int) -> int:

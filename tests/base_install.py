@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PROGRAMS = Path(sys.executable).parent
-EXTRAS = ("fastapi", "faiss", "scipy", "sklearn", "pytest", "gensim")
+EXTRAS = ("fastapi", "faiss", "scipy", "sklearn", "pytest", "gensim", "cupy")
 
 
 def run(*command: str, status: int = 0) -> str:
@@ -53,10 +53,13 @@ def main() -> None:
     package = Path(jose_embed.__file__).parent
     expect("site-packages" in package.parts, f"the package is imported from {package}, not from the install")
     expect((package / "py.typed").is_file(), "py.typed is missing from the wheel")
+    expect((package / "gpu.cu").is_file(), "gpu.cu is missing from the wheel")
     expect(jose_embed.__version__ == importlib.metadata.version("jose-embed"), "the version is not the installed one")
 
     Path("tiny.txt").write_text("\n".join(sentences()) + "\n", encoding="utf-8")
     said = run("jose-train", "tiny.txt", "--dim", "16", "--epochs", "2", "--workers", "1")
+    refused = run("jose-train", "tiny.txt", "--backend", "gpu", status=2)
+    expect("jose-embed[gpu]" in refused and refused.count("\n") == 1, f"a missing GPU was refused so:\n{refused}")
     expect("tiny.jose" in said and Path("tiny.jose/manifest.json").is_file(), f"jose-train made no model:\n{said}")
     expect("already exists" in run("jose-train", "tiny.txt", status=2), "an existing model was not refused")
     expect("mouse" in run("jose", "similar", "tiny.jose", "cat", "-k", "20"), "jose similar did not find a word")

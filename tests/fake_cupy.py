@@ -36,6 +36,9 @@ PROPERTIES: dict[str, Any] = {
     "regsPerMultiprocessor": 65536,
     "sharedMemPerMultiprocessor": 233472,
     "maxThreadsPerMultiProcessor": 2048,
+    "maxBlocksPerMultiProcessor": 32,
+    "memoryClockRate": 2_619_000,
+    "memoryBusWidth": 5120,
 }
 
 
@@ -46,7 +49,10 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def library(code: str, options: tuple[str, ...], lanes: int, extra: str = "") -> ctypes.CDLL:
-    """gpu.cu as a library of the host, with warps of ``lanes`` lanes; ``extra`` is code that follows it."""
+    """gpu.cu as a library of the host, with warps of ``lanes`` lanes; ``extra`` is code that follows it.
+
+    Options of the host's compiler may be among the others.
+    """
     folder = Path(_folder().name) / str(abs(hash((code, options, lanes, extra))))
     folder.mkdir()
     source, target = folder / "gpu.cu", folder / "gpu.so"
@@ -116,13 +122,21 @@ class FakeCupy(types.ModuleType):
         backwards: Lanes and warps take turns from the last to the first.
         free_bytes: Memory that arrays may take together.
         n_devices: Devices that are found.
+        options: More for the host's compiler.
     """
 
     def __init__(
-        self, lanes: int = 1, *, backwards: bool = False, free_bytes: int = 1 << 30, n_devices: int = 1
+        self,
+        lanes: int = 1,
+        *,
+        backwards: bool = False,
+        free_bytes: int = 1 << 30,
+        n_devices: int = 1,
+        options: tuple[str, ...] = (),
     ) -> None:
         super().__init__("cupy")
         self.lanes, self.backwards, self.free_bytes = lanes, backwards, free_bytes
+        self._options = options
         self.launches: list[tuple[str, int]] = []
         self._lock = threading.Lock()
         runtime = types.SimpleNamespace(
@@ -151,7 +165,7 @@ class FakeCupy(types.ModuleType):
         assert options[0] == "--std=c++14"
         if self.lanes == 1:  # room for the largest contrast, so that one library serves many settings
             options = tuple(_ROOMIEST.get(option.split("=")[0], option) for option in options)
-        compiled = library(code, options[1:], self.lanes)
+        compiled = library(code, (*options[1:], *self._options), self.lanes)
 
         def get_function(name: str) -> Any:
             kernel = getattr(compiled, name)

@@ -1,4 +1,4 @@
-"""NVIDIA's run-time compiler from its wheel, which needs no device: what CuPy does with gpu.cu, and what comes of it."""
+"""NVIDIA's run-time compiler from its wheel, which needs no device: what becomes of gpu.cu in CuPy's hands."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from jose_embed.gpu_device import Layout, compiler_options, kernel_source
 #: Architectures that the kernels are compiled for: T4, A100, H100 and their likes.
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 
-# Of a multiprocessor: 32-bit registers, bytes of shared memory, threads.
-LIMITS = {"sm_75": (65536, 64 << 10, 1024), "sm_80": (65536, 164 << 10, 2048), "sm_90": (65536, 228 << 10, 2048)}
+# Of a multiprocessor: 32-bit registers, bytes of shared memory, threads, blocks.
+LIMITS = {
+    "sm_75": (65536, 64 << 10, 1024, 16),
+    "sm_80": (65536, 164 << 10, 2048, 32),
+    "sm_90": (65536, 228 << 10, 2048, 32),
+}
 
 
 class Compiled(NamedTuple):
@@ -40,7 +44,9 @@ def library() -> ctypes.CDLL | None:
     except ModuleNotFoundError:
         return None
     places = list(found.submodule_search_locations or ()) if found else []
-    names = [name for place in places for name in sorted(Path(place).glob("lib/libnvrtc.so.*")) if "alt" not in name.name]
+    names = [
+        name for place in places for name in sorted(Path(place).glob("lib/libnvrtc.so.*")) if "alt" not in name.name
+    ]
     return ctypes.CDLL(str(names[0])) if names else None
 
 
@@ -68,7 +74,9 @@ def compile_for(architecture: str, layout: Layout) -> dict[str, Compiled]:
     assert nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
     assert size.value > 1000
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return {name: _facts(part) for name, part in re.findall(r"entry function '(\w+)'(.*?)(?=Compiling|\Z)", text, re.DOTALL)}
+    return {
+        name: _facts(part) for name, part in re.findall(r"entry function '(\w+)'(.*?)(?=Compiling|\Z)", text, re.DOTALL)
+    }
 
 
 def _facts(text: str) -> Compiled:

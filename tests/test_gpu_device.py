@@ -178,8 +178,9 @@ def test_occupancy_follows_from_registers_and_shared_memory() -> None:
         assert (device.name, device.capability, device.n_processors) == ("Processor behind a shim", (9, 0), 4)
         assert device.resident_warps(kernel) == 12
         assert device.most_warps == 64
-    assert resident_warps(32, 0, 65536, 65536, 1024) == 32
-    assert resident_warps(32, 20_000, 65536, 65536, 1024) == 3
+        assert device.bandwidth == pytest.approx(3.35e12, rel=0.01)
+    assert resident_warps(32, 0, 65536, 65536, 1024, 16) == 16
+    assert resident_warps(32, 20_000, 65536, 65536, 1024, 16) == 3
 
 
 # ---- a real device --------------------------------------------------------------------------------------------------

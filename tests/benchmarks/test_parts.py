@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import corpora
+import gpu_speed
 import ledger
 import numpy as np
 import peers
 import processes
 import pytest
+
+from jose_embed.config import TrainConfig
 
 
 @pytest.fixture
@@ -79,3 +82,10 @@ def test_text_vectors_of_the_reference_are_read(tmp_path: Path) -> None:
     words, vectors = peers._read_text_vectors(path)
     assert words[0] == "</s>"
     assert vectors.tolist() == [[0.5, -0.25, 1.0], [1.0, 0.0, 0.0]]
+
+
+def test_bytes_of_a_contrast_are_those_of_its_rows() -> None:
+    config = TrainConfig(dim=100, window=5, negatives=2, doc_negatives=16)
+    # Six words around, two negatives, the anchor; for each eighth word eight words, sixteen negatives, the document.
+    rows = 9 + 25 / 8
+    assert gpu_speed.bytes_moved([{"positions": 10}, {"positions": 6}], config) == 16 * rows * 2 * 448
