@@ -65,8 +65,10 @@ def run(command: Sequence[object], *, cwd: Path | None = None, environment: Mapp
         lines: list[tuple[float, str]] = []
         reader = threading.Thread(target=_collect, args=(process.stdout, start, lines))
         reader.start()
+        peak = _Peak(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
+        peak.stop()
         process.returncode = os.waitstatus_to_exitcode(status)
         reader.join()
         process.stdout.close()
@@ -75,7 +77,37 @@ def run(command: Sequence[object], *, cwd: Path | None = None, environment: Mapp
             said = errors.read().decode(errors="replace")[-2000:]
             raise ProcessFailedError(f"{' '.join(words)} ended with status {process.returncode}:\n{said}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, lines)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, peak.n_bytes or usage.ru_maxrss * unit, lines)
+
+
+class _Peak:
+    """The largest resident size of a process, looked up while it runs; it stays 0 where the system does not tell.
+
+    What ``wait4`` says of a child includes the size of its parent, which it was for a moment.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.n_bytes = 0
+        self._status = Path(f"/proc/{pid}/status")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.02):
+            self.n_bytes = max(self.n_bytes, self._looked_up(self._status))
+
+    @staticmethod
+    def _looked_up(status: Path) -> int:
+        try:
+            found = re.search(r"VmHWM:\s*([0-9]+)", status.read_text())
+        except OSError:
+            return 0
+        return 1024 * int(found[1]) if found is not None else 0
 
 
 def python(*arguments: object, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> Run:
