@@ -185,7 +185,7 @@ def _figure_text(name: str, value: float) -> str:
 
 
 def _columns(stream: TextIO) -> int:
-    """The width of the terminal; 0 where it does not tell its size, as those of some containers, in which no bar fits."""
+    """The width of the terminal; 0 where it does not tell its size, as in some containers, where no bar fits."""
     try:
         size = os.get_terminal_size(stream.fileno())
         return size.columns if size.lines > 0 else 0
