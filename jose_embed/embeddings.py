@@ -8,6 +8,7 @@ import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -341,9 +342,8 @@ class Embeddings:
         return self._index_words().get(word)
 
     def rows_of(self, words: Iterable[str]) -> npt.NDArray[np.int32]:
-        """The rows of the known ones of some words, in their order: int32, shape (n_known,)."""
-        found = map(self._index_words().get, words)
-        return np.array([row for row in found if row is not None], np.int32)
+        """The row of each of some words, -1 for one that the vocabulary does not hold: int32, shape (n,)."""
+        return np.fromiter(map(self._index_words().get, words, repeat(-1)), np.int32)
 
     def vector_of(self, word: str) -> npt.NDArray[np.float32]:
         """The center vector of a word: float32, shape (dim,), norm 1, read-only.

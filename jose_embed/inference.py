@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -272,7 +273,7 @@ def _write_together(model: Embeddings, texts: Sequence[Text], backend: str, out:
     """Write the directions of many texts by the compiled ways of the training, some megabytes at a time."""
     from jose_embed.backends import directions_writer
     from jose_embed.tokenizers import CodePointTokenizer
-    from jose_embed.wordrows import WordRows
+    from jose_embed.wordrows import Rows, WordRows
 
     write = directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors)
     compiled = isinstance(model.tokenizer, CodePointTokenizer)
@@ -285,12 +286,10 @@ def _write_together(model: Embeddings, texts: Sequence[Text], backend: str, out:
         strings = [text for text in some if isinstance(text, str)]
         if compiled and len(strings) == len(some):
             found = word_rows.of_texts(strings)
-            rows, offsets = found.rows, found.offsets
         else:
-            lists = [model.rows_of(_tokens(model, text)) for text in some]
-            offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-            rows = np.concatenate(lists)
-        write(rows, offsets, out[start:end])
+            lists = [_tokens(model, text) for text in some]
+            found = Rows.of(model.rows_of(chain.from_iterable(lists)), np.cumsum([len(tokens) for tokens in lists]))
+        write(found.rows, found.offsets, out[start:end])
         start = end
 
 

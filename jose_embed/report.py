@@ -178,8 +178,8 @@ def sentence_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
         first = model.infer_flagged([pair.first for pair in pairs])
         second = model.infer_flagged([pair.second for pair in pairs])
         # Unknown sentences are left out, which evaluation.sts tells by a vector of no numbers.
-        vectors = (np.where(side.known[:, None], side.vectors, np.nan) for side in (first, second))
-        score = evaluation.sts(*vectors, [pair.score for pair in pairs])
+        vectors = [np.where(side.known[:, None], side.vectors, np.float32(np.nan)) for side in (first, second)]
+        score = evaluation.sts(vectors[0], vectors[1], [pair.score for pair in pairs])
         rows.append((Path(file).name, score.spearman, score.n_pairs, score.coverage))
     return Table("Sentence similarity, inferred vectors", ("set", "Spearman", "pairs", "coverage"), rows)
 

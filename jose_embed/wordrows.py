@@ -27,6 +27,19 @@ class Rows(NamedTuple):
     n_tokens: npt.NDArray[np.int64]
     n_known: npt.NDArray[np.int64]
 
+    @classmethod
+    def of(cls, rows: npt.NDArray[np.int32], ends: npt.NDArray[np.int64]) -> Rows:
+        """Leave the unknown words out.
+
+        Args:
+            rows: int32 (n_words,), of every running word, -1 for an unknown one.
+            ends: int64 (n_texts,), where the words of each text end.
+        """
+        known = rows >= 0
+        n_before = np.concatenate(([0], np.cumsum(known)))
+        starts = np.concatenate(([0], ends[:-1]))
+        return cls(rows[known], ends - starts, n_before[ends] - n_before[starts])
+
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
         """int64 (n_texts + 1,): the rows of text i are ``rows[offsets[i]:offsets[i + 1]]``."""
@@ -60,8 +73,4 @@ class WordRows:
             words = self._table.words(np.arange(len(self._rows), n_seen))
             found = [self._index_of(word) for word in words]
             self._rows = np.append(self._rows, np.array([-1 if row is None else row for row in found], np.int32))
-        rows = self._rows[numbers]
-        known = rows >= 0
-        n_before = np.concatenate(([0], np.cumsum(known)))
-        starts = np.concatenate(([0], ends[:-1]))
-        return Rows(rows[known], ends - starts, n_before[ends] - n_before[starts])
+        return Rows.of(self._rows[numbers], ends)
