@@ -58,7 +58,7 @@ def main() -> None:
 
     Path("tiny.txt").write_text("\n".join(sentences()) + "\n", encoding="utf-8")
     said = run("jose-train", "tiny.txt", "--dim", "16", "--epochs", "2", "--workers", "1")
-    refused = run("jose-train", "tiny.txt", "--backend", "gpu", status=2)
+    refused = run("jose-train", "tiny.txt", "--backend", "gpu", "--output", "gpu.jose", status=2)
     expect("jose-embed[gpu]" in refused and refused.count("\n") == 1, f"a missing GPU was refused so:\n{refused}")
     expect("tiny.jose" in said and Path("tiny.jose/manifest.json").is_file(), f"jose-train made no model:\n{said}")
     expect("already exists" in run("jose-train", "tiny.txt", status=2), "an existing model was not refused")
