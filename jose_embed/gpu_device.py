@@ -43,6 +43,7 @@ STRETCH = 1024
 #: Lanes of a warp: the threads of a block.
 WARP = 32
 
+_CLOCK_RATE, _BUS_WIDTH = 36, 37  # of the memory, among CUDA's device attributes
 _STATIC_SHARED_BYTES = 48 << 10  # what every architecture gives a block that does not ask for more
 _SLOT_BYTES = 4 * (2 * LANES * 5 + LANES)  # struct Slots without its rows
 
@@ -161,7 +162,7 @@ class Device:
         capability: Of its architecture, such as (9, 0).
         n_processors: Multiprocessors.
         memory_bytes: What it has.
-        bandwidth: Bytes per second between it and its memory at the most; 0 where the driver does not tell.
+        bandwidth: Bytes per second between it and its memory at the most.
     """
 
     def __init__(self, cupy: Any) -> None:
@@ -173,7 +174,8 @@ class Device:
         self.n_processors = int(facts["multiProcessorCount"])
         self.memory_bytes = int(facts["totalGlobalMem"])
         # Two transfers per tick of a clock in kHz, on a bus of so many bits.
-        self.bandwidth = 250.0 * facts.get("memoryClockRate", 0) * facts.get("memoryBusWidth", 0)
+        attribute = cupy.cuda.runtime.deviceGetAttribute
+        self.bandwidth = 250.0 * attribute(_CLOCK_RATE, 0) * attribute(_BUS_WIDTH, 0)
         self._registers = int(facts["regsPerMultiprocessor"])
         self._shared_bytes = int(facts["sharedMemPerMultiprocessor"])
         self._threads = int(facts["maxThreadsPerMultiProcessor"])
@@ -191,7 +193,7 @@ class Device:
             DeviceError: the compiler is missing or refuses.
         """
         try:
-            module = self.cupy.RawModule(code=kernel_source(), options=("--std=c++14", *compiler_options(layout)))
+            module = self.cupy.RawModule(code=kernel_source(), options=compiler_options(layout))
             module.get_function("train")  # which compiles
         except Exception as error:  # CuPy has no one class for what can be amiss with its compiler
             raise DeviceError(f"gpu.cu cannot be compiled for {self.name}: {_first_line(error)}") from error

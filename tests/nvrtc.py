@@ -61,7 +61,7 @@ def compile_for(architecture: str, layout: Layout) -> dict[str, Compiled]:
     program = ctypes.c_void_p()
     source = kernel_source().encode()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"gpu.cu", 0, None, None) == 0
-    options = [f"--gpu-architecture={architecture}", "--std=c++14", "-Xptxas", "-v"]
+    options = [f"--gpu-architecture={architecture}", "--std=c++17", "-Xptxas", "-v"]
     encoded = [option.encode() for option in (*options, *compiler_options(layout))]
     refused = nvrtc.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))
     size = ctypes.c_size_t()
