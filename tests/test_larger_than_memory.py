@@ -89,7 +89,7 @@ def peak_of(group: Path) -> int | None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the peak")
-@pytest.mark.parametrize(("storage", "words_per_document"), [("memory", 1000), ("mapped", 60), ("none", 60)])
+@pytest.mark.parametrize(("storage", "words_per_document"), [("memory", 1000), ("mapped", 60)])
 def test_ten_times_the_memory(tmp_path: Path, storage: str, words_per_document: int) -> None:
     """With vectors of documents in memory, and in a mapped file of twice the limit."""
     in_memory = 4 * DIM * 2 * N_WORDS
