@@ -6,6 +6,11 @@ import bz2
 import gzip
 import json
 import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -357,3 +362,29 @@ def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[s
     assert main(["encode", "a.txt", "-q", "-o", "no/x"]) == 2
     assert main(["encode", "a.txt", "--min-count", "many"]) == 2
     assert main(["train", "a.encoded", "--dry-run", "-q"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that nobody can catch")
+def test_a_killed_encoding_leaves_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    """Twenty kills over all phases; then one that comes to its end, after which nothing of the killed ones is left."""
+    rng = random.Random(5)
+    words = [f"w{number}" for number in range(20_000)]
+    (tmp_path / "a.txt").write_text("\n".join(" ".join(rng.choices(words, k=200)) for _ in range(10_000)))
+    command = [sys.executable, "-m", "jose_embed", "encode", "a.txt", "-q", "-o", "x", "--min-count"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    started = time.monotonic()
+    subprocess.run([*command, "1"], cwd=tmp_path, env=environment, check=True)
+    whole = time.monotonic() - started
+    for kill in range(20):
+        min_count = 2 + kill % 2
+        with subprocess.Popen([*command, str(min_count)], cwd=tmp_path, env=environment) as process:
+            time.sleep(rng.uniform(0.3, 1.05) * whole)
+            process.kill()
+        with open_encoded(tmp_path / "x") as corpus:
+            assert corpus.min_count in (1, 2, 3)
+            assert corpus.statistics.n_tokens_seen == 2_000_000
+    subprocess.run([*command, "1"], cwd=tmp_path, env=environment, check=True)
+    with open_encoded(tmp_path / "x") as corpus:
+        assert (corpus.min_count, corpus.n_tokens) == (1, 2_000_000)
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "x"]
