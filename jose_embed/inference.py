@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import NoKnownWordsError
-from jose_embed.tokenizers import valid_text
+from jose_embed.tokenizers import get_tokenizer, valid_text
 
 if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
@@ -109,7 +109,7 @@ def infer(model: Embeddings, texts: Sequence[Text], *, backend: str = "cpu") -> 
     Args:
         model: The model.
         texts: Any texts, of any length, to which the model's own tokenizer is applied; or lists of tokens, texts that
-            are split already.
+            are split already (a token with whitespace in it is several).
         backend: "cpu"; "gpu" for a CUDA device, which pays for very many texts; "auto" for the device where there is
             one. The vectors are the same.
 
@@ -239,7 +239,8 @@ def document_directions(
     directions_writer(backend, weights, TERM_WEIGHTS, center_vectors)(corpus.tokens, corpus.offsets, out)
 
 
-_AT_ONCE = 1 << 22  # characters of text, or tokens, that are taken at a time
+_WHITESPACE = get_tokenizer("whitespace")  # of lists of tokens
+_AT_ONCE = 1 << 22  # characters of text that are taken at a time
 _WORTH_COMPILING = 1 << 22  # so many of them take longer than the compiler does
 _BLOCK = 4096  # different words of a text whose vectors are converted to float64 at a time
 
@@ -259,7 +260,7 @@ def _listed(texts: Sequence[Text], function: str) -> Sequence[Text]:
 def _directions_of(model: Embeddings, texts: Sequence[Text], backend: str) -> tuple[Vectors, npt.NDArray[np.bool_]]:
     """The directions of texts, anything where there is none, and which have one."""
     out = np.full((len(texts), model.dim), np.nan, np.float32)
-    if backend == "cpu" and sum(map(len, texts)) < _WORTH_COMPILING:
+    if backend == "cpu" and sum(map(_size, texts)) < _WORTH_COMPILING:
         for row, text in enumerate(texts):
             found = _inferred(model, text)
             if found.vector is not None:
@@ -267,6 +268,11 @@ def _directions_of(model: Embeddings, texts: Sequence[Text], backend: str) -> tu
     else:
         _write_together(model, texts, backend, out)
     return out, ~np.isnan(out[:, 0])
+
+
+def _size(text: Text) -> int:
+    """Characters, about."""
+    return len(text) if isinstance(text, str) else 6 * len(text)
 
 
 def _write_together(model: Embeddings, texts: Sequence[Text], backend: str, out: Vectors) -> None:
@@ -277,15 +283,17 @@ def _write_together(model: Embeddings, texts: Sequence[Text], backend: str, out:
 
     write = directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors)
     compiled = isinstance(model.tokenizer, CodePointTokenizer)
-    word_rows = WordRows(model.tokenizer, model.index_of)
-    ends = np.cumsum([len(text) for text in texts])
+    of_strings, of_tokens = (WordRows(each, model.index_of) for each in (model.tokenizer, _WHITESPACE))
+    ends = np.cumsum([_size(text) for text in texts])
     start = 0
     while start < len(texts):
         end = max(start + 1, int(np.searchsorted(ends, ends[start] + _AT_ONCE)))
         some = texts[start:end]
         strings = [text for text in some if isinstance(text, str)]
-        if compiled and len(strings) == len(some):
-            found = word_rows.of_texts(strings)
+        if not strings:
+            found = of_tokens.of_texts([" ".join(tokens) for tokens in some])
+        elif compiled and len(strings) == len(some):
+            found = of_strings.of_texts(strings)
         else:
             lists = [_tokens(model, text) for text in some]
             found = Rows.of(model.rows_of(chain.from_iterable(lists)), np.cumsum([len(tokens) for tokens in lists]))
@@ -294,7 +302,9 @@ def _write_together(model: Embeddings, texts: Sequence[Text], backend: str, out:
 
 
 def _tokens(model: Embeddings, text: Text) -> Sequence[str]:
-    return model.tokenizer(valid_text(text)) if isinstance(text, str) else text
+    if isinstance(text, str):
+        return model.tokenizer(valid_text(text))
+    return _WHITESPACE(valid_text(" ".join(text)))
 
 
 def _words_of(model: Embeddings, tokens: Sequence[str]) -> tuple[list[int], list[int], list[str]]:

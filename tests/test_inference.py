@@ -153,7 +153,7 @@ def test_tokens_are_taken_as_they_are() -> None:
     model = small_model()
     vectors = infer(model, [["north", "EAST"], "north EAST"])
     assert vectors.tolist() == infer(model, ["north", "north east"]).tolist()
-    (found,) = infer_detailed(model, [["north", "EAST"]])
+    (found,) = infer_detailed(model, [["north", " EAST\n", ""]])
     assert (found.n_tokens, found.n_known, found.unknown) == (2, 1, ("EAST",))
 
 
@@ -169,7 +169,7 @@ def test_many_texts_have_the_bytes_of_each_alone(
         model = model_of(model, tokenizer)
     odd = ["t0w1 \0 t0w2\nt1w1\r\n", "t0w1\ud800t0w1 t1w3", "T0W1 c1", "", "nobody", "x" * 1000]
     strings = [*texts, *odd, *texts[:3]]
-    lists = [model.tokenizer(text) for text in texts]
+    lists = [*(model.tokenizer(text) for text in texts), ["c1", "t0w1 t0w2", "", "\n", "\0", "\ud800t0w3", "c2"]]
     monkeypatch.setattr(inference, "_AT_ONCE", at_once)
     for some in (strings, lists, [*lists[:4], *strings, *lists[4:]]):
         monkeypatch.setattr(inference, "_WORTH_COMPILING", 1 << 40)
