@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from jose_embed.cli_command import Command, positive_whole_number, visible
-from jose_embed.errors import ConfigError, CorpusError
+from jose_embed.errors import ConfigError, CorpusError, ModelError
 from jose_embed.progress import reporter_for
 
 __all__ = ["DOCUMENTS", "INFO", "SIMILAR"]
@@ -148,8 +149,13 @@ def _run_info(arguments: argparse.Namespace) -> None:
     from jose_embed.modelcard import card
     from jose_embed.qualityfile import read_quality
 
-    with reporter_for() as reporter:
-        model = Embeddings.load(arguments.model, verify=arguments.verify, reporter=reporter)
+    try:
+        with reporter_for() as reporter:
+            model = Embeddings.load(arguments.model, verify=arguments.verify, reporter=reporter)
+    except ModelError:
+        if not _is_encoding(arguments):
+            raise
+        return
     quality = read_quality(arguments.model, model.id)
     if arguments.json:
         _print_json({**model.manifest, "evaluation": quality} if quality else model.manifest)
@@ -158,6 +164,28 @@ def _run_info(arguments: argparse.Namespace) -> None:
         print(visible(line))
     if arguments.verify:
         print("\nverified: every file agrees with its checksum, every row has norm 1")
+
+
+def _is_encoding(arguments: argparse.Namespace) -> bool:
+    """Whether it is no model but an encoded corpus, which then is shown."""
+    from jose_embed.encodedfiles import encoding_facts, is_encoded, open_encoded
+    from jose_embed.modelcard import encoding_card
+    from jose_embed.sources import printable
+
+    if not is_encoded(arguments.model):
+        return False
+    manifest, reports = encoding_facts(arguments.model)
+    if arguments.verify:
+        with reporter_for() as reporter:
+            open_encoded(arguments.model, reporter=reporter).close()
+    if arguments.json:
+        _print_json({**manifest, "sources": [dataclasses.asdict(report) for report in reports]})
+        return True
+    for line in encoding_card(manifest, arguments.model, sources=[printable(report.name) for report in reports]):
+        print(visible(line))
+    if arguments.verify:
+        print("\nverified: every file agrees with its checksum")
+    return True
 
 
 # --------------------------------------------------------------------------------------------------------------- output
@@ -198,7 +226,7 @@ DOCUMENTS = Command(
 )
 INFO = Command(
     name="info",
-    summary="The card of a model: its text, settings, training, machine, files, loss by epoch, figures.",
+    summary="The card of a model (text, settings, training, machine, loss by epoch, figures) or of an encoded text.",
     configure=_configure_info,
     run=_run_info,
     examples=("jose info corpus.jose", "jose info corpus.jose --verify"),

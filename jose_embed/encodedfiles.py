@@ -47,6 +47,7 @@ __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "check_encoded_target",
+    "encoding_facts",
     "is_encoded",
     "kept_encoding",
     "open_encoded",
@@ -207,6 +208,17 @@ def open_encoded(
     """
     with DirectoryReader(path, ENCODED) as directory:
         return _opened(directory, _read_manifest(directory), verify, reporter or SilentReporter())
+
+
+def encoding_facts(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[SourceReport]]:
+    """The manifest of an encoded corpus, and what was found in each of its sources; nothing else is read.
+
+    Raises:
+        CorpusError: missing, damaged, foreign, or of a newer format.
+    """
+    with DirectoryReader(path, ENCODED) as directory:
+        manifest = _read_manifest(directory)
+        return manifest, _read_sources(directory, manifest["counts"]["n_documents"])
 
 
 def _opened(directory: DirectoryReader, manifest: Mapping[str, Any], verify: bool, reporter: Reporter) -> EncodedCorpus:

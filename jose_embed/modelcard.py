@@ -1,4 +1,4 @@
-"""The card of a model: all that its manifest says about it, as lines to read.
+"""The card of a model or an encoded corpus: all that its manifest says about it, as lines to read.
 
 A manifest may come from anywhere, and only what reading vectors relies on was checked when it was opened: whatever else
 it holds is shown as it is, and nothing that is missing or strange makes the card fail.
@@ -12,7 +12,7 @@ from typing import Any
 
 from jose_embed.progress import amount_text, duration_text
 
-__all__ = ["card"]
+__all__ = ["card", "encoding_card"]
 
 _EPOCHS_SHOWN = 20
 _BAR = 30
@@ -47,7 +47,6 @@ def card(
     """
     counts, training, corpus = (_mapping(manifest.get(part)) for part in ("counts", "training", "corpus"))
     files = {file: _mapping(facts).get("bytes", 0) for file, facts in _mapping(manifest.get("files")).items()}
-    tokenizer = _mapping(manifest.get("tokenizer"))
     about = {
         "id": manifest.get("id"),
         "created": f"{manifest.get('created')} by jose-embed {manifest.get('package_version')}",
@@ -55,7 +54,7 @@ def card(
         "documents": f"{_value(counts.get('n_docs'))} ({_value(counts.get('n_untrained'))} untrained: no known word)",
         "tokens": _value(counts.get("n_tokens")),
         "dimension": _value(counts.get("dim")),
-        "tokenizer": ", ".join(filter(None, [str(tokenizer.get("name")), _value(_mapping(tokenizer.get("settings")))])),
+        "tokenizer": _tokenizer(manifest),
         "most frequent": ", ".join(frequent),
     }
     sections: dict[str, Mapping[str, Any]] = {
@@ -73,13 +72,46 @@ def card(
             file: amount_text(size, "bytes") for file, size in files.items()
         },
     }
+    return [*_headed(name, sections), *_loss_curve(training.get("epochs")), *_quality(quality)]
+
+
+def encoding_card(manifest: Mapping[str, Any], name: str, *, sources: Sequence[str]) -> list[str]:
+    """All that an encoded corpus says about itself.
+
+    Args:
+        manifest: Its manifest.
+        name: What the card is headed.
+        sources: The names of what was encoded.
+    """
+    counts, least = _mapping(manifest.get("counts")), _value(manifest.get("min_count"))
+    corpus = {**_mapping(manifest.get("corpus")), "sources": list(sources)}
+    files = {file: _mapping(facts).get("bytes", 0) for file, facts in _mapping(manifest.get("files")).items()}
+    about = {
+        "created": f"{manifest.get('created')} by jose-embed {manifest.get('package_version')}",
+        "documents": _value(counts.get("n_documents")),
+        "tokens": _value(counts.get("n_tokens")),
+        "words": f"{_value(counts.get('n_words'))} (those that occur {least} times or more)",
+        "tokenizer": _tokenizer(manifest),
+        "size": amount_text(sum(files.values()), "bytes"),
+    }
+    text = {_TEXT_NAMES.get(key, key): _text_value(key, value) for key, value in _ordered(corpus).items()}
+    return _headed(name, {"": about, "text": text})
+
+
+def _headed(name: str, sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The sections that hold something, under their titles."""
     lines = [name, "=" * len(name)]
     for title, rows in sections.items():
         if rows:
             lines += ["", title] if title else [""]
             width = max(map(len, rows))
             lines += [f"  {key:<{width}}  {value}" for key, value in rows.items()]
-    return [*lines, *_loss_curve(training.get("epochs")), *_quality(quality)]
+    return lines
+
+
+def _tokenizer(manifest: Mapping[str, Any]) -> str:
+    facts = _mapping(manifest.get("tokenizer"))
+    return ", ".join(filter(None, [str(facts.get("name")), _value(_mapping(facts.get("settings")))]))
 
 
 def _ordered(corpus: Mapping[str, Any]) -> dict[str, Any]:

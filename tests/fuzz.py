@@ -372,6 +372,7 @@ class Fuzzer:
             ["documents", model, name], ["documents", model, "--text", name],
             ["documents", model, "1", "--labels", text],
             ["info", model, *rng.choice([[], ["--json"], ["--verify"]])], ["info", text],
+            ["info", str(self._damaged("valid.encoded", rng))],
             ["export", model, "-o", f"{text}.txt"],
             ["eval", model, "--similarity", text],
             ["train", text, "--dry-run", "--min-count", "9999"], [name, text],

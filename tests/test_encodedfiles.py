@@ -352,6 +352,13 @@ def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[s
     assert out.endswith("Next: jose-train a.encoded\n")
     assert main(["encode", "a.txt"]) == 0
     assert "and is taken" in capsys.readouterr().err
+    assert main(["info", "a.encoded", "--verify"]) == 0
+    card = capsys.readouterr().out
+    assert "\n  words      8 (those that occur 5 times or more)\n" in card
+    assert "\n  sources               a.txt\n" in card
+    assert card.endswith("\nverified: every file agrees with its checksum\n")
+    assert main(["info", "a.encoded", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sources"][0]["path"] == os.path.abspath("a.txt")
     assert main(["train", "a.encoded", "--dim", "4", "--epochs", "1", "-q"]) == 0
     assert Path("a.jose").is_dir()
     assert main(["train", "a.encoded", "--min-count", "4", "--overwrite"]) == 2
