@@ -208,7 +208,8 @@ __device__ __forceinline__ float product(const Row &x, const Row &y) { return wa
 // What the lanes of a warp share: positives from slot 0, negatives from slot 16.
 struct Slots {
     u32 rows[2 * LANES];
-    u32 coming[LANES];  // the negatives of the next position, on their way into the cache
+    u32 coming[LANES];           // the negatives of the next position, on their way into the cache
+    u32 coming_document[LANES];  // those of the document's next words
     float products[2 * LANES];
     float own[2 * LANES];      // what a row keeps of itself
     float towards[2 * LANES];  // what it takes of the anchor
@@ -441,6 +442,15 @@ __device__ __forceinline__ void draw_coming(Slots &s, const Chunk &c, u64 key, i
     __syncwarp();
 }
 
+__device__ __forceinline__ void draw_coming_document(Slots &s, const Chunk &c, u64 key, i64 block) {
+    for (int e = lane(); e < c.doc_negatives; e += WARP) {
+        const u32 drawn = draw_word(c, random_bits(key, (u64)(block * c.doc_negatives + e)));
+        s.coming_document[e] = drawn;
+        prefetch_row(c.center, drawn);
+    }
+    __syncwarp();
+}
+
 // One stretch of a document; see cpu.py's train.
 __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk &c, i64 stretch) {
     const i64 piece = c.stretches[stretch], place = c.places[piece];
@@ -460,6 +470,9 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
     if (lane() == 0) prefetch_row(c.document, document);
     for (i64 t = first + lane(); t < n && t <= first + c.window; t += WARP) prefetch_row(c.center, kept[t]);
     draw_coming(s, c, context_key, number);
+#if !JOINT
+    draw_coming_document(s, c, document_key, number / DOCUMENT_BLOCK);
+#endif
     Row moves;
     for (i64 i = first; i < last; i++) {
         const u32 word = kept[i];
@@ -510,10 +523,9 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
             const i64 before = (number - 1) % DOCUMENT_BLOCK;
             const int m = (int)(before < i ? before : i) + 1;
             for (int j = lane(); j < m; j += WARP) s.rows[j] = kept[i + 1 - m + j];
-            for (int e = lane(); e < c.doc_negatives; e += WARP) {
-                const i64 draw = (number - 1) / DOCUMENT_BLOCK * c.doc_negatives + e;
-                s.rows[LANES + e] = draw_word(c, random_bits(document_key, (u64)draw));
-            }
+            for (int e = lane(); e < c.doc_negatives; e += WARP) s.rows[LANES + e] = s.coming_document[e];
+            __syncwarp();
+            draw_coming_document(s, c, document_key, number / DOCUMENT_BLOCK);
             const Row d = load_row(c.document, document);
             if (contrast(s, seen, c.center, m, c.doc_negatives, d, 1.0f, 1.0f, c.margin, document_rate, moves))
                 move_row(c.document, document, d, moves);

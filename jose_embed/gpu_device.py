@@ -45,7 +45,7 @@ WARP = 32
 
 _CLOCK_RATE, _BUS_WIDTH = 36, 37  # of the memory, among CUDA's device attributes
 _STATIC_SHARED_BYTES = 48 << 10  # what every architecture gives a block that does not ask for more
-_SLOT_BYTES = 4 * (2 * LANES * 5 + LANES)  # struct Slots without its rows
+_SLOT_BYTES = 4 * (2 * LANES * 5 + 2 * LANES)  # struct Slots without its rows
 
 
 def _record(*fields: tuple[str, str]) -> np.dtype[Any]:
