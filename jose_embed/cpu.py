@@ -47,7 +47,7 @@ from numba import float32, int64, uint32, uint64
 from jose_embed import sampling
 from jose_embed.config import NegativeStep, Objective, TrainConfig
 from jose_embed.jit import jit
-from jose_embed.pages import hold_rows, release_rows
+from jose_embed.pages import HeldRows
 from jose_embed.passages import gathered
 from jose_embed.sampling import SamplingTables, draw_below, draw_word, random_bits, stream_key
 from jose_embed.simd import LANES, active_bits, lane_sum, population, row_primitives, store_lanes, where_positive
@@ -398,6 +398,7 @@ class CpuBackend:
         self._slots = list(range(self.threads))
         self._gate = threading.Lock()
         self._n_merges = 0
+        self._held = HeldRows(tables.document)
 
     def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
         """Train these documents in this order; see :func:`kernel`. Runs without the interpreter's lock."""
@@ -410,12 +411,11 @@ class CpuBackend:
             n_merges = self._n_merges
             for source, target in zip(shared, own, strict=True):
                 target[:] = source
-        hold_rows(self._tables.document, documents)
         private = Private(np.uint32(self._n_private), np.uint32(self._n_words + slot * self._n_private))
-        result = self._train(
-            self._tables, text, self._samples, self._rules, private, scratch, documents, epoch, float(first_token)
-        )
-        release_rows(self._tables.document, documents)
+        with self._held.rows(documents):
+            result = self._train(
+                self._tables, text, self._samples, self._rules, private, scratch, documents, epoch, float(first_token)
+            )
         with self._gate:
             # The mean direction of what was reached from the same start: of one alone, its own.
             others = np.float32(self._n_merges - n_merges)

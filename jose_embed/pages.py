@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from jose_embed.errors import TrainingError
 from jose_embed.storage import plain_size, reason
 
-__all__ = ["hold_rows", "mapped_table", "read_in_order", "release", "release_rows"]
+__all__ = ["HeldRows", "mapped_table", "read_in_order", "release"]
 
 _POPULATE_WRITE = 23  # Linux 5.14, not yet among the names of mmap
 
@@ -96,43 +97,66 @@ def read_in_order(table: npt.NDArray[np.float32]) -> None:
         mapping.madvise(mmap.MADV_SEQUENTIAL)
 
 
-def hold_rows(table: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> None:
-    """Bring rows of a mapped table into memory, and nothing around them; nothing happens to a table in memory.
+class HeldRows:
+    """Rows of a mapped table that somebody works with: they are in memory, and nothing around them.
 
-    A page that is read where it is not in memory yet brings fifteen neighbours along, one that is written comes alone.
+    A page that is read where it is not in memory brings fifteen neighbours along, one that is written comes alone. So
+    pages are fetched for writing before the work, and given back when nobody works with them any more. Nothing happens
+    to a table in memory, or on a system that cannot be told.
+
+    Args:
+        table: float32 (n_rows, width), C-contiguous.
+
+    Example:
+        >>> table = mapped_table(1000, 16, None, "a table")
+        >>> held, rows = HeldRows(table), np.array([3, 999])
+        >>> with held.rows(rows):
+        ...     table[rows] = 1
+        >>> float(table.sum())
+        32.0
     """
-    mapping = _mapping(table)
-    if mapping is None or not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError):  # an older system: then the neighbours come along
-        for start, length in _page_ranges(mapping, table, rows):
-            mapping.madvise(_POPULATE_WRITE, start, length)
 
+    def __init__(self, table: npt.NDArray[np.float32]) -> None:
+        self._mapping = _mapping(table) if sys.platform.startswith("linux") else None
+        if self._mapping is not None:
+            self._first_byte = table.ctypes.data - np.frombuffer(self._mapping, np.uint8).ctypes.data
+            self._row_bytes = table.strides[0]
+            self._users = np.zeros(-(-len(self._mapping) // mmap.PAGESIZE), np.uint16)
+            self._gate = threading.Lock()
 
-def release_rows(table: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> None:
-    """The same as :func:`release` for rows that lie anywhere in a table."""
-    mapping = _mapping(table)
-    if mapping is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    for start, length in _page_ranges(mapping, table, rows):
-        mapping.madvise(mmap.MADV_DONTNEED, start, length)
+    @contextlib.contextmanager
+    def rows(self, rows: npt.NDArray[np.int64]) -> Iterator[None]:
+        """A context in which rows are held; several threads may hold rows of one page."""
+        if self._mapping is None or not len(rows):
+            yield
+            return
+        pages = self._pages(rows)
+        with self._gate:
+            self._users[pages] += 1
+            with contextlib.suppress(OSError):  # an older system: then the neighbours come along
+                self._advise(pages, _POPULATE_WRITE)
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._users[pages] -= 1
+                self._advise(pages[self._users[pages] == 0], mmap.MADV_DONTNEED)
 
+    def _pages(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The numbers of the pages that rows lie in, rising."""
+        starts = self._first_byte + rows * self._row_bytes
+        first, last = starts // mmap.PAGESIZE, (starts + self._row_bytes - 1) // mmap.PAGESIZE
+        return np.unique(np.concatenate([np.minimum(first + i, last) for i in range(int((last - first).max()) + 1)]))
 
-def _page_ranges(
-    mapping: mmap.mmap, table: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
-) -> Iterator[tuple[int, int]]:
-    """First byte and length, in whole pages of the mapping, of what the rows lie in; those that meet are joined."""
-    first_byte = table.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
-    row_bytes = table.strides[0]
-    starts = first_byte + np.sort(rows) * row_bytes
-    begins, ends = starts // mmap.PAGESIZE, (starts + row_bytes - 1) // mmap.PAGESIZE + 1
-    new = np.flatnonzero(np.concatenate(([True], begins[1:] > ends[:-1]))) if len(rows) else np.empty(0, np.int64)
-    last = np.concatenate((new[1:], [len(rows)])) - 1 if len(rows) else new
-    pages = zip(
-        (begins[new] * mmap.PAGESIZE).tolist(), ((ends[last] - begins[new]) * mmap.PAGESIZE).tolist(), strict=True
-    )
-    for start, length in pages:
-        yield start, min(length, len(mapping) - start)
+    def _advise(self, pages: npt.NDArray[np.int64], advice: int) -> None:
+        assert self._mapping is not None
+        if not len(pages):
+            return
+        new = np.flatnonzero(np.diff(pages, prepend=-2) > 1)
+        lengths = np.diff(np.append(new, len(pages)))
+        starts, sizes = pages[new] * mmap.PAGESIZE, lengths * mmap.PAGESIZE
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            self._mapping.madvise(advice, start, min(size, len(self._mapping) - start))
 
 
 def _mapping(array: npt.NDArray[Any]) -> mmap.mmap | None:

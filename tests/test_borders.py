@@ -20,7 +20,7 @@ from jose_embed.config import TrainConfig
 from jose_embed.cpu import CpuBackend, Tables, Text, padded_table
 from jose_embed.directions import concentration_weights, count_documents, write_directions
 from jose_embed.nearest import nearest_rows
-from jose_embed.pages import hold_rows, mapped_table, release_rows
+from jose_embed.pages import HeldRows, mapped_table
 from jose_embed.passages import gathered, stretches
 from jose_embed.progress import SilentReporter
 from jose_embed.sampling import SamplingTables
@@ -108,8 +108,6 @@ def test_documents_whose_rows_lie_beyond_the_border(tmp_path: Path) -> None:
         assert np.abs(table[row] - was).max() > 1e-3
         assert not table[row - 1].any() or row - 1 in rows
     assert np.abs(tables.center - expected.center).max() < 1e-4
-    hold_rows(table, np.array(rows))
-    release_rows(table, np.array(rows))
     assert np.abs(table[rows[-1]] - expected.document[rows[-1]]).max() < 1e-4
 
 
@@ -180,7 +178,7 @@ def test_a_text_is_spilled_beyond_the_border(tmp_path: Path) -> None:
 def test_a_mapped_table_may_be_larger_than_everything(tmp_path: Path) -> None:
     table = mapped_table(1 << 34, 16, tmp_path, "a table")  # a terabyte
     last = np.array([len(table) - 1])
-    hold_rows(table, last)
-    table[last] = 1.0
+    with HeldRows(table).rows(last):
+        table[last] = 1.0
     pages.release(table[-3:])
     assert table[-2:].sum() == 16

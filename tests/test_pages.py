@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jose_embed.errors import TrainingError
-from jose_embed.pages import hold_rows, mapped_table, read_in_order, release, release_rows
+from jose_embed.pages import HeldRows, mapped_table, read_in_order, release
 
 STATUS = Path("/proc/self/status")
 
@@ -38,15 +38,14 @@ def test_what_is_given_back_is_still_there() -> None:
         release(rows)
         assert np.array_equal(table, numbers)
     some = np.array([2999, 0, 17, 17, 18, 1500])
-    hold_rows(table, some)
-    table[some] += 1
+    with HeldRows(table).rows(some):
+        table[some] += 1
     numbers[some] += 1
-    release_rows(table, some)
     assert np.array_equal(table, numbers)
     read_in_order(table)
     assert np.array_equal(table, numbers)
-    for function in (hold_rows, release_rows):
-        function(table, np.empty(0, np.int64))
+    with HeldRows(table).rows(np.empty(0, np.int64)):
+        pass
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="this system does not tell")
@@ -57,12 +56,30 @@ def test_rows_anywhere_cost_their_pages_and_no_more() -> None:
         release(table[start : start + 8192])
     before = file_pages()
     rows = np.random.default_rng(0).choice(len(table), 2000, replace=False)
-    hold_rows(table, rows)
-    table[rows] += 1
-    held = file_pages() - before
-    release_rows(table, rows)
+    with HeldRows(table).rows(rows):
+        table[rows] += 1
+        held = file_pages() - before
     assert held < 16 << 20
     assert file_pages() - before < 2 << 20
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="this system does not tell")
+def test_a_page_stays_as_long_as_somebody_works_with_it() -> None:
+    """Two workers with rows of the same pages: the one that ends takes nothing from the other."""
+    table = mapped_table(100_000, 64, None, "a table")
+    for start in range(0, len(table), 8192):
+        table[start : start + 8192] = start
+        release(table[start : start + 8192])
+    held, before = HeldRows(table), file_pages()
+    rows = np.arange(0, len(table), 200)
+    with held.rows(rows):
+        both = file_pages()
+        with held.rows(rows + 1):
+            table[rows + 1] += 1
+        assert file_pages() >= both
+        table[rows] += 1
+        assert file_pages() < before + (3 << 20)
+    assert file_pages() < before + (1 << 20)
 
 
 def test_an_array_in_memory_or_a_private_mapping_is_left_alone(tmp_path: Path) -> None:
@@ -75,8 +92,8 @@ def test_an_array_in_memory_or_a_private_mapping_is_left_alone(tmp_path: Path) -
     for array in (private, plain, np.memmap(path, np.float32, "c")):
         array[:] = 7
         release(array)
-        hold_rows(array.reshape(-1, 16), np.arange(4))
-        release_rows(array.reshape(-1, 16), np.arange(4))
+        with HeldRows(array.reshape(-1, 16)).rows(np.arange(4)):
+            pass
         assert (array == 7).all()
 
 
