@@ -50,7 +50,7 @@ from jose_embed.progress import SilentReporter
 from jose_embed.qualityfile import QUALITY_NAME, read_quality
 from jose_embed.schedule import Standing
 
-HANG = 20  # seconds
+HANG = 20  # seconds of the processor; of the clock, thirty times as many: a busy machine is no finding
 MEMORY = 1 << 30  # bytes that a try may add to the address space of the process
 
 TEXT = (
@@ -414,7 +414,7 @@ def limits() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise HangError(f"more than {HANG} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGALRM, signal.SIGPROF)}
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, hard))
@@ -422,7 +422,8 @@ def limits() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def attempt(fuzzer: Fuzzer, name: str, seed: int) -> str:
@@ -431,7 +432,8 @@ def attempt(fuzzer: Fuzzer, name: str, seed: int) -> str:
     Raises:
         BaseException: a finding.
     """
-    signal.alarm(HANG)
+    signal.setitimer(signal.ITIMER_PROF, HANG)
+    signal.alarm(30 * HANG)
     try:
         return fuzzer.targets[name](random.Random(f"{name} {seed}"))
     except JoseError as error:
@@ -441,6 +443,7 @@ def attempt(fuzzer: Fuzzer, name: str, seed: int) -> str:
         return "refused"
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def run(seconds: float, first_seed: int, only: list[str], tries: int | None) -> int:
