@@ -4,10 +4,10 @@ The kernels are in gpu.cu, the device and its memory in gpu_device.py. Here is w
 device once and come home when they are wanted; for every chunk of documents their words, and where their pieces and
 stretches begin, travel through pinned memory while the chunk before is trained; what a chunk reports comes back.
 
-Rows of rare words are shared by all warps without locks (Hogwild, Recht et al. 2011). A move that another warp
-overwrites is lost, so no more documents are in flight than the vocabulary bears: see :func:`documents_in_flight`. Rows
-of their own for the most frequent words, as the workers of the CPU have them, were tried and were worse: with so many
-copies none learns much between two merges (DESIGN.md).
+Rows of words are shared by all warps without locks (Hogwild, Recht et al. 2011). A move that another warp overwrites is
+lost, so no more documents are in flight than the vocabulary bears: see :func:`documents_in_flight`. Groups of warps
+with rows of their own for the most frequent words, as the workers of the CPU have them, were tried and were worse: with
+so many copies none learns much between two merges (DESIGN.md).
 """
 
 from __future__ import annotations
