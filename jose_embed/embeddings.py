@@ -565,8 +565,8 @@ class Embeddings:
         """
         if self.n_docs == 0 and self._parts.about["config"].get("doc_vectors") == "none":
             raise ConfigError(
-                "this model keeps no document vectors (it was trained with --doc-vectors none); words and new texts can "
-                "be asked for, or train one that keeps them (--doc-vectors mapped)"
+                "this model keeps no document vectors (it was trained with --doc-vectors none); words and new texts "
+                "can be asked for, or train one that keeps them (--doc-vectors mapped)"
             )
 
     def document_index(self, doc_id: str) -> int | None:

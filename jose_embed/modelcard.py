@@ -51,7 +51,7 @@ def card(
         "id": manifest.get("id"),
         "created": f"{manifest.get('created')} by jose-embed {manifest.get('package_version')}",
         "words": _value(counts.get("n_words")),
-        "documents": f"{_value(counts.get('n_docs'))} ({_value(counts.get('n_untrained'))} untrained: no known word)",
+        "documents": _documents(counts, manifest),
         "tokens": _value(counts.get("n_tokens")),
         "dimension": _value(counts.get("dim")),
         "tokenizer": _tokenizer(manifest),
@@ -197,6 +197,12 @@ def _is_number(value: Any) -> bool:
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30 and math.isfinite(value)
     )
+
+
+def _documents(counts: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    if counts.get("n_docs") == 0 and _mapping(manifest.get("config")).get("doc_vectors") == "none":
+        return f"none kept, of {_value(_mapping(manifest.get('corpus')).get('n_documents'))} in the text"
+    return f"{_value(counts.get('n_docs'))} ({_value(counts.get('n_untrained'))} untrained: no known word)"
 
 
 def _value(value: Any) -> str:
