@@ -907,6 +907,7 @@ def test_the_exported_names_are_these() -> None:
     assert jose_embed.__all__ == [
         "ConfigError",
         "CorpusError",
+        "DeviceError",
         "DocumentNeighbor",
         "Embeddings",
         "EncodedCorpus",
