@@ -8,7 +8,7 @@ mean of all z_d taken away and the rest scaled to norm 1, a word w of n document
 the mean cosine of two different documents of the word: near 0 for a word that stands in documents of all kinds, high
 for one whose documents point one way. (The plain |sum|/n would be large for every rare word.) The weight of a word is
 
-    1/16 + r(w)^2.
+    0.09 + r(w)^2.
 
 In a text of many topics r^2 decides, in one of a single topic, where no word has much of it, all words count alike.
 
@@ -32,7 +32,7 @@ __all__ = ["concentration_weights", "count_documents", "write_directions"]
 _SUMS = 1 << 20  # floats in the table of sums of directions, a row for each word of a slice
 _MOST_SLICES = 64
 _BLOCK = 1 << 13  # rows that are converted to float64 at a time
-_BACKGROUND = 1 / 16  # a word without a direction still says a little; DESIGN.md, decision 12
+_BACKGROUND = 0.09  # a word without a direction still says a little; DESIGN.md, decision 12
 
 
 def count_documents(
@@ -51,7 +51,7 @@ def concentration_weights(
     frequencies: npt.NDArray[np.int64],
     doc_vectors: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): 1/16 + r^2 for each word's mean resultant length r.
+    """float64 (n_words,): 0.09 + r^2 for each word's mean resultant length r.
 
     Some words are taken at a time, so that little is held besides the vectors: the text is passed for each slice of the
     vocabulary, but most of it belongs to the frequent words of the first.

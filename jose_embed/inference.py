@@ -8,7 +8,7 @@ is the point of the sphere that minimises the document's objective with the word
 which is the maximum-likelihood mean direction of a von Mises-Fisher distribution (Mardia and Jupp, Directional
 Statistics, section 10.3). There is nothing to iterate and nothing random. The weight of a word is
 
-    weight(w) = (1 + log tf(w)) (1/16 + r(w)^2),
+    weight(w) = (1 + log tf(w)) (0.09 + r(w)^2),
 
 tf the word's occurrences in the document, r the mean resultant length of the training documents that hold the word: how
 well they agree, between 0 and 1 (directions.py).

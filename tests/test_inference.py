@@ -353,4 +353,4 @@ def test_weights_rise_with_the_agreement_of_a_words_documents(
         present = sum(bool(words) for words in documents)
         assert retrieval_weights(corpus, frequencies) == pytest.approx(np.log((present + 1) / frequencies))
     assert lengths.min() < -0.02 < 0.5 < lengths.max()  # mean cosines, which are the squares
-    assert weights == pytest.approx(1 / 16 + np.maximum(lengths, 0), abs=1e-5)
+    assert weights == pytest.approx(0.09 + np.maximum(lengths, 0), abs=1e-5)
