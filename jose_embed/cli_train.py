@@ -109,8 +109,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings_text(settings: Mapping[str, Any]) -> str:
-    """Settings as options: ``--window 3 --negatives 8``."""
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
+    """Settings for a person to read: ``window 3, doc-weight 4``."""
+    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
