@@ -27,7 +27,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow \
-	test-gpu test-image soak fuzz bench bench-sizes bench-quality bench-gpu bench-service clean
+	test-gpu test-image soak fuzz bench bench-sizes bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -155,6 +155,9 @@ bench-quality: $(VENV)/.bench  ## the quality tables and what the order of docum
 bench-gpu: $(VENV)/bin/python  ## speed, memory traffic and time to quality on a CUDA device
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,gpu]"
 	$(PY) tests/benchmarks/gpu_speed.py
+
+bench-inference: $(VENV)/.bench  ## vectors for new documents per second, beside gensim
+	$(PY) tests/benchmarks/inference_speed.py
 
 bench-service: $(VENV)/.bench  ## requests per second and latencies of the service
 	$(PY) tests/benchmarks/service_load.py
