@@ -115,9 +115,10 @@ def _train_epoch(
     size = chunk_tokens(n_tokens, backend.threads, backend.chunk_limits)
     coming = chunks(order, offsets, epoch * n_tokens + standing.tokens, size)
     waiting: deque[tuple[Chunk, Future[Result]]] = deque()
+    just_kept = False  # between two checkpoints something is trained, however soon the next one is due
     try:
         while True:
-            pausing = keeper is not None and keeper.wanted
+            pausing = keeper is not None and not just_kept and keeper.wanted
             # One chunk per thread runs, one more waits: no thread idles, and an interrupt has little to wait for.
             while not pausing and len(waiting) < 2 * backend.threads and (chunk := next(coming, None)) is not None:
                 waiting.append((chunk, pool.submit(backend.train_chunk, chunk.documents, epoch, chunk.first_token)))
@@ -129,11 +130,13 @@ def _train_epoch(
                         f"the loss became {result.loss} in epoch {epoch + 1}: the vectors are no longer numbers; "
                         f"lower --learning-rate (it is {config.learning_rate})"
                     )
+                just_kept = False
                 standing.add(chunk, result)
                 standing.seconds = time.perf_counter() - started
                 reporter.advance(chunk.n_tokens, loss=standing.mean_loss, active=standing.active_share)
             elif keeper is not None and pausing:
                 keeper.keep(standing)
+                just_kept = True
             else:
                 return
     finally:

@@ -190,6 +190,18 @@ def test_checkpoints_come_in_time_and_at_the_end_and_two_are_kept(
     assert seen[-1] == ["checkpoint-000003", "checkpoint-000004", "text"]
 
 
+def test_a_run_moves_on_however_soon_the_next_checkpoint_is_due(
+    tmp_path: Path, text_file: Path, whole: Embeddings
+) -> None:
+    reporter = Notes()
+    model = train(
+        text_file, config=TrainConfig(**SETTINGS), reporter=reporter, checkpoint=tmp_path / "run", checkpoint_every=1e-9
+    )
+    assert sums(model) == sums(whole)
+    n_written = sum(note.startswith("checkpoint: ") for note in reporter.notes)
+    assert reporter.n_chunks // 2 < n_written <= reporter.n_chunks + 2
+
+
 def test_a_short_run_writes_nothing(tmp_path: Path, text_file: Path) -> None:
     reporter = Notes(lambda _: pytest.fail("written") if (tmp_path / "m.run").exists() else None)
     train(text_file, checkpoint=tmp_path / "m.run", reporter=reporter, **SETTINGS)
