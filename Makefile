@@ -113,6 +113,7 @@ test: lint types unit smoke  ## ruff, mypy --strict, the tests with their doctes
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 
 types: $(VENV)/.dev
 	$(VENV)/bin/mypy
