@@ -48,10 +48,10 @@ class Interrupts:
         return self
 
     def let_through(self) -> None:
-        """Let the signal that was kept back have its effect, if there is one."""
+        """Let the signal that was kept back have its effect, if there is one; else the next one is still kept back."""
         number, self.number = self.number, None
-        self._restore()
         if number is not None:
+            self._restore()
             self._before[number](number, None)
 
     def __exit__(

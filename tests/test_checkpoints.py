@@ -190,6 +190,27 @@ def test_checkpoints_come_in_time_and_at_the_end_and_two_are_kept(
     assert seen[-1] == ["checkpoint-000003", "checkpoint-000004", "text"]
 
 
+def test_an_interrupt_after_checkpoints_in_time_loses_nothing_either(
+    tmp_path: Path, text_file: Path, whole: Embeddings
+) -> None:
+    clock, directory = Clock(), tmp_path / "m.run"
+
+    def at(chunk: int) -> None:
+        clock.now += 1.0
+        if chunk == 17:
+            signal.raise_signal(signal.SIGINT)
+
+    with Checkpoints(directory, every=5.0, clock=clock) as kept:
+        kept.begin(resume=False)
+        with pytest.raises(KeyboardInterrupt):
+            train(text_file, checkpoint=kept, reporter=Notes(at), **SETTINGS)
+    whole_run, rest = Notes(), Notes()
+    train(text_file, reporter=whole_run, **SETTINGS)
+    model = train(text_file, checkpoint=directory, resume=True, reporter=rest, **SETTINGS)
+    assert rest.n_chunks <= whole_run.n_chunks - 17
+    assert sums(model) == sums(whole)
+
+
 def test_a_run_moves_on_however_soon_the_next_checkpoint_is_due(
     tmp_path: Path, text_file: Path, whole: Embeddings
 ) -> None:

@@ -47,6 +47,15 @@ def test_nothing_happens_without_a_signal() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_one_after_a_moment_at_which_none_waited_is_kept_back_too() -> None:
+    with Interrupts() as interrupts:
+        interrupts.let_through()
+        press()
+        assert interrupts.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.let_through()
+
+
 def test_signals_that_end_the_process_without_a_word_still_do() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     with Interrupts():
