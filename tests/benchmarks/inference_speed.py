@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import corpora
-from gensim.models.doc2vec import Doc2Vec, TaggedDocument
 from ledger import header, markdown_table
 
 import jose_embed
@@ -26,6 +25,8 @@ WORDS = 200
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
+    from gensim.models.doc2vec import Doc2Vec, TaggedDocument
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--documents", type=int, default=20_000, help="texts for us; gensim gets a hundredth of them")
     parser.add_argument("--training", type=int, default=2_000, help="documents that both train on")
