@@ -106,7 +106,7 @@ def _infer(
     def preamble() -> bytes:
         return npy_preamble(np.dtype("<f4"), (tally.n_lines, model.dim), least=_PREAMBLE)
 
-    with BlockReader(find_sources(arguments.sources), whole_lines=True) as reader:
+    with BlockReader(find_sources(arguments.sources, reporter.note), whole_lines=True) as reader:
         reporter.start("inferring", reader.total, "bytes")
         consumed = 0
         write(preamble())  # nobody knows yet how many lines there will be

@@ -166,7 +166,7 @@ def encode(
         ('be', 'not', 'to') [2, 0, 1, 2, 0, 1] [0, 5, 5, 6]
     """
     chosen, reporter = _checked(tokenizer, min_count), reporter or SilentReporter()
-    found = find_sources(sources)
+    found = find_sources(sources, reporter.note)
     table = word_table(chosen)
     with ExitStack() as stack:
         spool = stack.enter_context(Spool(directory))

@@ -13,9 +13,10 @@ import glob
 import hashlib
 import io
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias, cast
 
@@ -63,12 +64,17 @@ class Source:
                 raise unreadable(self.name, error) from error
 
 
-def find_sources(sources: Sources) -> list[Source]:
+def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: None) -> list[Source]:
     """Every file that the given names stand for, in the order given, each once.
 
     A name that exists is taken as it is. Otherwise a name with ``*``, ``?`` or ``[`` is a glob (``**`` crosses
-    directories). A directory stands for every file below it, sorted by path; names that start with a dot are skipped.
-    ``"-"`` is standard input. Whether a file exists is asked by :meth:`Source.check` or when it is opened.
+    directories). A directory stands for every file below it, sorted by path; names that start with a dot are skipped,
+    and so are models, encoded corpora and checkpoints. ``"-"`` is standard input. Whether a file exists is asked by
+    :meth:`Source.check` or when it is opened.
+
+    Args:
+        sources: The names.
+        note: Told of directories that this package has written, where some were skipped.
 
     Raises:
         CorpusError: a glob without a match, a directory without a file, something that is no path, nothing at all.
@@ -77,9 +83,13 @@ def find_sources(sources: Sources) -> list[Source]:
     if not names:
         raise CorpusError("no text was named; give a file, a directory, a glob or - for standard input")
     found: dict[str, Source] = {}
+    skipped: list[str] = []
     for name in names:
-        for source in _expand(_checked(name)):
+        for source in _expand(_checked(name), skipped):
             found.setdefault("-" if source.path is None else os.path.abspath(source.path), source)
+    if skipped:
+        more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
+        note(f"{printable(skipped[0])}{more}: written by jose-embed, not read as text")
     return list(found.values())
 
 
@@ -90,11 +100,11 @@ def _checked(name: object) -> str:
     return path
 
 
-def _expand(name: str) -> Iterator[Source]:
+def _expand(name: str, skipped: list[str]) -> Iterator[Source]:
     if name == "-":
         yield Source(None, "-")
     elif os.path.isdir(name):
-        yield from _files_below(name)
+        yield from _files_below(name, skipped)
     elif os.path.lexists(name) or not glob.has_magic(name):
         yield Source(name, name)
     else:
@@ -106,20 +116,48 @@ def _expand(name: str) -> Iterator[Source]:
         yield from (Source(file, file) for file in files)
 
 
-def _files_below(directory: str) -> list[Source]:
+def _files_below(directory: str, skipped: list[str]) -> list[Source]:
+    """The files below a directory; directories that were left out are added to ``skipped``."""
+
     def refuse(error: OSError) -> None:
         raise unreadable(error.filename or directory, error)
 
     paths: list[str] = []
+    ours: list[str] = []
     for folder, folders, files in os.walk(directory, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        if _is_ours(folder, files):
+            ours.append(folder)
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         visible = (os.path.join(folder, name) for name in files if not name.startswith("."))
         paths += [path for path in visible if os.path.isfile(path) or not os.path.exists(path)]  # no pipes, no devices
+    if not paths and ours:
+        such = printable(ours[0]) + (", ..." if len(ours) > 1 else "")
+        what = "this" if ours == [directory] else f"all that is in it ({such})"
+        raise CorpusError(f"{printable(directory)}: {what} was written by jose-embed and is no text; name the text")
+    skipped += ours
     if not paths:
         raise CorpusError(
             f"{printable(directory)}: there is no file in this directory (names that start with a dot are skipped)"
         )
     return [Source(path, path) for path in sorted(paths)]
+
+
+def _is_ours(folder: str, files: Collection[str]) -> bool:
+    """Whether a directory with these files says of itself that it is a model, an encoded corpus or a checkpoint."""
+    for name in _SELF_DESCRIPTIONS & set(files):
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):
+            if os.path.isfile(path):  # a pipe would wait
+                with open(path, "rb") as file:
+                    if _OURS.match(file.read(100)):
+                        return True
+    return False
+
+
+_SELF_DESCRIPTIONS = frozenset({"manifest.json", "checkpoint.json"})
+_OURS = re.compile(rb'\{\s*"format": "jose-embed')
 
 
 def printable(name: str) -> str:

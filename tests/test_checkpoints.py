@@ -22,6 +22,7 @@ from jose_embed.checkpoints import Checkpoints
 from jose_embed.config import TrainConfig
 from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import encode_texts
+from jose_embed.encodedfiles import kept_encoding
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import SilentReporter
 from jose_embed.schedule import Chunk, Standing
@@ -381,6 +382,26 @@ def test_an_encoding_that_is_kept_elsewhere_is_not_kept_twice(tmp_path: Path, te
         train(encoded, checkpoint=directory, reporter=stopped_after(20), **settings)
     assert os.listdir(directory) == ["checkpoint-000001"]
     assert sums(train(encoded, checkpoint=directory, resume=True, **settings)) == sums(model)
+
+
+def test_what_was_made_of_a_folder_of_text_may_lie_in_it(tmp_path: Path, whole: Embeddings) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "text.txt").write_text("\n".join(TEXTS) + "\n")
+    directory, encoded = folder / "m.jose.run", folder / "m.encoded"
+    stop(directory, folder, 20)
+    whole.save(folder / "m.jose")
+    note = f"{directory / 'checkpoint-000001'} and 1 more: written by jose-embed, not read as text"
+    with kept_encoding(folder, encoded, tokenizer="whitespace", min_count=1, reporter=(reporter := Notes())) as corpus:
+        assert corpus.n_documents == len(TEXTS)
+    assert reporter.notes == [f"{folder / 'm.jose'} and 2 more: written by jose-embed, not read as text"]
+    assert sums(train(folder, checkpoint=directory, resume=True, **SETTINGS)) == sums(whole)
+    assert sums(train(folder, keep_encoded=encoded, reporter=(reporter := Notes()), **SETTINGS)) == sums(whole)
+    assert reporter.notes == [f"{encoded}: this is the encoding of the same text, and is taken"]
+    assert sums(train(folder, reporter=(reporter := Notes()), **SETTINGS)) == sums(whole)
+    assert reporter.notes == [note.replace("m.jose.run/checkpoint-000001", "m.encoded")]
+    with pytest.raises(CorpusError, match=r"m\.jose: this was written by jose-embed and is no text; name the text$"):
+        train(folder / "m.jose", **SETTINGS)
 
 
 # ---- what is not gone on with ---------------------------------------------------------------------------------------

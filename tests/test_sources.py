@@ -64,6 +64,39 @@ def test_a_pipe_in_a_directory_is_not_waited_for() -> None:
 
 
 @pytest.mark.usefixtures("tree")
+def test_directories_of_ours_in_a_directory_are_no_text() -> None:
+    for name, head in (
+        ("texts/a.jose/manifest.json", '{\n  "format": "jose-embed",\n'),
+        ("texts/sub/run/text/manifest.json", '{\n  "format": "jose-embed-encoded",\n'),
+        ("texts/sub/run/checkpoint-000001/checkpoint.json", '{"format": "jose-embed-checkpoint"'),
+        ("texts/site/manifest.json", '{\n  "name": "jose-embed"'),
+    ):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_text(head)
+        Path(name).with_name("table.npy").write_bytes(bytes(9))
+    os.mkfifo("texts/empty/manifest.json")
+    notes: list[str] = []
+    assert [source.name for source in find_sources(["texts/sub", "texts/site"], notes.append)] == [
+        "texts/sub/c.txt",
+        "texts/sub/deep/d.txt",
+        "texts/site/manifest.json",
+        "texts/site/table.npy",
+    ]
+    assert notes == ["texts/sub/run/checkpoint-000001 and 1 more: written by jose-embed, not read as text"]
+    assert len(names("texts")) == 7
+    with pytest.raises(
+        CorpusError, match=r"^texts/a\.jose: this was written by jose-embed and is no text; name the text$"
+    ):
+        find_sources("texts/a.jose")
+    with pytest.raises(
+        CorpusError, match=r"run: all that is in it \(texts/sub/run/checkpoint-000001, \.\.\.\) was wri"
+    ):
+        find_sources("texts/sub/run")
+    with pytest.raises(CorpusError, match="there is no file in this directory"):
+        find_sources("texts/empty")
+
+
+@pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
