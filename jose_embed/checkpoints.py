@@ -134,6 +134,7 @@ class Checkpoints:
         self._clock = clock
         self._next = clock() + every
         self._lock = -1
+        self._text_is_kept = False
 
     def __enter__(self) -> Checkpoints:
         if self.directory.parent.is_dir():
@@ -219,6 +220,7 @@ class Checkpoints:
             return None
         if _unchanged(corpus.sources, find_sources(sources), reporter):
             reporter.note(f"{self.text}: the text is taken from here")
+            self._text_is_kept = True
             return corpus
         return None
 
@@ -311,8 +313,10 @@ class Checkpoints:
             if self._lock < 0:
                 os.makedirs(self.directory, exist_ok=True)
                 self._hold()
-            if keep_text and not self.text.exists():
+            if keep_text and not self._text_is_kept:
+                shutil.rmtree(self.text, ignore_errors=True)  # of a run that had no checkpoint yet, or damaged
                 write_encoded(corpus, self.text)
+                self._text_is_kept = True
             written = self._written(tables, standing, corpus, config, backend, phases)
         except OSError as error:
             raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)})") from error

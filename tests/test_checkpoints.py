@@ -22,7 +22,7 @@ from jose_embed.checkpoints import Checkpoints
 from jose_embed.config import TrainConfig
 from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import encode_texts
-from jose_embed.encodedfiles import kept_encoding
+from jose_embed.encodedfiles import kept_encoding, write_encoded
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import SilentReporter
 from jose_embed.schedule import Chunk, Standing
@@ -344,6 +344,20 @@ def test_a_text_that_was_kept_badly_is_read_again(begun: tuple[Path, Path], whol
     assert sums(train(text, checkpoint=directory, resume=True, reporter=reporter, **SETTINGS)) == sums(whole)
     assert "tokens.npy: holds a row outside of the vocabulary" in reporter.notes[0]
     assert "reading" in reporter.phases
+
+
+def test_the_text_of_a_run_without_a_checkpoint_is_not_taken_for_that_of_the_next(
+    tmp_path: Path, text_file: Path, whole: Embeddings
+) -> None:
+    """A kill between the text and the first checkpoint; then a run with other settings."""
+    directory = tmp_path / "m.run"
+    directory.mkdir()
+    with encode_texts(TEXTS, tokenizer="whitespace", min_count=40) as corpus:
+        write_encoded(corpus, directory / "text")
+    stop(directory, text_file, 20)
+    reporter = Notes()
+    assert sums(train(text_file, checkpoint=directory, resume=True, reporter=reporter, **SETTINGS)) == sums(whole)
+    assert f"{directory / 'text'}: the text is taken from here" in reporter.notes
 
 
 def test_standard_input_goes_on_from_what_was_kept(tmp_path: Path, whole: Embeddings) -> None:
