@@ -46,18 +46,26 @@ class Rows(NamedTuple):
         return np.concatenate(([0], np.cumsum(self.n_known)))
 
 
+_MOST_UNKNOWN = 1 << 20  # different words, some 100 MB
+
+
 class WordRows:
-    """A tokenizer before a vocabulary. It remembers every word that it has met, unknown ones too.
+    """A tokenizer before a vocabulary.
+
+    It remembers the words that it has met, unknown ones too. When these are a million it forgets them all and begins
+    anew: text without an end, such as numbers, costs no more memory than that.
 
     Args:
         tokenizer: What splits a text.
-        index_of: The row of a word, None for an unknown one; asked once for each different word.
+        index_of: The row of a word, None for an unknown one; asked once for each word that is not remembered.
     """
 
     def __init__(self, tokenizer: Tokenizer, index_of: Callable[[str], int | None]) -> None:
-        self._table = word_table(tokenizer)
+        self._tokenizer = tokenizer
         self._index_of = index_of
+        self._table = word_table(tokenizer)
         self._rows = np.empty(0, np.int32)  # of each number of the table; -1 for an unknown word
+        self._n_unknown = 0
 
     def of_lines(self, data: bytes) -> Rows:
         """The rows of lines: valid UTF-8, not empty, ended by a line feed."""
@@ -73,4 +81,8 @@ class WordRows:
             words = self._table.words(np.arange(len(self._rows), n_seen))
             found = [self._index_of(word) for word in words]
             self._rows = np.append(self._rows, np.array([-1 if row is None else row for row in found], np.int32))
-        return Rows.of(self._rows[numbers], ends)
+            self._n_unknown += found.count(None)
+        rows = Rows.of(self._rows[numbers], ends)
+        if self._n_unknown > _MOST_UNKNOWN:
+            self._table, self._rows, self._n_unknown = word_table(self._tokenizer), np.empty(0, np.int32), 0
+        return rows
