@@ -21,7 +21,7 @@ any process, and as a line of the training file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -254,6 +254,10 @@ TERM_WEIGHTS = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.float64))
 def _listed(texts: Sequence[Text], function: str) -> Sequence[Text]:
     if isinstance(texts, str):
         raise TypeError(f"{function}() takes a list of texts; for a single one write {function}([text])")
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str) and (isinstance(text, bytes) or not isinstance(text, Collection)):
+            kind = type(text).__name__
+            raise TypeError(f"{function}(): text {number} is of type {kind}; it must be a string or a list of tokens")
     return texts
 
 

@@ -145,6 +145,11 @@ def test_misuse_is_named() -> None:
         infer_detailed(small_model(), "east")
     with pytest.raises(TypeError, match=r"infer_flagged\(\) takes a list of texts"):
         infer_flagged(small_model(), "east")
+    for odd in (None, float("nan"), b"east", 7):
+        with pytest.raises(
+            TypeError, match=r"^infer\(\): text 2 is of type \w+; it must be a string or a list of tokens$"
+        ):
+            infer(small_model(), ["east", odd])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="backend is 'tpu'; it must be one of auto, cpu, gpu"):
         infer(small_model(), ["east"], backend="tpu")
 
