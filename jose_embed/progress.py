@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -217,7 +217,58 @@ class SilentReporter:
         return None
 
 
-class LineReporter:
+class _WritingReporter:
+    """Counts what is done of a phase, and says when there is something to write: at its beginning, its end and between,
+    where the last time is old enough. A phase that was not finished when the next one begins is left as it is.
+    """
+
+    def __init__(self, stream: TextIO | None, interval: float, clock: Clock) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._interval = interval
+        self._clock = clock
+        self._phase: Phase | None = None
+        self._next_time = 0.0
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        self._phase = Phase(phase, total, unit, self._clock)
+        self._next_time = self._interval
+        self._begun(self._phase)
+
+    def advance(self, amount: int, **figures: float) -> None:
+        phase = self._phase
+        if phase is None:
+            return
+        phase.add(amount, figures)
+        seconds = phase.seconds()
+        if seconds >= self._next_time:
+            self._next_time = seconds + self._interval
+            self._moved(phase)
+
+    def finish(self, **figures: float) -> None:
+        phase, self._phase = self._phase, None
+        if phase is not None:
+            phase.add(0, figures)
+            self._ended(phase)
+
+    def _begun(self, phase: Phase) -> None:
+        pass
+
+    def _moved(self, phase: Phase) -> None:
+        raise NotImplementedError
+
+    def _ended(self, phase: Phase) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._phase = None
+
+
+class LineReporter(_WritingReporter):
     """Plain lines for files, pipes and logs: one every few seconds while a phase goes on, one at its end.
 
     Args:
@@ -227,27 +278,9 @@ class LineReporter:
     """
 
     def __init__(self, stream: TextIO | None = None, *, interval: float = 5.0, clock: Clock = time.monotonic) -> None:
-        self._stream = stream if stream is not None else sys.stderr
-        self._interval = interval
-        self._clock = clock
-        self._phase: Phase | None = None
-        self._next_line = 0.0
+        super().__init__(stream, interval, clock)
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
-        """Begin a phase; one that was not finished is left as it is."""
-        self._phase = Phase(phase, total, unit, self._clock)
-        self._next_line = self._interval
-
-    def advance(self, amount: int, **figures: float) -> None:
-        """Count, and write a line where the last one is old enough."""
-        phase = self._phase
-        if phase is None:
-            return
-        phase.add(amount, figures)
-        seconds = phase.seconds()
-        if seconds < self._next_line:
-            return
-        self._next_line = seconds + self._interval
+    def _moved(self, phase: Phase) -> None:
         fraction, rate, left = phase.fraction, phase.rate(), phase.seconds_left()
         parts = [amount_text(phase.done, phase.unit)]
         if fraction is not None and phase.total is not None:
@@ -259,12 +292,7 @@ class LineReporter:
             parts.append(f"{duration_text(left)} left")
         self._write(f"{phase.name}: {', '.join(parts)}")
 
-    def finish(self, **figures: float) -> None:
-        """Write the phase's line of result."""
-        phase, self._phase = self._phase, None
-        if phase is None:
-            return
-        phase.add(0, figures)
+    def _ended(self, phase: Phase) -> None:
         if phase.is_one_step:
             self._write(", ".join([f"{phase.name}: {duration_text(phase.seconds())}", *_figure_texts(phase.figures)]))
             return
@@ -281,14 +309,6 @@ class LineReporter:
     def _write(self, line: str) -> None:
         self._stream.write(line + "\n")
         self._stream.flush()
-
-    def __enter__(self) -> LineReporter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._phase = None
 
 
 class BarReporter:
@@ -375,7 +395,7 @@ class BarReporter:
         self._close_bar()
 
 
-class JsonReporter:
+class JsonReporter(_WritingReporter):
     """One JSON object per line, for machines. Every object has ``time`` (ISO 8601, UTC) and ``event``, and with it:
 
     ========== ==================================================================================================
@@ -398,33 +418,16 @@ class JsonReporter:
     """
 
     def __init__(self, stream: TextIO | None = None, *, interval: float = 1.0, clock: Clock = time.monotonic) -> None:
-        self._stream = stream if stream is not None else sys.stderr
-        self._interval = interval
-        self._clock = clock
-        self._phase: Phase | None = None
-        self._next_line = 0.0
+        super().__init__(stream, interval, clock)
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
-        """Log the beginning of a phase."""
-        self._phase = Phase(phase, total, unit, self._clock)
-        self._next_line = self._interval
-        log_event("start", self._stream, phase=phase, total=self._phase.total, unit=unit)
+    def _begun(self, phase: Phase) -> None:
+        log_event("start", self._stream, phase=phase.name, total=phase.total, unit=phase.unit)
 
-    def advance(self, amount: int, **figures: float) -> None:
-        """Count, and log where the last line is old enough."""
-        if self._phase is None:
-            return
-        self._phase.add(amount, figures)
-        if self._phase.seconds() >= self._next_line:
-            self._next_line = self._phase.seconds() + self._interval
-            self._log("progress", self._phase)
+    def _moved(self, phase: Phase) -> None:
+        self._log("progress", phase)
 
-    def finish(self, **figures: float) -> None:
-        """Log the phase's result."""
-        phase, self._phase = self._phase, None
-        if phase is not None:
-            phase.add(0, figures)
-            self._log("finish", phase)
+    def _ended(self, phase: Phase) -> None:
+        self._log("finish", phase)
 
     def note(self, message: str) -> None:
         """Log the message."""
@@ -443,14 +446,6 @@ class JsonReporter:
             seconds_left=phase.seconds_left() if event == "progress" else 0.0,
             figures=phase.figures,
         )
-
-    def __enter__(self) -> JsonReporter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._phase = None
 
 
 def log_event(event: str, stream: TextIO | None = None, **facts: Any) -> None:
