@@ -25,6 +25,9 @@ SHIM = Path(__file__).resolve().parent / "gpu_shim.h"
 COMPILER = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler for the kernels (g++, c++ or clang++)")
 
+#: What may run the kernels, as parameters of a fixture; see :func:`running_on`.
+PLACES = [pytest.param("shim", marks=needs_compiler), pytest.param("device", marks=pytest.mark.gpu)]
+
 _ROOMIEST = {"-DSTAGED": "-DSTAGED=32", "-DSTAGED_POSITIVES": "-DSTAGED_POSITIVES=16"}
 
 PROPERTIES: dict[str, Any] = {
@@ -199,3 +202,13 @@ def installed(cupy: FakeCupy) -> Iterator[FakeCupy]:
             del sys.modules["cupy"]
         else:
             sys.modules["cupy"] = before
+
+
+@contextmanager
+def running_on(place: str) -> Iterator[str]:
+    """The GPU backend runs on one of :data:`PLACES`, whose name is given back."""
+    if place == "device":
+        yield place
+    else:
+        with installed(FakeCupy()):
+            yield place

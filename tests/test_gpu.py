@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import replay
 import test_cpu
-from fake_cupy import FakeCupy, needs_compiler
+from fake_cupy import PLACES, FakeCupy, running_on
 
 from jose_embed import cpu, gpu, gpu_device
 from jose_embed.config import TrainConfig
@@ -55,23 +55,12 @@ class OneAtATime:
         return result
 
 
-@pytest.fixture(
-    scope="module",
-    autouse=True,
-    params=[
-        pytest.param("shim", marks=needs_compiler),
-        pytest.param("device", marks=pytest.mark.gpu),
-    ],
-)
+@pytest.fixture(scope="module", autouse=True, params=PLACES)
 def where(request: pytest.FixtureRequest) -> Iterator[str]:
     """What runs the kernels: the shim or a device; test_cpu.py's tests run on it too."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, running_on(request.param) as place:
         patch.setattr(test_cpu, "CpuBackend", OneAtATime)
-        if request.param == "device":
-            yield "device"
-        else:
-            with fake_cupy.installed(FakeCupy()):
-                yield "shim"
+        yield place
 
 
 # ---- against the oracle ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import planted
 import pytest
 import test_inference
 import test_trainer
-from fake_cupy import FakeCupy, needs_compiler
+from fake_cupy import PLACES, FakeCupy, running_on
 from hypothesis import given
 from hypothesis import strategies as st
 from test_line_vectors import blocks_of
@@ -51,23 +51,12 @@ for contract in CONTRACTS:
 planted_corpus = test_trainer.planted_corpus
 
 
-@pytest.fixture(
-    scope="module",
-    autouse=True,
-    params=[
-        pytest.param("shim", marks=needs_compiler),
-        pytest.param("device", marks=pytest.mark.gpu),
-    ],
-)
+@pytest.fixture(scope="module", autouse=True, params=PLACES)
 def where(request: pytest.FixtureRequest) -> Iterator[str]:
     """What runs the kernels: the shim or a device; test_trainer.py's trainings run on it too."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, running_on(request.param) as place:
         patch.setitem(test_trainer.SETTINGS, "backend", "gpu")
-        if request.param == "device":
-            yield "device"
-        else:
-            with fake_cupy.installed(FakeCupy()):
-                yield "shim"
+        yield place
 
 
 SETTINGS: dict[str, Any] = {
