@@ -47,7 +47,7 @@ from jose_embed.mapped import DirectoryKind, DirectoryReader
 from jose_embed.pages import release
 from jose_embed.progress import Reporter
 from jose_embed.schedule import Standing
-from jose_embed.sources import Input, Source, Sources, find_sources, printable
+from jose_embed.sources import Source, Sources, find_sources, printable, sha256_of
 from jose_embed.storage import DirectoryWriter, directory_lock, reason, tidy
 
 __all__ = ["Checkpoint", "CheckpointKeeper", "Checkpoints"]
@@ -498,14 +498,8 @@ def _unchanged(reports: Sequence[SourceReport], found: Sequence[Source], reporte
             reporter.note("standard input is not read: the text that the training kept is taken")
         elif not os.path.lexists(source.path):
             reporter.note(f"{printable(source.name)} is gone: the text that the training kept is taken")
-        elif source.size() != report.disk_bytes:
+        elif source.size() != report.disk_bytes or sha256_of(source, reporter.advance) != report.disk_sha256:
             return False
-        else:
-            with Input(source) as file:
-                while piece := file.read(1 << 20):
-                    reporter.advance(len(piece))
-            if file.sha256 != report.disk_sha256:
-                return False
     reporter.finish()
     return True
 

@@ -37,7 +37,7 @@ from jose_embed.manifest import LARGEST_MANIFEST, MANIFEST_NAME, json_bytes, man
 from jose_embed.mapped import DirectoryKind, DirectoryReader
 from jose_embed.npyfile import array_header
 from jose_embed.progress import Reporter, SilentReporter
-from jose_embed.sources import Input, Source, Sources, find_sources, printable
+from jose_embed.sources import Source, Sources, find_sources, listed, printable, sha256_of
 from jose_embed.storage import Chunk, DirectoryWriter, check_target
 from jose_embed.tokenizers import CodePointTokenizer
 from jose_embed.vocabulary import Vocabulary
@@ -61,7 +61,6 @@ ENCODED: Final = DirectoryKind(
     "encoded corpus", "make one with jose encode", "remove it and encode the text again", CorpusError
 )
 _FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
-_PIECE: Final = 1 << 20
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -375,11 +374,9 @@ def kept_encoding(
         CorpusError: text that cannot be read; something else at ``path``; a damaged encoding.
         TrainingError: no room on the disk.
     """
-    chosen, reporter = (
-        get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer,
-        reporter or SilentReporter(),
-    )
-    names: list[str | os.PathLike[str]] = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    chosen = get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    reporter = reporter or SilentReporter()
+    names = listed(sources)
     if (encoded := _encoded_among(names)) is not None:
         raise CorpusError(f"{encoded}: is an encoded corpus already; name the text that it was made of")
     found = find_sources(names)
@@ -436,7 +433,7 @@ def text_for(
         CorpusError: text or an encoding that cannot be read; an encoded corpus beside other text.
         TrainingError: no room on the disk.
     """
-    names: list[str | os.PathLike[str]] = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    names = listed(sources)
     place = _encoded_among(names)
     if place is None:
         settings: dict[str, Any] = {"tokenizer": config.tokenizer, "min_count": config.min_count, "reporter": reporter}
@@ -498,10 +495,7 @@ def _why_not(
             return f"{printable(source.name)} has changed since"
     reporter.start("checking", sum(report.disk_bytes for report in reports), "bytes")
     for report, source in zip(reports, found, strict=True):
-        with Input(source) as file:
-            while piece := file.read(_PIECE):
-                reporter.advance(len(piece))
-        if file.sha256 != report.disk_sha256:
+        if sha256_of(source, reporter.advance) != report.disk_sha256:
             return f"{printable(source.name)} has changed since"
     reporter.finish()
     return None

@@ -22,7 +22,7 @@ from typing import BinaryIO, TypeAlias, cast
 
 from jose_embed.errors import CorpusError
 
-__all__ = ["Input", "Source", "Sources", "find_sources", "printable"]
+__all__ = ["Input", "Source", "Sources", "find_sources", "listed", "printable", "sha256_of"]
 
 #: What a caller may name: a path, a glob, a directory, ``"-"``, or several of these.
 Sources: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -64,6 +64,11 @@ class Source:
                 raise unreadable(self.name, error) from error
 
 
+def listed(sources: Sources) -> list[str | os.PathLike[str]]:
+    """The names, also where it is a single one."""
+    return [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+
+
 def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: None) -> list[Source]:
     """Every file that the given names stand for, in the order given, each once.
 
@@ -79,7 +84,7 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
     Raises:
         CorpusError: a glob without a match, a directory without a file, something that is no path, nothing at all.
     """
-    names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    names = listed(sources)
     if not names:
         raise CorpusError("no text was named; give a file, a directory, a glob or - for standard input")
     found: dict[str, Source] = {}
@@ -271,6 +276,18 @@ class Input:
                 f"{self.name}: the file changed while it was read ({before[0]:,} bytes at first, now {size:,}); "
                 "start again when nothing writes to it"
             )
+
+
+def sha256_of(source: Source, advance: Callable[[int], object]) -> str:
+    """Hexadecimal SHA-256 of a source as it lies on the disk; ``advance`` is told of every piece's bytes.
+
+    Raises:
+        CorpusError: it cannot be read, or changes meanwhile.
+    """
+    with Input(source) as file:
+        while piece := file.read(1 << 20):
+            advance(len(piece))
+        return file.sha256
 
 
 def _standard_input() -> BinaryIO:

@@ -31,7 +31,7 @@ from jose_embed.machine import machine_facts
 from jose_embed.pages import mapped_table, read_in_order, release
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.schedule import Standing, chunk_tokens, visiting_order
-from jose_embed.sources import Sources
+from jose_embed.sources import Sources, listed
 from jose_embed.sphere import random_points
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def _begun(
 
 def _is_encoded(source: Sources) -> bool:
     """Whether a source is one encoded corpus."""
-    names = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    names = listed(source)
     return len(names) == 1 and isinstance(names[0], (str, os.PathLike)) and is_encoded(names[0])
 
 
