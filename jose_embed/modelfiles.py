@@ -42,7 +42,7 @@ from jose_embed.manifest import (
 )
 from jose_embed.mapped import DirectoryReader
 from jose_embed.qualityfile import QUALITY_NAME
-from jose_embed.storage import Chunk, DirectoryWriter, FileFacts, check_target, file_name_is_safe
+from jose_embed.storage import Chunk, DirectoryWriter, FileFacts, check_target, file_name_is_safe, tidy
 
 if TYPE_CHECKING:
     from jose_embed.progress import Reporter
@@ -258,6 +258,7 @@ def _known_model(path: Path) -> None:
             known = None
     if known is None:
         raise ModelError(f"{path}: is a directory, but not a model; {advice}")
+    tidy(path / QUALITY_NAME)
     foreign = sorted(name for name in os.listdir(path) if name not in known)
     if foreign:
         raise ModelError(f"{path}: holds {foreign[0]!r}, which is not part of the model; {advice}")

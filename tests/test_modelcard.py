@@ -74,6 +74,13 @@ def test_figures_are_kept_beside_the_model_and_go_with_it(model: Path, capsys: p
     assert not (model / QUALITY_NAME).exists()
 
 
+def test_what_a_killed_evaluation_left_in_a_model_does_not_keep_it_from_being_replaced(model: Path) -> None:
+    found = Embeddings.load(model)
+    (model / ".quality.json.tmp-9999999999-0123abcd").write_text("{")
+    found.save(model, overwrite=True)
+    assert not any(file.name.startswith(".") for file in model.iterdir())
+
+
 def test_figures_of_another_model_do_not_count(model: Path) -> None:
     save_quality(model, "another", [TABLE])
     assert read_quality(model, Embeddings.load(model).id) == []
