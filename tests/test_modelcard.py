@@ -76,7 +76,7 @@ def test_figures_are_kept_beside_the_model_and_go_with_it(model: Path, capsys: p
 
 def test_what_a_killed_evaluation_left_in_a_model_does_not_keep_it_from_being_replaced(model: Path) -> None:
     found = Embeddings.load(model)
-    (model / ".quality.json.tmp-9999999999-0123abcd").write_text("{")
+    (model / ".quality.json.tmp-99999999-0123abcd").write_text("{")
     found.save(model, overwrite=True)
     assert not any(file.name.startswith(".") for file in model.iterdir())
 
