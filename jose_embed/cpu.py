@@ -34,7 +34,6 @@ their own for each worker: copied before a chunk, merged after it.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -473,8 +472,3 @@ def merge_rows(rows: npt.NDArray[np.float32], others: npt.NDArray[np.float32], w
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
         np.copyto(block, others[start : start + 256], where=norms < 1e-6)  # opposite points have no mean direction
         block /= np.where(norms < 1e-6, np.float32(1), norms)
-
-
-def pair_floor_cycles(dim: int) -> float:  # pragma: no cover - used by the benchmark
-    """Cycles that one active (pair, negative) costs at least with 512-bit registers: see tests/benchmarks."""
-    return 45.0 * math.ceil(dim / LANES) / 7
