@@ -135,6 +135,7 @@ class Checkpoints:
         self._next = clock() + every
         self._lock = -1
         self._text_is_kept = False
+        self._damaged: list[int] = []
 
     def __enter__(self) -> Checkpoints:
         if self.directory.parent.is_dir():
@@ -174,6 +175,7 @@ class Checkpoints:
                 raise
             except TrainingError as error:
                 note(str(error))
+                self._damaged.append(number)
                 continue
             self.run = self.latest.run
             break
@@ -294,7 +296,7 @@ class Checkpoints:
         backend: str,
         phases: Mapping[str, float],
     ) -> Checkpoint:
-        """Write a checkpoint, which becomes ``latest``; the last but one is kept, older ones are removed.
+        """Write a checkpoint, which becomes ``latest``; the last but one is kept, older and damaged ones are removed.
 
         Args:
             tables: Center, context and document vectors, float32 (rows, dim).
@@ -321,7 +323,8 @@ class Checkpoints:
         except OSError as error:
             raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)})") from error
         self.latest = written
-        for number in self._numbers()[:-_KEPT]:
+        whole = [number for number in self._numbers() if number not in self._damaged]
+        for number in [*whole[:-_KEPT], *self._damaged]:
             shutil.rmtree(self.directory / f"checkpoint-{number:06d}", ignore_errors=True)
         self._next = self._clock() + self.every
         return written

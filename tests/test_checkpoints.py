@@ -548,6 +548,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert any(note.startswith(f"going on from {directory / 'checkpoint-000001'}: ") for note in reporter.notes)
 
 
+def test_a_damaged_checkpoint_does_not_outlive_a_whole_one(begun: tuple[Path, Path], whole: Embeddings) -> None:
+    text, directory = begun
+    damage_bytes(directory / "checkpoint-000002")
+    stop(directory, text, 5, resume=True)
+    assert sorted(os.listdir(directory)) == ["checkpoint-000001", "checkpoint-000003", "text"]
+    damage_bytes(directory / "checkpoint-000003")
+    assert sums(train(text, checkpoint=directory, resume=True, **SETTINGS)) == sums(whole)
+
+
 def test_two_damaged_checkpoints_give_way_to_a_new_beginning(begun: tuple[Path, Path], whole: Embeddings) -> None:
     text, directory = begun
     for number in (1, 2):
