@@ -7,7 +7,7 @@ stretches begin, travel through pinned memory while the chunk before is trained;
 Rows of words are shared by all warps without locks (Hogwild, Recht et al. 2011). A move that another warp overwrites is
 lost, so no more documents are in flight than the vocabulary bears: see :func:`documents_in_flight`. Groups of warps
 with rows of their own for the most frequent words, as the workers of the CPU have them, were tried and were worse: with
-so many copies none learns much between two merges (DESIGN.md).
+so many copies none learns much between two merges (DESIGN.md, decision 27).
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def infer(model: Embeddings, texts: Sequence[Text], *, backend: str = "cpu") -> 
         texts: Any texts, of any length, to which the model's own tokenizer is applied; or lists of tokens, texts that
             are split already (a token with whitespace in it is several).
         backend: "cpu"; "gpu" for a CUDA device, which pays for very many texts; "auto" for the device where there is
-            one. The vectors are the same.
+            one and the texts are many. The vectors are the same.
 
     Returns:
         float32 (len(texts), dim), rows of norm 1; the same bytes for the same text, whatever stands beside it.
@@ -264,7 +264,7 @@ def _listed(texts: Sequence[Text], function: str) -> Sequence[Text]:
 def _directions_of(model: Embeddings, texts: Sequence[Text], backend: str) -> tuple[Vectors, npt.NDArray[np.bool_]]:
     """The directions of texts, anything where there is none, and which have one."""
     out = np.full((len(texts), model.dim), np.nan, np.float32)
-    if backend == "cpu" and sum(map(_size, texts)) < _WORTH_COMPILING:
+    if backend in ("cpu", "auto") and sum(map(_size, texts)) < _WORTH_COMPILING:
         for row, text in enumerate(texts):
             found = _inferred(model, text)
             if found.vector is not None:

@@ -154,6 +154,12 @@ def test_misuse_is_named() -> None:
         infer(small_model(), ["east"], backend="tpu")
 
 
+def test_a_few_texts_wait_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_write_together", lambda *_: pytest.fail("compiled"))
+    for backend in ("cpu", "auto"):
+        assert infer(small_model(), ["east"], backend=backend).tolist() == [[1, 0]]
+
+
 def test_tokens_are_taken_as_they_are() -> None:
     model = small_model()
     vectors = infer(model, [["north", "EAST"], "north EAST"])
