@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from test_line_vectors import blocks_of
 
 import jose_embed
-from jose_embed import epochs, gpu, gpu_directions, line_vectors, sphere
+from jose_embed import epochs, gpu, gpu_directions, inference, line_vectors, sphere
 from jose_embed.backends import directions_writer
 from jose_embed.cli import main, train_main
 from jose_embed.cpu import padded_table
@@ -182,9 +182,10 @@ def model(where: str) -> Embeddings:
     )
 
 
-def test_inference_gives_the_bytes_of_the_cpu(model: Embeddings) -> None:
+def test_inference_gives_the_bytes_of_the_cpu(model: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [*planted.corpus(20, seed=3).texts, "t1w1 nobody t1w1 knows c1", "t0w1 " * 70_000]
     wanted = model.infer(texts)
+    monkeypatch.setattr(inference, "_WORTH_COMPILING", 0)
     for backend in ("gpu", "auto"):
         assert model.infer(texts, backend=backend).tobytes() == wanted.tobytes()
     vectors, known = model.infer_flagged(["nothing", *texts, ""], backend="gpu")
@@ -212,9 +213,12 @@ def test_lines_of_a_file_give_the_bytes_of_the_cpu(model: Embeddings, monkeypatc
     assert made[0] == made[1] == made[2]
 
 
-def test_a_device_without_room_for_the_words_is_refused(model: Embeddings, where: str) -> None:
+def test_a_device_without_room_for_the_words_is_refused(
+    model: Embeddings, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if where == "device":
         pytest.skip("a device has room for this model")
+    monkeypatch.setattr(inference, "_WORTH_COMPILING", 0)
     with fake_cupy.installed(FakeCupy(free_bytes=1000)):
         with pytest.raises(DeviceError, match=r"has no room for the vectors of \d+ words: .* GB are needed"):
             model.infer(["t0w1"], backend="gpu")
