@@ -25,11 +25,11 @@ DocVectors = Literal["memory", "mapped", "none"]
 #: What the presets set; DESIGN.md, decision 3, and RESULTS.md have the figures of all of them on all corpora.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        # A larger margin leaves more hinges active: better documents by a little on most corpora.
-        "documents": MappingProxyType({"margin": 0.3}),
-        # What is alike rather than what belongs together: a narrow window, more negatives, larger steps for words.
+        # The joint objective with more negatives and a larger margin: documents.
+        "documents": MappingProxyType({"objective": "joint", "negatives": 8, "context_weight": 4.0, "margin": 0.3}),
+        # The same with a narrow window, for words that are alike rather than words that belong together.
         "words": MappingProxyType(
-            {"window": 3, "negatives": 8, "context_weight": 2.0, "doc_weight": 4.0, "margin": 0.3}
+            {"objective": "joint", "window": 2, "negatives": 16, "context_weight": 4.0, "margin": 0.3}
         ),
         # The objective as published. A step of 2 that is averaged over two negatives is one step for each.
         "paper": MappingProxyType({"objective": "joint", "context_weight": 2.0, "doc_method": "trained"}),

@@ -244,9 +244,9 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_options_come_over_a_preset(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train_main([str(text), *SMALL, "--preset", "words", "--window", "2", "--quiet"]) == 0
+    assert train_main([str(text), *SMALL, "--preset", "words", "--window", "4", "--quiet"]) == 0
     config = Embeddings.load("animals and ships.jose").config
-    assert (config.window, config.negatives, config.margin) == (2, 8, 0.3)
+    assert (config.window, config.objective, config.negatives, config.margin) == (4, "joint", 16, 0.3)
     assert train_main([str(text), "--preset", "best"]) == 2
     assert "invalid choice: 'best'" in capsys.readouterr().err
 
