@@ -578,14 +578,14 @@ class Embeddings:
             self._doc_rows = RowFinder(self.doc_ids)
         return self._doc_rows.find(doc_id)
 
-    def infer(self, texts: Sequence[str | Sequence[str]], **options: Any) -> npt.NDArray[np.float32]:
+    def infer(self, texts: Iterable[str | Sequence[str]], **options: Any) -> npt.NDArray[np.float32]:
         """Vectors for new texts: float32, shape (n, dim); see :func:`jose_embed.inference.infer`."""
         from jose_embed import inference
 
         vectors: npt.NDArray[np.float32] = inference.infer(self, texts, **options)
         return vectors
 
-    def infer_flagged(self, texts: Sequence[str | Sequence[str]], **options: Any) -> Flagged:
+    def infer_flagged(self, texts: Iterable[str | Sequence[str]], **options: Any) -> Flagged:
         """The same for texts of which some may hold no known word; see :func:`jose_embed.inference.infer_flagged`."""
         from jose_embed import inference
 

@@ -21,7 +21,7 @@ any process, and as a line of the training file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -103,7 +103,7 @@ class Flagged(NamedTuple):
     known: npt.NDArray[np.bool_]
 
 
-def infer(model: Embeddings, texts: Sequence[Text], *, backend: str = "cpu") -> Vectors:
+def infer(model: Embeddings, texts: Iterable[Text], *, backend: str = "cpu") -> Vectors:
     """The directions of texts.
 
     Args:
@@ -125,14 +125,15 @@ def infer(model: Embeddings, texts: Sequence[Text], *, backend: str = "cpu") -> 
         model.infer(["the first text", "another"])
         model.infer([["the", "first", "text"], ["another"]])
     """
-    vectors, known = _directions_of(model, _listed(texts, "infer"), backend)
+    listed = _listed(texts, "infer")
+    vectors, known = _directions_of(model, listed, backend)
     if not known.all():
         row = int(known.argmin())
-        raise NoKnownWordsError(_no_known_words(row, _inferred(model, texts[row])))
+        raise NoKnownWordsError(_no_known_words(row, _inferred(model, listed[row])))
     return vectors
 
 
-def infer_flagged(model: Embeddings, texts: Sequence[Text], *, backend: str = "cpu") -> Flagged:
+def infer_flagged(model: Embeddings, texts: Iterable[Text], *, backend: str = "cpu") -> Flagged:
     """The directions of texts of which some may have no known word; arguments as for :func:`infer`.
 
     Example::
@@ -145,7 +146,7 @@ def infer_flagged(model: Embeddings, texts: Sequence[Text], *, backend: str = "c
     return Flagged(vectors, known)
 
 
-def infer_detailed(model: Embeddings, texts: Sequence[Text]) -> list[Inferred]:
+def infer_detailed(model: Embeddings, texts: Iterable[Text]) -> list[Inferred]:
     """The directions of texts and what they were made of; never an error: see :class:`Inferred`.
 
     Args:
@@ -251,14 +252,15 @@ WORD_WEIGHTS = "word_weights"
 TERM_WEIGHTS = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.float64))
 
 
-def _listed(texts: Sequence[Text], function: str) -> Sequence[Text]:
+def _listed(texts: Iterable[Text], function: str) -> Sequence[Text]:
     if isinstance(texts, str):
         raise TypeError(f"{function}() takes a list of texts; for a single one write {function}([text])")
-    for number, text in enumerate(texts, 1):
+    listed: Sequence[Text] = texts if hasattr(texts, "__getitem__") else list(texts)  # type: ignore[assignment]
+    for number, text in enumerate(listed, 1):
         if not isinstance(text, str) and (isinstance(text, bytes) or not isinstance(text, Collection)):
             kind = type(text).__name__
             raise TypeError(f"{function}(): text {number} is of type {kind}; it must be a string or a list of tokens")
-    return texts
+    return listed
 
 
 def _directions_of(model: Embeddings, texts: Sequence[Text], backend: str) -> tuple[Vectors, npt.NDArray[np.bool_]]:

@@ -154,6 +154,18 @@ def test_misuse_is_named() -> None:
         infer(small_model(), ["east"], backend="tpu")
 
 
+def test_texts_may_come_one_after_the_other() -> None:
+    model, texts = small_model(), ["east", "north east"]
+    wanted = infer(model, texts).tolist()
+    assert (
+        infer(model, iter(texts)).tolist() == infer_flagged(model, (text for text in texts)).vectors.tolist() == wanted
+    )
+    assert [found.n_tokens for found in infer_detailed(model, map(str.upper, texts))] == [1, 2]
+    assert infer(model, np.array(texts)).tolist() == infer(model, dict.fromkeys(texts).keys()).tolist() == wanted
+    with pytest.raises(NoKnownWordsError, match=r"^text 2 has no direction: its words are unknown: 'up'"):
+        infer(model, iter(["east", "up"]))
+
+
 def test_a_few_texts_wait_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "_write_together", lambda *_: pytest.fail("compiled"))
     for backend in ("cpu", "auto"):
