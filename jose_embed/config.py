@@ -22,7 +22,7 @@ DocMethod = Literal["words", "trained"]
 DocVectors = Literal["memory", "mapped", "none"]
 
 
-#: What the presets set; DESIGN.md, decision 3, and RESULTS.md have the figures of all of them on all corpora.
+#: What the presets set; DESIGN.md, decisions 3 and 5, and RESULTS.md have the figures of all of them on all corpora.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         # The joint objective with more negatives and a larger margin: documents.
