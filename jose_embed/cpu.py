@@ -50,6 +50,7 @@ from jose_embed.pages import HeldRows
 from jose_embed.passages import gathered
 from jose_embed.sampling import SamplingTables, draw_below, draw_word, random_bits, stream_key
 from jose_embed.simd import LANES, active_bits, lane_sum, population, row_primitives, store_lanes, where_positive
+from jose_embed.sphere import normalized
 
 __all__ = [
     "CHUNK_LIMITS",
@@ -361,6 +362,13 @@ def kernel(
     return compiled
 
 
+class _Slot(NamedTuple):
+    """Rows for one chunk at a time: where they lie, and of both word tables the shared ones and the worker's own."""
+
+    private: Private
+    rows: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+
+
 class CpuBackend:
     """Trains on the processor's cores; one call of :meth:`train_chunk` per worker at a time.
 
@@ -394,7 +402,7 @@ class CpuBackend:
         self._train = kernel(tables.center.shape[1] // LANES, config.objective, config.negative_step)
         self._n_words = len(samples.keep)
         self._n_private = (len(tables.center) - self._n_words) // self.threads
-        self._slots = list(range(self.threads))
+        self._slots = [self._slot(number) for number in range(self.threads)]
         self._gate = threading.Lock()
         self._n_merges = 0
         self._held = HeldRows(tables.document)
@@ -406,31 +414,34 @@ class CpuBackend:
         scratch = Scratch.of(self._tables.center.shape[1], longest)
         with self._gate:
             slot = self._slots.pop()
-            shared, own = self._rows_of(slot)
             n_merges = self._n_merges
-            for source, target in zip(shared, own, strict=True):
-                target[:] = source
-        private = Private(np.uint32(self._n_private), np.uint32(self._n_words + slot * self._n_private))
+            for shared, own in slot.rows:
+                own[:] = shared
         with self._held.rows(documents):
             result = self._train(
-                self._tables, text, self._samples, self._rules, private, scratch, documents, epoch, float(first_token)
+                self._tables,
+                text,
+                self._samples,
+                self._rules,
+                slot.private,
+                scratch,
+                documents,
+                epoch,
+                float(first_token),
             )
         with self._gate:
             # The mean direction of what was reached from the same start: of one alone, its own.
             others = np.float32(self._n_merges - n_merges)
-            for target, source in zip(shared, own, strict=True):
-                merge_rows(target, source, others)
+            for shared, own in slot.rows:
+                merge_rows(shared, own, others)
             self._n_merges += 1
             self._slots.append(slot)
         return ChunkResult(float(result[0]), int(result[1]), int(result[2]), int(result[3]))
 
-    def _rows_of(self, slot: int) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
-        """Of both word tables: the shared rows of the private words, and those of a slot."""
-        words = self._tables[:2]
-        begin = self._n_words + slot * self._n_private
-        return [table[: self._n_private] for table in words], [
-            table[begin : begin + self._n_private] for table in words
-        ]
+    def _slot(self, number: int) -> _Slot:
+        n, begin = self._n_private, self._n_words + number * self._n_private
+        rows = [(table[:n], table[begin : begin + n]) for table in self._tables[:2]]
+        return _Slot(Private(np.uint32(n), np.uint32(begin)), rows)
 
     def prepare(self) -> None:
         """Compile, by training no document."""
@@ -467,8 +478,8 @@ def merge_rows(rows: npt.NDArray[np.float32], others: npt.NDArray[np.float32], w
         return
     for start in range(0, len(rows), 256):  # what fits into the nearest cache
         block = rows[start : start + 256]
+        other = others[start : start + 256]
         block *= weight
-        block += others[start : start + 256]
-        norms = np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
-        np.copyto(block, others[start : start + 256], where=norms < 1e-6)  # opposite points have no mean direction
-        block /= np.where(norms < 1e-6, np.float32(1), norms)
+        block += other
+        np.copyto(block, other, where=np.abs(block).max(1, keepdims=True) < 1e-6)  # opposite: no mean direction
+        block[:] = normalized(block)
