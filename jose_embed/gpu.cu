@@ -433,19 +433,11 @@ extern "C" __global__ void thin(const Chunk *chunk) {
     }
 }
 
-__device__ __forceinline__ void draw_coming(Slots &s, const Chunk &c, u64 key, i64 number) {
-    for (int e = lane(); e < c.negatives; e += WARP) {
-        const u32 drawn = draw_word(c, random_bits(key, (u64)(number * c.negatives + e)));
-        s.coming[e] = drawn;
-        prefetch_row(c.center, drawn);
-    }
-    __syncwarp();
-}
-
-__device__ __forceinline__ void draw_coming_document(Slots &s, const Chunk &c, u64 key, i64 block) {
-    for (int e = lane(); e < c.doc_negatives; e += WARP) {
-        const u32 drawn = draw_word(c, random_bits(key, (u64)(block * c.doc_negatives + e)));
-        s.coming_document[e] = drawn;
+// The n negatives of a contrast that is to come, by its number in the stream of the key.
+__device__ __forceinline__ void draw_coming(u32 *coming, const Chunk &c, int n, u64 key, i64 number) {
+    for (int e = lane(); e < n; e += WARP) {
+        const u32 drawn = draw_word(c, random_bits(key, (u64)(number * n + e)));
+        coming[e] = drawn;
         prefetch_row(c.center, drawn);
     }
     __syncwarp();
@@ -469,9 +461,9 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
     i64 number = c.numbers[piece] + first;  // of the kept word, counted over the whole document
     if (lane() == 0) prefetch_row(c.document, document);
     for (i64 t = first + lane(); t < n && t <= first + c.window; t += WARP) prefetch_row(c.center, kept[t]);
-    draw_coming(s, c, context_key, number);
+    draw_coming(s.coming, c, c.negatives, context_key, number);
 #if !JOINT
-    draw_coming_document(s, c, document_key, number / DOCUMENT_BLOCK);
+    draw_coming(s.coming_document, c, c.doc_negatives, document_key, number / DOCUMENT_BLOCK);
 #endif
     Row moves;
     for (i64 i = first; i < last; i++) {
@@ -483,7 +475,7 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
             k += drawn != word;
         }
         __syncwarp();
-        draw_coming(s, c, context_key, number + 1);
+        draw_coming(s.coming, c, c.negatives, context_key, number + 1);
         if (lane() == 0) {
             if (i + 1 < n) prefetch_row(c.context, kept[i + 1]);
             if (i + 1 + c.window < n) prefetch_row(c.center, kept[i + 1 + c.window]);
@@ -525,7 +517,7 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
             for (int j = lane(); j < m; j += WARP) s.rows[j] = kept[i + 1 - m + j];
             for (int e = lane(); e < c.doc_negatives; e += WARP) s.rows[LANES + e] = s.coming_document[e];
             __syncwarp();
-            draw_coming_document(s, c, document_key, number / DOCUMENT_BLOCK);
+            draw_coming(s.coming_document, c, c.doc_negatives, document_key, number / DOCUMENT_BLOCK);
             const Row d = load_row(c.document, document);
             if (contrast(s, seen, c.center, m, c.doc_negatives, d, 1.0f, 1.0f, c.margin, document_rate, moves))
                 move_row(c.document, document, d, moves);
