@@ -193,11 +193,13 @@ class Checkpoints:
         Raises:
             ConfigError: one differs; it is named.
         """
-        before = self.latest.config if self.latest is not None else {}
+        if self.latest is None:
+            return
+        before = self.latest.config
         for name, value in config.to_dict().items():
             if name in _FREE or (given is not None and name in ("tokenizer", "min_count") and name not in given):
                 continue
-            if before and before.get(name) != value:
+            if before.get(name) != value:
                 had = printable(str(before.get(name)))[:80]
                 raise ConfigError(
                     f"{self.directory}: the training that is to go on had {name} {had}, and now it is "
