@@ -27,6 +27,7 @@ from jose_embed.errors import MissingExtraError
 from service.access import Access
 from service.calls import documents, embed, openai, operations, search, similar, words
 from service.engine import Engine
+from service.garbage import swept
 from service.problems import Problem, as_response, catalogue_page, from_validation, shown
 from service.route import JSON, Admission, ReadRoute
 from service.schemas import OpenAIError, ProblemDocument
@@ -36,6 +37,7 @@ __all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
 
 OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _STATIC: Final = "/static"
+_QUIET_BYTES: Final = 256 << 10  # of request bodies under way
 _log = logging.getLogger("service")
 
 _DESCRIPTION: Final = """
@@ -62,11 +64,16 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(engine.open)
-        watch = asyncio.create_task(engine.metrics.watch_the_loop())
+        admission: Admission = app.state.admission
+        tasks = (
+            asyncio.create_task(engine.metrics.watch_the_loop()),
+            asyncio.create_task(swept(lambda: admission.n_bytes < _QUIET_BYTES)),
+        )
         try:
             yield
         finally:
-            watch.cancel()
+            for task in tasks:
+                task.cancel()
             await asyncio.to_thread(engine.close)
 
     app = FastAPI(

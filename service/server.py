@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import logging
 import signal
 import socket
@@ -21,6 +20,7 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
+from service import garbage
 from service.engine import Engine
 from service.settings import Settings
 
@@ -28,7 +28,7 @@ __all__ = ["Server", "serve"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # The interpreter's lock goes round at least so often: a computing thread keeps the event loop waiting no longer.
-_SWITCH_SECONDS: Final = 0.001
+_SWITCH_SECONDS: Final = 0.0005
 _SETTLE_SECONDS: Final = 0.5
 # Longer than clients and proxies keep an idle connection: whoever closes first should not be the one who is asked.
 _KEEP_ALIVE_SECONDS: Final = 75
@@ -103,9 +103,7 @@ def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
         The exit status.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    # What is there now stays: the collector need not walk through a vocabulary again and again, which stops everything.
-    gc.collect()
-    gc.freeze()
+    garbage.freeze()
     config = uvicorn.Config(
         app,
         log_config=None,

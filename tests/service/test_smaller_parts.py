@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import os
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jose_embed.embeddings import Embeddings
-from service import body, texts
+from service import body, garbage, texts
 from service.lanes import Lane, call
 from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
 from service.texts import ServedEmbeddings, SlicedTokenizer
@@ -63,7 +67,7 @@ def test_no_bytes_break_the_reader(noise: bytes, at: int) -> None:
 
 def test_a_large_body_gives_the_lock_back() -> None:
     """While a thread reads megabytes, another one gets to run many times: between slices, not after all of it."""
-    text = json.dumps({"texts": ["word " * 50_000 for _ in range(40)], "numbers": [0.5] * 500_000}).encode()
+    text = json.dumps({"texts": ["word " * 50_000 for _ in range(40)], "numbers": [0.5] * 300_000}).encode()
     turns, done = 0, threading.Event()
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
@@ -178,3 +182,52 @@ def test_problems_say_what_is_wrong_and_what_to_do() -> None:
     many = from_validation([{"loc": ("body",), "input": "\ud800" * 300, "msg": "no"}] * 50)
     assert len(many.members["errors"]) == 20
     assert "(and 30 more)" in many.detail
+
+
+def test_the_threads_of_a_lane_stand_back_behind_the_loop() -> None:
+    async def niceness() -> int:
+        lane: Lane[Callable[[], int], int] = Lane("a", call, threads=1, most=1, bound=1)
+        try:
+            return await lane.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        finally:
+            lane.close()
+
+    ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    expected = min(19, ours + 10) if sys.platform == "linux" else ours
+    assert asyncio.run(niceness()) == expected
+
+
+class Knot:
+    """Something that only a collection frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_cyclic_garbage_is_collected_at_a_quiet_moment_or_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    monkeypatch.setattr(garbage, "_BEAT", 0.0)
+    monkeypatch.setattr(garbage, "_MANY", 0)
+    beats = 0
+
+    def asked() -> bool:
+        nonlocal beats
+        beats += 1
+        return quiet
+
+    async def until_gone() -> None:
+        knot = weakref.ref(Knot())
+        task = asyncio.create_task(garbage.swept(asked))
+        while knot() is not None:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(until_gone())
+    finally:
+        gc.enable()
+    assert (beats == 1) if quiet else (beats > garbage._PATIENCE)

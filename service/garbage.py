@@ -1,0 +1,45 @@
+"""Cyclic garbage, collected when nobody waits for long.
+
+A collection stops everything, and it looks at every item of every list that is alive: beside a large body that is some
+ten milliseconds, again and again, where the same collection a moment later takes two. So the server switches the
+automatic collection off, and :func:`swept` collects between large bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["freeze", "swept"]
+
+_BEAT: Final = 1.0
+_MANY: Final = 10_000  # containers made and not freed since the last collection; some megabytes
+_PATIENCE: Final = 30  # beats
+
+
+def freeze() -> None:
+    """Leaves what is there now to itself, for good, and switches the automatic collection off."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+async def swept(quiet: Callable[[], bool]) -> None:
+    """Collects for as long as it runs, when there is enough to collect.
+
+    Args:
+        quiet: Whether a collection costs little now. Where that is never so, it is done after half a minute
+            nevertheless.
+    """
+    waited = 0
+    while True:
+        await asyncio.sleep(_BEAT)
+        if gc.get_count()[0] < _MANY:
+            continue
+        if quiet() or waited >= _PATIENCE:
+            gc.collect()
+            waited = 0
+        else:
+            waited += 1
