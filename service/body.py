@@ -7,6 +7,10 @@ and give the same values.
 
 Refused in both: anything but one JSON value in UTF-8, the literals NaN and Infinity, lone surrogates, values nested
 deeper than :data:`DEEPEST`. (A number beyond float64 is read as infinity; the schemas refuse it where it matters.)
+
+Refused too: more members, structures or values than any call takes. Each is a Python object, and to free a million of
+them, to look through a hundred thousand lists for cycles, or to say of a hundred thousand members that no call knows
+them, is again one call of C code.
 """
 
 from __future__ import annotations
@@ -16,10 +20,22 @@ from typing import Any, Final
 
 import pydantic_core
 
-__all__ = ["DEEPEST", "SLICE", "MalformedJSONError", "parsed"]
+__all__ = [
+    "DEEPEST",
+    "MOST_MEMBERS",
+    "MOST_STRUCTURES",
+    "MOST_VALUES",
+    "SLICE",
+    "ExcessiveJSONError",
+    "MalformedJSONError",
+    "parsed",
+]
 
 SLICE: Final = 64 << 10
 DEEPEST: Final = 32
+MOST_MEMBERS: Final = 256  # of one object
+MOST_STRUCTURES: Final = SLICE // 2  # lists and objects of a body; one slice cannot hold more
+MOST_VALUES: Final = 400_000  # of a body
 
 _SPACE: Final = re.compile(rb"[ \t\n\r]{0,65536}")
 _SCALAR: Final = re.compile(rb"[-+0-9.eE]{1,5000}|true|false|null")
@@ -34,6 +50,10 @@ class MalformedJSONError(ValueError):
     """A text that is not one JSON value; the message says why and at which byte."""
 
 
+class ExcessiveJSONError(ValueError):
+    """A JSON value of more parts than any call takes; the message says of what."""
+
+
 def parsed(body: bytes) -> Any:
     """The value that a JSON text stands for.
 
@@ -42,6 +62,7 @@ def parsed(body: bytes) -> Any:
 
     Raises:
         MalformedJSONError: a text that is no JSON value, or is nested too deep.
+        ExcessiveJSONError: more members in an object, or more structures or values, than any call takes.
 
     Example:
         >>> parsed(b'{"texts": ["a", "b"]}')
@@ -63,7 +84,25 @@ def parsed(body: bytes) -> Any:
 def _small(text: bytes) -> Any:
     if _depth(text) > DEEPEST:
         raise MalformedJSONError(f"values are nested more than {DEEPEST} deep")
-    return _parsed_in_c(text)
+    value = _parsed_in_c(text)
+    if text.count(b":") > MOST_MEMBERS:
+        _check_members(value)
+    return value
+
+
+def _check_members(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        structure = waiting.pop()
+        if isinstance(structure, dict):
+            if len(structure) > MOST_MEMBERS:
+                raise _too_many_members()
+            structure = structure.values()
+        waiting += [item for item in structure if isinstance(item, (dict, list))]
+
+
+def _too_many_members() -> ExcessiveJSONError:
+    return ExcessiveJSONError(f"an object has more than {MOST_MEMBERS} members; no call takes so many")
 
 
 def _parsed_in_c(text: bytes) -> Any:
@@ -114,6 +153,17 @@ class _Reader:
 
     def __init__(self, text: bytes) -> None:
         self.text = text
+        self._n_structures = 0
+        self._n_values = 0
+
+    def count(self, n_values: int, *, structure: bool = False) -> None:
+        """Counts what was read, and refuses what is too much."""
+        self._n_values += n_values
+        self._n_structures += structure
+        if self._n_values > MOST_VALUES:
+            raise ExcessiveJSONError(f"the body holds more than {MOST_VALUES:,} values; send fewer at once")
+        if self._n_structures > MOST_STRUCTURES:
+            raise ExcessiveJSONError(f"the body holds more than {MOST_STRUCTURES:,} lists and objects; send fewer")
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
         mark = self.text[at : at + 1]
@@ -131,8 +181,10 @@ class _Reader:
     def array(self, at: int, depth: int) -> tuple[list[Any], int]:
         if not depth:
             raise MalformedJSONError(f"values are nested more than {DEEPEST} deep")
+        self.count(0, structure=True)
         flat = self.flat_array(at)
         if flat is not None:
+            self.count(len(flat[0]))
             return flat
         items: list[Any] = []
         at = _spaces(self.text, at + 1)
@@ -140,9 +192,11 @@ class _Reader:
             return items, at + 1
         while True:
             if (run := self.scalars(at)) is not None:
+                self.count(len(run[0]))
                 items += run[0]
                 at = run[1]
                 continue
+            self.count(1)
             item, at = self.value(at, depth - 1)
             items.append(item)
             at = _spaces(self.text, at)
@@ -178,6 +232,7 @@ class _Reader:
     def object(self, at: int, depth: int) -> tuple[dict[str, Any], int]:
         if not depth:
             raise MalformedJSONError(f"values are nested more than {DEEPEST} deep")
+        self.count(0, structure=True)
         members: dict[str, Any] = {}
         at = _spaces(self.text, at + 1)
         if self.text[at : at + 1] == b"}":
@@ -189,7 +244,10 @@ class _Reader:
             at = _spaces(self.text, at)
             if self.text[at : at + 1] != b":":
                 raise MalformedJSONError(f"expected ':' at byte {at}")
+            self.count(1)
             members[name], at = self.value(_spaces(self.text, at + 1), depth - 1)
+            if len(members) > MOST_MEMBERS:
+                raise _too_many_members()
             at = _spaces(self.text, at)
             mark = self.text[at : at + 1]
             if mark == b"}":

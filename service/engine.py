@@ -42,6 +42,7 @@ __all__ = ["Engine", "StaleModelError"]
 
 _SEARCHES: Final = 64  # questions that share one pass over an index
 _TEXTS: Final = 64  # texts that are made vectors of at once
+_LONG: Final = 100_000  # characters of so many texts, some 20 ms of tokenising
 _PATIENCE: Final = 0.01  # seconds; a pass over 100,000 words takes 15 for 25 questions, and 20 for 50
 _WRITES: Final = 256  # jobs that share one sync of the disk
 _PROBE_SECONDS: Final = 2.0
@@ -109,6 +110,9 @@ class Engine:
         self.work_lane: Lane[Callable[[], Any], Any] = Lane(
             "work", call, threads=settings.work_threads, most=1, bound=bound
         )
+        # One thread: such work holds the interpreter's lock for most of its time, and each further thread that wants it
+        # makes the event loop wait longer.
+        self.long_lane: Lane[Callable[[], Any], Any] = Lane("long", call, threads=1, most=1, bound=bound)
         self.metrics = self._made_metrics()
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -187,15 +191,25 @@ class Engine:
         return result
 
     async def embed(self, bundle: Bundle, texts: Sequence[str]) -> list[Inferred]:
-        """Vectors for texts, a few at a time, so that a long list does not keep short ones waiting."""
+        """Vectors for texts, a few at a time, so that neither a long list nor a long text keeps short ones waiting."""
         made: list[Inferred] = []
         for first in range(0, len(texts), _TEXTS):
-            made += await self.embed_lane.submit(EmbedJob(bundle, texts[first : first + _TEXTS]), always=first > 0)
+            some = texts[first : first + _TEXTS]
+            if sum(map(len, some)) > _LONG:
+                job = functools.partial(vectors_of, bundle.embeddings, some)
+                made += await self.long_lane.submit(job, always=first > 0)
+            else:
+                made += await self.embed_lane.submit(EmbedJob(bundle, some), always=first > 0)
         return made
 
     async def work(self, job: Callable[[], Result]) -> Result:
         """Does something that takes its time in the work lane."""
         result: Result = await self.work_lane.submit(job)
+        return result
+
+    async def long_work(self, job: Callable[[], Result]) -> Result:
+        """Does something that takes very long, one at a time, apart from the work that others wait for."""
+        result: Result = await self.long_lane.submit(job)
         return result
 
     def advice(self) -> int:
@@ -532,7 +546,7 @@ class Engine:
 
     @property
     def _lanes(self) -> tuple[Lane[Any, Any], ...]:
-        return (self.search_lane, self.embed_lane, self.write_lane, self.work_lane)
+        return (self.search_lane, self.embed_lane, self.write_lane, self.work_lane, self.long_lane)
 
     def _of_bundle(self, read: Callable[[Bundle], float]) -> float:
         return 0.0 if self._current is None else float(read(self._current.bundle))

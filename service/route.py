@@ -4,25 +4,36 @@ bytes."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, ClassVar, Final, cast
 
 import orjson
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from service import schemas
 from service.access import Access, Right
-from service.body import MalformedJSONError, parsed
+from service.body import ExcessiveJSONError, MalformedJSONError, parsed
 from service.engine import Engine
-from service.problems import CATALOGUE, MEDIA_TYPE, Problem, shown
+from service.problems import CATALOGUE, MEDIA_TYPE, Problem, from_validation, shown
 
-__all__ = ["JSON", "Admission", "OpenRoute", "ReadRoute", "WriteRoute", "answer", "calls", "engine_of", "problems"]
+__all__ = [
+    "JSON",
+    "Admission",
+    "OpenRoute",
+    "ReadRoute",
+    "WriteRoute",
+    "answer",
+    "calls",
+    "engine_of",
+    "problems",
+    "results",
+]
 
 JSON: Final = "application/json"
 _SMALL: Final = 16 << 10  # bytes of a body that is parsed in the event loop: a fraction of a millisecond
@@ -51,6 +62,12 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
     """An answer in JSON; bytes are JSON already."""
     content = value if isinstance(value, bytes) else orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, status, headers, JSON)
+
+
+def results(items: Sequence[bytes], model: Mapping[str, str]) -> bytes:
+    """The body of an answer with one result per item. Of hundreds of items it is megabytes, and then work for a
+    lane."""
+    return b"".join((b'{"results":[', b",".join(items), b'],"model":', orjson.dumps(model), b"}"))
 
 
 def problems(
@@ -127,15 +144,14 @@ class Admission:
 
 
 class _ReadRequest(Request):
-    """A request whose body was read and parsed already."""
+    """A request whose body was read and parsed, and if it is large also checked, already."""
 
-    def __init__(self, scope: Scope, receive: Receive, raw: bytes, value: Any) -> None:
+    def __init__(self, scope: Scope, receive: Receive, value: Any) -> None:
         super().__init__(scope, receive)
-        self._raw = raw
         self._value = value
 
     async def body(self) -> bytes:
-        return self._raw
+        return b"read"  # FastAPI asks only whether there is one
 
     async def json(self) -> Any:
         return self._value
@@ -149,7 +165,7 @@ class ReadRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         right, body_field, dependant = self.right, self.body_field, self.dependant
-        body_type = body_field.field_info.annotation if body_field is not None else None
+        body_type: Any = body_field.field_info.annotation if body_field is not None else None
         known = frozenset(_query_names(dependant))
 
         async def called(request: Request) -> Response:
@@ -165,15 +181,15 @@ class ReadRoute(APIRoute):
                 if not known and request.scope["query_string"]:
                     raise _unknown_parameters(request, known)
                 if body_type is not None:
-                    raw = await _read(request, admission, taken)
-                    if len(raw) <= _SMALL:
-                        value = parsed(raw)
+                    pieces = await _read(request, admission, taken)
+                    if sum(taken) <= _SMALL:
+                        value = _understood(pieces, parsed)
                     else:
-                        value = await state.engine.work(lambda: _checked(parsed(raw), body_type))
-                    request = _ReadRequest(request.scope, request.receive, raw, value)
+                        value = await state.engine.long_work(
+                            lambda: _understood(pieces, lambda body: _checked(parsed(body), body_type))
+                        )
+                    request = _ReadRequest(request.scope, request.receive, value)
                 return await handle(request)
-            except MalformedJSONError as error:
-                raise Problem("malformed-json", str(error)) from None
             finally:
                 admission.leave(sum(taken))
 
@@ -192,8 +208,8 @@ class OpenRoute(ReadRoute):
     right: ClassVar[Right] = "open"
 
 
-async def _read(request: Request, admission: Admission, taken: list[int]) -> bytes:
-    """The whole body, within the bounds of size, sum and time.
+async def _read(request: Request, admission: Admission, taken: list[int]) -> list[bytes]:
+    """The whole body in the pieces that arrived, within the bounds of size, sum and time.
 
     Raises:
         Problem: ``not-json``, ``body-too-large``, ``body-too-slow``, ``saturated``.
@@ -232,27 +248,51 @@ async def _read(request: Request, admission: Admission, taken: list[int]) -> byt
             f"after {settings.body_seconds:g} s {size} bytes had arrived",
             headers={"Connection": "close"},
         ) from None
-    return b"".join(pieces)
+    return pieces
 
 
-def _checked(value: Any, body_type: Any) -> Any:
-    """A large body with its long list checked item by item; what is wrong elsewhere FastAPI finds."""
-    if body_type not in _LONG_LISTS or not isinstance(value, dict):
-        return value
-    name, adapter = _LONG_LISTS[body_type]
-    items = value.get(name)
-    if not isinstance(items, list) or len(items) > schemas.MAX_BATCH:
-        # Too many is refused by its length alone, before any item is looked at.
-        return value | {name: items[: schemas.MAX_BATCH + 1] if isinstance(items, list) else items}
-    checked: list[Any] = []
-    for i, item in enumerate(items):
-        try:
-            checked.append(adapter.validate_python(item))
-        except ValidationError as error:
-            raise RequestValidationError(
-                [{**found, "loc": ("body", name, i, *found["loc"])} for found in error.errors(include_url=False)]
-            ) from None
-    return value | {name: checked}
+def _understood(pieces: list[bytes], read: Callable[[bytes], Any]) -> Any:
+    """What a body stands for; takes its pieces out of the list.
+
+    Raises:
+        Problem: ``malformed-json``, ``invalid-request``.
+    """
+    body = b"".join(pieces)
+    pieces.clear()
+    try:
+        return read(body)
+    except MalformedJSONError as error:
+        problem = Problem("malformed-json", str(error))
+    except ExcessiveJSONError as error:
+        problem = Problem("invalid-request", str(error), errors=[])
+    except RequestValidationError as error:
+        problem = from_validation(error.errors())
+    # Out here, and without the body: an error keeps the frames that it came through, and what they hold, and one that
+    # was raised while another was handled keeps that one's too.
+    del body
+    raise problem
+
+
+def _checked(value: Any, body_type: type[BaseModel]) -> BaseModel:
+    """A large body as FastAPI would hand it on, made outside of the event loop, its long list item by item.
+
+    Raises:
+        RequestValidationError: as FastAPI would.
+    """
+    name, adapter = _LONG_LISTS.get(body_type, ("", None))
+    items = value.get(name) if adapter is not None and isinstance(value, dict) else None
+    if adapter is not None and isinstance(items, list) and len(items) <= schemas.MAX_BATCH:
+        value[name] = [_valid(adapter.validate_python, item, name, i) for i, item in enumerate(items)]
+    return cast(BaseModel, _valid(body_type.model_validate, value))
+
+
+def _valid(validate: Callable[..., Any], value: Any, *place: str | int) -> Any:
+    try:
+        return validate(value, from_attributes=True)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**found, "loc": ("body", *place, *found["loc"])} for found in error.errors(include_url=False)]
+        ) from None
 
 
 def _query_names(dependant: Any) -> list[str]:

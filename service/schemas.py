@@ -8,7 +8,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 __all__ = [
     "LEFT_OUT",
@@ -64,6 +74,16 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _some_text(value: Any) -> str:
+    """A string that is not empty. pydantic's own check would make a copy in UTF-8 of a text of megabytes, in one
+    call."""
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
+    if not value:
+        raise PydanticKnownError("string_too_short", {"min_length": 1})
+    return value
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -91,7 +111,8 @@ class _Answer(BaseModel):
 
 
 Word = Annotated[str, Field(min_length=1, max_length=1_000, description="A word as the vocabulary spells it.")]
-Words = Annotated[list[Word], Field(max_length=1_000)]
+# Lists stop at the first item that does not fit: to tell of ten thousand would stop everybody else.
+Words = Annotated[list[Word], Field(max_length=1_000, fail_fast=True)]
 # The validator stands behind the bounds: before them it would hide them from the document.
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many neighbours, at most."), BeforeValidator(_whole)]
 Rank = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
@@ -101,8 +122,14 @@ _MIN_SCORE: Final = "Only neighbours of at least this cosine."
 MaxRank = Annotated[Rank | None, Field(description=_MAX_RANK)]
 MinScore = Annotated[Cosine | None, Field(description=_MIN_SCORE)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
-Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_DIM)]
-Text = Annotated[str, Field(min_length=1, description="Any text; the model's own tokenizer makes words of it.")]
+Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_DIM, fail_fast=True)]
+Text = Annotated[
+    str,
+    PlainValidator(_some_text),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "description": "Any text; the model's own tokenizer makes words of it."}
+    ),
+]
 DocumentId = Annotated[
     str,
     Field(
@@ -212,7 +239,7 @@ class SimilarItem(_Request):
     without: Words = Field(
         default=[], description="Words projected out, so that what remains of the query is orthogonal to all of them."
     )
-    among: Annotated[list[Word], Field(max_length=10_000)] | None = Field(
+    among: Annotated[list[Word], Field(max_length=10_000, fail_fast=True)] | None = Field(
         None, description="Only these words are answers."
     )
     k: K = 10
@@ -231,7 +258,7 @@ class SimilarBatch(_Request):
     """Queries that are answered one by one, each with a status of its own."""
 
     queries: list[SimilarItem] = Field(
-        min_length=1, max_length=MAX_BATCH, description=f"Their k must sum to {MAX_ANSWERS:,} at most."
+        min_length=1, max_length=MAX_BATCH, fail_fast=True, description=f"Their k must sum to {MAX_ANSWERS:,} at most."
     )
 
 
@@ -259,7 +286,7 @@ class EmbedRequest(_Request):
     model_config = ConfigDict(json_schema_extra=_exactly_one({"text": _STRING, "texts": _ARRAY}))
 
     text: Text | None = None
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_BATCH)] | None = None
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)] | None = None
     truncate: Literal["none", "start", "end"] = Field(
         "none", description="What is cut off a text that is too long; none refuses it."
     )
@@ -499,7 +526,7 @@ Operation = Annotated[PutOperation | DeleteOperation, Field(discriminator="op")]
 class DocumentBatch(_Request):
     """Changes that are made in order and written together; each has a status of its own."""
 
-    operations: list[Operation] = Field(min_length=1, max_length=MAX_BATCH)
+    operations: list[Operation] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
 
 
 class PutDone(_Answer):
@@ -541,7 +568,7 @@ class OpenAIRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=2_048)]
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=2_048, fail_fast=True)]
     model: str = Field(description="The served model's name or id; GET /v1/models lists it.")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Rank | None = Field(None, description="Must be the model's own, if given.")

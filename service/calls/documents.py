@@ -17,7 +17,7 @@ from service.bundle import Bundle
 from service.calls.embed import no_known_words, within_limit
 from service.engine import Engine, StaleModelError
 from service.problems import Problem, shown
-from service.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems
+from service.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems, results
 from service.schemas import (
     LEFT_OUT,
     Document,
@@ -253,7 +253,7 @@ def _results(
         else:
             item = {"status": 201 if outcome.replaced is None else 200} | _written(outcome, made[i])
         pieces.append(orjson.dumps(item))
-    return b'{"results":[' + b",".join(pieces) + b'],"model":' + orjson.dumps(bundle.reference) + b"}"
+    return results(pieces, bundle.reference)
 
 
 def _written(outcome: Outcome, made: Inferred) -> dict[str, Any]:

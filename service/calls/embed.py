@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from service.bundle import Bundle
 from service.problems import Problem
-from service.route import ReadRoute, answer, calls, engine_of, problems
+from service.route import ReadRoute, answer, calls, engine_of, problems, results
 from service.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
 from service.texts import Inferred
 
@@ -39,15 +39,12 @@ async def embed_doc(request: Request, wanted: EmbedRequest) -> Response:
     engine = engine_of(request)
     bundle = engine.current.bundle
     most = engine.settings.max_text_characters
-    tail = b',"model":' + orjson.dumps(bundle.reference) + b"}"
     if wanted.text is not None:
         text, truncated = within_limit(wanted.text, most, wanted.truncate)
         (made,) = await engine.embed(bundle, [text])
         if made.vector is None:
             raise no_known_words(made)
-        return answer(
-            orjson.dumps(_described(bundle, made, wanted, truncated), option=orjson.OPT_SERIALIZE_NUMPY)[:-1] + tail
-        )
+        return answer(_described(bundle, made, wanted, truncated) | {"model": bundle.reference})
     assert wanted.texts is not None
     cut: list[tuple[str, bool] | Problem] = []
     for text in wanted.texts:
@@ -57,8 +54,7 @@ async def embed_doc(request: Request, wanted: EmbedRequest) -> Response:
             cut.append(problem)
     made_texts = await engine.embed(bundle, [one[0] for one in cut if not isinstance(one, Problem)])
     # Hundreds of vectors take a while to write down: not in the event loop.
-    pieces = await engine.work(lambda: _items(bundle, cut, made_texts, wanted))
-    return answer(b'{"results":[' + b",".join(pieces) + b"]" + tail)
+    return answer(await engine.work(lambda: results(_items(bundle, cut, made_texts, wanted), bundle.reference)))
 
 
 def _items(

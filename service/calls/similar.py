@@ -19,7 +19,7 @@ from jose_embed.errors import ConfigError, UnknownWordError
 from service.bundle import Bundle
 from service.problems import Problem, shown
 from service.questions import Found, Question
-from service.route import ReadRoute, answer, calls, engine_of, problems
+from service.route import ReadRoute, answer, calls, engine_of, problems, results
 from service.schemas import MAX_ANSWERS, SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
 
 __all__ = ["router", "unknown_word"]
@@ -125,8 +125,8 @@ async def similar_batch(request: Request, batch: SimilarBatch) -> Response:
         prepared = await engine.work(functools.partial(_all_prepared, bundle, items))
         questions = [item for item in prepared if isinstance(item, Question)]
 
-        def finish(results: list[Found], prepared: list[Question | _Failure] = prepared) -> list[bytes]:
-            found = iter(results)
+        def finish(neighbors: list[Found], prepared: list[Question | _Failure] = prepared) -> list[bytes]:
+            found = iter(neighbors)
             return [
                 orjson.dumps(
                     {"status": 200, "neighbors": next(found)}
@@ -137,7 +137,7 @@ async def similar_batch(request: Request, batch: SimilarBatch) -> Response:
             ]
 
         pieces += await engine.search(current, questions, finish)
-    return answer(b'{"results":[' + b",".join(pieces) + b'],"model":' + orjson.dumps(bundle.reference) + b"}")
+    return answer(await engine.work(lambda: results(pieces, bundle.reference)))
 
 
 @dataclass(frozen=True, slots=True)

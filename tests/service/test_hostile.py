@@ -83,6 +83,43 @@ def test_large_bodies_are_judged_like_small_ones(served: Served, path: str) -> N
     for body in (b"{", b'{"text": "\\ud800"}', b"[" * 40 + b"]" * 40, b'{"text": NaN}', b"{} {}"):
         small, large = (served.client.post(path, content=pad + body, headers=JSON) for pad in (b"", padding))
         assert (small.status_code, kind_of(small)) == (large.status_code, kind_of(large)) == (400, "malformed-json")
+    for value in (
+        {},
+        [],
+        None,
+        {"text": 5, "texts": ["", 7], "input": "a"},
+        {"texts": [], "input": [], "queries": [], "operations": []},
+        {"queries": [{"word": "king"}, {"word": ""}], "operations": [{"op": "put", "id": "a"}], "text": ""},
+        {"queries": {"a": 1}, "operations": 5, "texts": "a", "input": {"a": 1}, "vector": [1, "2", None]},
+        {f"k{i}": i for i in range(300)},
+    ):
+        body = json.dumps(value).encode()
+        small, large = (served.client.post(path, content=pad + body, headers=JSON) for pad in (b"", padding))
+        assert (small.status_code, kind_of(small)) == (large.status_code, kind_of(large)) == (422, "invalid-request")
+        if "errors" in small.json():  # of a large body, maybe only the first place
+            assert small.json()["errors"][:1] == large.json()["errors"][:1]
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_bodies_of_more_parts_than_any_call_takes(served: Served, path: str) -> None:
+    members = {f"k{i}": i for i in range(257)}
+    for value, said in (
+        (members, "256 members"),
+        ({"text": "king", "more": [members]}, "256 members"),
+        ({f"k{i}": i for i in range(100_000)}, "256 members"),
+        ({"texts": ["a"] * 400_001}, "400,000 values"),
+        ({"vector": [1] * 400_001}, "400,000 values"),
+        ({"queries": [{}] * 40_000}, "32,768 lists and objects"),
+        ({"text": [[]] * 40_000}, "32,768 lists and objects"),
+    ):
+        answer = served.post(path, value)
+        assert (answer.status_code, kind_of(answer)) == (422, "invalid-request")
+        assert said in answer.text
+
+
+def test_of_a_list_the_first_item_that_does_not_fit_is_told(served: Served) -> None:
+    answer = served.post("/similar", {"queries": [{"word": "king", "among": list(range(1_000))}, {"word": 5}]})
+    assert [error["where"] for error in answer.json()["errors"]] == ["body.queries.0.among.0"]
 
 
 @pytest.mark.parametrize(
