@@ -24,6 +24,7 @@ from service.problems import CATALOGUE, MEDIA_TYPE, Problem, from_validation, sh
 
 __all__ = [
     "JSON",
+    "MOST_PARAMETERS",
     "Admission",
     "OpenRoute",
     "ReadRoute",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 JSON: Final = "application/json"
+MOST_PARAMETERS: Final = 32  # of a query string
 _SMALL: Final = 16 << 10  # bytes of a body that is parsed in the event loop: a fraction of a millisecond
 
 # Bodies with a long list: its items are checked one by one, so that no check holds the interpreter for long.
@@ -178,8 +180,8 @@ class ReadRoute(APIRoute):
             admission.enter()
             taken: list[int] = []
             try:
-                if not known and request.scope["query_string"]:
-                    raise _unknown_parameters(request, known)
+                if request.scope["query_string"]:
+                    _check_parameters(request, known)
                 if body_type is not None:
                     pieces = await _read(request, admission, taken)
                     if sum(taken) <= _SMALL:
@@ -303,10 +305,22 @@ def _query_names(dependant: Any) -> list[str]:
     return names
 
 
-def _unknown_parameters(request: Request, known: frozenset[str]) -> Problem:
-    names = sorted(set(request.query_params) - known)
-    return Problem(
-        "invalid-request",
-        f"{request.scope['path']} takes no parameters, but {', '.join(map(shown, names[:5])) or 'a query'} was sent",
-        errors=[],
-    )
+def _check_parameters(request: Request, known: frozenset[str]) -> None:
+    """Refuses parameters where a call takes none, one that is given twice, of which a call would take the last, and
+    thousands, which would be read in the event loop.
+
+    Raises:
+        Problem: ``invalid-request``.
+    """
+    n = request.scope["query_string"].count(b"&") + 1
+    if n > MOST_PARAMETERS:
+        raise Problem("invalid-request", f"{n} parameters were sent; at most {MOST_PARAMETERS} are allowed", errors=[])
+    names = [name for name, _ in request.query_params.multi_items()]
+    listed = ", ".join(map(shown, sorted(set(names))[:5]))
+    if not known:
+        detail = f"{request.scope['path']} takes no parameters, but {listed or 'a query'} was sent"
+        raise Problem("invalid-request", detail, errors=[])
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        detail = f"the parameter {shown(twice)} is given {names.count(twice)} times; give it once"
+        raise Problem("invalid-request", detail, errors=[])

@@ -13,8 +13,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainValidator,
+    Tag,
     WithJsonSchema,
     model_validator,
 )
@@ -568,7 +570,11 @@ class OpenAIRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=2_048, fail_fast=True)]
+    input: Annotated[
+        Annotated[Text, Tag("text")]
+        | Annotated[list[Text], Field(min_length=1, max_length=2_048, fail_fast=True), Tag("texts")],
+        Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
+    ]
     model: str = Field(description="The served model's name or id; GET /v1/models lists it.")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Rank | None = Field(None, description="Must be the model's own, if given.")

@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl
 import numpy as np
 import orjson
 from fastapi import Query
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,7 +18,7 @@ from jose_embed.errors import ConfigError, UnknownWordError
 from service.bundle import Bundle
 from service.problems import Problem, shown
 from service.questions import Found, Question
-from service.route import ReadRoute, answer, calls, engine_of, problems, results
+from service.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results
 from service.schemas import MAX_ANSWERS, SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
 
 __all__ = ["router", "unknown_word"]
@@ -60,13 +59,11 @@ class KeptRoute(ReadRoute):
 
 def _plain_query(query_string: bytes) -> SimilarQuery | None:
     """The parameters of a query string; None where they do not fit."""
-    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        return None
     try:
-        return SimilarQuery.model_validate(values)
-    except ValidationError:
+        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+        values = dict(pairs)
+        return SimilarQuery.model_validate(values) if len(values) == len(pairs) else None
+    except ValueError:  # too many of them, or not what the call takes
         return None
 
 

@@ -117,6 +117,25 @@ def test_bodies_of_more_parts_than_any_call_takes(served: Served, path: str) -> 
         assert said in answer.text
 
 
+@pytest.mark.parametrize("query", ["word=king&word=queen", "word=king&k=5&k=5", "word=king&k=5&word=king&k=6"])
+def test_a_parameter_that_is_given_twice_is_refused(served: Served, query: str) -> None:
+    answer = served.get(f"/similar?{query}")
+    assert (answer.status_code, kind_of(answer)) == (422, "invalid-request")
+    assert "is given 2 times" in answer.json()["detail"]
+    assert served.get("/distance?a=king&b=queen&a=man").status_code == 422
+    assert served.get("/words?prefix=a&prefix=b").status_code == 422
+    many = "&".join(f"a{i}=1" for i in range(33))
+    for path in ("/similar", "/words", "/distance", "/documents/a", "/v1/models"):
+        assert "33 parameters were sent" in served.get(f"{path}?{many}").text
+
+
+def test_inputs_that_are_no_texts_are_named_as_a_caller_knows_them(served: Served) -> None:
+    for wrong, where in ((5, "body.input"), ([1, 2], "body.input"), (["king", 7], "body.input"), ("", "body.input")):
+        message = served.post("/v1/embeddings", {"input": wrong, "model": "a"}).json()["error"]["message"]
+        assert message.startswith(where)
+        assert "_some_text" not in message
+
+
 def test_of_a_list_the_first_item_that_does_not_fit_is_told(served: Served) -> None:
     answer = served.post("/similar", {"queries": [{"word": "king", "among": list(range(1_000))}, {"word": 5}]})
     assert [error["where"] for error in answer.json()["errors"]] == ["body.queries.0.among.0"]
