@@ -28,7 +28,7 @@ import jose_embed
 from jose_embed.errors import ModelError
 from service.bundle import Bundle
 from service.index import IndexOptions
-from service.lanes import Lane, call
+from service.lanes import Lane, call, stand_back
 from service.library import Entry, Library, Merge
 from service.metrics import Metrics
 from service.problems import Problem
@@ -280,6 +280,7 @@ class Engine:
             return
 
         def run(merge: Merge = merge) -> None:
+            stand_back()
             segment = merge.run()
 
             def install() -> None:
@@ -321,6 +322,7 @@ class Engine:
         return answer
 
     def _reload(self) -> dict[str, Any]:
+        stand_back()
         started = time.perf_counter()
         before = self.current.bundle
         bundle = Bundle.load(self.settings.model, self._options, self.settings.cache_bytes, verify=True)

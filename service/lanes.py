@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from service.problems import Problem
 
-__all__ = ["Lane", "call"]
+__all__ = ["Lane", "call", "stand_back"]
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -133,7 +133,7 @@ class Lane(Generic[Job, Answer]):
             thread.join()
 
     def _run(self) -> None:
-        _stand_back()
+        stand_back()
         n_before = 1
         while True:
             first = self._waiting.get()
@@ -200,13 +200,13 @@ class Lane(Generic[Job, Answer]):
                 future.set_result(answer)
 
 
-def _stand_back() -> None:
-    """Lets the event loop go first where it and this thread want the same core.
+def stand_back() -> None:
+    """Lets the event loop go first where it and the calling thread want the same core.
 
     Among equals the system would let the loop wait for as long as each computing thread may run on, some milliseconds.
     On Linux niceness belongs to a thread; elsewhere to the process, and nothing is done.
     """
     if sys.platform == "linux":
-        thread = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICER)
+            loop = os.getpriority(os.PRIO_PROCESS, os.getpid())
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), loop + _NICER)
