@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from jose_embed.errors import JoseError
 from service.problems import Problem
+from service.texts import from_utf8, utf8
 
 __all__ = ["Delete", "Document", "Outcome", "Put", "Store", "StoreError", "StoredVector", "Summary"]
 
@@ -215,11 +216,12 @@ class Store:
             return Problem(
                 "precondition-failed", f"document {change.id!r} is there already, but If-None-Match asks for none"
             )
+        # As bytes: the sqlite3 module would encode and decode a text of megabytes in one call.
         database.execute(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+            "INSERT INTO documents VALUES (?, ?, CAST(? AS TEXT), ?, ?, ?) ON CONFLICT (id) DO UPDATE "
             "SET serial = excluded.serial, text = excluded.text, characters = excluded.characters, "
             "updated = excluded.updated",
-            (change.id, serial, change.text, len(change.text), created, now),
+            (change.id, serial, utf8(change.text), len(change.text), created, now),
         )
         if present is not None:
             database.execute("DELETE FROM vectors WHERE serial = ?", (present,))
@@ -248,8 +250,8 @@ class Store:
 
     def get(self, id: str) -> Document | None:
         """One document, or None."""
-        rows = self._read("SELECT id, serial, text, created, updated FROM documents WHERE id = ?", (id,))
-        return Document(*rows[0]) if rows else None
+        rows = self._read("SELECT id, serial, CAST(text AS BLOB), created, updated FROM documents WHERE id = ?", (id,))
+        return Document(*rows[0])._replace(text=from_utf8(rows[0][2])) if rows else None
 
     def serial(self, id: str) -> int | None:
         """The present version of a document, or None."""
@@ -284,11 +286,11 @@ class Store:
     def without_vector(self, model: str, limit: int = 256) -> list[tuple[int, str]]:
         """Serial and text of versions that have no vector under a model yet, at most so many."""
         rows = self._read(
-            "SELECT d.serial, d.text FROM documents d WHERE NOT EXISTS "
+            "SELECT d.serial, CAST(d.text AS BLOB) FROM documents d WHERE NOT EXISTS "
             "(SELECT 1 FROM vectors v WHERE v.model = ? AND v.serial = d.serial) ORDER BY d.serial LIMIT ?",
             (model, limit),
         )
-        return [(serial, text) for serial, text in rows]
+        return [(serial, from_utf8(text)) for serial, text in rows]
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""

@@ -8,6 +8,7 @@ generator, which gives the lock back.
 
 from __future__ import annotations
 
+import codecs
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +19,9 @@ from jose_embed.inference import Inferred, infer_detailed
 if TYPE_CHECKING:
     from jose_embed.corpus import Tokenizer
 
-__all__ = ["Inferred", "ServedEmbeddings", "SlicedTokenizer", "vectors_of"]
+__all__ = ["Inferred", "ServedEmbeddings", "SlicedTokenizer", "from_utf8", "utf8", "vectors_of"]
 
+CODED: Final = 65_536  # characters or bytes that are encoded or decoded at a time
 SLICE: Final = 8_192  # about a millisecond of tokenising
 _JOINERS: Final = "'\u2019\u200c\u200d\u00ad"
 
@@ -98,6 +100,27 @@ class _Words(list[str]):
 def _between_unicode_words(character: str) -> bool:
     """Whether a character is part of no word of the tokenizer ``words``."""
     return not character.isalnum() and character not in _JOINERS and not unicodedata.category(character).startswith("M")
+
+
+def utf8(text: str) -> bytes:
+    """A text in UTF-8.
+
+    Example:
+        >>> utf8("a\u00e9")
+        b'a\\xc3\\xa9'
+    """
+    return b"".join(text[i : i + CODED].encode() for i in range(0, len(text), CODED))
+
+
+def from_utf8(encoded: bytes) -> str:
+    """The text that :func:`utf8` encoded.
+
+    Example:
+        >>> from_utf8(utf8("a\u00e9"))
+        'a\u00e9'
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    return "".join(decoder.decode(encoded[i : i + CODED]) for i in range(0, len(encoded), CODED))
 
 
 def vectors_of(model: Embeddings, texts: Sequence[str]) -> list[Inferred]:

@@ -252,3 +252,22 @@ def test_writes_from_several_threads_come_one_after_the_other(tmp_path: Path) ->
     assert store.count() == 240
     assert len(store.vectors("kept")) == 240
     store.close()
+
+
+def test_texts_of_megabytes_are_stored_as_any_text(tmp_path: Path) -> None:
+    """They pass the sqlite3 module slice by slice; what lies in the file is a text all the same."""
+    text = "a\u00e9\u6f22\U0001f600\0 " * 60_000
+    store = Store(tmp_path / "d.sqlite3")
+    store.write([Put("a", text, "m1", VECTOR)])
+    found = store.get("a")
+    assert found is not None
+    assert found.text == text
+    assert [stored for _, stored in store.without_vector("m2")] == [text]
+    store.close()
+    with sqlite3.connect(tmp_path / "d.sqlite3") as database:
+        assert database.execute("SELECT typeof(text), text = ?, characters FROM documents", (text,)).fetchone() == (
+            "text",
+            1,
+            len(text),
+        )
+    database.close()
