@@ -99,7 +99,13 @@ class Engine:
         self._n_stored = 0
         bound = settings.max_waiting
         self.search_lane: Lane[Task, Any] = Lane(
-            "search", done, threads=settings.resolved_search_threads, most=_SEARCHES, bound=bound, patience=_PATIENCE
+            "search",
+            done,
+            threads=settings.resolved_search_threads,
+            most=_SEARCHES,
+            bound=bound,
+            patience=_PATIENCE,
+            stands_back=True,
         )
         self.embed_lane: Lane[EmbedJob, list[Inferred]] = Lane(
             "embed", _embedded, threads=settings.embed_threads, most=_TEXTS, bound=bound
@@ -322,7 +328,6 @@ class Engine:
         return answer
 
     def _reload(self) -> dict[str, Any]:
-        stand_back()
         started = time.perf_counter()
         before = self.current.bundle
         bundle = Bundle.load(self.settings.model, self._options, self.settings.cache_bytes, verify=True)

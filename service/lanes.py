@@ -56,6 +56,7 @@ class Lane(Generic[Job, Answer]):
         bound: Jobs waiting or under way; one more is refused.
         patience: Under load, a thread waits up to so many seconds for as long as further jobs keep coming in: where
             work on many at once costs little more than on one. Without load it never waits.
+        stands_back: See :func:`stand_back`.
 
     Attributes:
         depth: Jobs waiting or under way now.
@@ -73,6 +74,7 @@ class Lane(Generic[Job, Answer]):
         most: int,
         bound: int,
         patience: float = 0.0,
+        stands_back: bool = False,
     ) -> None:
         self.name = name
         self.depth = 0
@@ -83,6 +85,7 @@ class Lane(Generic[Job, Answer]):
         self._most = most
         self._bound = bound
         self._patience = patience
+        self._stands_back = stands_back
         self._gate = threading.Lock()
         self._closing = False
         self._waiting: queue.SimpleQueue[tuple[Job, asyncio.Future[Answer] | None] | None] = queue.SimpleQueue()
@@ -133,7 +136,8 @@ class Lane(Generic[Job, Answer]):
             thread.join()
 
     def _run(self) -> None:
-        stand_back()
+        if self._stands_back:
+            stand_back()
         n_before = 1
         while True:
             first = self._waiting.get()
@@ -203,8 +207,10 @@ class Lane(Generic[Job, Answer]):
 def stand_back() -> None:
     """Lets the event loop go first where it and the calling thread want the same core.
 
-    Among equals the system would let the loop wait for as long as each computing thread may run on, some milliseconds.
-    On Linux niceness belongs to a thread; elsewhere to the process, and nothing is done.
+    Among equals the system would let the loop wait for as long as a computing thread may run on, some milliseconds.
+    Only for threads that compute without the interpreter's lock: one that holds it while another process has its core
+    keeps the loop waiting all the longer. On Linux niceness belongs to a thread; elsewhere to the process, and nothing
+    is done.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

@@ -184,9 +184,9 @@ def test_problems_say_what_is_wrong_and_what_to_do() -> None:
     assert "(and 30 more)" in many.detail
 
 
-def test_the_threads_of_a_lane_stand_back_behind_the_loop() -> None:
-    async def niceness() -> int:
-        lane: Lane[Callable[[], int], int] = Lane("a", call, threads=1, most=1, bound=1)
+def test_threads_that_compute_without_the_lock_stand_back_behind_the_loop() -> None:
+    async def niceness(*, stands_back: bool) -> int:
+        lane: Lane[Callable[[], int], int] = Lane("a", call, threads=1, most=1, bound=1, stands_back=stands_back)
         try:
             return await lane.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         finally:
@@ -194,7 +194,8 @@ def test_the_threads_of_a_lane_stand_back_behind_the_loop() -> None:
 
     ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     expected = min(19, ours + 10) if sys.platform == "linux" else ours
-    assert asyncio.run(niceness()) == expected
+    assert asyncio.run(niceness(stands_back=True)) == expected
+    assert asyncio.run(niceness(stands_back=False)) == ours
 
 
 class Knot:
