@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inferred", "ServedEmbeddings", "SlicedTokenizer", "from_utf8", "utf8", "vectors_of"]
 
-CODED: Final = 65_536  # characters or bytes that are encoded or decoded at a time
+_CODED: Final = 65_536  # characters or bytes that are encoded or decoded at a time
 SLICE: Final = 8_192  # about a millisecond of tokenising
 _JOINERS: Final = "'\u2019\u200c\u200d\u00ad"
 
@@ -109,7 +109,7 @@ def utf8(text: str) -> bytes:
         >>> utf8("a\u00e9")
         b'a\\xc3\\xa9'
     """
-    return b"".join(text[i : i + CODED].encode() for i in range(0, len(text), CODED))
+    return b"".join(text[i : i + _CODED].encode() for i in range(0, len(text), _CODED))
 
 
 def from_utf8(encoded: bytes) -> str:
@@ -120,7 +120,7 @@ def from_utf8(encoded: bytes) -> str:
         'a\u00e9'
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    return "".join(decoder.decode(encoded[i : i + CODED]) for i in range(0, len(encoded), CODED))
+    return "".join(decoder.decode(encoded[i : i + _CODED]) for i in range(0, len(encoded), _CODED))
 
 
 def vectors_of(model: Embeddings, texts: Sequence[str]) -> list[Inferred]:
