@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from serving import Served, start
 
@@ -240,6 +241,19 @@ def test_long_bodies_of_every_shape(served: Served) -> None:
     operations = [{"op": "put", "id": f"long-{i}", "text": "king " * 100} for i in range(300)]
     done = served.post("/documents:batch", {"operations": operations}).json()["results"]
     assert {item["status"] for item in done} == {201}
+
+
+def test_large_bodies_that_are_refused_leave_nothing_behind(served: Served) -> None:
+    """No error keeps a body until the next collection, which may come much later."""
+    process = psutil.Process(served.process.pid)
+    body = b'{"text": "' + b"x" * 12_000_000 + b'", "more": [1]}'
+    resident: list[int] = []
+    for _ in range(4):
+        for part, status in ((body, 422), (body[:-2], 400)):
+            for _ in range(4):
+                assert served.client.post("/embed-doc", content=part, headers=JSON).status_code == status
+        resident.append(process.memory_info().rss)
+    assert resident[-1] < resident[0] + 2 * len(body)
 
 
 def test_saturation_is_said_and_passes(model_a: tuple[Path, Embeddings], tmp_path: Path) -> None:
