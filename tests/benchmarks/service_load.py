@@ -291,19 +291,29 @@ def heavy(n_words: int) -> list[bytes]:
     ]
 
 
-def send_heavy(service: Service, n_words: int, seconds: float) -> None:
+def hostile() -> list[bytes]:
+    """Requests of megabytes that nobody means: members, lists and strings by the hundred thousand."""
+    return [
+        send("POST", "/embed-doc", {f"k{i}": i for i in range(600_000)}),
+        send("POST", "/embed-doc", {"text": "w1", "more": [[[i]] for i in range(800_000)]}),
+        send("POST", "/embed-doc", {"texts": ["a"] * 1_500_000}),
+        send("POST", "/similar", {"queries": [{"word": "w1", "among": [f"w{i}" for i in range(10_000)]}] * 100}),
+    ]
+
+
+def send_again(service: Service, bodies: list[bytes], seconds: float) -> None:
     """Two clients with large bodies, in a process of their own that stands back behind the one that measures."""
     os.nice(10)
-    asyncio.run(measured(service, Load("", cycle(heavy(n_words)), 2), seconds))
+    asyncio.run(measured(service, Load("", cycle(bodies), 2), seconds))
 
 
-def loop_probe(service: Service, n_words: int, seconds: float) -> Load:
+def loop_probe(service: Service, name: str, bodies: list[bytes], seconds: float) -> Load:
     """Times an empty route while two other clients send what is large: how long does the event loop keep others
     waiting?"""
-    probe = Load("GET /livez beside 2 clients with large bodies", cycle([get("/livez")]), 1)
+    probe = Load(f"GET /livez beside 2 clients with {name} bodies", cycle([get("/livez")]), 1)
     settling = 3.0
     noise = multiprocessing.get_context("fork").Process(
-        target=send_heavy, args=(service, n_words, seconds + settling + 1.0)
+        target=send_again, args=(service, bodies, seconds + settling + 1.0)
     )
     noise.start()
     time.sleep(settling)
@@ -332,7 +342,8 @@ def main() -> None:
             for load in loads(chosen.words):
                 rows.append(asyncio.run(measured(service, load, chosen.seconds)).row())
                 print("  " + ", ".join(f"{name} {value}" for name, value in rows[-1].items()), file=sys.stderr)
-            rows.append(loop_probe(service, chosen.words, 4 * chosen.seconds).row())
+            rows.append(loop_probe(service, "large", heavy(chosen.words), 4 * chosen.seconds).row())
+            rows.append(loop_probe(service, "hostile", hostile(), 4 * chosen.seconds).row())
         print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
         print(f"\nload after: {os.getloadavg()[0]:.2f}")
 
