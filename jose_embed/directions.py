@@ -8,9 +8,11 @@ mean of all z_d taken away and the rest scaled to norm 1, a word w of n document
 the mean cosine of two different documents of the word: near 0 for a word that stands in documents of all kinds, high
 for one whose documents point one way. (The plain |sum|/n would be large for every rare word.) The weight of a word is
 
-    0.09 + r(w)^2.
+    (0.005 + m r(w)^2) n / (n + 5),    m the mean of r^2 over all words, each as often as it has documents.
 
-In a text of many topics r^2 decides, in one of a single topic, where no word has much of it, all words count alike.
+In a text of many topics m is large and r^2 decides; in one of a single topic, where no word has much of it, all words
+count alike. The last factor is that of a mean of n documents beside a prior of five: what a rare word says is known
+less well.
 
 Source: Mardia and Jupp, Directional Statistics, section 9.2, for the resultant length; that words are weighted by it
 is our own (DESIGN.md, decision 12).
@@ -32,7 +34,9 @@ __all__ = ["concentration_weights", "count_documents", "write_directions"]
 _SUMS = 1 << 20  # floats in the table of sums of directions, a row for each word of a slice
 _MOST_SLICES = 64
 _BLOCK = 1 << 13  # rows that are converted to float64 at a time
-_BACKGROUND = 0.09  # a word without a direction still says a little; DESIGN.md, decision 12
+# DESIGN.md, decision 12, has the evidence for both.
+_BACKGROUND = 0.005  # a word without a direction still says a little
+_PRIOR = 5  # documents that a word must have to count half of what it says
 
 
 def count_documents(
@@ -51,7 +55,7 @@ def concentration_weights(
     frequencies: npt.NDArray[np.int64],
     doc_vectors: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): 0.09 + r^2 for each word's mean resultant length r.
+    """float64 (n_words,): the weights of all words, (0.005 + m r^2) n / (n + 5), above 0.
 
     Some words are taken at a time, so that little is held besides the vectors: the text is passed for each slice of the
     vocabulary, but most of it belongs to the frequent words of the first.
@@ -75,7 +79,10 @@ def concentration_weights(
             release(doc_vectors[first : first + len(ends) - 1])
         squares[begin : begin + len(sums)] = np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
     pairs = np.maximum(frequencies * (frequencies - 1), 1)
-    weights: npt.NDArray[np.float64] = _BACKGROUND + np.clip((squares - frequencies) / pairs, 0.0, 1.0)
+    agreement = np.clip((squares - frequencies) / pairs, 0.0, 1.0)
+    mean_agreement = float(agreement @ frequencies) / max(1, int(frequencies.sum()))
+    known = frequencies / (frequencies + _PRIOR)
+    weights: npt.NDArray[np.float64] = (_BACKGROUND + mean_agreement * agreement) * known
     return weights
 
 

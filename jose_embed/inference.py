@@ -8,10 +8,11 @@ is the point of the sphere that minimises the document's objective with the word
 which is the maximum-likelihood mean direction of a von Mises-Fisher distribution (Mardia and Jupp, Directional
 Statistics, section 10.3). There is nothing to iterate and nothing random. The weight of a word is
 
-    weight(w) = (1 + log tf(w)) (0.09 + r(w)^2),
+    weight(w) = (1 + log tf(w)) (0.005 + m r(w)^2) n(w) / (n(w) + 5),
 
-tf the word's occurrences in the document, r the mean resultant length of the training documents that hold the word: how
-well they agree, between 0 and 1 (directions.py).
+tf the word's occurrences in the document, n the training documents that hold the word, r their mean resultant length:
+how well they agree, between 0 and 1, and m the mean of r^2 over the words (directions.py). The last factor is that of a
+mean of n documents beside a prior of five: what a rare word says is known less well.
 
 Sums run in float64 over the words in the order of their first occurrence, each product rounded before it is added, in
 both implementations: NumPy for a few texts, a kernel for a corpus. So a text has the same bytes alone, in any batch, in
@@ -198,7 +199,7 @@ def retrieval_weights(corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64])
 def learned_weights(
     corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64], doc_vectors: Vectors
 ) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): the weights of a corpus's words, from how well the documents of each word agree.
+    """float64 (n_words,): the weights of a corpus's words, from how well the documents of each word agree, above 0.
 
     Args:
         corpus: The encoded text.

@@ -60,7 +60,7 @@ def train(
         source: A path, a glob, a directory, ``-`` for standard input, or a list of these; one document per line. Or one
             encoded corpus, as ``keep_encoded`` and ``jose encode`` make them.
         documents: Texts, in the place of a source.
-        config: The settings; the paper's when left out.
+        config: The settings; the default recipe when left out.
         preset: The name of some settings that serve one purpose better, over those of ``config``; see
             :data:`jose_embed.config.PRESETS`.
         reporter: Who is told about progress; nobody when left out.
@@ -211,6 +211,9 @@ def fit(
     started = time.perf_counter()
     reporter.start("weighing", corpus.n_documents, "documents")
     read_in_order(tables.document)
+    if config.word_method == "both":
+        for start, rows in row_blocks(vectors[0]):
+            rows += _CONTEXT_SHARE * vectors[1][start : start + len(rows)]
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table, config) for table in vectors)
     frequencies = document_frequencies(corpus)
     if config.doc_method == "words":
@@ -271,6 +274,10 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
         longest = int(np.diff(corpus.offsets).max(initial=0))
         need["device_bytes"] = needed_bytes(config, corpus.vocabulary.n_words, corpus.n_documents, longest)
     return need
+
+
+#: How much of its context row a word's vector takes where it has both; DESIGN.md, decision 3.
+_CONTEXT_SHARE = np.float32(0.5)
 
 
 def _configured(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:

@@ -31,8 +31,9 @@ def refusal(**settings: Any) -> str:
     return message
 
 
-def test_the_defaults_are_valid_and_those_of_the_paper() -> None:
-    config = TrainConfig()
+def test_the_preset_paper_has_the_settings_of_the_paper() -> None:
+    config = TrainConfig(**preset_settings("paper"))
+    assert (config.objective, config.negative_step, config.doc_method) == ("joint", "paper", "trained")
     assert (config.dim, config.window, config.negatives, config.margin) == (100, 5, 2, 0.15)
     assert (config.learning_rate, config.subsample_threshold, config.min_count) == (0.04, 1e-3, 5)
     assert (config.epochs, config.workers, config.noise_exponent) == (10, 0, 0.75)
@@ -146,5 +147,5 @@ def test_presets_are_settings_that_differ_from_the_defaults(name: str) -> None:
 
 
 def test_an_unknown_preset_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"^preset is 'best'; it must be one of documents, words, paper$"):
+    with pytest.raises(ConfigError, match=r"^preset is 'best'; it must be one of words, paper, pairwise$"):
         preset_settings("best")

@@ -187,7 +187,7 @@ def test_the_replay_moves_rows_as_the_oracle_does() -> None:
             center = sphere.normalized(random.standard_normal((9, 5)))
             anchors = sphere.normalized(random.standard_normal((1 + (objective == "joint"), 5)))
             contrast = replay.Contrast(0, 0, [4, 1, 7], [0, 8], 0.1)
-            config = TrainConfig(dim=5, negative_step=negative_step, objective=objective)
+            config = TrainConfig(dim=5, margin=0.15, negative_step=negative_step, objective=objective)
             wanted = replay.oracle.contrast(
                 center[[4, 1, 7]], center[[0, 8]], anchors, margin=0.15, rate=0.1, negative_step=negative_step
             )
@@ -350,7 +350,15 @@ def test_the_learning_rate_falls_linearly_to_a_ten_thousandth() -> None:
         replay.contrasts(
             text,
             SamplingTables.of(VOCABULARY, 0.0, 0.75),
-            TrainConfig(dim=16, learning_rate=0.5, negatives=2, doc_negatives=4, context_weight=1, doc_weight=3),
+            TrainConfig(
+                dim=16,
+                objective="pairwise",
+                learning_rate=0.5,
+                negatives=2,
+                doc_negatives=4,
+                context_weight=1,
+                doc_weight=3,
+            ),
             [3, 0, 1, 2],
             epoch=1,
             first_token=120,

@@ -19,7 +19,7 @@ import test_cpu
 from fake_cupy import PLACES, FakeCupy, running_on
 
 from jose_embed import cpu, gpu, gpu_device
-from jose_embed.config import TrainConfig
+from jose_embed.config import TrainConfig, preset_settings
 from jose_embed.gpu import GpuBackend
 from jose_embed.gpu_device import CHUNK, LINES, Layout, compiler_options, kernel_source
 from jose_embed.sampling import SamplingTables
@@ -174,7 +174,7 @@ def test_32_lanes_do_what_the_oracle_says(where: str, dim: int, objective: Any, 
 @pytest.mark.parametrize("lanes", [1, 32])
 def test_documents_in_flight_draw_the_same_samples_and_stay_on_the_sphere(where: str, lanes: int) -> None:
     """Several warps over one vocabulary: moves are lost, nothing else is."""
-    config = TrainConfig(dim=20, subsample_threshold=0.0, workers=8, seed=2)
+    config = TrainConfig(**{**preset_settings("pairwise"), "subsample_threshold": 0.0}, dim=20, workers=8, seed=2)
     lengths = [15] * 16
     with fake_cupy.installed(FakeCupy(lanes)) if where == "shim" else pytest.MonkeyPatch.context():
         tables, found = trained(config, GpuBackend, lengths, counts=test_cpu.COUNTS)

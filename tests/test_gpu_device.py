@@ -14,7 +14,7 @@ from fake_cupy import FakeCupy, needs_compiler
 
 import jose_embed
 from jose_embed import backends, gpu_device
-from jose_embed.config import TrainConfig
+from jose_embed.config import TrainConfig, preset_settings
 from jose_embed.errors import DeviceError, MissingExtraError
 from jose_embed.gpu import layout_of
 from jose_embed.gpu_device import Bundle, Device, Layout, open_device, resident_warps
@@ -45,7 +45,8 @@ def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LAYOUTS = {
     "default": layout_of(TrainConfig()),
-    "joint, 2 h": layout_of(TrainConfig(objective="joint", negative_step="reference")),
+    "pairwise": layout_of(TrainConfig(**preset_settings("pairwise"))),
+    "joint, 2 h": layout_of(TrainConfig(objective="joint", negatives=2, negative_step="reference")),
     "16 floats": layout_of(TrainConfig(dim=16)),
     "300 floats": layout_of(TrainConfig(dim=300)),
     "1,024 floats, joint": layout_of(TrainConfig(dim=1024, objective="joint", window=50)),
@@ -75,8 +76,9 @@ def test_the_kernels_compile_without_a_warning_and_keep_rows_in_registers(which:
 
 
 def test_rows_of_a_contrast_are_kept_in_shared_memory_where_they_fit() -> None:
-    assert LAYOUTS["default"] == Layout(112, "pairwise", "paper", 12, 16)
-    assert LAYOUTS["default"].staged_rows == 28
+    assert LAYOUTS["default"] == Layout(112, "joint", "paper", 12, 16)
+    assert LAYOUTS["pairwise"] == Layout(112, "pairwise", "paper", 12, 16)
+    assert LAYOUTS["pairwise"].staged_rows == 28
     assert LAYOUTS["joint, 2 h"] == Layout(112, "joint", "reference", 12, 4)
     assert LAYOUTS["16 floats"].row == 16
     assert LAYOUTS["1,024 floats, joint"].staged_rows == 0

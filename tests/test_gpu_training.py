@@ -93,7 +93,7 @@ def test_one_document_at_a_time_gives_the_model_of_the_cpu(objective: str, doc_m
 
 def test_many_documents_at_a_time_find_the_topics(where: str) -> None:
     corpus = planted.corpus(400, n_words=60)
-    settings = {**SETTINGS, "epochs": 20, "learning_rate": 0.1}
+    settings = {**SETTINGS, "negatives": 2, "context_weight": 2.0, "epochs": 20, "learning_rate": 0.1}
     model = jose_embed.train(documents=corpus.texts, backend="gpu", **settings)
     at_a_time = model.manifest["training"]["workers"]
     assert at_a_time == 16 if where == "shim" else at_a_time > 1

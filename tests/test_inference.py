@@ -376,4 +376,6 @@ def test_weights_rise_with_the_agreement_of_a_words_documents(
         present = sum(bool(words) for words in documents)
         assert retrieval_weights(corpus, frequencies) == pytest.approx(np.log((present + 1) / frequencies))
     assert lengths.min() < -0.02 < 0.5 < lengths.max()  # mean cosines, which are the squares
-    assert weights == pytest.approx(0.09 + np.maximum(lengths, 0), abs=1e-5)
+    lengths, n = np.maximum(lengths, 0), frequencies
+    mean_length = (lengths * n).sum() / n.sum()
+    assert weights == pytest.approx((0.005 + mean_length * lengths) * n / (n + 5), abs=1e-5)

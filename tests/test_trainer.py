@@ -24,7 +24,7 @@ from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import EncodedCorpus, encode_texts
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import SilentReporter
-from jose_embed.sphere import random_points
+from jose_embed.sphere import normalized, random_points
 from jose_embed.trainer import estimate, fit, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,8 @@ SETTINGS: dict[str, Any] = {
     "dim": 16,
     "window": 5,
     "negatives": 2,
+    "context_weight": 0.5,
+    "doc_weight": 8.0,
     "learning_rate": 0.04,
     "margin": 0.15,
     "subsample_threshold": 1e-2,
@@ -41,6 +43,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 3,
     "objective": "pairwise",
     "negative_step": "paper",
+    "word_method": "center",
     "doc_method": "trained",
     "workers": 1,
     "tokenizer": "whitespace",
@@ -263,6 +266,19 @@ def test_topics_are_found(
         assert [planted_corpus.topics[neighbor.index] for neighbor in nearest].count(0) >= 9
 
 
+def test_a_words_vector_may_be_the_direction_of_both_its_rows(planted_corpus: planted.Planted) -> None:
+    center, both = (
+        train(documents=planted_corpus.texts, **{**SETTINGS, "doc_method": "words", "word_method": name})
+        for name in ("center", "both")
+    )
+    assert np.array_equal(both.context_vectors, center.context_vectors)
+    expected = normalized(center.center_vectors + 0.5 * center.context_vectors)
+    assert both.center_vectors == pytest.approx(expected, abs=2e-6)
+    assert not np.allclose(both.center_vectors, center.center_vectors, atol=0.01)
+    # Documents are directions of the vectors that words have now.
+    assert np.array_equal(both.infer(planted_corpus.texts[:5]), both.doc_vectors[:5])
+
+
 @pytest.mark.parametrize("doc_method", ["trained", "words"])
 def test_the_order_of_the_file_does_not_matter(doc_method: str) -> None:
     """Topics that overlap, so that there is something to gain from the order; sorted and shuffled give the same."""
@@ -407,8 +423,8 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message
 
 
 def test_single_settings_come_over_a_preset(recording: list[RecordingBackend]) -> None:
-    model = train(documents=["a b c d"] * 5, config=TrainConfig(seed=9, negatives=3), preset="words", window=2, dim=8)
-    expected = {**preset_settings("words"), "seed": 9, "window": 2, "dim": 8}
+    model = train(documents=["a b c d"] * 5, config=TrainConfig(seed=9, negatives=3), preset="words", window=4, dim=8)
+    expected = {**preset_settings("words"), "seed": 9, "negatives": 3, "window": 4, "dim": 8}
     assert model.manifest["config"] == TrainConfig(**expected).to_dict()
     with pytest.raises(ConfigError, match="preset is 'none'"):
         train(documents=["a"], preset="none")

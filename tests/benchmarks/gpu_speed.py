@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import sys
 import time
@@ -29,7 +30,7 @@ import numpy as np
 from ledger import header, markdown_table
 
 from jose_embed import evaluation, gpu_device
-from jose_embed.config import TrainConfig, available_workers
+from jose_embed.config import TrainConfig, available_workers, preset_settings
 from jose_embed.cpu import DOCUMENT_BLOCK
 from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import EncodedCorpus, encode
@@ -38,6 +39,7 @@ from jose_embed.trainer import fit
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # for nvrtc.py and fake_cupy.py
 
+PAIRWISE = preset_settings("pairwise")
 EPOCHS_TRIED = (1, 2, 3, 5, 7, 10, 15, 20)
 
 
@@ -70,16 +72,16 @@ def _print_speed(options: argparse.Namespace) -> None:
     device = gpu_device.open_device()
     print(f"{device.name}, {device.n_processors} multiprocessors, {device.memory_bytes / 1e9:.0f} GB\n")
     rows = []
-    for name in options.corpora:
+    for name, recipe in itertools.product(options.corpora, (PAIRWISE, {})):
         corpus = corpora.load(name)
-        config = TrainConfig(tokenizer="whitespace", epochs=options.epochs or corpus.description.epochs)
+        config = TrainConfig(tokenizer="whitespace", epochs=options.epochs or corpus.description.epochs, **recipe)
         with encode([str(corpus.write())], tokenizer="whitespace") as text:
             on_cpu = _rate(text, dataclasses.replace(config, backend="cpu", epochs=1))
             for repetition in range(options.repetitions):
                 print(f"  {name}, repetition {repetition + 1} ...", file=sys.stderr, flush=True)
                 model = fit(text, dataclasses.replace(config, backend="gpu"))
                 rows.append([
-                    corpora.KNOWN[name].title,
+                    f"{corpora.KNOWN[name].title}, {config.objective}, {config.negatives} negatives",
                     model.manifest["training"]["workers"],
                     f"{model.manifest['training']['words_per_second'] / 1e6:.1f}",
                     f"{on_cpu / 1e6:.2f}",
@@ -88,7 +90,7 @@ def _print_speed(options: argparse.Namespace) -> None:
                 ])  # fmt: skip
     columns = ["", "documents at a time", "M words/s", f"CPU, {available_workers()} cores", "against them"]
     print(markdown_table([*columns, "GB moved", "GB/s", "floor, s", "share of the floor reached"], rows))
-    layout = layout_of(TrainConfig())
+    layout = layout_of(TrainConfig(**PAIRWISE))
     kernel = device.kernels(layout).get_function("train")
     resident = device.resident_warps(kernel)
     print(
@@ -163,10 +165,10 @@ def _print_compiled() -> None:
         return
     rows = []
     for title, config in (
-        ("pairwise, d = 100", TrainConfig()),
-        ("joint, d = 100", TrainConfig(objective="joint")),
-        ("pairwise, d = 300", TrainConfig(dim=300)),
-        ("pairwise, d = 1024", TrainConfig(dim=1024)),
+        ("default, d = 100", TrainConfig()),
+        ("pairwise, d = 100", TrainConfig(**PAIRWISE)),
+        ("pairwise, d = 300", TrainConfig(**PAIRWISE, dim=300)),
+        ("pairwise, d = 1024", TrainConfig(**PAIRWISE, dim=1024)),
     ):
         for architecture in nvrtc.ARCHITECTURES:
             for name, kernel in nvrtc.compile_for(architecture, layout_of(config)).items():

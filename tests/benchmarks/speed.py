@@ -194,7 +194,7 @@ def train_ours(path: Path, settings: peers.Settings, folder: Path, *extra: objec
     command: list[object] = ["-m", "jose_embed", "train", path, "--output", output, "--quiet"]
     command += ["--tokenizer", "whitespace", "--workers", settings.threads, "--epochs", settings.epochs]
     command += ["--dim", settings.dim, "--window", settings.window, "--min-count", settings.min_count]
-    command += ["--negatives", 2, "--objective", "pairwise", *extra]
+    command += ["--preset", "pairwise", *extra]
     done = python(*command, environment={"NUMBA_CACHE_DIR": str(folder / "compiled")})
     model = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
     phases = model["training"]["phases"]

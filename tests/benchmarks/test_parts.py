@@ -85,7 +85,7 @@ def test_text_vectors_of_the_reference_are_read(tmp_path: Path) -> None:
 
 
 def test_bytes_of_a_contrast_are_those_of_its_rows() -> None:
-    config = TrainConfig(dim=100, window=5, negatives=2, doc_negatives=16)
+    config = TrainConfig(objective="pairwise", dim=100, window=5, negatives=2, doc_negatives=16)
     # Six words around, two negatives, the anchor; for each eighth word eight words, sixteen negatives, the document.
     rows = 9 + 25 / 8
     assert gpu_speed.bytes_moved([{"positions": 10}, {"positions": 6}], config) == 16 * rows * 2 * 448
