@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -148,15 +149,16 @@ def read_vocabulary(directory: DirectoryReader, n_words: int, n_tokens: int) -> 
     if n_lines != n_words or not data.endswith(b"\n"):
         raise directory.error(name, f"has {n_lines} whole lines, but the manifest says {n_words} words")
     try:
-        lines = data.decode("utf-8").split("\n")
+        # Line by line: split at once, a hundred thousand of them keep every other thread waiting for 5 ms.
+        lines = io.StringIO(data.decode("utf-8"), newline="\n")
     except UnicodeDecodeError as error:
         raise directory.error(name, f"is not UTF-8 at byte {error.start}") from None
     words: list[str] = []
     counts = np.empty(n_words, np.int64)
-    for row in range(n_words):
-        word, _, count = lines[row].partition("\t")
+    for row, line in enumerate(lines):
+        word, _, count = line[:-1].partition("\t")
         if not word or not (count.isascii() and count.isdigit() and len(count) < 19):
-            raise directory.error(name, f"line {row + 1} is {lines[row][:80]!r}, but must be a word, a tab and a count")
+            raise directory.error(name, f"line {row + 1} is {line[:-1][:80]!r}, but must be a word, a tab and a count")
         words.append(word)
         counts[row] = int(count)
     if counts[-1] < 1 or (np.diff(counts) > 0).any() or int(counts.sum(dtype=np.float64)) >= 2**62:

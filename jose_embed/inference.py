@@ -22,7 +22,7 @@ any process, and as a line of the training file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -148,14 +148,15 @@ def infer_flagged(model: Embeddings, texts: Iterable[Text], *, backend: str = "c
     return Flagged(vectors, known)
 
 
-def infer_detailed(model: Embeddings, texts: Iterable[Text]) -> list[Inferred]:
+def infer_detailed(model: Embeddings, texts: Iterable[Text], *, most_unknown: int | None = None) -> list[Inferred]:
     """The directions of texts and what they were made of; never an error: see :class:`Inferred`.
 
     Args:
         model: The model.
         texts: Any texts, or lists of tokens.
+        most_unknown: Name only so many of a text's unknown words, the first ones; None for all.
     """
-    return [_inferred(model, text) for text in _listed(texts, "infer_detailed")]
+    return [_inferred(model, text, most_unknown) for text in _listed(texts, "infer_detailed")]
 
 
 def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
@@ -246,6 +247,8 @@ _WHITESPACE = get_tokenizer("whitespace")  # of lists of tokens
 _AT_ONCE = 1 << 22  # characters of text that are taken at a time
 _WORTH_COMPILING = 1 << 22  # so many of them take longer than the compiler does
 _BLOCK = 4096  # different words of a text whose vectors are converted to float64 at a time
+_COUNTED = 8192  # words that are counted at a time, a millisecond
+_TABLES = 64  # that the different words of a long text are spread over
 
 #: The name under which a model keeps its words' weights.
 WORD_WEIGHTS = "word_weights"
@@ -317,15 +320,46 @@ def _tokens(model: Embeddings, text: Text) -> Sequence[str]:
     return _WHITESPACE(valid_text(" ".join(text)))
 
 
-def _inferred(model: Embeddings, text: Text) -> Inferred:
+def _word_counts(tokens: Sequence[str]) -> Iterable[tuple[str, int]]:
+    """The different words, each with the number of its occurrences, in the order of the first ones."""
+    return Counter(tokens).items() if len(tokens) <= _COUNTED else _many_word_counts(tokens)
+
+
+def _many_word_counts(tokens: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """The same in pieces, and in many small tables: one that holds a million words holds the interpreter's lock for 14
+    ms when it grows, and for 5 when it is let go."""
+    tables: list[dict[str, int]] = [{} for _ in range(_TABLES)]
+    order: list[str] = []
+    for first in range(0, len(tokens), _COUNTED):
+        for word, count in Counter(tokens[first : first + _COUNTED]).items():
+            table = tables[_table(word)]
+            if word in table:
+                table[word] += count
+            else:
+                table[word] = count
+                order.append(word)
+    for word in order:
+        yield word, tables[_table(word)][word]
+    while order:
+        del order[-_COUNTED:]
+    while tables:
+        tables.pop()
+
+
+def _table(word: str) -> int:
+    return (hash(word) >> 32) % _TABLES  # the table itself looks at the lower bits
+
+
+def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) -> Inferred:
     tokens = _tokens(model, text)
     rows: list[int] = []
     counts: list[int] = []
     unknown: list[str] = []
-    for word, count in Counter(tokens).items():
+    for word, count in _word_counts(tokens):
         row = model.index_of(word)
         if row is None:
-            unknown.append(word)
+            if most_unknown is None or len(unknown) < most_unknown:
+                unknown.append(word)
         else:
             rows.append(row)
             counts.append(count)

@@ -14,6 +14,8 @@ __all__ = ["LineColumn", "RowFinder", "first_repetition"]
 
 _STRIDE: Final = 64  # one offset in memory for so many lines
 _BLOCK: Final = 4 << 20
+_READ: Final = 1 << 16  # bytes that are decoded and split at a time: no other thread gets on meanwhile
+_HASHED: Final = 4096
 
 
 class LineColumn(Sequence[str]):
@@ -72,8 +74,8 @@ class LineColumn(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         n_bytes, start = len(self._data), 0
         while start < n_bytes:
-            # Whole lines of about one block; a longer line is taken whole.
-            end = self._data.find(b"\n", min(start + _BLOCK, n_bytes) - 1) + 1
+            # Whole lines of about so many bytes; a longer line is taken whole.
+            end = self._data.find(b"\n", min(start + _READ, n_bytes) - 1) + 1
             yield from self._text(start, end - 1).split("\n")
             start = end
 
@@ -115,11 +117,15 @@ class RowFinder:
 def first_repetition(texts: Sequence[str]) -> str | None:
     """A text that occurs more than once, or None; found with 16 bytes per text, where a set would take a hundred.
 
+    A few thousand are hashed at a time, so that other threads get on meanwhile.
+
     Example:
         >>> first_repetition(["a", "b", "a"])
         'a'
     """
-    hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
+    hashes = np.empty(len(texts), np.int64)
+    for first in range(0, len(texts), _HASHED):
+        hashes[first : first + _HASHED] = [hash(text) for text in texts[first : first + _HASHED]]
     order = np.argsort(hashes, kind="stable")
     suspects = order[np.flatnonzero(np.diff(hashes[order]) == 0) + 1]
     if not len(suspects):

@@ -17,6 +17,7 @@ them completely. The plain-Python call and the compiled reader both follow it an
 
 from __future__ import annotations
 
+import codecs
 import functools
 import re
 import unicodedata
@@ -44,6 +45,7 @@ SEPARATOR, IGNORED, JOINER, MARK, LETTER, SIGMA = range(6)
 KIND_SHIFT = 24  # a rule is kind << 24 | code point written in its place
 
 N_CODE_POINTS = 0x110000
+_CODED = 65_536  # characters that are encoded or decoded at a time: no other thread gets on meanwhile
 _SURROGATES = range(0xD800, 0xE000)
 _CAPITAL_SIGMA, _FINAL_SIGMA = "\u03a3", "\u03c2"
 _DOTTED_I = "\u0130"  # the one character whose lower case is two characters
@@ -74,7 +76,13 @@ def valid_text(text: str) -> str:
         True
     """
     clean = text.replace("\0", "\ufffd")
-    return clean if clean.isascii() else clean.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if clean.isascii():
+        return clean
+    if len(clean) <= _CODED:
+        return clean.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    # Two surrogates that make a character may stand in two pieces, which this decoder knows.
+    pieces = (clean[i : i + _CODED].encode("utf-16-le", "surrogatepass") for i in range(0, len(clean), _CODED))
+    return "".join(codecs.iterdecode(pieces, "utf-16-le", "replace"))
 
 
 @runtime_checkable

@@ -19,9 +19,10 @@ from jose_embed.inference import Inferred, infer_detailed
 if TYPE_CHECKING:
     from jose_embed.corpus import Tokenizer
 
-__all__ = ["Inferred", "ServedEmbeddings", "SlicedTokenizer", "from_utf8", "utf8", "vectors_of"]
+__all__ = ["SHOWN_UNKNOWN", "Inferred", "ServedEmbeddings", "SlicedTokenizer", "from_utf8", "utf8", "vectors_of"]
 
 _CODED: Final = 65_536  # characters or bytes that are encoded or decoded at a time
+SHOWN_UNKNOWN: Final = 100  # a text's unknown words that an answer names
 SLICE: Final = 8_192  # about a millisecond of tokenising
 _JOINERS: Final = "'\u2019\u200c\u200d\u00ad"
 
@@ -124,6 +125,6 @@ def from_utf8(encoded: bytes) -> str:
 
 
 def vectors_of(model: Embeddings, texts: Sequence[str]) -> list[Inferred]:
-    """One :class:`~jose_embed.inference.Inferred` per text; equal texts give equal bytes, whatever stands beside
-    them."""
-    return infer_detailed(model, texts)
+    """One :class:`~jose_embed.inference.Inferred` per text, with at most ``SHOWN_UNKNOWN`` unknown words; equal texts
+    give equal bytes, whatever stands beside them."""
+    return infer_detailed(model, texts, most_unknown=SHOWN_UNKNOWN)

@@ -320,6 +320,48 @@ def test_many_different_words_are_added_in_order(n: int) -> None:
     assert found.tobytes() == wanted.tobytes()
 
 
+class Sliced(list[str]):
+    """Words that are taken in slices only."""
+
+    def __init__(self, words: list[str]) -> None:
+        super().__init__(words)
+        self.taken: list[int] = []
+
+    def __getitem__(self, rows: Any) -> Any:
+        self.taken.append(len(super().__getitem__(rows)))
+        return super().__getitem__(rows)
+
+    def __iter__(self) -> Any:
+        raise AssertionError("taken as a whole")
+
+
+@given(tokens=st.lists(st.sampled_from("abcdefghij"), max_size=60), piece=st.integers(1, 60))
+def test_words_are_counted_in_pieces_as_in_one(tokens: list[str], piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inference, "_COUNTED", piece)
+        patched.setattr(inference, "_TABLES", 3)
+        assert list(inference._word_counts(tokens)) == list(Counter(tokens).items())
+
+
+def test_no_step_of_counting_is_long() -> None:
+    """No piece, and no table that grows, holds more than a small part of a long text."""
+    words = Sliced([f"w{i}" for i in range(100_000)])
+    assert [word for word, _ in inference._word_counts(words)] == [f"w{i}" for i in range(100_000)]
+    assert max(words.taken) == inference._COUNTED
+    shares = Counter(inference._table(f"w{i}") for i in range(100_000))
+    assert len(shares) == inference._TABLES
+    assert max(shares.values()) < 2 * 100_000 / inference._TABLES
+
+
+def test_only_so_many_unknown_words_are_named() -> None:
+    text = "up east down up left"
+    (found,) = infer_detailed(small_model(), [text], most_unknown=2)
+    (whole,) = infer_detailed(small_model(), [text])
+    assert found.unknown == ("up", "down")
+    assert whole.unknown == ("up", "down", "left")
+    assert (found.coverage, found.n_tokens) == (whole.coverage, whole.n_tokens) == (0.2, 5)
+
+
 def test_a_million_words_are_no_limit(model: Embeddings) -> None:
     (found,) = infer_detailed(model, ["t0w1 t0w2 nobody t1w3 " * 250_000])
     assert found.n_tokens == 1_000_000

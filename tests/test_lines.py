@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"
 def test_a_column_is_its_list(rows: list[str], block: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lines, "_BLOCK", block)
+        patched.setattr(lines, "_READ", block)
         column = LineColumn("".join(f"{row}\n" for row in rows).encode())
         assert len(column) == len(rows)
         assert list(column) == rows
@@ -37,6 +39,7 @@ def test_a_long_column_is_its_list(n: int, longest: int, block: int) -> None:
     rows = [str(i) * (i % (longest + 1)) for i in range(n)]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lines, "_BLOCK", block)
+        patched.setattr(lines, "_READ", block)
         column = LineColumn("".join(f"{row}\n" for row in rows).encode())
         assert [column[i] for i in range(len(column))] == rows == list(column)
 
@@ -68,10 +71,41 @@ def test_a_finder_finds_the_first(rows: list[str], other: str) -> None:
     assert finder.find(other) == (rows.index(other) if other in rows else None)
 
 
-@given(rows=st.lists(texts, max_size=60))
-def test_a_repetition_is_found(rows: list[str]) -> None:
+@given(rows=st.lists(texts, max_size=60), piece=st.integers(1, 60))
+def test_a_repetition_is_found(rows: list[str], piece: int) -> None:
     repeated = next((row for i, row in enumerate(rows) if row in rows[:i]), None)
-    assert first_repetition(rows) == repeated
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lines, "_HASHED", piece)
+        assert first_repetition(rows) == repeated
+
+
+def test_no_step_of_reading_is_long() -> None:
+    """Neither a column nor a vocabulary is ever taken as a whole."""
+    taken: list[int] = []
+
+    class Sliced(bytes):
+        def __getitem__(self, rows: Any) -> Any:
+            part = super().__getitem__(rows)
+            if isinstance(part, bytes):
+                taken.append(len(part))
+            return part
+
+    class SlicedList(list[str]):
+        def __getitem__(self, rows: Any) -> Any:
+            part = super().__getitem__(rows)
+            if isinstance(part, list):
+                taken.append(len(part))
+            return part
+
+        def __iter__(self) -> Any:
+            raise AssertionError("taken as a whole")
+
+    rows = [str(i) for i in range(50_000)]
+    assert list(LineColumn(Sliced("".join(f"{row}\n" for row in rows).encode()))) == rows
+    assert lines._READ - 6 <= max(taken) <= lines._READ + 6
+    taken.clear()
+    assert first_repetition(SlicedList(rows)) is None
+    assert max(taken) == lines._HASHED
 
 
 def test_equal_hashes_are_no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 import unicodedata
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from jose_embed.tokenizers import (
     get_tokenizer,
     register_tokenizer,
     tokenizer_names,
+    valid_text,
 )
 
 # Characters that a definition can stumble over, more often than chance would bring them.
@@ -94,6 +97,28 @@ def test_words_of_known_texts(text: str, expected: list[str]) -> None:
 def test_whitespace_changes_nothing_but_the_spaces() -> None:
     words = WhitespaceTokenizer()("  New_York's \t(naïve)\u3000</s>\u2028ΟΔΟΣ ")
     assert words == ["New_York's", "(naïve)", "</s>", "ΟΔΟΣ"]
+
+
+@given(text=st.text(st.sampled_from("a\0é中\ud83d\ude00\U0001f600"), max_size=20), piece=st.integers(1, 6))
+def test_a_text_is_valid_in_pieces_as_in_one(text: str, piece: int) -> None:
+    wanted = text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tokenizers, "_CODED", piece)
+        assert valid_text(text) == wanted
+
+
+def test_no_step_of_making_a_text_valid_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    whole = codecs.iterdecode
+
+    def decoded(pieces: Iterable[bytes], *arguments: Any) -> Iterator[str]:
+        for piece in pieces:
+            taken.append(len(piece))
+            yield from whole([piece], *arguments)
+
+    monkeypatch.setattr(codecs, "iterdecode", decoded)
+    assert valid_text("é" * 200_000) == "é" * 200_000
+    assert taken == [131_072] * 3 + [6_784]
 
 
 def test_the_rules_of_words_for_every_code_point() -> None:

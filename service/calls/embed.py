@@ -16,11 +16,10 @@ from service.bundle import Bundle
 from service.problems import Problem
 from service.route import ReadRoute, answer, calls, engine_of, problems, results
 from service.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
-from service.texts import Inferred
+from service.texts import SHOWN_UNKNOWN, Inferred
 
 __all__ = ["encoded", "no_known_words", "router", "within_limit"]
 
-_SHOWN_UNKNOWN: Final = 100
 _SHOWN_CONTRIBUTIONS: Final = 20
 
 router = calls(ReadRoute, "texts")
@@ -86,7 +85,7 @@ def _described(bundle: Bundle, made: Inferred, wanted: EmbedRequest, truncated: 
         "tokens": made.n_tokens,
         "known": made.n_known,
         "coverage": round(made.coverage, 6),
-        "unknown": list(made.unknown[:_SHOWN_UNKNOWN]),
+        "unknown": list(made.unknown[:SHOWN_UNKNOWN]),
         "concentration": round(min(1.0, max(0.0, made.concentration)), 6),
         "truncated": truncated,
     }

@@ -19,10 +19,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jose_embed.embeddings import Embeddings
-from service import body, garbage, texts
+from service import body, garbage, texts, words
 from service.lanes import Lane, call
 from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
-from service.texts import ServedEmbeddings, SlicedTokenizer
+from service.texts import ServedEmbeddings, SlicedTokenizer, vectors_of
+from service.words import WordTable
 
 JSON = st.recursive(
     st.none()
@@ -102,6 +103,37 @@ def test_a_word_longer_than_a_slice_is_cut(model_a: tuple[Path, Embeddings]) -> 
     words = model.tokenizer("x" * 20_000)
     assert [len(word) for word in words] == [8_192, 8_192, 3_616]
     assert (model.tokenizer.name, model.tokenizer.settings()) == ("words", {})
+
+
+def test_an_answer_knows_only_the_unknown_words_that_it_names(model_a: tuple[Path, Embeddings]) -> None:
+    (made,) = vectors_of(model_a[1], [" ".join(f"nobody{i}" for i in range(200))])
+    assert made.unknown == tuple(f"nobody{i}" for i in range(100))
+    assert made.n_tokens == 200
+
+
+@given(st.sets(st.text(max_size=4), min_size=1, max_size=60), st.integers(1, 60))
+def test_words_dealt_out_are_sorted_as_at_once(found: set[str], piece: int) -> None:
+    rows = sorted(found, key=hash)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words, "_SORTED", piece)
+        assert words._spelling_order(rows) == sorted(range(len(rows)), key=rows.__getitem__)
+
+
+def test_no_step_of_a_word_table_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the sorting nor the end of it: both hold the interpreter's lock."""
+    taken: list[int] = []
+
+    def watched(rows: list[Any], **options: Any) -> list[Any]:
+        taken.append(len(rows))
+        return sorted(rows, **options)
+
+    monkeypatch.setattr(words, "sorted", watched, raising=False)
+    table = WordTable([f"w{i * 7_919 % 50_000}" for i in range(50_000)])
+    assert table.starting_with("w4999", 20).total == 11
+    assert max(taken) < 10_000
+    kept = table._sorted
+    del table
+    assert not kept
 
 
 def test_a_lane_batches_what_waits_and_keeps_the_order() -> None:
