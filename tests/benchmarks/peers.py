@@ -153,8 +153,8 @@ def recipe_settings(recipe: str) -> dict[str, Any]:
     """What stands behind the colon of ``ours:...`` as keyword arguments; numbers become numbers.
 
     Example:
-        >>> recipe_settings("documents"), recipe_settings("doc_method=trained,margin=0.2"), recipe_settings("")
-        ({'preset': 'documents'}, {'doc_method': 'trained', 'margin': 0.2}, {})
+        >>> recipe_settings("words"), recipe_settings("doc_method=trained,margin=0.2"), recipe_settings("")
+        ({'preset': 'words'}, {'doc_method': 'trained', 'margin': 0.2}, {})
     """
     if "=" not in recipe:
         return {"preset": recipe} if recipe else {}

@@ -6,7 +6,7 @@ seeds for each of them. The rules of scoring are those of :mod:`jose_embed.evalu
 
     python tests/benchmarks/quality.py                                   every table, 3 seeds
     python tests/benchmarks/quality.py --corpora bbc r8 --systems ours doc2vec --seeds 5
-    python tests/benchmarks/quality.py --systems ours ours:documents     a recipe beside a preset
+    python tests/benchmarks/quality.py --systems ours ours:words         a recipe beside a preset
 
 Peers' figures are kept in tests/benchmarks/.cache and reprinted from there; ``--again`` measures anew.
 """
