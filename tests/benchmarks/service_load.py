@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import psutil
 from ledger import ROOT, header, markdown_table
+from loop_watch import summary
 
 sys.path.insert(0, str(ROOT))
 
@@ -197,12 +198,13 @@ def made_model(path: Path, n_words: int, n_docs: int) -> Embeddings:
 
 
 @contextlib.contextmanager
-def running(model: Path, documents: Path) -> Iterator[Service]:
-    """A service on its own core."""
+def running(model: Path, documents: Path, wakes: Path | None = None) -> Iterator[Service]:
+    """A service on its own core; with a file for ``wakes``, its event loop is watched (loop_watch.py)."""
     cores = sorted(os.sched_getaffinity(0))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOSE_")}
     environment |= {"PYTHONPATH": str(ROOT), "JOSE_SEARCH_THREADS": "1", "JOSE_MAX_WAITING": "4096"}
-    command = [sys.executable, "-m", "service.cli", str(model), "--port", "0", "--documents", str(documents)]
+    program = ["-m", "service.cli"] if wakes is None else [str(Path(__file__).with_name("loop_watch.py")), str(wakes)]
+    command = [sys.executable, *program, str(model), "--port", "0", "--documents", str(documents)]
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -292,11 +294,12 @@ def heavy(n_words: int) -> list[bytes]:
 
 
 def hostile() -> list[bytes]:
-    """Requests of megabytes that nobody means: members, lists and strings by the hundred thousand."""
+    """Requests of megabytes that nobody means: members, lists, strings and different words by the hundred thousand."""
     return [
         send("POST", "/embed-doc", {f"k{i}": i for i in range(600_000)}),
         send("POST", "/embed-doc", {"text": "w1", "more": [[[i]] for i in range(800_000)]}),
         send("POST", "/embed-doc", {"texts": ["a"] * 1_500_000}),
+        send("POST", "/embed-doc", {"text": " ".join(f"x{i}" for i in range(800_000))}),
         send("POST", "/similar", {"queries": [{"word": "w1", "among": [f"w{i}" for i in range(10_000)]}] * 100}),
     ]
 
@@ -322,6 +325,13 @@ def loop_probe(service: Service, name: str, bodies: list[bytes], seconds: float)
     return probe
 
 
+def watched(service: Service, wakes: Path, name: str, bodies: list[bytes], seconds: float) -> dict[str, Any]:
+    """Watches the event loop from inside while two clients send such requests."""
+    first = wakes.stat().st_size
+    asyncio.run(measured(service, Load("", cycle(bodies), 2), seconds))
+    return {"beside 2 clients with": name} | summary(np.fromfile(wakes, np.float64, offset=first).reshape(-1, 4))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--words", type=int, default=100_000)
@@ -344,6 +354,14 @@ def main() -> None:
                 print("  " + ", ".join(f"{name} {value}" for name, value in rows[-1].items()), file=sys.stderr)
             rows.append(loop_probe(service, "large", heavy(chosen.words), 4 * chosen.seconds).row())
             rows.append(loop_probe(service, "hostile", hostile(), 4 * chosen.seconds).row())
+        print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]) + "\n")
+        rows = []
+        wakes = Path(folder) / "wakes"
+        with running(path, Path(folder) / "documents.sqlite3", wakes) as service:
+            reloads = [send("POST", "/admin/reload", {})]
+            kinds = {"large bodies": heavy(chosen.words), "hostile bodies": hostile(), "reloads": reloads}
+            for name, bodies in kinds.items():
+                rows.append(watched(service, wakes, name, bodies, 4 * chosen.seconds))
         print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
         print(f"\nload after: {os.getloadavg()[0]:.2f}")
 
