@@ -5,7 +5,8 @@ kernel has counted meanwhile:
 
 - in the run queue: the loop's thread could run, and something else, of this process or of another, had the core;
 - lock: the rest, but no more than the processor time that this process used. That is the loop's own work and its
-  waiting for the interpreter's lock, without the time in which the lock's holder had no core;
+  waiting for the interpreter's lock, also while the lock's holder stands behind another thread of this process, but not
+  while it stands behind another process;
 - process: all processor time that this process used, so the same with whatever the loop stood behind in the run queue
   that is of this process: at the most so much is the service's own doing.
 

@@ -186,7 +186,7 @@ def made_model(path: Path, n_words: int, n_docs: int) -> Embeddings:
 
     counts = (1e7 / np.arange(1, n_words + 1)).astype(np.int64) + 5
     model = Embeddings.from_arrays(
-        words=[f"w{i}" for i in range(n_words)],
+        words=[f"w{i}" for i in random.permutation(n_words)],  # spelling knows nothing of frequency
         counts=counts,
         center_vectors=rows(n_words),
         context_vectors=rows(n_words),
