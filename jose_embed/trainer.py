@@ -276,7 +276,7 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
     return need
 
 
-#: How much of its context row a word's vector takes where it has both; DESIGN.md, decision 3.
+#: How much of its context row a word's vector takes where it has both; DESIGN.md, decision 5.
 _CONTEXT_SHARE = np.float32(0.5)
 
 
