@@ -120,8 +120,8 @@ def from_utf8(encoded: bytes) -> str:
         >>> from_utf8(utf8("a\u00e9"))
         'a\u00e9'
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    return "".join(decoder.decode(encoded[i : i + _CODED]) for i in range(0, len(encoded), _CODED))
+    pieces = (encoded[i : i + _CODED] for i in range(0, len(encoded), _CODED))
+    return "".join(codecs.iterdecode(pieces, "utf-8"))
 
 
 def vectors_of(model: Embeddings, texts: Sequence[str]) -> list[Inferred]:
