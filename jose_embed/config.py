@@ -20,20 +20,23 @@ NegativeStep = Literal["paper", "reference"]
 BackendName = Literal["auto", "cpu", "gpu"]
 DocMethod = Literal["words", "trained"]
 DocVectors = Literal["memory", "mapped", "none"]
+DocStep = Literal["mean", "sum"]
 WordMethod = Literal["center", "both"]
 
 
 #: What the presets set; DESIGN.md, decision 5, and RESULTS.md have the figures of all of them on all corpora.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        # A narrow window, for words that are alike rather than words that belong together.
-        "words": MappingProxyType({"window": 2, "word_method": "both"}),
+        # The narrowest window, for words that are alike rather than words that belong together.
+        "words": MappingProxyType({"window": 1, "word_method": "both"}),
         # The objective and the settings as published. A step of 2 that is averaged over two negatives is one for each.
         "paper": MappingProxyType(
             {
+                "window": 5,
                 "negatives": 2,
                 "margin": 0.15,
                 "context_weight": 2.0,
+                "doc_step": "sum",
                 "subsample_threshold": 1e-3,
                 "doc_method": "trained",
             }
@@ -42,6 +45,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "pairwise": MappingProxyType(
             {
                 "objective": "pairwise",
+                "window": 5,
                 "negatives": 2,
                 "margin": 0.15,
                 "context_weight": 0.5,
@@ -107,7 +111,7 @@ class TrainConfig:
     """
 
     dim: int = _option(100, "dimension of the vectors", low=2, high=1024)
-    window: int = _option(5, "largest distance between a center word and its context", low=1, high=1000)
+    window: int = _option(2, "largest distance between a center word and its context", low=1, high=1000)
     negatives: int = _option(16, "negative words of a position, shared by the pairs of its window", low=1, high=16)
     doc_negatives: int = _option(
         16, "pairwise: negative words of eight words of a document, shared by them", low=1, high=16
@@ -115,7 +119,17 @@ class TrainConfig:
     context_weight: float = _option(
         4.0, "weight of the hinges at a position; pairwise: of those between words", low=0.0, high=1000.0
     )
-    doc_weight: float = _option(8.0, "pairwise: weight of the hinges between words and documents", low=0.0, high=1000.0)
+    doc_weight: float = _option(
+        8.0,
+        "weight of the hinges between words and documents; joint: how far documents move, unless --doc-step sum",
+        low=0.0,
+        high=1000.0,
+    )
+    doc_step: DocStep = _option(
+        "mean",
+        "joint: steps of a document's row, averaged over its words (mean) or added up as published (sum)",
+        choices=("mean", "sum"),
+    )
     margin: float = _option(0.3, "margin of the hinge, in units of cosine", above=0.0, high=2.0)
     learning_rate: float = _option(0.04, "step size at the start; falls linearly towards zero", above=0.0, high=1.0)
     subsample_threshold: float = _option(
@@ -139,7 +153,7 @@ class TrainConfig:
     )
     word_method: WordMethod = _option(
         "center",
-        "what a word's vector is: its center row, or the direction of both its rows, the context row as half (both)",
+        "what a word's vector is: its center row, or the direction of both its rows, the context row for 0.3 (both)",
         choices=("center", "both"),
     )
     doc_vectors: DocVectors = _option(

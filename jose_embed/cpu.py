@@ -25,7 +25,9 @@ What is contrasted:
 ``joint``
     At each position the anchor is v + d, the sum of the context row and the document's row, so that f and h are the
     sums that the paper's hinge over word and document holds. Products with it are between -2 and 2: cosines in the step
-    scales are taken to v + d, and the common scale of v and d is 1 - (f - h) / 2.
+    scales are taken to v + d, and the common scale of v and d is 1 - (f - h) / 2. The document is an anchor at all of
+    its positions, so its row would be thrown about the more the longer it is. By default its steps are averaged: scaled
+    so that a visit moves the rows of all documents equally far, see :func:`document_step`.
 
 One document belongs to one worker within an epoch, so document rows are never shared. Rows of rare words are, without
 locks (Hogwild, Recht et al. 2011). The most frequent words, which every worker would write all the time, have rows of
@@ -62,6 +64,7 @@ __all__ = [
     "Scratch",
     "Tables",
     "Text",
+    "document_step",
     "kernel",
     "merge_rows",
     "padded_table",
@@ -77,6 +80,10 @@ CHUNK_LIMITS = (1 << 15, 1 << 19)
 
 #: Words with rows of their own for each worker: at most so many, and only those expected so often in a chunk.
 _MOST_PRIVATE, _LEAST_OCCURRENCES = 2_048, 8
+
+#: What a visit moves a document's row by, in pairs for each unit of its weight, and the longest step of the row, in steps
+#: of the context row; DESIGN.md, decision 31, has the evidence.
+_VISIT_PAIRS, _LONGEST_STEP = 100.0, 4.0
 
 _N = LANES  # where the negatives' slots begin
 # As uint64, not int: numba compiles a function anew for every int that it is called with as a constant.
@@ -103,7 +110,10 @@ class Text(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The scalars of a run; ``total_tokens`` is that of all epochs together."""
+    """The scalars of a run; see :func:`document_step` for ``visit`` and ``longest_step``.
+
+    ``total_tokens`` is that of all epochs together.
+    """
 
     seed: np.uint64
     window: int
@@ -111,6 +121,8 @@ class Rules(NamedTuple):
     doc_negatives: int
     context_weight: np.float32
     doc_weight: np.float32
+    visit: np.float32
+    longest_step: np.float32
     margin: np.float32
     learning_rate: np.float32
     total_tokens: float
@@ -272,6 +284,7 @@ def kernel(
             context_key = stream_key(rules.seed, epoch, document, _CONTEXT)
             document_key = stream_key(rules.seed, epoch, document, _DOCUMENT)
             begin, end = text.offsets[place], text.offsets[place + 1]
+            document_step = min(rules.longest_step, rules.visit / float32(max(end - begin, 1)))
             number = int64(0)  # of the kept word, counted over the whole document
             for piece in range(begin, end, PIECE):
                 n = int64(0)
@@ -327,14 +340,14 @@ def kernel(
                                 s, center, m, k, s.mixed, uint64(0), one / norm, half, rules.margin, context_rate
                             )
                             if step[1] != uint64(0):
-                                move_row(context, uint64(word), s.moves, uint64(0))
-                                move_row(document_table, anchor, s.moves, uint64(0))
+                                move_row(context, uint64(word), s.moves, uint64(0), one)
+                                move_row(document_table, anchor, s.moves, uint64(0), document_step)
                         else:
                             step = contrast(
                                 s, center, m, k, context, uint64(word), one, one, rules.margin, context_rate
                             )
                             if step[1] != uint64(0):
-                                move_row(context, uint64(word), s.moves, uint64(0))
+                                move_row(context, uint64(word), s.moves, uint64(0), one)
                         loss += step[0]
                         active += step[1]
                         pairs += m * k
@@ -351,7 +364,7 @@ def kernel(
                             s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin, document_rate
                         )
                         if step[1] != uint64(0):
-                            move_row(document_table, anchor, s.moves, uint64(0))
+                            move_row(document_table, anchor, s.moves, uint64(0), one)
                         loss += step[0]
                         active += step[1]
                         pairs += m * n_doc_negatives
@@ -395,6 +408,7 @@ class CpuBackend:
             config.doc_negatives,
             np.float32(config.context_weight),
             np.float32(config.doc_weight),
+            *document_step(config),
             np.float32(config.margin),
             np.float32(config.learning_rate),
             float(total_tokens),
@@ -449,6 +463,19 @@ class CpuBackend:
 
     def collect(self) -> None:
         """Nothing to do: the vectors move where they lie."""
+
+
+def document_step(config: TrainConfig) -> tuple[np.float32, np.float32]:
+    """How far the joint objective moves a document's row, in steps of the context row that moves with it.
+
+    Returns:
+        (visit, longest): a document of n running words takes min(longest, visit / n) steps. With ``doc_step`` "mean" the
+        visit is 100 ``doc_weight`` pairs, of which a position has window + 1 on the average; with "sum" every step is
+        one of the context row, as published.
+    """
+    if config.doc_step == "sum":
+        return np.float32(1e30), np.float32(1)
+    return np.float32(_VISIT_PAIRS * config.doc_weight / (config.window + 1)), np.float32(_LONGEST_STEP)
 
 
 def spare_rows(counts: npt.NDArray[np.int64], chunk_tokens: int, threads: int) -> int:

@@ -64,6 +64,7 @@ struct Chunk {
     const i64 *documents;  // their rows
     const i64 *pieces;     // of each document, its first piece
     const float *rates;    // of each piece
+    const float *steps;    // of each document, how far its row moves, in steps of the context row
     const int *places;     // of each piece, its document
     const int *stretches;  // of each stretch, its piece
     const int *starts;     // of each stretch, its first kept word
@@ -321,10 +322,10 @@ __device__ __forceinline__ Row step_rows(Slots &s, float *table, u32 moving, u32
     return total;
 }
 
-// x <- R(the part of y that is tangent at x); the moved row is given back.
-__device__ __forceinline__ Row move_row(float *table, u64 row, const Row &x, const Row &y) {
-    const float along = 1.0f - product(x, y);  // x + (y - (x.y) x) = (1 - x.y) x + y
-    const Row moved = combined(along, x, 1.0f, y);
+// x <- R(scale times the part of y that is tangent at x); the moved row is given back.
+__device__ __forceinline__ Row move_row(float *table, u64 row, const Row &x, const Row &y, float scale) {
+    const float along = 1.0f - scale * product(x, y);  // x + (y - (x.y) x) = (1 - x.y) x + y
+    const Row moved = combined(along, x, scale, y);
     const Row unit = combined(rsqrtf(product(moved, moved)), moved, 0.0f, moved);
     store_row(table, row, unit);
     return unit;
@@ -454,7 +455,9 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
     const u64 window_key = stream_key(c.seed, c.epoch, document, WINDOW);
     const u64 context_key = stream_key(c.seed, c.epoch, document, CONTEXT_NEGATIVES);
     const float context_rate = c.rates[piece] * c.context_weight / (float)c.negatives;
-#if !JOINT
+#if JOINT
+    const float document_step = c.steps[place];
+#else
     const u64 document_key = stream_key(c.seed, c.epoch, document, DOCUMENT_NEGATIVES);
     const float document_rate = c.rates[piece] * c.doc_weight / (float)c.doc_negatives;
 #endif
@@ -499,12 +502,12 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
                 const Row sum = combined(1.0f, v, 1.0f, d);
                 const float norm = sqrtf(fmaxf(2.0f + 2.0f * product(v, d), 1e-6f));
                 if (contrast(s, seen, c.center, m, k, sum, 1.0f / norm, 0.5f, c.margin, context_rate, moves)) {
-                    v = move_row(c.context, word, v, moves);
-                    d = move_row(c.document, document, d, moves);
+                    v = move_row(c.context, word, v, moves, 1.0f);
+                    d = move_row(c.document, document, d, moves, document_step);
                 }
 #else
                 if (contrast(s, seen, c.center, m, k, v, 1.0f, 1.0f, c.margin, context_rate, moves))
-                    v = move_row(c.context, word, v, moves);
+                    v = move_row(c.context, word, v, moves, 1.0f);
 #endif
                 seen.pairs += (u64)(m * k);
             }
@@ -520,7 +523,7 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
             draw_coming(s.coming_document, c, c.doc_negatives, document_key, number / DOCUMENT_BLOCK);
             const Row d = load_row(c.document, document);
             if (contrast(s, seen, c.center, m, c.doc_negatives, d, 1.0f, 1.0f, c.margin, document_rate, moves))
-                move_row(c.document, document, d, moves);
+                move_row(c.document, document, d, moves, 1.0f);
             seen.pairs += (u64)(m * c.doc_negatives);
         }
 #endif

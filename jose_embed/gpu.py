@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.config import TrainConfig
-from jose_embed.cpu import DOCUMENT_BLOCK, PIECE, ChunkResult, Tables, Text
+from jose_embed.cpu import DOCUMENT_BLOCK, PIECE, ChunkResult, Tables, Text, document_step
 from jose_embed.gpu_device import CHUNK, STRETCH, WARP, Bundle, Layout, open_device, padded_dim
 from jose_embed.passages import gathered
 from jose_embed.sampling import SamplingTables
@@ -195,6 +195,8 @@ class GpuBackend:
         begins = ends[places] + (np.arange(len(places)) - pieces[places]) * PIECE
         past = (float(first_token) + begins) / float(self._total_tokens)
         rates = np.float32(self._config.learning_rate) * np.maximum(1.0 - past, 1e-4).astype(np.float32)
+        visit, longest_step = document_step(self._config)
+        steps = np.minimum(longest_step, visit / np.maximum(lengths, 1).astype(np.float32))
         n_stretches = -(-np.minimum(PIECE, ends[places + 1] - begins) // STRETCH)
         stretches = np.repeat(np.arange(len(places)), n_stretches)
         firsts = np.cumsum(n_stretches) - n_stretches
@@ -220,6 +222,7 @@ class GpuBackend:
                 "documents": np.asarray(documents, np.int64),
                 "pieces": pieces,
                 "rates": rates,
+                "steps": steps,
                 "places": places.astype(np.int32),
                 "stretches": stretches.astype(np.int32),
                 "starts": ((np.arange(len(stretches)) - firsts[stretches]) * STRETCH).astype(np.int32),

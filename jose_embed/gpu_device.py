@@ -60,7 +60,7 @@ CHUNK = _record(
     *[(name, _KEY) for name in ("n_words", "seed", "epoch")],
     *[(name, _FLOAT) for name in ("context_weight", "doc_weight", "margin")],
     *[(name, _WHOLE) for name in ("window", "negatives", "doc_negatives")],
-    *[(name, _POINTER) for name in ("tokens", "offsets", "documents", "pieces", "rates", "places")],
+    *[(name, _POINTER) for name in ("tokens", "offsets", "documents", "pieces", "rates", "steps", "places")],
     *[(name, _POINTER) for name in ("stretches", "starts")],
     *[(name, _LONG) for name in ("n_documents", "n_stretches")],
     *[(name, _POINTER) for name in ("kept", "n_kept", "numbers", "next", "loss", "counts")],

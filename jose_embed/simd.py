@@ -259,8 +259,8 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
         row ``sum[0]``, which it first clears, and writes x <- (own[r] x + towards[r] v) / |...|, the norm being
         measured. A row that stands twice is moved twice, one move after the other.
 
-    ``move_row(table, row, sums, sum)``
-        x <- R_x((I - x x^T) y) for x = table[row], y = sums[sum]: retraction along a tangent projection.
+    ``move_row(table, row, sums, sum, scale)``
+        x <- R_x(scale (I - x x^T) y) for x = table[row], y = sums[sum]: retraction along a tangent projection.
 
     ``add_rows(out, a, i, b, j)``
         out[0] = a[i] + b[j].
@@ -368,13 +368,14 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
         return types.void(table, rows, types.uint64, anchors, types.uint64, own, towards, weight, total), code
 
     @intrinsic
-    def move_row(ctx: Any, table: Any, row: Any, sums: Any, which: Any) -> Any:
+    def move_row(ctx: Any, table: Any, row: Any, sums: Any, which: Any, scale: Any) -> Any:
         def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
             pointer = row_pointer(builder, _data(context, builder, sig.args[0], arguments[0]), arguments[1])
             x = load_row(builder, pointer)
             y = load_row(
                 builder, row_pointer(builder, _data(context, builder, sig.args[2], arguments[2]), arguments[3])
             )
+            y = scaled(builder, arguments[4], y)
             along = builder.fsub(ir.Constant(_FLOAT, 1.0), _product_sum(builder, x, y), flags=_FLAGS)
             factor = _splat(builder, along)  # x + (y - (x.y) x) = (1 - x.y) x + y
             moved = [_multiply_add(builder, factor, x[i], y[i]) for i in range(n_chunks)]
@@ -383,7 +384,7 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
             )
             return context.get_dummy_value()
 
-        return types.void(table, types.uint64, sums, types.uint64), code
+        return types.void(table, types.uint64, sums, types.uint64, types.float32), code
 
     @intrinsic
     def add_rows(ctx: Any, out: Any, a: Any, i: Any, b: Any, j: Any) -> Any:

@@ -277,7 +277,7 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
 
 
 #: How much of its context row a word's vector takes where it has both; DESIGN.md, decision 5.
-_CONTEXT_SHARE = np.float32(0.5)
+_CONTEXT_SHARE = np.float32(0.3)
 
 
 def _configured(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:

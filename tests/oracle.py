@@ -5,6 +5,7 @@ It is slow on purpose. Every backend is held against it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,7 @@ def contrast(
     margin: float,
     rate: float,
     negative_step: str = "paper",
+    anchor_steps: Sequence[float] = (1.0,),
 ) -> Moved:
     """One update of every row by the sum of the steps of all its active hinges, taken before any row moves.
 
@@ -70,6 +72,7 @@ def contrast(
         margin: m.
         rate: eta.
         negative_step: "paper" or "reference".
+        anchor_steps: How far the anchors move, each or all alike, in what their hinges ask for.
     """
     joint = len(anchors) == 2
     mixed = anchors.sum(0)
@@ -99,6 +102,7 @@ def contrast(
             moves[0][j] -= rate * positive_scale * sphere.riemannian_gradient(u, by_u)
             moves[1][n] -= rate * negative_scale * sphere.riemannian_gradient(negative, by_negative)
             moves[2] -= rate * anchor_scale * sphere.riemannian_gradient(anchors, by_anchors)
+    moves[2] *= np.array(anchor_steps)[:, None]
     points = (positives, negatives, anchors)
     moved = [sphere.retraction(x, z) for x, z in zip(points, moves, strict=True)]
     return Moved(moved[0], moved[1], moved[2], loss, active)

@@ -76,6 +76,7 @@ class Contrast(NamedTuple):
         positives: Rows of the center table.
         negatives: Rows of the center table.
         rate: The learning rate.
+        document_step: How far the document's row moves, in steps of the context row.
     """
 
     context: int | None
@@ -83,6 +84,7 @@ class Contrast(NamedTuple):
     positives: Sequence[int]
     negatives: Sequence[int]
     rate: float
+    document_step: float = 1.0
 
 
 def contrasts(
@@ -101,6 +103,9 @@ def contrasts(
         keys = [stream_key(config.seed, epoch, document, kind) for kind in range(5)]
         words = text.tokens[text.offsets[document] : text.offsets[document + 1]]
         kept = kept_positions(samples, words, keys[KEEP])
+        document_step = 1.0
+        if config.doc_step == "mean":
+            document_step = min(4.0, 100 * config.doc_weight / (config.window + 1) / max(1, len(words)))
         number = 0  # of the kept word, counted over the whole document
         for piece in range(0, len(words), PIECE):
             here = words[kept[(kept >= piece) & (kept < piece + PIECE)]].tolist()
@@ -121,6 +126,7 @@ def contrasts(
                             [here[j] for j in some],
                             negatives,
                             rate * config.context_weight / config.negatives,
+                            document_step if config.objective == "joint" else 1.0,
                         )
                 number += 1
                 if config.objective == "pairwise" and (number % DOCUMENT_BLOCK == 0 or i == len(here) - 1):
@@ -163,6 +169,7 @@ def train(tables: Tables, some: Iterable[Contrast], config: TrainConfig) -> Tota
                 margin=config.margin,
                 rate=contrast.rate,
                 negative_step=config.negative_step,
+                anchor_steps=[1.0, contrast.document_step][-len(anchors) :],
             )
             tables.center[rows] = np.concatenate([moved.positives, moved.negatives])
             found = Totals(moved.loss, moved.active, 0)
@@ -208,6 +215,8 @@ def contrast_in_slots(
             product = (f if slot < len(f) else h)[slot if slot < len(f) else slot - len(f)]
             moved = (1 - rate * steps[slot] * product) * center[row] + rate * steps[slot] * mixed_anchor
             center[row] = moved / np.linalg.norm(moved)
-    moved_anchors = np.stack([a + asked - (a @ asked) * a for a in anchors]) if active.any() else anchors
+    steps_of_anchors = [1.0, contrast.document_step][-len(anchors) :]
+    along = [step * (asked - (a @ asked) * a) for step, a in zip(steps_of_anchors, anchors, strict=True)]
+    moved_anchors = anchors + along if active.any() else anchors
     moved_anchors = moved_anchors / np.linalg.norm(moved_anchors, axis=1, keepdims=True)
     return moved_anchors, Totals(float(hinges.sum()), int(active.sum()), len(f) * k)

@@ -630,7 +630,7 @@ def test_an_interrupted_training_says_how_to_go_on(text: Path, capsys: pytest.Ca
     )
     assert main([*arguments, "--resume", "--window", "3"]) == 2
     refusal = capsys.readouterr().err.splitlines()[-1]
-    assert "the training that is to go on had window 5, and now it is 3; go on with the same settings" in refusal
+    assert "the training that is to go on had window 2, and now it is 3; go on with the same settings" in refusal
     assert sorted(os.listdir("m.jose.run")) == ["checkpoint-000001", "checkpoint-000002", "text"]
 
 

@@ -186,10 +186,12 @@ def test_the_replay_moves_rows_as_the_oracle_does() -> None:
         for negative_step in ("paper", "reference"):
             center = sphere.normalized(random.standard_normal((9, 5)))
             anchors = sphere.normalized(random.standard_normal((1 + (objective == "joint"), 5)))
-            contrast = replay.Contrast(0, 0, [4, 1, 7], [0, 8], 0.1)
+            contrast = replay.Contrast(0, 0, [4, 1, 7], [0, 8], 0.1, 0.3)
             config = TrainConfig(dim=5, margin=0.15, negative_step=negative_step, objective=objective)
+            rules = {"margin": 0.15, "rate": 0.1, "negative_step": negative_step}
+            anchor_steps = [1.0, 0.3] if objective == "joint" else [0.3]
             wanted = replay.oracle.contrast(
-                center[[4, 1, 7]], center[[0, 8]], anchors, margin=0.15, rate=0.1, negative_step=negative_step
+                center[[4, 1, 7]], center[[0, 8]], anchors, anchor_steps=anchor_steps, **rules
             )
             moved_anchors, totals = replay.contrast_in_slots(center, contrast, anchors, config)
             assert np.allclose(center[[4, 1, 7, 0, 8]], np.concatenate([wanted.positives, wanted.negatives]))
@@ -494,3 +496,19 @@ def test_a_number_that_is_none_reaches_the_loss(which: str, value: float) -> Non
     samples = SamplingTables.of(VOCABULARY, 0.0, 0.75)
     backend = CpuBackend(text, samples, tables, TrainConfig(dim=16), 50)
     assert not np.isfinite(backend.train_chunk(np.arange(2), 0, 0).loss)
+
+
+def test_a_visit_moves_documents_of_all_lengths_equally_far() -> None:
+    """Unless steps are added up as published, or would be longer than four of the context row's."""
+    visit, longest = cpu.document_step(TrainConfig(window=2, doc_weight=6.0))
+    assert (visit, longest) == (200, 4)
+    visit, longest = cpu.document_step(TrainConfig(window=4, doc_weight=6.0))
+    assert (visit, longest) == (120, 4)
+    visit, longest = cpu.document_step(TrainConfig(doc_step="sum", doc_weight=6.0))
+    assert [min(longest, visit / np.float32(n)) for n in (1, 100, 10**9)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"doc_step": "sum"}, {"doc_weight": 0.05}, {"doc_weight": 1000.0}])
+def test_documents_take_the_steps_that_they_are_given(settings: dict[str, Any]) -> None:
+    trained = whole_training(random_text(11, [40, 3, 120]), objective="joint", subsample_threshold=0.0, **settings)
+    assert_equal(trained, 16, 2e-5)

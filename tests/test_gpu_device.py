@@ -46,7 +46,7 @@ def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
 LAYOUTS = {
     "default": layout_of(TrainConfig()),
     "pairwise": layout_of(TrainConfig(**preset_settings("pairwise"))),
-    "joint, 2 h": layout_of(TrainConfig(objective="joint", negatives=2, negative_step="reference")),
+    "joint, 2 h": layout_of(TrainConfig(objective="joint", window=5, negatives=2, negative_step="reference")),
     "16 floats": layout_of(TrainConfig(dim=16)),
     "300 floats": layout_of(TrainConfig(dim=300)),
     "1,024 floats, joint": layout_of(TrainConfig(dim=1024, objective="joint", window=50)),
@@ -76,7 +76,7 @@ def test_the_kernels_compile_without_a_warning_and_keep_rows_in_registers(which:
 
 
 def test_rows_of_a_contrast_are_kept_in_shared_memory_where_they_fit() -> None:
-    assert LAYOUTS["default"] == Layout(112, "joint", "paper", 12, 16)
+    assert LAYOUTS["default"] == Layout(112, "joint", "paper", 4, 16)
     assert LAYOUTS["pairwise"] == Layout(112, "pairwise", "paper", 12, 16)
     assert LAYOUTS["pairwise"].staged_rows == 28
     assert LAYOUTS["joint, 2 h"] == Layout(112, "joint", "reference", 12, 4)
