@@ -81,8 +81,8 @@ CHUNK_LIMITS = (1 << 15, 1 << 19)
 #: Words with rows of their own for each worker: at most so many, and only those expected so often in a chunk.
 _MOST_PRIVATE, _LEAST_OCCURRENCES = 2_048, 8
 
-#: What a visit moves a document's row by, in pairs for each unit of its weight, and the longest step of the row, in steps
-#: of the context row; DESIGN.md, decision 31, has the evidence.
+#: What a visit moves a document's row by, in pairs for each unit of its weight, and the longest step of the row, in
+#: steps of the context row; DESIGN.md, decision 31, has the evidence.
 _VISIT_PAIRS, _LONGEST_STEP = 100.0, 4.0
 
 _N = LANES  # where the negatives' slots begin
@@ -469,9 +469,9 @@ def document_step(config: TrainConfig) -> tuple[np.float32, np.float32]:
     """How far the joint objective moves a document's row, in steps of the context row that moves with it.
 
     Returns:
-        (visit, longest): a document of n running words takes min(longest, visit / n) steps. With ``doc_step`` "mean" the
-        visit is 100 ``doc_weight`` pairs, of which a position has window + 1 on the average; with "sum" every step is
-        one of the context row, as published.
+        (visit, longest): a document of n running words takes min(longest, visit / n) steps. With ``doc_step`` "mean"
+        the visit is 100 ``doc_weight`` pairs, of which a position has window + 1 on the average; with "sum" every step
+        is one of the context row, as published.
     """
     if config.doc_step == "sum":
         return np.float32(1e30), np.float32(1)
