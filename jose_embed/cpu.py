@@ -284,7 +284,7 @@ def kernel(
             context_key = stream_key(rules.seed, epoch, document, _CONTEXT)
             document_key = stream_key(rules.seed, epoch, document, _DOCUMENT)
             begin, end = text.offsets[place], text.offsets[place + 1]
-            document_step = min(rules.longest_step, rules.visit / float32(max(end - begin, 1)))
+            step_of_document = min(rules.longest_step, rules.visit / float32(max(end - begin, 1)))
             number = int64(0)  # of the kept word, counted over the whole document
             for piece in range(begin, end, PIECE):
                 n = int64(0)
@@ -341,7 +341,7 @@ def kernel(
                             )
                             if step[1] != uint64(0):
                                 move_row(context, uint64(word), s.moves, uint64(0), one)
-                                move_row(document_table, anchor, s.moves, uint64(0), document_step)
+                                move_row(document_table, anchor, s.moves, uint64(0), step_of_document)
                         else:
                             step = contrast(
                                 s, center, m, k, context, uint64(word), one, one, rules.margin, context_rate

@@ -86,6 +86,12 @@ class Contrast(NamedTuple):
     rate: float
     document_step: float = 1.0
 
+    @property
+    def anchor_steps(self) -> list[float]:
+        """How far each anchor moves."""
+        steps = ((self.context, 1.0), (self.document, self.document_step))
+        return [step for row, step in steps if row is not None]
+
 
 def contrasts(
     text: Text,
@@ -104,7 +110,7 @@ def contrasts(
         words = text.tokens[text.offsets[document] : text.offsets[document + 1]]
         kept = kept_positions(samples, words, keys[KEEP])
         document_step = 1.0
-        if config.doc_step == "mean":
+        if config.objective == "joint" and config.doc_step == "mean":
             document_step = min(4.0, 100 * config.doc_weight / (config.window + 1) / max(1, len(words)))
         number = 0  # of the kept word, counted over the whole document
         for piece in range(0, len(words), PIECE):
@@ -126,7 +132,7 @@ def contrasts(
                             [here[j] for j in some],
                             negatives,
                             rate * config.context_weight / config.negatives,
-                            document_step if config.objective == "joint" else 1.0,
+                            document_step,
                         )
                 number += 1
                 if config.objective == "pairwise" and (number % DOCUMENT_BLOCK == 0 or i == len(here) - 1):
@@ -169,7 +175,7 @@ def train(tables: Tables, some: Iterable[Contrast], config: TrainConfig) -> Tota
                 margin=config.margin,
                 rate=contrast.rate,
                 negative_step=config.negative_step,
-                anchor_steps=[1.0, contrast.document_step][-len(anchors) :],
+                anchor_steps=contrast.anchor_steps,
             )
             tables.center[rows] = np.concatenate([moved.positives, moved.negatives])
             found = Totals(moved.loss, moved.active, 0)
@@ -215,8 +221,7 @@ def contrast_in_slots(
             product = (f if slot < len(f) else h)[slot if slot < len(f) else slot - len(f)]
             moved = (1 - rate * steps[slot] * product) * center[row] + rate * steps[slot] * mixed_anchor
             center[row] = moved / np.linalg.norm(moved)
-    steps_of_anchors = [1.0, contrast.document_step][-len(anchors) :]
-    along = [step * (asked - (a @ asked) * a) for step, a in zip(steps_of_anchors, anchors, strict=True)]
+    along = [step * (asked - (a @ asked) * a) for step, a in zip(contrast.anchor_steps, anchors, strict=True)]
     moved_anchors = anchors + along if active.any() else anchors
     moved_anchors = moved_anchors / np.linalg.norm(moved_anchors, axis=1, keepdims=True)
     return moved_anchors, Totals(float(hinges.sum()), int(active.sum()), len(f) * k)

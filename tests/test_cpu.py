@@ -186,13 +186,14 @@ def test_the_replay_moves_rows_as_the_oracle_does() -> None:
         for negative_step in ("paper", "reference"):
             center = sphere.normalized(random.standard_normal((9, 5)))
             anchors = sphere.normalized(random.standard_normal((1 + (objective == "joint"), 5)))
-            contrast = replay.Contrast(0, 0, [4, 1, 7], [0, 8], 0.1, 0.3)
+            contrast = replay.Contrast(0 if objective == "joint" else None, 0, [4, 1, 7], [0, 8], 0.1, 0.3)
             config = TrainConfig(dim=5, margin=0.15, negative_step=negative_step, objective=objective)
             rules = {"margin": 0.15, "rate": 0.1, "negative_step": negative_step}
             anchor_steps = [1.0, 0.3] if objective == "joint" else [0.3]
             wanted = replay.oracle.contrast(
                 center[[4, 1, 7]], center[[0, 8]], anchors, anchor_steps=anchor_steps, **rules
             )
+            assert contrast.anchor_steps == anchor_steps
             moved_anchors, totals = replay.contrast_in_slots(center, contrast, anchors, config)
             assert np.allclose(center[[4, 1, 7, 0, 8]], np.concatenate([wanted.positives, wanted.negatives]))
             assert np.allclose(moved_anchors, wanted.anchors)
