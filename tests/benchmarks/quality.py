@@ -195,7 +195,7 @@ def _print_tables(
     corpus: Corpus, task: str, settings: peers.Settings, records: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
     description = corpus.description
-    setting = f"d = {settings.dim}, window {settings.window}, {settings.epochs} epochs"
+    setting = f"d = {settings.dim}, peers' window {settings.window}, {settings.epochs} epochs"
     if task == "inference":
         print(f"\n### {description.title}: trained on the training part, test part inferred ({setting})\n")
         columns = {"knn": "kNN(3)", "knn_both_inferred": "kNN(3), training part inferred too"}
