@@ -1,8 +1,9 @@
 """uvicorn, made to stop without losing a request.
 
 On SIGTERM the listening socket stays open for a moment while every answer asks its client to go (``Connection: close``)
-and ``/readyz`` says no. Then what still waits in the socket's queue is taken in, the socket is closed, and what is
-under way gets its time to finish.
+and ``/readyz`` says no. Then what still waits in the socket's queue is taken in and the socket is closed. A connection
+is closed once it has been quiet for a while: a client that is slow between connecting and asking, or between two
+requests, still gets its answer. What is under way gets its time to finish.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # The interpreter's lock goes round at least so often: a computing thread keeps the event loop waiting no longer.
 _SWITCH_SECONDS: Final = 0.0005
 _SETTLE_SECONDS: Final = 0.5
+# A connection on which nothing began for so long is idle. Half of it was too little for clients on a busy machine.
+_QUIET_SECONDS: Final = 1.0
 # Longer than clients and proxies keep an idle connection: whoever closes first should not be the one who is asked.
 _KEEP_ALIVE_SECONDS: Final = 75
 _log = logging.getLogger("service")
@@ -55,9 +58,10 @@ class Server(uvicorn.Server):
             "stopping: %d connections are open, requests under way get %g s", n, self._engine.settings.drain_seconds
         )
         if not self.force_exit:
-            # Busy clients get an answer that asks them to go, and go; what remains after this is idle.
+            # Busy clients get an answer that asks them to go, and go.
             await asyncio.sleep(min(_SETTLE_SECONDS, self._engine.settings.drain_seconds))
             await self._take_in_the_queue(sockets or [])
+            await self._close_the_quiet()
         await super().shutdown(sockets)
 
     async def _take_in_the_queue(self, sockets: list[socket.socket]) -> None:
@@ -77,8 +81,36 @@ class Server(uvicorn.Server):
                 await loop.connect_accepted_socket(protocol, connection)
         for server in self.servers:
             server.close()
-        # Let the data that came with these connections be read before idle ones are closed.
-        await asyncio.sleep(0.05)
+
+    async def _close_the_quiet(self) -> None:
+        """Waits until no connection is left, or each left one has a request under way, or time is up.
+
+        uvicorn by itself closes at once whatever has no request under way, also a connection whose first request is
+        still on its way.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        allowed = self._engine.settings.drain_seconds
+        quiet_since: dict[Any, tuple[Any, float]] = {}
+        while not self.force_exit and (now := loop.time()) - began < allowed:
+            waiting = False
+            connections: list[Any] = list(self.server_state.connections)  # of HTTP alone: ws is "none"
+            for connection in connections:
+                request = connection.cycle
+                if request is not None and not request.response_complete:
+                    quiet_since.pop(connection, None)
+                    continue
+                last, since = quiet_since.get(connection, (None, now))
+                if last is not request:
+                    since = now
+                quiet_since[connection] = (request, since)
+                if now - since >= _QUIET_SECONDS:
+                    connection.shutdown()
+                else:
+                    waiting = True
+            if not waiting:
+                return
+            await asyncio.sleep(0.02)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -356,6 +357,31 @@ def test_sigterm_under_load_fails_no_accepted_request(
         after = page["next"]
     assert stored == set(written)
     assert not [line for line in running.lines if "Traceback" in line]
+
+
+@pytest.mark.parametrize("used_before", [True, False])
+def test_a_client_that_is_slow_to_ask_is_answered_after_the_door_is_closed(
+    model_a: Model, tmp_path: Path, starter: Starter, used_before: bool
+) -> None:
+    running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"))
+    url = httpx.URL(running.url)
+    address = (url.host, url.port or 80)
+    request = b"GET /similar?word=w5 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(address, timeout=30) as slow:
+        if used_before:
+            slow.sendall(request)
+            assert slow.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        running.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                socket.create_connection(address, timeout=30).close()
+                time.sleep(0.02)
+        time.sleep(0.2)  # the socket is closed; whoever is connected may still be about to ask
+        slow.sendall(request)
+        answer = slow.recv(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+    assert running.process.wait(30) == 0
 
 
 def test_a_second_signal_and_idle_clients_do_not_hold_it(model_a: Model, tmp_path: Path, starter: Starter) -> None:
