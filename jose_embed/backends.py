@@ -111,8 +111,8 @@ def directions_writer(
 
     Args:
         name: "cpu", "gpu", or "auto" for the device where there is one with room for the words.
-        word_weights: float64 (n_words,).
-        term_weights: float64: the factor by the number of occurrences.
+        word_weights: float64 (n_words, 2), by presence and for the topic.
+        term_weights: float64: the factor of the topic by the number of occurrences.
         center_vectors: float32 (n_words, dim or more).
 
     Raises:

@@ -6,13 +6,16 @@ mean of all z_d taken away and the rest scaled to norm 1, a word w of n document
     r(w)^2 = (|sum_d z_d|^2 - n) / (n (n - 1)),
 
 the mean cosine of two different documents of the word: near 0 for a word that stands in documents of all kinds, high
-for one whose documents point one way. (The plain |sum|/n would be large for every rare word.) The weight of a word is
+for one whose documents point one way. (The plain |sum|/n would be large for every rare word.) With N documents in all,
+and means over all words, each as often as it has documents, a word has the weights
 
-    (0.005 + m r(w)^2) n / (n + 5),    m the mean of r^2 over all words, each as often as it has documents.
+    presence  =  (1 - n / (N + 1)) / mean(1 - n / (N + 1))  *  n / (n + 5),
+    topic     =  t r^2 / m  *  n / (n + 5),        m = mean(r^2),  t = 4 m^4 / (m^4 + 0.1^4).
 
-In a text of many topics m is large and r^2 decides; in one of a single topic, where no word has much of it, all words
-count alike. The last factor is that of a mean of n documents beside a prior of five: what a rare word says is known
-less well.
+That a word stands in a document says the less the more documents have it, and says it once, however often it is
+repeated. t is how much the topics count beside that: in a text of many, r^2 decides; in one of a single topic, where no
+word's documents agree, all words count alike. The last factor is that of a mean of n documents beside a prior of five:
+what a rare word says is known less well.
 
 Source: Mardia and Jupp, Directional Statistics, section 9.2, for the resultant length; that words are weighted by it
 is our own (DESIGN.md, decision 12).
@@ -34,8 +37,9 @@ __all__ = ["concentration_weights", "count_documents", "write_directions"]
 _SUMS = 1 << 20  # floats in the table of sums of directions, a row for each word of a slice
 _MOST_SLICES = 64
 _BLOCK = 1 << 13  # rows that are converted to float64 at a time
-# DESIGN.md, decision 12, has the evidence for both.
-_BACKGROUND = 0.005  # a word without a direction still says a little
+# DESIGN.md, decision 12, has the evidence for all three.
+_MOST_TOPIC = 4.0  # what topics count, beside the presence of words, where documents agree very well
+_HALF_TOPIC = 0.1  # the mean agreement at which they count half of that
 _PRIOR = 5  # documents that a word must have to count half of what it says
 
 
@@ -55,7 +59,7 @@ def concentration_weights(
     frequencies: npt.NDArray[np.int64],
     doc_vectors: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): the weights of all words, (0.005 + m r^2) n / (n + 5), above 0.
+    """float64 (n_words, 2): the presence and the topic of all words; the first is above 0, the second not below it.
 
     Some words are taken at a time, so that little is held besides the vectors: the text is passed for each slice of the
     vocabulary, but most of it belongs to the frequent words of the first.
@@ -80,10 +84,12 @@ def concentration_weights(
         squares[begin : begin + len(sums)] = np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
     pairs = np.maximum(frequencies * (frequencies - 1), 1)
     agreement = np.clip((squares - frequencies) / pairs, 0.0, 1.0)
-    mean_agreement = float(agreement @ frequencies) / max(1, int(frequencies.sum()))
+    m = float(np.average(agreement, weights=frequencies))
+    topic = _MOST_TOPIC * m**3 * agreement / (m**4 + _HALF_TOPIC**4)
+    rarity = 1 - frequencies / (np.count_nonzero(np.diff(offsets)) + 1)
+    presence = rarity / np.average(rarity, weights=frequencies)
     known = frequencies / (frequencies + _PRIOR)
-    weights: npt.NDArray[np.float64] = (_BACKGROUND + mean_agreement * agreement) * known
-    return weights
+    return np.stack([presence * known, topic * known], axis=1)
 
 
 def _centering(
@@ -118,8 +124,8 @@ def write_directions(
     Args:
         tokens: int32 (n_tokens,).
         offsets: int64 (n_documents + 1,).
-        word_weights: float64 (n_words,).
-        term_weights: float64: the factor by the number of occurrences, the last for all that are more.
+        word_weights: float64 (n_words, 2), by presence and for the topic.
+        term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
         center_vectors: float32 (n_words, dim), possibly a view of padded rows, or padded with zeros.
         out: float32 (n_documents, dim), likewise.
     """
@@ -181,7 +187,7 @@ def _directions(
             n = occurrences[word]
             if n:
                 occurrences[word] = 0
-                weight = word_weights[word] * term_weights[min(n, term_weights.shape[0] - 1)]
+                weight = word_weights[word, 0] + word_weights[word, 1] * term_weights[min(n, term_weights.shape[0] - 1)]
                 for c in range(dim):
                     total[c] += weight * np.float64(center[word, c])
         square = 0.0

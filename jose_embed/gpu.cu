@@ -573,7 +573,11 @@ extern "C" __global__ void write_directions(const Lines *lines) {
             double weight = 0.0;
             int n = 0;
             if (t < end && __ffs((int)same) - 1 == lane()) n = atomicExch(occurrences + word, 0);
-            if (n) weight = c.word_weights[word] * c.term_weights[n < c.n_term_weights ? n : c.n_term_weights - 1];
+            if (n) {
+                const double term = c.term_weights[n < c.n_term_weights ? n : c.n_term_weights - 1];
+                const double *of_word = c.word_weights + 2 * (i64)word;  // by presence and for the topic
+                weight = __dadd_rn(of_word[0], __dmul_rn(of_word[1], term));
+            }
             u32 counting = __ballot_sync(EVERY_LANE, n > 0);
             while (counting) {
                 const int from = __ffs((int)counting) - 1;

@@ -25,8 +25,8 @@ class GpuDirections:
     """A model's words on the device, to sum up documents of them.
 
     Args:
-        word_weights: float64 (n_words,).
-        term_weights: float64: the factor by the number of occurrences, the last for all that are more.
+        word_weights: float64 (n_words, 2), by presence and for the topic.
+        term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
         center_vectors: float32 (n_words, dim or more).
 
     Raises:

@@ -8,11 +8,11 @@ is the point of the sphere that minimises the document's objective with the word
 which is the maximum-likelihood mean direction of a von Mises-Fisher distribution (Mardia and Jupp, Directional
 Statistics, section 10.3). There is nothing to iterate and nothing random. The weight of a word is
 
-    weight(w) = (1 + log tf(w)) (0.005 + m r(w)^2) n(w) / (n(w) + 5),
+    weight(w) = presence(w) + topic(w) (1 + log tf(w)),
 
-tf the word's occurrences in the document, n the training documents that hold the word, r their mean resultant length:
-how well they agree, between 0 and 1, and m the mean of r^2 over the words (directions.py). The last factor is that of a
-mean of n documents beside a prior of five: what a rare word says is known less well.
+tf the word's occurrences in the document. What a word says by standing there at all it says once, and words of few
+documents say more of it; what it says of the topic grows with its occurrences, and with how well the training documents
+agree that hold the word. directions.py has both parts.
 
 Sums run in float64 over the words in the order of their first occurrence, each product rounded before it is added, in
 both implementations: NumPy for a few texts, a kernel for a corpus. So a text has the same bytes alone, in any batch, in
@@ -31,7 +31,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.errors import NoKnownWordsError
+from jose_embed.errors import ModelError, NoKnownWordsError
 from jose_embed.tokenizers import get_tokenizer, valid_text
 
 if TYPE_CHECKING:
@@ -160,14 +160,22 @@ def infer_detailed(model: Embeddings, texts: Iterable[Text], *, most_unknown: in
 
 
 def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): how much each word counts in the direction of a text, above 0.
+    """float64 (n_words, 2): how much each word counts in the direction of a text, by its presence and for its topic.
 
-    A model that was made without such weights takes the logarithm of the inverse frequency of its words.
+    The first column is for a word that stands in the text, the second goes with 1 + log tf. The sum of both is above 0.
+    A model that was made without such weights takes the logarithm of the inverse frequency of its words for the second.
+
+    Raises:
+        ModelError: the model's weights are of another shape.
     """
     kept = model.extra_arrays.get(WORD_WEIGHTS)
-    if kept is not None:
-        return np.asarray(kept, np.float64)
-    return np.log((int(model.counts.sum()) + 1) / model.counts.astype(np.float64))
+    if kept is None:
+        return _topic_alone(np.log((int(model.counts.sum()) + 1) / model.counts.astype(np.float64)))
+    if kept.shape != (model.n_words, 2):
+        raise ModelError(
+            f"{WORD_WEIGHTS} has the shape {kept.shape}; to fit the words it must be {(model.n_words, 2)}; train again"
+        )
+    return np.asarray(kept, np.float64)
 
 
 def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
@@ -187,20 +195,19 @@ def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
 
 
 def retrieval_weights(corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): log(N / n), the weights of text retrieval, for words of n of N documents.
+    """float64 (n_words, 2): 0 and log(N / n), the weights of text retrieval, for words of n of N documents.
 
     N + 1 stands in the place of N: a word of every document counts next to nothing, but a text of such words has a
     direction.
     """
     n_documents = int(np.count_nonzero(np.diff(corpus.offsets)))
-    weights: npt.NDArray[np.float64] = np.log((n_documents + 1) / np.maximum(frequencies, 1))
-    return weights
+    return _topic_alone(np.log((n_documents + 1) / np.maximum(frequencies, 1)))
 
 
 def learned_weights(
     corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64], doc_vectors: Vectors
 ) -> npt.NDArray[np.float64]:
-    """float64 (n_words,): the weights of a corpus's words, from how well the documents of each word agree, above 0.
+    """float64 (n_words, 2): the weights of a corpus's words, see :func:`word_weights`, as directions.py has them.
 
     Args:
         corpus: The encoded text.
@@ -232,7 +239,7 @@ def document_directions(
 
     Args:
         corpus: The encoded text.
-        weights: float64 (n_words,), see :func:`learned_weights`.
+        weights: float64 (n_words, 2), see :func:`learned_weights`.
         center_vectors: float32 (n_words, dim or more). Columns of zeros beyond dim change nothing; contiguous rows are
             twice as fast as a view of padded ones.
         out: float32 (n_documents, as many), written in place.
@@ -364,7 +371,8 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
             rows.append(row)
             counts.append(count)
     known, known_counts = np.array(rows, np.int64), np.array(counts, np.int64)
-    weights = _weights_of(model)[known] * TERM_WEIGHTS[np.minimum(known_counts, len(TERM_WEIGHTS) - 1)]
+    presence, topic = _weights_of(model)[known].T
+    weights = presence + topic * TERM_WEIGHTS[np.minimum(known_counts, len(TERM_WEIGHTS) - 1)]
     vector, concentration = None, 0.0
     if rows:
         total = np.zeros(model.dim)
@@ -378,6 +386,10 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
             vector = (total / length).astype(np.float32)
             concentration = min(1.0, length / float(weights.sum()))
     return Inferred(vector, len(tokens), known, known_counts, weights, tuple(unknown), concentration)
+
+
+def _topic_alone(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.stack([np.zeros(len(weights)), weights], axis=1)
 
 
 def _weights_of(model: Embeddings) -> npt.NDArray[np.float64]:

@@ -145,7 +145,7 @@ words = st.lists(st.lists(st.integers(0, 6), max_size=80), min_size=1, max_size=
 @given(words, st.integers(0, 2**32), st.sampled_from([2, 16, 20]))
 def test_directions_are_the_bytes_of_the_cpu(documents: list[list[int]], seed: int, dim: int) -> None:
     random = np.random.default_rng(seed)
-    center, weights = np.empty((7, dim), np.float32), random.random(7) + 0.01
+    center, weights = np.empty((7, dim), np.float32), random.random((7, 2)) + 0.01
     sphere.random_points(random, center)
     tokens = np.array([word for words in documents for word in words], np.int32)
     offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
@@ -162,7 +162,7 @@ def test_directions_of_32_lanes_are_the_bytes_of_the_cpu(where: str, monkeypatch
     lengths = [0, 1, 31, 32, 33, 200, 0, 5, 64, 100, 3, 0]
     tokens = (random.integers(0, 40, sum(lengths)) ** 2 // 40).astype(np.int32)
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    weights = random.random(40)
+    weights = random.random((40, 2))
     for dim in (100, 200):
         center = padded_table(40, dim)
         sphere.random_points(random, center[:, :dim])

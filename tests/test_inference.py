@@ -18,7 +18,7 @@ from jose_embed import directions, inference, passages, sphere, tokenizers
 from jose_embed.cpu import padded_table
 from jose_embed.embeddings import Embeddings, load
 from jose_embed.encoded import encode_texts
-from jose_embed.errors import ConfigError, NoKnownWordsError
+from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
 from jose_embed.inference import (
     TERM_WEIGHTS,
     document_directions,
@@ -57,7 +57,7 @@ def small_model(**settings: Any) -> Embeddings:
         counts=[8, 4, 2, 2],
         center_vectors=vectors,
         context_vectors=vectors,
-        extra_arrays={"word_weights": np.array([1.0, 0.5, 2.0, 1.0])},
+        extra_arrays={"word_weights": np.array([[0.5, 0.5], [0.0, 0.5], [2.0, 0.0], [0.25, 0.75]])},
         **settings,
     )
 
@@ -221,8 +221,26 @@ def model_of(model: Embeddings, tokenizer: str) -> Embeddings:
 def test_a_model_without_weights_takes_inverse_frequencies() -> None:
     vectors = np.float32([[1, 0], [0, 1]])
     model = Embeddings.from_arrays(words=["a", "b"], counts=[3, 1], center_vectors=vectors, context_vectors=vectors)
-    assert word_weights(model) == pytest.approx([np.log(5 / 3), np.log(5)])
+    assert word_weights(model) == pytest.approx(np.array([[0, np.log(5 / 3)], [0, np.log(5)]]))
     assert infer(model, ["a b"])[0] == pytest.approx(sphere.normalized(np.log([5 / 3, 5])), abs=1e-7)
+
+
+def test_weights_of_another_shape_are_an_error_that_says_so() -> None:
+    vectors = np.float32([[1, 0], [0, 1]])
+    arrays = {"word_weights": np.ones(2)}
+    model = Embeddings.from_arrays(
+        words=["a", "b"], counts=[3, 1], center_vectors=vectors, context_vectors=vectors, extra_arrays=arrays
+    )
+    with pytest.raises(ModelError, match=r"word_weights has the shape \(2,\).* must be \(2, 2\)"):
+        infer(model, ["a b"])
+
+
+def test_what_a_word_says_by_its_presence_it_says_once() -> None:
+    once, often = infer_detailed(small_model(), ["east north", "east north " * 20])
+    assert once.weights.tolist() == [1.0, 0.5]
+    assert often.weights == pytest.approx([0.5 + 0.5 * (1 + np.log(20)), 0.5 * (1 + np.log(20))])
+    (between,) = infer_detailed(small_model(), ["between " * 20])
+    assert between.weights.tolist() == [2.0]
 
 
 # ---- the same bytes -------------------------------------------------------------------------------------------------
@@ -274,7 +292,7 @@ def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int
     with encode_texts(documents, tokenizer="whitespace", min_count=1) as corpus:
         center = np.empty((corpus.vocabulary.n_words, dim), np.float32)
         sphere.random_points(random, center)
-        weights = random.random(len(center)) + 0.01
+        weights = random.random((len(center), 2)) + 0.01
         rows = np.full((len(documents), dim), 7, np.float32)
         document_directions(corpus, weights, center, rows)
         padded_center, padded_rows = padded_table(len(center), dim), padded_table(len(rows), dim)
@@ -303,7 +321,7 @@ def test_many_different_words_are_added_in_order(n: int) -> None:
     center = np.empty((n, 3), np.float32)
     sphere.random_points(random, center)
     words = tuple(f"w{i:05}" for i in range(n))
-    weights = random.random(n)
+    weights = random.random((n, 2))
     model = Embeddings.from_arrays(
         words=words,
         counts=np.ones(n, np.int64),
@@ -314,7 +332,7 @@ def test_many_different_words_are_added_in_order(n: int) -> None:
     order = random.permutation(n)
     total = np.zeros(3)
     for row in order:
-        total = total + weights[row] * center[row].astype(np.float64)
+        total = total + (weights[row, 0] + weights[row, 1]) * center[row].astype(np.float64)
     found = infer(model, [" ".join(words[row] for row in order)])[0]
     wanted = (total / np.sqrt(total[0] * total[0] + total[1] * total[1] + total[2] * total[2])).astype(np.float32)
     assert found.tobytes() == wanted.tobytes()
@@ -369,9 +387,10 @@ def test_a_million_words_are_no_limit(model: Embeddings) -> None:
     (rare,) = infer_detailed(model, ["t0w1 t0w2 t1w3"])
     assert found.vector is not None
     assert rare.vector is not None
-    # A word counts by the logarithm of its occurrences, here the same for each, up to the end of the table of them.
-    assert found.vector == pytest.approx(rare.vector, abs=1e-6)
-    assert found.weights / rare.weights == pytest.approx(TERM_WEIGHTS[-1])
+    # What a word says of the topic counts by the logarithm of its occurrences, up to the end of the table of them.
+    presence, topic = word_weights(model)[found.known].T
+    assert rare.weights == pytest.approx(presence + topic)
+    assert found.weights == pytest.approx(presence + topic * TERM_WEIGHTS[-1])
     assert len(TERM_WEIGHTS) == 65536
     assert TERM_WEIGHTS[[0, 1, 2]] == pytest.approx([1, 1, 1 + np.log(2)])
 
@@ -416,8 +435,25 @@ def test_weights_rise_with_the_agreement_of_a_words_documents(
         weights = learned_weights(corpus, frequencies, vectors)
         lengths = resultant_lengths(documents, corpus.vocabulary.n_words, vectors.astype(np.float64))
         present = sum(bool(words) for words in documents)
-        assert retrieval_weights(corpus, frequencies) == pytest.approx(np.log((present + 1) / frequencies))
+        idf = np.log((present + 1) / frequencies)
+        assert retrieval_weights(corpus, frequencies) == pytest.approx(np.stack([0 * idf, idf], axis=1))
     assert lengths.min() < -0.02 < 0.5 < lengths.max()  # mean cosines, which are the squares
     lengths, n = np.maximum(lengths, 0), frequencies
-    mean_length = (lengths * n).sum() / n.sum()
-    assert weights == pytest.approx((0.005 + mean_length * lengths) * n / (n + 5), abs=1e-5)
+    m, rarity = (lengths * n).sum() / n.sum(), 1 - n / (present + 1)
+    topic = 4 * m**4 / (m**4 + 0.1**4) * lengths / m
+    presence = rarity / ((rarity * n).sum() / n.sum())
+    assert weights == pytest.approx(np.stack([presence, topic], axis=1) * (n / (n + 5))[:, None], abs=1e-4)
+
+
+def test_without_topics_all_words_count_by_their_presence_alone() -> None:
+    """Documents that agree in nothing, and a single document: no weight is lost, none is anything but a number."""
+    random = np.random.default_rng(1)
+    for texts in (["a b c"], ["a b", "b c", "c a"] * 40):
+        vectors = np.empty((len(texts), 50), np.float32)
+        sphere.random_points(random, vectors)
+        with encode_texts(texts, min_count=1) as corpus:
+            frequencies = document_frequencies(corpus)
+            presence, topic = learned_weights(corpus, frequencies, vectors).T
+        assert presence == pytest.approx(frequencies / (frequencies + 5))  # all words are in equally many documents
+        assert (topic >= 0).all()
+        assert topic.max() < 1e-3
