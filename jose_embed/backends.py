@@ -106,6 +106,7 @@ def directions_writer(
     word_weights: npt.NDArray[np.float64],
     term_weights: npt.NDArray[np.float64],
     center_vectors: npt.NDArray[np.float32],
+    matrix: npt.NDArray[np.float64],
 ) -> Writer:
     """What sums up documents: :func:`jose_embed.directions.write_directions`, or the same bytes from a CUDA device.
 
@@ -114,6 +115,7 @@ def directions_writer(
         word_weights: float64 (n_words, 2), by presence and for the topic.
         term_weights: float64: the factor of the topic by the number of occurrences.
         center_vectors: float32 (n_words, dim or more).
+        matrix: float64 (dim, dim) or (0, 0), as in :func:`jose_embed.directions.write_directions`.
 
     Raises:
         MissingExtraError: "gpu" without CuPy.
@@ -128,13 +130,13 @@ def directions_writer(
             try:
                 from jose_embed.gpu_directions import GpuDirections
 
-                return GpuDirections(word_weights, term_weights, center_vectors).write
+                return GpuDirections(word_weights, term_weights, center_vectors, matrix).write
             except DeviceError:
                 if name == "gpu":
                     raise
 
     def on_cpu(tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
-        write_directions(tokens, offsets, word_weights, term_weights, center_vectors, out)
+        write_directions(tokens, offsets, word_weights, term_weights, center_vectors, matrix, out)
 
     return on_cpu
 

@@ -117,9 +117,12 @@ def write_directions(
     word_weights: npt.NDArray[np.float64],
     term_weights: npt.NDArray[np.float64],
     center_vectors: npt.NDArray[np.float32],
+    matrix: npt.NDArray[np.float64],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Write the weighted mean direction of every document's words; a document without one keeps its row.
+    """Write the direction of every document, that of the weighted sum of its words times a matrix.
+
+    A document without a direction keeps its row.
 
     Args:
         tokens: int32 (n_tokens,).
@@ -127,13 +130,14 @@ def write_directions(
         word_weights: float64 (n_words, 2), by presence and for the topic.
         term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
         center_vectors: float32 (n_words, dim), possibly a view of padded rows, or padded with zeros.
-        out: float32 (n_documents, dim), likewise.
+        matrix: float64 (dim, dim) without padding, see reliability.py; (0, 0) for the sum itself.
+        out: float32 (n_documents, dim), padded as the vectors are.
     """
     occurrences = np.zeros(len(word_weights), np.int64)
-    total = np.zeros(out.shape[1], np.float64)
+    total, turned = np.zeros(out.shape[1], np.float64), np.zeros(len(matrix), np.float64)
     for first, words, ends in stretches(tokens, offsets):
         rows = out[first : first + len(ends) - 1]
-        _directions(words, ends, word_weights, term_weights, center_vectors, rows, occurrences, total)
+        _directions(words, ends, word_weights, term_weights, center_vectors, matrix, rows, occurrences, total, turned)
         release(rows)
 
 
@@ -172,9 +176,11 @@ def _add_directions(
 
 @jit  # without fastmath: products are rounded before they are added, as NumPy does
 def _directions(
-    tokens: Any, offsets: Any, word_weights: Any, term_weights: Any, center: Any, out: Any, occurrences: Any, total: Any
-) -> None:
-    # occurrences, all zero before and after, and total are work space: allocations would double the time of compiling.
+    tokens: Any, offsets: Any, word_weights: Any, term_weights: Any, center: Any, matrix: Any, out: Any,
+    occurrences: Any, total: Any, turned: Any,
+) -> None:  # fmt: skip
+    # occurrences, all zero before and after, total and turned are work space: allocations would double the time of
+    # compiling.
     dim = total.shape[0]
     for document in range(offsets.shape[0] - 1):
         begin, end = offsets[document], offsets[document + 1]
@@ -190,6 +196,13 @@ def _directions(
                 weight = word_weights[word, 0] + word_weights[word, 1] * term_weights[min(n, term_weights.shape[0] - 1)]
                 for c in range(dim):
                     total[c] += weight * np.float64(center[word, c])
+        for c in range(turned.shape[0]):
+            turned[c] = 0.0
+        for c in range(turned.shape[0]):
+            for i in range(turned.shape[0]):
+                turned[i] += total[c] * matrix[c, i]
+        for c in range(turned.shape[0]):
+            total[c] = turned[c]
         square = 0.0
         for c in range(dim):
             square += total[c] * total[c]

@@ -540,7 +540,9 @@ class Embeddings:
             excluded.append(row)
             unit = self.doc_vectors[row]
         elif word is not None:
-            unit = self.vector_of(word)
+            from jose_embed.inference import among_documents
+
+            unit = among_documents(self, self.vector_of(word))
         elif text is not None:
             unit = self.infer([text])[0]
             if not (np.isfinite(unit).all() and unit.any()):

@@ -81,9 +81,9 @@ struct Lines {
     const float *center;
     const int *tokens;
     const i64 *offsets;
-    const double *word_weights, *term_weights;
+    const double *word_weights, *term_weights, *matrix;
     i64 n_words, n_documents;
-    int n_term_weights;
+    int n_term_weights, n_matrix;
     int *occurrences;  // zeros, n_words for each warp
     int *next;
     float *directions;
@@ -548,7 +548,7 @@ extern "C" __global__ void train(const Chunk *chunk) {
 }
 
 struct Directions {
-    double total[ROW];
+    double total[ROW], turned[ROW];
 };
 
 // Weighted mean directions (directions.py), the same bytes: products are rounded before they are added, in double, in
@@ -599,6 +599,17 @@ extern "C" __global__ void write_directions(const Lines *lines) {
 #pragma unroll
                 for (int q = 0; q < 4; q++) s.total[4 * (p * WARP + lane()) + q] = total[p][q];
         __syncwarp();
+        if (c.n_matrix) {
+            for (int i = lane(); i < c.n_matrix; i += WARP) {
+                double sum = 0.0;
+                for (int k = 0; k < c.n_matrix; k++)
+                    sum = __dadd_rn(sum, __dmul_rn(s.total[k], c.matrix[(i64)k * c.n_matrix + i]));
+                s.turned[i] = sum;
+            }
+            __syncwarp();
+            for (int i = lane(); i < c.n_matrix; i += WARP) s.total[i] = s.turned[i];
+            __syncwarp();
+        }
         double square = 0.0;
         for (int i = 0; i < ROW; i++) square = __dadd_rn(square, __dmul_rn(s.total[i], s.total[i]));
         const bool found = square > 0.0;

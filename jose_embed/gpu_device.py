@@ -68,9 +68,9 @@ CHUNK = _record(
 
 #: struct Lines of gpu.cu.
 LINES = _record(
-    *[(name, _POINTER) for name in ("center", "tokens", "offsets", "word_weights", "term_weights")],
+    *[(name, _POINTER) for name in ("center", "tokens", "offsets", "word_weights", "term_weights", "matrix")],
     *[(name, _LONG) for name in ("n_words", "n_documents")],
-    ("n_term_weights", _WHOLE),
+    *[(name, _WHOLE) for name in ("n_term_weights", "n_matrix")],
     *[(name, _POINTER) for name in ("occurrences", "next", "directions", "found")],
 )
 

@@ -28,6 +28,7 @@ class GpuDirections:
         word_weights: float64 (n_words, 2), by presence and for the topic.
         term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
         center_vectors: float32 (n_words, dim or more).
+        matrix: float64 (dim, dim) or (0, 0), as in :func:`jose_embed.directions.write_directions`.
 
     Raises:
         MissingExtraError: CuPy is not installed.
@@ -35,7 +36,7 @@ class GpuDirections:
 
     Example::
 
-        GpuDirections(weights, TERM_WEIGHTS, model.center_vectors).write(tokens, offsets, out)
+        GpuDirections(weights, TERM_WEIGHTS, model.center_vectors, matrix).write(tokens, offsets, out)
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class GpuDirections:
         word_weights: npt.NDArray[np.float64],
         term_weights: npt.NDArray[np.float64],
         center_vectors: npt.NDArray[np.float32],
+        matrix: npt.NDArray[np.float64],
     ) -> None:
         self._device = device = open_device()
         self._n_words, self._dim = center_vectors.shape
         self._row = padded_dim(self._dim)
-        self._n_term_weights = len(term_weights)
+        self._n_term_weights, self._n_matrix = len(term_weights), len(matrix)
         self._n_warps = max(1, min(16 * device.n_processors, _COUNTING_BYTES // (4 * max(1, self._n_words))))
         n_bytes = 4 * self._n_words * (self._row + self._n_warps)
         if n_bytes > device.free_bytes:
@@ -60,6 +62,7 @@ class GpuDirections:
                 "center": device.cupy.empty((self._n_words, self._row), np.float32),
                 "word_weights": device.uploaded(np.ascontiguousarray(word_weights, np.float64)),
                 "term_weights": device.uploaded(np.ascontiguousarray(term_weights, np.float64)),
+                "matrix": device.uploaded(np.ascontiguousarray(matrix if len(matrix) else np.zeros(1), np.float64)),
                 # All zero between two documents: a warp takes back what it counted.
                 "occurrences": device.cupy.zeros((self._n_warps, self._n_words), np.int32),
             }
@@ -77,7 +80,7 @@ class GpuDirections:
     def write(
         self, tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: npt.NDArray[np.float32]
     ) -> None:
-        """Write the weighted mean direction of every document's words; a document without one keeps its row.
+        """Write the direction of every document; one without a direction keeps its row.
 
         Args:
             tokens: int32 (n_tokens,), possibly mapped.
@@ -105,6 +108,7 @@ class GpuDirections:
                 "n_words": self._n_words,
                 "n_documents": n_documents,
                 "n_term_weights": self._n_term_weights,
+                "n_matrix": self._n_matrix,
             },
             {
                 "next": np.zeros(1, np.int32),

@@ -14,6 +14,9 @@ tf the word's occurrences in the document. What a word says by standing there at
 documents say more of it; what it says of the topic grows with its occurrences, and with how well the training documents
 agree that hold the word. directions.py has both parts.
 
+The words of a document are a sample, and along some axes of the space chance moves R more than what the document is
+about. Where a model has a matrix A of the axes' reliability (reliability.py), A R takes the place of R.
+
 Sums run in float64 over the words in the order of their first occurrence, each product rounded before it is added, in
 both implementations: NumPy for a few texts, a kernel for a corpus. So a text has the same bytes alone, in any batch, in
 any process, and as a line of the training file.
@@ -25,7 +28,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -35,16 +38,21 @@ from jose_embed.errors import ModelError, NoKnownWordsError
 from jose_embed.tokenizers import get_tokenizer, valid_text
 
 if TYPE_CHECKING:
+    from jose_embed.backends import Writer
     from jose_embed.embeddings import Embeddings
     from jose_embed.encoded import EncodedCorpus
 
 __all__ = [
+    "DOCUMENT_MATRIX",
+    "NO_MATRIX",
     "TERM_WEIGHTS",
     "WORD_WEIGHTS",
     "Flagged",
     "Inferred",
+    "among_documents",
     "document_directions",
     "document_frequencies",
+    "document_matrix",
     "infer",
     "infer_detailed",
     "infer_flagged",
@@ -52,9 +60,13 @@ __all__ = [
     "mean_direction",
     "retrieval_weights",
     "word_weights",
+    "writer",
 ]
 
 Vectors = npt.NDArray[np.float32]
+
+#: In the place of a matrix where there is none.
+NO_MATRIX = np.empty((0, 0))
 
 #: A text: a string for the model's tokenizer, or its tokens.
 Text = str | Sequence[str]
@@ -178,6 +190,39 @@ def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
     return np.asarray(kept, np.float64)
 
 
+def document_matrix(model: Embeddings) -> npt.NDArray[np.float64]:
+    """float64 (dim, dim): what sums of word vectors are multiplied with to be documents; (0, 0) where that is nothing.
+
+    Raises:
+        ModelError: the model's matrix is of another shape.
+    """
+    kept = model.extra_arrays.get(DOCUMENT_MATRIX)
+    if kept is None:
+        return NO_MATRIX
+    if kept.shape != (model.dim, model.dim):
+        raise ModelError(
+            f"{DOCUMENT_MATRIX} has the shape {kept.shape}; to fit the vectors it must be {(model.dim, model.dim)}"
+        )
+    return np.asarray(kept, np.float64)
+
+
+def among_documents(model: Embeddings, vector: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    """A direction among words, float (dim,), as one among documents: float32 (dim,), norm 1.
+
+    Example::
+
+        among_documents(model, model.vector_of("film"))
+    """
+    return _unit(_turned(document_matrix(model), vector.astype(np.float64)))[0]
+
+
+def writer(model: Embeddings, backend: str) -> Writer:
+    """What writes the directions of documents by a model; see :func:`jose_embed.backends.directions_writer`."""
+    from jose_embed.backends import directions_writer
+
+    return directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors, _matrix_of(model))
+
+
 def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
     """The direction of all running words of the training text: what a document is like of which nothing is known.
 
@@ -188,10 +233,9 @@ def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
     for start in range(0, model.n_words, _BLOCK):
         counts = model.counts[start : start + _BLOCK, None].astype(np.float64)
         total += np.add.reduce(counts * model.center_vectors[start : start + _BLOCK], axis=0)
-    length = float(np.linalg.norm(total))
-    if not length > 0:  # opposite vectors in equal numbers
-        total, length = model.center_vectors[0].astype(np.float64), 1.0
-    return (total / length).astype(np.float32)
+    if not total.any():  # opposite vectors in equal numbers
+        total = model.center_vectors[0].astype(np.float64)
+    return among_documents(model, total)
 
 
 def retrieval_weights(corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -233,6 +277,7 @@ def document_directions(
     center_vectors: Vectors,
     out: Vectors,
     *,
+    matrix: npt.NDArray[np.float64] = NO_MATRIX,
     backend: str = "cpu",
 ) -> None:
     """Write the directions of a corpus's documents; a document without a word keeps its row.
@@ -243,11 +288,12 @@ def document_directions(
         center_vectors: float32 (n_words, dim or more). Columns of zeros beyond dim change nothing; contiguous rows are
             twice as fast as a view of padded ones.
         out: float32 (n_documents, as many), written in place.
+        matrix: float64 (dim, dim), see :func:`document_matrix`.
         backend: "cpu", "gpu" or "auto"; the bytes are the same.
     """
     from jose_embed.backends import directions_writer
 
-    directions_writer(backend, weights, TERM_WEIGHTS, center_vectors)(corpus.tokens, corpus.offsets, out)
+    directions_writer(backend, weights, TERM_WEIGHTS, center_vectors, matrix)(corpus.tokens, corpus.offsets, out)
 
 
 _WHITESPACE = get_tokenizer("whitespace")  # of lists of tokens
@@ -257,8 +303,8 @@ _BLOCK = 4096  # different words of a text whose vectors are converted to float6
 _COUNTED = 8192  # words that are counted at a time, a millisecond
 _TABLES = 64  # that the different words of a long text are spread over
 
-#: The name under which a model keeps its words' weights.
-WORD_WEIGHTS = "word_weights"
+#: The names under which a model keeps its words' weights and its documents' matrix.
+WORD_WEIGHTS, DOCUMENT_MATRIX = "word_weights", "document_matrix"
 
 #: 1 + log(tf) for tf from 0 (unused) to 65,535; a word that occurs more often counts as the last.
 TERM_WEIGHTS = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.float64))
@@ -295,11 +341,10 @@ def _size(text: Text) -> int:
 
 def _write_together(model: Embeddings, texts: Sequence[Text], backend: str, out: Vectors) -> None:
     """Write the directions of many texts by the compiled ways of the training, some megabytes at a time."""
-    from jose_embed.backends import directions_writer
     from jose_embed.tokenizers import CodePointTokenizer
     from jose_embed.wordrows import Rows, WordRows
 
-    write = directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors)
+    write = writer(model, backend)
     compiled = isinstance(model.tokenizer, CodePointTokenizer)
     # Made where they are needed: each takes 20 ms.
     of_strings = cache(lambda: WordRows(model.tokenizer, model.index_of))
@@ -381,10 +426,10 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
             products = weights[block, None] * model.center_vectors[known[block]].astype(np.float64)
             # Row after row, as the kernel does: a sum along the first axis takes no other order.
             total = np.add.reduce(np.concatenate((total[None], products)), axis=0)
-        length = float(np.sqrt(np.cumsum(total * total)[-1]))
+        found, length = _unit(_turned(_matrix_of(model), total))
         if length > 0:
-            vector = (total / length).astype(np.float32)
-            concentration = min(1.0, length / float(weights.sum()))
+            vector = found
+            concentration = min(1.0, float(np.linalg.norm(total)) / float(weights.sum()))
     return Inferred(vector, len(tokens), known, known_counts, weights, tuple(unknown), concentration)
 
 
@@ -399,6 +444,29 @@ def _weights_of(model: Embeddings) -> npt.NDArray[np.float64]:
     return kept
 
 
+def _matrix_of(model: Embeddings) -> npt.NDArray[np.float64]:
+    kept = _kept_matrices.get(model)
+    if kept is None:
+        kept = _kept_matrices[model] = document_matrix(model)
+    return kept
+
+
+def _turned(matrix: npt.NDArray[np.float64], total: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    if not len(matrix):
+        return total
+    products = total[:, None] * matrix
+    # Row after row and from zero, as the kernel does.
+    turned: npt.NDArray[np.float64] = np.add.reduce(np.concatenate((np.zeros((1, len(total))), products)), axis=0)
+    return turned
+
+
+def _unit(total: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], float]:
+    """A vector with norm 1, and the norm it had; where that is 0, the vector itself."""
+    length = float(np.sqrt(np.cumsum(total * total)[-1]))
+    return (total / length if length > 0 else total).astype(np.float32), length
+
+
+_kept_matrices: WeakKeyDictionary[Embeddings, npt.NDArray[np.float64]] = WeakKeyDictionary()
 _kept_weights: WeakKeyDictionary[Embeddings, npt.NDArray[np.float64]] = WeakKeyDictionary()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.corpus import Block
-from jose_embed.inference import TERM_WEIGHTS, infer_detailed, mean_direction, word_weights
+from jose_embed.inference import infer_detailed, mean_direction, writer
 
 if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
@@ -90,12 +90,11 @@ class _CompiledLines:
     """Blocks of lines as rows of a model's vocabulary, and as vectors."""
 
     def __init__(self, model: Embeddings, nowhere: npt.NDArray[np.float32], backend: str) -> None:
-        from jose_embed.backends import directions_writer
         from jose_embed.wordrows import WordRows
 
         self._model = model
         self._nowhere = nowhere
-        self._write = directions_writer(backend, word_weights(model), TERM_WEIGHTS, model.center_vectors)
+        self._write = writer(model, backend)
         self._word_rows = WordRows(model.tokenizer, model.index_of)
 
     def encoded(self, block: Block) -> tuple[Rows, int]:

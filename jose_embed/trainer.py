@@ -164,13 +164,18 @@ def fit(
         The model, in memory.
     """
     from jose_embed import cpu
+    from jose_embed.backends import directions_writer
     from jose_embed.inference import (
+        DOCUMENT_MATRIX,
+        NO_MATRIX,
+        TERM_WEIGHTS,
         WORD_WEIGHTS,
         document_directions,
         document_frequencies,
         learned_weights,
         retrieval_weights,
     )
+    from jose_embed.reliability import reliability_matrix
     from jose_embed.sampling import SamplingTables
 
     reporter = reporter or SilentReporter()
@@ -220,9 +225,14 @@ def fit(
         first = retrieval_weights(corpus, frequencies)
         document_directions(corpus, first, tables.center, tables.document, backend=chosen)
     weights = learned_weights(corpus, frequencies, tables.document)
+    learned = {WORD_WEIGHTS: weights}
+    if config.doc_method == "words":
+        write = directions_writer(chosen, weights, TERM_WEIGHTS, tables.center, NO_MATRIX)
+        width = tables.center.shape[1]
+        matrix = learned[DOCUMENT_MATRIX] = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, write)
     if config.doc_method == "words" and config.doc_vectors != "none":
         # Nothing is done to the rows after that: they have the bytes that the same text is given later.
-        document_directions(corpus, weights, tables.center, tables.document, backend=chosen)
+        document_directions(corpus, weights, tables.center, tables.document, matrix=matrix, backend=chosen)
     reporter.advance(corpus.n_documents)
     reporter.finish()
     phases["documents"] = time.perf_counter() - started
@@ -250,7 +260,7 @@ def fit(
             "machine": machine_facts(),
         },
         corpus=corpus.statistics.to_dict(),
-        extra_arrays={WORD_WEIGHTS: weights},
+        extra_arrays=learned,
     )
 
 

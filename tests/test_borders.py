@@ -73,8 +73,8 @@ def test_passes_over_the_text_beyond_the_border(long_text: Text) -> None:
     weights = concentration_weights(tokens, offsets, counts, vectors)
     assert np.array_equal(weights, concentration_weights(*short, counts, vectors))
     found, wanted = np.zeros_like(vectors), np.zeros_like(vectors)
-    write_directions(tokens, offsets, weights, np.ones(4), center, found)
-    write_directions(*short, weights, np.ones(4), center, wanted)
+    write_directions(tokens, offsets, weights, np.ones(4), center, np.eye(16), found)
+    write_directions(*short, weights, np.ones(4), center, np.eye(16), wanted)
     assert np.array_equal(found, wanted)
 
 

@@ -30,7 +30,7 @@ from jose_embed.cpu import padded_table
 from jose_embed.directions import write_directions
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError, DeviceError, NoKnownWordsError
-from jose_embed.inference import TERM_WEIGHTS
+from jose_embed.inference import NO_MATRIX, TERM_WEIGHTS
 from jose_embed.line_vectors import line_vectors as vectors_of_lines
 
 CONTRACTS = [
@@ -147,11 +147,12 @@ def test_directions_are_the_bytes_of_the_cpu(documents: list[list[int]], seed: i
     random = np.random.default_rng(seed)
     center, weights = np.empty((7, dim), np.float32), random.random((7, 2)) + 0.01
     sphere.random_points(random, center)
+    matrix = random.standard_normal((dim, dim)) if seed % 2 else NO_MATRIX
     tokens = np.array([word for words in documents for word in words], np.int32)
     offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     made = [np.full((len(documents), dim), 7, np.float32) for _ in range(2)]
-    write_directions(tokens, offsets, weights, TERM_WEIGHTS, center, made[0])
-    directions_writer("gpu", weights, TERM_WEIGHTS, center)(tokens, offsets, made[1])
+    write_directions(tokens, offsets, weights, TERM_WEIGHTS, center, matrix, made[0])
+    directions_writer("gpu", weights, TERM_WEIGHTS, center, matrix)(tokens, offsets, made[1])
     assert made[0].tobytes() == made[1].tobytes()
 
 
@@ -166,11 +167,12 @@ def test_directions_of_32_lanes_are_the_bytes_of_the_cpu(where: str, monkeypatch
     for dim in (100, 200):
         center = padded_table(40, dim)
         sphere.random_points(random, center[:, :dim])
+        matrix = random.standard_normal((dim, dim))
         made = [padded_table(len(lengths), dim) for _ in range(2)]
         term_weights = TERM_WEIGHTS[:4]  # so that the last is used
-        write_directions(tokens, offsets, weights, term_weights, center, made[0])
+        write_directions(tokens, offsets, weights, term_weights, center, matrix, made[0])
         with fake_cupy.installed(FakeCupy(32)) if where == "shim" else pytest.MonkeyPatch.context():
-            directions_writer("gpu", weights, term_weights, center)(tokens, offsets, made[1])
+            directions_writer("gpu", weights, term_weights, center, matrix)(tokens, offsets, made[1])
         assert made[0].tobytes() == made[1].tobytes()
         assert np.flatnonzero(~made[0].any(axis=1)).tolist() == [0, 6, 11]
 

@@ -23,7 +23,7 @@ FLOORS = [
     "wordtable vocabulary spool encoded",
     "npyfile storage pages mapped columns manifest lines qualityfile modelfiles encodedfiles spelling nearest wordrows",
     "passages sphere sampling simd cpu gpu_device gpu gpu_directions",
-    "embeddings directions backends inference line_vectors interrupts schedule epochs checkpoints trainer",
+    "embeddings directions reliability backends inference line_vectors interrupts schedule epochs checkpoints trainer",
     "formats goldsets evaluation report modelcard",
     "cli_command cli_train cli_encode cli_query cli_embed cli_export cli_eval cli __main__",
 ]

@@ -20,9 +20,12 @@ from jose_embed.embeddings import Embeddings, load
 from jose_embed.encoded import encode_texts
 from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
 from jose_embed.inference import (
+    NO_MATRIX,
     TERM_WEIGHTS,
+    among_documents,
     document_directions,
     document_frequencies,
+    document_matrix,
     infer,
     infer_detailed,
     infer_flagged,
@@ -214,7 +217,7 @@ def model_of(model: Embeddings, tokenizer: str) -> Embeddings:
         center_vectors=model.center_vectors,
         context_vectors=model.context_vectors,
         tokenizer=tokenizer,
-        extra_arrays={"word_weights": word_weights(model)},
+        extra_arrays={"word_weights": word_weights(model), "document_matrix": document_matrix(model)},
     )
 
 
@@ -233,6 +236,29 @@ def test_weights_of_another_shape_are_an_error_that_says_so() -> None:
     )
     with pytest.raises(ModelError, match=r"word_weights has the shape \(2,\).* must be \(2, 2\)"):
         infer(model, ["a b"])
+    arrays = {"document_matrix": np.eye(3)}
+    model = Embeddings.from_arrays(
+        words=["a", "b"], counts=[3, 1], center_vectors=vectors, context_vectors=vectors, extra_arrays=arrays
+    )
+    with pytest.raises(ModelError, match=r"document_matrix has the shape \(3, 3\).* must be \(2, 2\)"):
+        infer(model, ["a b"])
+
+
+def test_the_sum_is_multiplied_with_the_models_matrix() -> None:
+    matrix = np.array([[1.0, 0.5], [0.5, 0.1]])
+    plain = small_model()
+    arrays = {"word_weights": word_weights(plain), "document_matrix": matrix}
+    model = Embeddings.from_arrays(
+        words=plain.words,
+        counts=plain.counts,
+        center_vectors=plain.center_vectors,
+        context_vectors=plain.context_vectors,
+        extra_arrays=arrays,
+    )
+    (without,), (found,) = infer_detailed(plain, ["east north"]), infer_detailed(model, ["east north"])
+    assert found.vector == pytest.approx(sphere.normalized(np.array([1.0, 0.5]) @ matrix), abs=1e-7)
+    assert found.concentration == without.concentration  # of the words, which are what they were
+    assert among_documents(model, model.vector_of("east")) == pytest.approx(infer(model, ["east"])[0], abs=1e-7)
 
 
 def test_what_a_word_says_by_its_presence_it_says_once() -> None:
@@ -294,17 +320,18 @@ def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int
         sphere.random_points(random, center)
         weights = random.random((len(center), 2)) + 0.01
         rows = np.full((len(documents), dim), 7, np.float32)
-        document_directions(corpus, weights, center, rows)
+        matrix = random.standard_normal((dim, dim)) if seed % 2 else NO_MATRIX
+        document_directions(corpus, weights, center, rows, matrix=matrix)
         padded_center, padded_rows = padded_table(len(center), dim), padded_table(len(rows), dim)
         padded_center[:, :dim] = center
-        document_directions(corpus, weights, padded_center, padded_rows)
+        document_directions(corpus, weights, padded_center, padded_rows, matrix=matrix)
         model = Embeddings.from_arrays(
             words=corpus.vocabulary.words,
             counts=corpus.vocabulary.counts,
             center_vectors=center,
             context_vectors=center,
             tokenizer="whitespace",
-            extra_arrays={"word_weights": weights},
+            extra_arrays={"word_weights": weights} | ({"document_matrix": matrix} if len(matrix) else {}),
         )
     found = infer_flagged(model, documents).vectors
     empty = np.array([not document.split() for document in documents])

@@ -1,0 +1,102 @@
+"""In which directions a document's words agree: what is left of a direction once chance is taken out of it.
+
+A document is a sample of words, and another sample of the same document has another direction. How much of a direction
+is the document and how much is the sample is seen by halves: its different words are dealt out to two halves, each gets
+its own direction, centered, and along each principal axis of these the two halves of all documents have a correlation
+r. That of two whole samples follows by the formula of Spearman and Brown, 2 r / (1 + r), the axis's reliability. The
+matrix of :func:`reliability_matrix` scales every axis by the square of it. Few documents say little about an axis: n
+of them count as n beside ``dim`` documents that agree.
+
+Source: Spearman, Correlation calculated from faulty data, and Brown, Some experimental results in the correlation of
+mental abilities (both 1910), for the formula; DESIGN.md, decision 33, for the square and what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import uint64
+
+from jose_embed.jit import jit
+from jose_embed.passages import gathered
+from jose_embed.sampling import HALVES, random_bits, stream_key
+
+__all__ = ["reliability_matrix"]
+
+_MOST_DOCUMENTS = 20_000  # that are looked at
+_AT_ONCE = 2_000  # of them
+_LEAST = 0.01  # reliability of an axis along which the halves do not agree at all
+_POWER = 2
+
+Writer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
+
+
+def reliability_matrix(
+    tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, width: int, write: Writer
+) -> npt.NDArray[np.float64]:
+    """float64 (dim, dim), symmetric: what directions of documents are multiplied with, before they get norm 1.
+
+    Args:
+        tokens: int32 (n_tokens,), the words of all documents, possibly mapped.
+        offsets: int64 (n_documents + 1,).
+        dim: Columns of a direction.
+        width: The same with the padding that ``write`` expects.
+        write: Writes the directions of documents, as :func:`jose_embed.backends.directions_writer` returns it.
+
+    Example::
+
+        write = directions_writer("cpu", weights, TERM_WEIGHTS, center_vectors)
+        matrix = reliability_matrix(corpus.tokens, corpus.offsets, 100, 100, write)
+    """
+    present = np.flatnonzero(np.diff(offsets) > 1)
+    # By chance and not every nth: a file may be made of pairs.
+    chosen = np.sort(np.random.default_rng(0).permutation(present)[:_MOST_DOCUMENTS])
+    n, sums = 0, np.zeros((2, dim))
+    own, crossed = np.zeros((dim, dim)), np.zeros((dim, dim))
+    for start in range(0, len(chosen), _AT_ONCE):
+        some = chosen[start : start + _AT_ONCE]
+        halves = _halves(*gathered(tokens, offsets, some), some, width, write)[:, :, :dim]
+        n += len(halves[0])
+        sums += halves.sum(1)
+        own += np.einsum("hni,hnj->ij", halves, halves, optimize=True)
+        crossed += halves[0].T @ halves[1]
+    if n < 2:
+        return np.eye(dim)
+    means = sums / n
+    own -= n * means.T @ means
+    crossed -= n * np.outer(*means)
+    spread, axes = np.linalg.eigh(own / 2)
+    agreement = np.einsum("ik,ij,jk->k", axes, crossed, axes, optimize=True)
+    r = np.clip(agreement / np.maximum(spread, 1e-12 * n), _LEAST, 1)
+    reliability = (n * 2 * r / (1 + r) + dim) / (n + dim)
+    matrix: npt.NDArray[np.float64] = (axes * reliability**_POWER) @ axes.T
+    return matrix
+
+
+def _halves(
+    words: npt.NDArray[np.int32],
+    ends: npt.NDArray[np.int64],
+    documents: npt.NDArray[np.int64],
+    width: int,
+    write: Writer,
+) -> npt.NDArray[np.float64]:
+    """float64 (2, n, width): the directions of both halves of those documents whose halves both have one."""
+    second = np.empty(len(words), np.bool_)
+    _deal(words, ends, documents, second)
+    directions = np.zeros((2, len(documents), width), np.float32)
+    for half, mask in enumerate((~second, second)):
+        write(words[mask], np.concatenate(([0], np.cumsum(mask)))[ends], directions[half])
+    both = directions.any(axis=2).all(axis=0)
+    return directions[:, both].astype(np.float64)
+
+
+@jit
+def _deal(words: Any, ends: Any, documents: Any, second: Any) -> None:
+    # Whether each running word belongs to the second half of its document: all occurrences of a word to the same.
+    for place in range(ends.shape[0] - 1):
+        key = stream_key(0, 0, documents[place], HALVES)
+        for t in range(ends[place], ends[place + 1]):
+            second[t] = random_bits(key, words[t]) & uint64(1) != uint64(0)
