@@ -28,7 +28,7 @@ WordMethod = Literal["center", "both"]
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         # The narrowest window, for words that are alike rather than words that belong together.
-        "words": MappingProxyType({"window": 1, "word_method": "both"}),
+        "words": MappingProxyType({"window": 1, "word_method": "both", "doc_shrinkage": 0.0}),
         # The objective and the settings as published. A step of 2 that is averaged over two negatives is one for each.
         "paper": MappingProxyType(
             {
@@ -155,6 +155,12 @@ class TrainConfig:
         "center",
         "what a word's vector is: its center row, or the direction of both its rows, the context row for 0.3 (both)",
         choices=("center", "both"),
+    )
+    doc_shrinkage: float = _option(
+        2.0,
+        "how much axes are shrunk along which halves of a document disagree, if doc_method is words; 0: not at all",
+        low=0.0,
+        high=16.0,
     )
     doc_vectors: DocVectors = _option(
         "memory",

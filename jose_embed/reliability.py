@@ -4,8 +4,8 @@ A document is a sample of words, and another sample of the same document has ano
 is the document and how much is the sample is seen by halves: its different words are dealt out to two halves, each gets
 its own direction, centered, and along each principal axis of these the two halves of all documents have a correlation
 r. That of two whole samples follows by the formula of Spearman and Brown, 2 r / (1 + r), the axis's reliability. The
-matrix of :func:`reliability_matrix` scales every axis by the square of it. Few documents say little about an axis: n
-of them count as n beside ``dim`` documents that agree.
+matrix of :func:`reliability_matrix` scales every axis by a power of it, by default the square. Few documents say little
+about an axis: n of them count as n beside ``dim`` documents that agree.
 
 Source: Spearman, Correlation calculated from faulty data, and Brown, Some experimental results in the correlation of
 mental abilities (both 1910), for the formula; DESIGN.md, decision 33, for the square and what it does.
@@ -29,13 +29,12 @@ __all__ = ["reliability_matrix"]
 _MOST_DOCUMENTS = 20_000  # that are looked at
 _AT_ONCE = 2_000  # of them
 _LEAST = 0.01  # reliability of an axis along which the halves do not agree at all
-_POWER = 2
 
 Writer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
 
 
 def reliability_matrix(
-    tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, width: int, write: Writer
+    tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, width: int, power: float, write: Writer
 ) -> npt.NDArray[np.float64]:
     """float64 (dim, dim), symmetric: what directions of documents are multiplied with, before they get norm 1.
 
@@ -44,12 +43,13 @@ def reliability_matrix(
         offsets: int64 (n_documents + 1,).
         dim: Columns of a direction.
         width: The same with the padding that ``write`` expects.
+        power: Of the reliability, from 0 up.
         write: Writes the directions of documents, as :func:`jose_embed.backends.directions_writer` returns it.
 
     Example::
 
         write = directions_writer("cpu", weights, TERM_WEIGHTS, center_vectors)
-        matrix = reliability_matrix(corpus.tokens, corpus.offsets, 100, 100, write)
+        matrix = reliability_matrix(corpus.tokens, corpus.offsets, 100, 100, 2.0, write)
     """
     present = np.flatnonzero(np.diff(offsets) > 1)
     # By chance and not every nth: a file may be made of pairs.
@@ -72,7 +72,7 @@ def reliability_matrix(
     agreement = np.einsum("ik,ij,jk->k", axes, crossed, axes, optimize=True)
     r = np.clip(agreement / np.maximum(spread, 1e-12 * n), _LEAST, 1)
     reliability = (n * 2 * r / (1 + r) + dim) / (n + dim)
-    matrix: npt.NDArray[np.float64] = (axes * reliability**_POWER) @ axes.T
+    matrix: npt.NDArray[np.float64] = (axes * reliability**power) @ axes.T
     return matrix
 
 

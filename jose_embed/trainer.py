@@ -226,10 +226,12 @@ def fit(
         document_directions(corpus, first, tables.center, tables.document, backend=chosen)
     weights = learned_weights(corpus, frequencies, tables.document)
     learned = {WORD_WEIGHTS: weights}
-    if config.doc_method == "words":
+    matrix = NO_MATRIX
+    if config.doc_method == "words" and config.doc_shrinkage:
         write = directions_writer(chosen, weights, TERM_WEIGHTS, tables.center, NO_MATRIX)
         width = tables.center.shape[1]
-        matrix = learned[DOCUMENT_MATRIX] = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, write)
+        matrix = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, config.doc_shrinkage, write)
+        learned[DOCUMENT_MATRIX] = matrix
     if config.doc_method == "words" and config.doc_vectors != "none":
         # Nothing is done to the rows after that: they have the bytes that the same text is given later.
         document_directions(corpus, weights, tables.center, tables.document, matrix=matrix, backend=chosen)

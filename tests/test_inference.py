@@ -298,6 +298,23 @@ def test_the_number_of_training_workers_does_not_matter(texts: list[str]) -> Non
     assert infer(model, texts[:100]).tobytes() == np.ascontiguousarray(model.doc_vectors[:100]).tobytes()
 
 
+def test_the_matrix_is_learned_unless_it_is_not_wanted(texts: list[str], model: Embeddings) -> None:
+    assert document_matrix(model).shape == (model.dim, model.dim)
+    without = train(documents=texts, doc_method="words", doc_shrinkage=0, **SETTINGS)
+    assert document_matrix(without).shape == (0, 0)
+    assert np.array_equal(without.center_vectors, model.center_vectors)
+    assert np.array_equal(infer(without, texts[:5]), without.doc_vectors[:5])
+    assert np.abs(without.doc_vectors - model.doc_vectors).max() > 0.01
+    near_rows = [model.similar_documents(text=text, k=1)[0].index for text in texts[:20]]
+    assert near_rows == list(range(20))
+    assert document_matrix(train(documents=texts, doc_method="trained", **SETTINGS)).shape == (0, 0)
+
+
+def test_a_word_asks_documents_as_a_text_of_it_does(model: Embeddings) -> None:
+    by_word, by_text = model.similar_documents(word="t0w1", k=9), model.similar_documents(text="t0w1", k=9)
+    assert [found.index for found in by_word] == [found.index for found in by_text]
+
+
 def test_trained_rows_are_not_directions_but_weights_are_kept(texts: list[str]) -> None:
     model = train(documents=texts, doc_method="trained", **SETTINGS)
     assert "word_weights" in model.extra_arrays

@@ -24,7 +24,7 @@ def text_of(documents: list[list[int]]) -> Text:
 
 def matrix_of(text: Text, center: npt.NDArray[np.float32], dim: int) -> npt.NDArray[np.float64]:
     write = directions_writer("cpu", np.ones((len(center), 2)), TERM_WEIGHTS, center, NO_MATRIX)
-    return reliability_matrix(*text, dim, center.shape[1], write)
+    return reliability_matrix(*text, dim, center.shape[1], 2.0, write)
 
 
 def one_axis_of_topics() -> tuple[Text, npt.NDArray[np.float32]]:
