@@ -27,7 +27,7 @@ from jose_embed.sampling import HALVES, random_bits, stream_key
 __all__ = ["reliability_matrix"]
 
 _MOST_DOCUMENTS = 20_000  # that are looked at
-_AT_ONCE = 2_000  # of them
+_AT_ONCE = 256  # of them: what they need is not noticed beside the tables
 _LEAST = 0.01  # reliability of an axis along which the halves do not agree at all
 
 Writer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
@@ -61,7 +61,7 @@ def reliability_matrix(
         halves = _halves(*gathered(tokens, offsets, some), some, width, write)[:, :, :dim]
         n += len(halves[0])
         sums += halves.sum(1)
-        own += np.einsum("hni,hnj->ij", halves, halves, optimize=True)
+        own += halves[0].T @ halves[0] + halves[1].T @ halves[1]
         crossed += halves[0].T @ halves[1]
     if n < 2:
         return np.eye(dim)
@@ -69,7 +69,7 @@ def reliability_matrix(
     own -= n * means.T @ means
     crossed -= n * np.outer(*means)
     spread, axes = np.linalg.eigh(own / 2)
-    agreement = np.einsum("ik,ij,jk->k", axes, crossed, axes, optimize=True)
+    agreement = (axes * (crossed @ axes)).sum(0)
     r = np.clip(agreement / np.maximum(spread, 1e-12 * n), _LEAST, 1)
     reliability = (n * 2 * r / (1 + r) + dim) / (n + dim)
     matrix: npt.NDArray[np.float64] = (axes * reliability**power) @ axes.T
