@@ -14,19 +14,15 @@ mental abilities (both 1910), for the formula; DESIGN.md, decision 33, for the s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import uint64
 
-from jose_embed.jit import jit
 from jose_embed.passages import gathered
-from jose_embed.sampling import HALVES, random_bits, stream_key
 
 __all__ = ["reliability_matrix"]
 
-_MOST_DOCUMENTS = 20_000  # that are looked at
+_MOST_DOCUMENTS = 20_000  # that are looked at, about
 _AT_ONCE = 256  # of them: what they need is not noticed beside the tables
 _LEAST = 0.01  # reliability of an axis along which the halves do not agree at all
 
@@ -51,9 +47,8 @@ def reliability_matrix(
         write = directions_writer("cpu", weights, TERM_WEIGHTS, center_vectors)
         matrix = reliability_matrix(corpus.tokens, corpus.offsets, 100, 100, 2.0, write)
     """
-    present = np.flatnonzero(np.diff(offsets) > 1)
-    # By chance and not every nth: a file may be made of pairs.
-    chosen = np.sort(np.random.default_rng(0).permutation(present)[:_MOST_DOCUMENTS])
+    chosen = np.arange(len(offsets) - 1) if len(offsets) <= _MOST_DOCUMENTS else _some(len(offsets) - 1)
+    chosen = chosen[offsets[chosen + 1] - offsets[chosen] > 1]
     n, sums = 0, np.zeros((2, dim))
     own, crossed = np.zeros((dim, dim)), np.zeros((dim, dim))
     for start in range(0, len(chosen), _AT_ONCE):
@@ -76,6 +71,11 @@ def reliability_matrix(
     return matrix
 
 
+def _some(n_documents: int) -> npt.NDArray[np.int64]:
+    """Rows by chance, and not every nth: a file may be made of pairs."""
+    return np.unique(np.random.default_rng(0).integers(0, n_documents, _MOST_DOCUMENTS))
+
+
 def _halves(
     words: npt.NDArray[np.int32],
     ends: npt.NDArray[np.int64],
@@ -84,8 +84,7 @@ def _halves(
     write: Writer,
 ) -> npt.NDArray[np.float64]:
     """float64 (2, n, width): the directions of both halves of those documents whose halves both have one."""
-    second = np.empty(len(words), np.bool_)
-    _deal(words, ends, documents, second)
+    second = _dealt(words, np.repeat(documents, np.diff(ends)))
     directions = np.zeros((2, len(documents), width), np.float32)
     for half, mask in enumerate((~second, second)):
         write(words[mask], np.concatenate(([0], np.cumsum(mask)))[ends], directions[half])
@@ -93,10 +92,12 @@ def _halves(
     return directions[:, both].astype(np.float64)
 
 
-@jit
-def _deal(words: Any, ends: Any, documents: Any, second: Any) -> None:
-    # Whether each running word belongs to the second half of its document: all occurrences of a word to the same.
-    for place in range(ends.shape[0] - 1):
-        key = stream_key(0, 0, documents[place], HALVES)
-        for t in range(ends[place], ends[place + 1]):
-            second[t] = random_bits(key, words[t]) & uint64(1) != uint64(0)
+def _dealt(words: npt.NDArray[np.int32], documents: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each running word belongs to the second half: all occurrences in a document to the same.
+
+    A hash of both numbers, the finaliser of SplitMix64; in NumPy, because compiling it would take longer.
+    """
+    z = words.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + documents.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return (z >> np.uint64(63)).astype(np.bool_)

@@ -22,7 +22,6 @@ from jose_embed.vocabulary import Vocabulary, alias_table
 __all__ = [
     "CONTEXT_NEGATIVES",
     "DOCUMENT_NEGATIVES",
-    "HALVES",
     "KEEP",
     "WINDOW",
     "SamplingTables",
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 #: The kinds of decisions; each has a stream of its own in every document and epoch.
-KEEP, WINDOW, CONTEXT_NEGATIVES, DOCUMENT_NEGATIVES, HALVES = 1, 2, 3, 4, 5
+KEEP, WINDOW, CONTEXT_NEGATIVES, DOCUMENT_NEGATIVES = 1, 2, 3, 4
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
