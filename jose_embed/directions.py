@@ -82,17 +82,14 @@ def concentration_weights(
             _add_directions(words, ends, first, begin, doc_vectors, mean, scales, last_seen, one, sums)
             release(doc_vectors[first : first + len(ends) - 1])
         squares[begin : begin + len(sums)] = np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
-    agreement = squares  # in place, as are the weights: a large vocabulary has no room for many of these
-    agreement -= frequencies
-    agreement /= np.maximum(frequencies * (frequencies - 1), 1)
-    np.clip(agreement, 0.0, 1.0, out=agreement)
+    pairs = np.maximum(frequencies * (frequencies - 1), 1)
+    agreement = np.clip((squares - frequencies) / pairs, 0.0, 1.0)
     m = float(np.average(agreement, weights=frequencies))
-    weights = np.empty((n_words, 2))
-    weights[:, 0] = 1 - frequencies / (np.count_nonzero(np.diff(offsets)) + 1)
-    weights[:, 0] /= np.average(weights[:, 0], weights=frequencies)
-    weights[:, 1] = agreement
-    weights[:, 1] *= _MOST_TOPIC * m**3 / (m**4 + _HALF_TOPIC**4)
-    weights *= (frequencies / (frequencies + _PRIOR))[:, None]
+    topic = agreement * (_MOST_TOPIC * m**3 / (m**4 + _HALF_TOPIC**4))
+    rarity = 1 - frequencies / (np.count_nonzero(np.diff(offsets)) + 1)
+    presence = rarity / np.average(rarity, weights=frequencies)
+    known = frequencies / (frequencies + _PRIOR)
+    weights: npt.NDArray[np.float64] = np.stack([presence, topic], axis=1) * known[:, None]
     return weights
 
 

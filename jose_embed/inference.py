@@ -220,7 +220,7 @@ def writer(model: Embeddings, backend: str) -> Writer:
     """What writes the directions of documents by a model; see :func:`jose_embed.backends.directions_writer`."""
     from jose_embed.backends import directions_writer
 
-    return directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors, _matrix_of(model))
+    return directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors, document_matrix(model))
 
 
 def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
@@ -426,7 +426,7 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
             products = weights[block, None] * model.center_vectors[known[block]].astype(np.float64)
             # Row after row, as the kernel does: a sum along the first axis takes no other order.
             total = np.add.reduce(np.concatenate((total[None], products)), axis=0)
-        found, length = _unit(_turned(_matrix_of(model), total))
+        found, length = _unit(_turned(document_matrix(model), total))
         if length > 0:
             vector = found
             concentration = min(1.0, float(np.linalg.norm(total)) / float(weights.sum()))
@@ -441,13 +441,6 @@ def _weights_of(model: Embeddings) -> npt.NDArray[np.float64]:
     kept = _kept_weights.get(model)
     if kept is None:
         kept = _kept_weights[model] = word_weights(model)
-    return kept
-
-
-def _matrix_of(model: Embeddings) -> npt.NDArray[np.float64]:
-    kept = _kept_matrices.get(model)
-    if kept is None:
-        kept = _kept_matrices[model] = document_matrix(model)
     return kept
 
 
@@ -466,7 +459,6 @@ def _unit(total: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], floa
     return (total / length if length > 0 else total).astype(np.float32), length
 
 
-_kept_matrices: WeakKeyDictionary[Embeddings, npt.NDArray[np.float64]] = WeakKeyDictionary()
 _kept_weights: WeakKeyDictionary[Embeddings, npt.NDArray[np.float64]] = WeakKeyDictionary()
 
 

@@ -23,7 +23,7 @@ from jose_embed.passages import gathered
 __all__ = ["reliability_matrix"]
 
 _MOST_DOCUMENTS = 20_000  # that are looked at, about
-_AT_ONCE = 256  # of them: what they need is not noticed beside the tables
+_AT_ONCE = 256  # of them, so that their halves take little memory
 _LEAST = 0.01  # reliability of an axis along which the halves do not agree at all
 
 Writer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]

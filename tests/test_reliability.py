@@ -59,7 +59,7 @@ def test_pieces_and_a_sample_of_the_documents(monkeypatch: pytest.MonkeyPatch) -
     assert fewer[0, 0] > 0.9
 
 
-def test_occurrences_of_a_word_are_in_one_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_occurrences_of_a_word_are_in_one_half() -> None:
     """Documents of one word that is repeated have no second half, and say nothing."""
     _, center = one_axis_of_topics()
     assert np.array_equal(matrix_of(text_of([[d] * 50 for d in range(100)]), center, 8), np.eye(8))
