@@ -45,7 +45,7 @@ from jose_embed.interrupts import Interrupts
 from jose_embed.manifest import json_bytes, manifest_checksum
 from jose_embed.mapped import DirectoryKind, DirectoryReader
 from jose_embed.pages import release
-from jose_embed.progress import Reporter
+from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.schedule import Standing
 from jose_embed.sources import Source, Sources, find_sources, printable, sha256_of
 from jose_embed.storage import DirectoryWriter, directory_lock, reason, tidy
@@ -152,12 +152,15 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def begin(self, resume: bool, note: Callable[[str], object] = lambda _: None) -> None:
+    def begin(
+        self, resume: bool, note: Callable[[str], object] = lambda _: None, *, reporter: Reporter | None = None
+    ) -> None:
         """Look at what an earlier process left here.
 
         Args:
             resume: Whether to go on with it; then ``latest`` is the newest checkpoint that is whole, if there is one.
             note: Told of checkpoints that are damaged.
+            reporter: Told of the phase "verifying", in bytes: the tables of a checkpoint may be large.
 
         Raises:
             TrainingError: there are checkpoints that are not to be gone on with, or of another version of this package.
@@ -170,7 +173,7 @@ class Checkpoints:
             )
         for number in reversed(numbers):
             try:
-                self.latest = _opened(self.directory / f"checkpoint-{number:06d}")
+                self.latest = _opened(self.directory / f"checkpoint-{number:06d}", reporter or SilentReporter())
             except _OtherVersionError:
                 raise
             except TrainingError as error:
@@ -203,7 +206,7 @@ class Checkpoints:
                 had = printable(str(before.get(name)))[:80]
                 raise ConfigError(
                     f"{self.directory}: the training that is to go on had {name} {had}, and now it is "
-                    f"{value}; go on with the same settings, or start anew without --resume"
+                    f"{value}; go on with the same settings, or remove the directory to start anew"
                 )
 
     def kept_text(self, sources: Sources, reporter: Reporter) -> EncodedCorpus | None:
@@ -249,7 +252,7 @@ class Checkpoints:
             raise CorpusError(
                 f"{self.directory}: the text is not that of the training that is to go on (SHA-256 "
                 f"{corpus.statistics.sha256[:12]} instead of {found.corpus['sha256'][:12]}); "
-                "bring it back, or start anew without --resume"
+                "bring it back, or remove the directory to start anew"
             )
         with DirectoryReader(found.path, _KIND) as directory:
             for name, table in zip(_TABLES, tables, strict=True):
@@ -272,7 +275,7 @@ class Checkpoints:
         if self.latest is not None and self.latest.backend != name:
             raise ConfigError(
                 f"{self.directory}: the training was begun on the {self.latest.backend} and cannot go on on the {name};"
-                f" use the same backend, or start anew without --resume"
+                " use the same backend, or remove the directory to start anew"
             )
 
     @property
@@ -518,7 +521,7 @@ def _facts_of(corpus: EncodedCorpus) -> dict[str, Any]:
     }
 
 
-def _opened(path: Path) -> Checkpoint:
+def _opened(path: Path, reporter: Reporter) -> Checkpoint:
     """A checkpoint, every byte of which is as it was written.
 
     Raises:
@@ -530,18 +533,23 @@ def _opened(path: Path) -> Checkpoint:
         facts = directory.json(_FACTS)
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise directory.error(_FACTS, "does not describe a checkpoint")
+        way_on = f"go on with the version that began the training, or remove {path.parent} to start anew"
         if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != FORMAT_VERSION:
             writer = printable(str(version)[:40])
-            raise _OtherVersionError(
-                f"{path}: was written by jose-embed {writer}, and this is {__version__}; go on with the version that "
-                "began the training, or start anew without --resume"
-            )
+            raise _OtherVersionError(f"{path}: was written by jose-embed {writer}, and this is {__version__}; {way_on}")
         if facts.get("checksum") != manifest_checksum(facts):
             raise directory.error(_FACTS, "is damaged: its checksum does not match its contents")
         try:
-            for name in _TABLES:
-                if directory.sha256(f"{name}.npy") != facts["files"][f"{name}.npy"]["sha256"]:
-                    raise directory.error(f"{name}.npy", "is damaged: its SHA-256 is not that of checkpoint.json")
+            # Settings come and go between two releases; a run must not go on with a default that it was not begun with.
+            if differing := sorted(TrainConfig().to_dict().keys() ^ facts["config"].keys()):
+                shown = printable(", ".join(differing)[:200])
+                raise _OtherVersionError(f"{path}: records other settings than this jose-embed has ({shown}); {way_on}")
+            files = [f"{name}.npy" for name in _TABLES]
+            reporter.start("verifying", sum(map(directory.size, files)), "bytes")
+            for name in files:
+                if directory.sha256(name, reporter.advance) != facts["files"][name]["sha256"]:
+                    raise directory.error(name, "is damaged: its SHA-256 is not that of checkpoint.json")
+            reporter.finish()
             standing = Standing.from_dict(facts["standing"])
             names = ("run", "config", "backend", "corpus", "phases")
             run, config, backend, corpus, phases = (facts[name] for name in names)
@@ -576,4 +584,4 @@ def _check(run: Any, config: Any, backend: Any, corpus: Any, phases: Any) -> Non
     ):
         raise ValueError("a field is of another kind")
     if TrainConfig.from_dict(config).to_dict() != config:
-        raise ValueError("a setting is missing")
+        raise ValueError("a setting is of another kind")

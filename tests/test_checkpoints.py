@@ -24,6 +24,7 @@ from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import encode_texts
 from jose_embed.encodedfiles import kept_encoding, write_encoded
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
+from jose_embed.manifest import manifest_checksum
 from jose_embed.progress import SilentReporter
 from jose_embed.schedule import Chunk, Standing
 from jose_embed.trainer import train
@@ -40,12 +41,16 @@ class Notes(SilentReporter):
         self.notes: list[str] = []
         self.phases: list[str] = []
         self.n_chunks = 0
+        self.total: int | None = None
+        self.done = 0
         self._at = at
 
     def start(self, phase: str, total: int | None, unit: str) -> None:
         self.phases.append(phase)
+        self.total, self.done = total, 0
 
     def advance(self, amount: int, **figures: float) -> None:
+        self.done += amount
         if self.phases[-1] == "training":
             self.n_chunks += 1
             self._at(self.n_chunks)
@@ -307,6 +312,15 @@ def test_the_text_is_not_read_again(begun: tuple[Path, Path], whole: Embeddings)
     assert f"{directory / 'text'}: the text is taken from here" in reporter.notes
 
 
+def test_the_tables_of_a_checkpoint_are_read_in_sight(begun: tuple[Path, Path]) -> None:
+    reporter = Notes()
+    with Checkpoints(begun[1]) as kept:
+        kept.begin(resume=True, reporter=reporter)
+        assert kept.latest is not None
+        size = sum(file.stat().st_size for file in kept.latest.path.glob("*.npy"))
+    assert (reporter.phases, reporter.total, reporter.done) == (["verifying"], size, size)
+
+
 def test_a_text_that_is_gone_is_not_needed(begun: tuple[Path, Path], whole: Embeddings) -> None:
     text, directory = begun
     text.unlink()
@@ -424,7 +438,10 @@ def test_what_was_made_of_a_folder_of_text_may_lie_in_it(tmp_path: Path, whole: 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"dim": 20}, "had dim 16, and now it is 20; go on with the same settings, or start anew without --resume"),
+        (
+            {"dim": 20},
+            "had dim 16, and now it is 20; go on with the same settings, or remove the directory to start anew",
+        ),
         ({"seed": 5}, "had seed 1, and now it is 5"),
         ({"epochs": 4}, "had epochs 3, and now it is 4"),
         ({"min_count": 2}, "had min_count 1, and now it is 2"),
@@ -455,6 +472,32 @@ def test_another_version_is_refused(begun: tuple[Path, Path], monkeypatch: pytes
     monkeypatch.setattr(jose_embed, "__version__", "99.0", raising=False)
     with pytest.raises(TrainingError, match=r"was written by jose-embed .*, and this is 99\.0; go on with the version"):
         train(text, checkpoint=directory, resume=True, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda config: [config.pop(name) for name in ("doc_step", "doc_shrinkage")], "doc_shrinkage, doc_step"),
+        (lambda config: config.update({"of\nold": 1}), r"of\nold"),
+    ],
+    ids=["missing", "unknown"],
+)
+def test_a_run_with_other_settings_than_there_are_today_is_neither_gone_on_with_nor_thrown_away(
+    begun: tuple[Path, Path], change: Callable[[dict[str, Any]], object], names: str
+) -> None:
+    """As a version between two releases leaves it, when a setting came or went since."""
+    text, directory = begun
+    for path in directory.glob("checkpoint-*/checkpoint.json"):
+        facts = json.loads(path.read_text())
+        change(facts["config"])
+        path.write_text(json.dumps(facts | {"checksum": manifest_checksum(facts)}))
+    with pytest.raises(TrainingError) as refusal:
+        train(text, checkpoint=directory, resume=True, **SETTINGS)
+    assert str(refusal.value) == (
+        f"{directory / 'checkpoint-000002'}: records other settings than this jose-embed has ({names}); "
+        f"go on with the version that began the training, or remove {directory} to start anew"
+    )
+    assert sorted(os.listdir(directory)) == ["checkpoint-000001", "checkpoint-000002", "text"]
 
 
 def test_a_new_start_does_not_throw_an_old_run_away(begun: tuple[Path, Path]) -> None:

@@ -631,6 +631,12 @@ def test_an_interrupted_training_says_how_to_go_on(text: Path, capsys: pytest.Ca
     assert main([*arguments, "--resume", "--window", "3"]) == 2
     refusal = capsys.readouterr().err.splitlines()[-1]
     assert "the training that is to go on had window 2, and now it is 3; go on with the same settings" in refusal
+    assert main([*arguments, "--resume", "--window", "3", "--log-json"]) == 2
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(event["event"], event.get("phase")) for event in events[:2]] == [
+        ("start", "verifying"),
+        ("finish", "verifying"),
+    ]
     assert sorted(os.listdir("m.jose.run")) == ["checkpoint-000001", "checkpoint-000002", "text"]
 
 
