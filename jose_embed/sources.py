@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias, cast
 
@@ -73,16 +73,17 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
     """Every file that the given names stand for, in the order given, each once.
 
     A name that exists is taken as it is. Otherwise a name with ``*``, ``?`` or ``[`` is a glob (``**`` crosses
-    directories). A directory stands for every file below it, sorted by path; names that start with a dot are skipped,
-    and so are models, encoded corpora and checkpoints. ``"-"`` is standard input. Whether a file exists is asked by
-    :meth:`Source.check` or when it is opened.
+    directories). A directory stands for every file below it, sorted by path; names that start with a dot are skipped.
+    Neither reaches into models, encoded corpora and checkpoints. ``"-"`` is standard input. Whether a file exists is
+    asked by :meth:`Source.check` or when it is opened.
 
     Args:
         sources: The names.
         note: Told of directories that this package has written, where some were skipped.
 
     Raises:
-        CorpusError: a glob without a match, a directory without a file, something that is no path, nothing at all.
+        CorpusError: a glob without a match, a directory without a file, nothing but what this package has written,
+            something that is no path, nothing at all.
     """
     names = listed(sources)
     if not names:
@@ -113,12 +114,23 @@ def _expand(name: str, skipped: list[str]) -> Iterator[Source]:
     elif os.path.lexists(name) or not glob.has_magic(name):
         yield Source(name, name)
     else:
-        files = [match for match in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(match)]
-        if not files:
-            raise CorpusError(
-                f"{printable(name)}: no file matches this pattern; check it and the directory it starts from"
-            )
-        yield from (Source(file, file) for file in files)
+        yield from _matches(name, skipped)
+
+
+def _matches(pattern: str, skipped: list[str]) -> list[Source]:
+    """The files that match a glob; directories in which some were left out are added to ``skipped``."""
+    files = [match for match in sorted(glob.glob(pattern, recursive=True)) if not os.path.isdir(match)]
+    if not files:
+        raise CorpusError(
+            f"{printable(pattern)}: no file matches this pattern; check it and the directory it starts from"
+        )
+    folders = {file: os.path.dirname(file) or os.curdir for file in files}
+    ours = [folder for folder in dict.fromkeys(folders.values()) if _is_ours(folder)]
+    sources = [Source(file, file) for file in files if folders[file] not in ours]
+    if not sources:
+        raise _no_text(pattern, ours)
+    skipped += ours
+    return sources
 
 
 def _files_below(directory: str, skipped: list[str]) -> list[Source]:
@@ -130,7 +142,7 @@ def _files_below(directory: str, skipped: list[str]) -> list[Source]:
     paths: list[str] = []
     ours: list[str] = []
     for folder, folders, files in os.walk(directory, onerror=refuse):
-        if _is_ours(folder, files):
+        if _is_ours(folder):
             ours.append(folder)
             folders.clear()
             continue
@@ -138,9 +150,7 @@ def _files_below(directory: str, skipped: list[str]) -> list[Source]:
         visible = (os.path.join(folder, name) for name in files if not name.startswith("."))
         paths += [path for path in visible if os.path.isfile(path) or not os.path.exists(path)]  # no pipes, no devices
     if not paths and ours:
-        such = printable(ours[0]) + (", ..." if len(ours) > 1 else "")
-        what = "this" if ours == [directory] else f"all that is in it ({such})"
-        raise CorpusError(f"{printable(directory)}: {what} was written by jose-embed and is no text; name the text")
+        raise _no_text(directory, ours)
     skipped += ours
     if not paths:
         raise CorpusError(
@@ -149,9 +159,16 @@ def _files_below(directory: str, skipped: list[str]) -> list[Source]:
     return [Source(path, path) for path in sorted(paths)]
 
 
-def _is_ours(folder: str, files: Collection[str]) -> bool:
-    """Whether a directory with these files says of itself that it is a model, an encoded corpus or a checkpoint."""
-    for name in _SELF_DESCRIPTIONS & set(files):
+def _no_text(name: str, ours: Sequence[str]) -> CorpusError:
+    """The one line for a name that stands for nothing but what this package has written."""
+    such = printable(ours[0]) + (", ..." if len(ours) > 1 else "")
+    what = "this" if ours == [name] else f"all that it stands for ({such})"
+    return CorpusError(f"{printable(name)}: {what} was written by jose-embed and is no text; name the text")
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether a directory says of itself that it is a model, an encoded corpus or a checkpoint."""
+    for name in _SELF_DESCRIPTIONS:
         path = os.path.join(folder, name)
         with contextlib.suppress(OSError):
             if os.path.isfile(path):  # a pipe would wait
@@ -161,7 +178,7 @@ def _is_ours(folder: str, files: Collection[str]) -> bool:
     return False
 
 
-_SELF_DESCRIPTIONS = frozenset({"manifest.json", "checkpoint.json"})
+_SELF_DESCRIPTIONS = ("manifest.json", "checkpoint.json")
 _OURS = re.compile(rb'\{\s*"format": "jose-embed')
 
 

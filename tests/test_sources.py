@@ -89,11 +89,26 @@ def test_directories_of_ours_in_a_directory_are_no_text() -> None:
     ):
         find_sources("texts/a.jose")
     with pytest.raises(
-        CorpusError, match=r"run: all that is in it \(texts/sub/run/checkpoint-000001, \.\.\.\) was wri"
+        CorpusError, match=r"run: all that it stands for \(texts/sub/run/checkpoint-000001, \.\.\.\) was wri"
     ):
         find_sources("texts/sub/run")
     with pytest.raises(CorpusError, match="there is no file in this directory"):
         find_sources("texts/empty")
+    os.unlink("texts/empty/manifest.json")
+    notes.clear()
+    assert [source.name for source in find_sources("texts/**", notes.append)] == names("texts")
+    assert notes == ["texts/a.jose and 2 more: written by jose-embed, not read as text"]
+    assert names("texts/*/*.*", "texts/a.jose/table.npy") == [
+        "texts/site/manifest.json",
+        "texts/site/table.npy",
+        "texts/sub/c.txt",
+        "texts/a.jose/table.npy",
+    ]
+    with pytest.raises(CorpusError, match=r"^texts/a\.j\*/\*: all that it stands for \(texts/a\.jose\) was written"):
+        find_sources("texts/a.j*/*")
+    os.chdir("texts/a.jose")
+    with pytest.raises(CorpusError, match=r"^\*\.npy: all that it stands for \(\.\) was written by jose-embed"):
+        find_sources("*.npy")
 
 
 @pytest.mark.usefixtures("tree")
