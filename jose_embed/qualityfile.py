@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from jose_embed.manifest import json_bytes
 from jose_embed.mapped import DirectoryReader
-from jose_embed.storage import atomic_file
+from jose_embed.storage import atomic_file, held_directory
 
 __all__ = ["QUALITY_NAME", "read_quality", "save_quality"]
 
@@ -58,6 +58,8 @@ def read_quality(path: str | os.PathLike[str], model_id: str) -> list[dict[str, 
 def save_quality(path: str | os.PathLike[str], model_id: str, tables: Sequence[Mapping[str, Any]]) -> None:
     """Keep tables beside those that were measured before; one of the same title is replaced.
 
+    Any number of evaluations may end at the same time: each waits for the one before, so that no table is lost.
+
     Args:
         path: The model's directory.
         model_id: The model's id.
@@ -68,11 +70,12 @@ def save_quality(path: str | os.PathLike[str], model_id: str, tables: Sequence[M
         TrainingError: no room on the disk.
     """
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    kept = {table["title"]: table for table in read_quality(path, model_id)}
-    kept |= {table["title"]: {**table, "measured": now} for table in tables}
-    value = {"format": FORMAT, "format_version": FORMAT_VERSION, "model": model_id, "tables": list(kept.values())}
-    with atomic_file(Path(path) / QUALITY_NAME, overwrite=True) as write:
-        write(json_bytes(value, QUALITY_NAME))
+    with held_directory(path):
+        kept = {table["title"]: table for table in read_quality(path, model_id)}
+        kept |= {table["title"]: {**table, "measured": now} for table in tables}
+        value = {"format": FORMAT, "format_version": FORMAT_VERSION, "model": model_id, "tables": list(kept.values())}
+        with atomic_file(Path(path) / QUALITY_NAME, overwrite=True) as write:
+            write(json_bytes(value, QUALITY_NAME))
 
 
 def _is_table(table: Any) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "check_target",
     "directory_lock",
     "file_name_is_safe",
+    "held_directory",
     "moved_aside",
     "plain_size",
     "reason",
@@ -439,12 +440,12 @@ def _renamed_by_kernel(source: Path, target: Path, flags: int) -> bool:
     raise OSError(number, os.strerror(number), os.fspath(target))
 
 
-def _lock(descriptor: int) -> bool | None:
-    """Takes the lock that a writer holds on its temporary: whether it was free, None where there are no locks."""
+def _lock(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Takes the lock of a file or directory until it is closed: whether it was free, None where there are no locks."""
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except (ImportError, OSError):
@@ -463,6 +464,25 @@ def directory_lock(path: str | os.PathLike[str]) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+@contextlib.contextmanager
+def held_directory(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A context that has a directory for itself: any other one waits for its end, in this process or in another.
+
+    For what takes a moment. Nothing is held where the system has no such locks, or where the directory cannot be
+    opened, which what is done in it will tell.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        _lock(descriptor, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _writer_is_gone(temporary: Path, pid: int) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jose_embed import qualityfile
 from jose_embed.cli import main
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ModelError
@@ -72,6 +75,24 @@ def test_figures_are_kept_beside_the_model_and_go_with_it(model: Path, capsys: p
     assert told == found.manifest
     found.save(model, overwrite=True)  # takes the figures away: nothing says that they hold for what is there now
     assert not (model / QUALITY_NAME).exists()
+
+
+def test_evaluations_that_end_at_the_same_time_lose_no_table(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(path: Path, model_id: str) -> list[dict[str, Any]]:
+        tables = read_quality(path, model_id)
+        time.sleep(0.05)
+        return tables
+
+    monkeypatch.setattr(qualityfile, "read_quality", slowly)
+    titles = ["one", "two", "three", "four"]
+    with ThreadPoolExecutor(len(titles)) as pool:
+        list(pool.map(lambda title: save_quality(model, "id", [{**TABLE, "title": title}]), titles))
+    assert sorted(table["title"] for table in read_quality(model, "id")) == sorted(titles)
+
+
+def test_figures_without_a_directory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"quality\.json: the directory .*none does not exist; make it first"):
+        save_quality(tmp_path / "none", "id", [TABLE])
 
 
 def test_what_a_killed_evaluation_left_in_a_model_does_not_keep_it_from_being_replaced(model: Path) -> None:
