@@ -116,7 +116,8 @@ def test_words_dealt_out_are_sorted_as_at_once(found: set[str], piece: int) -> N
     rows = sorted(found, key=hash)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words, "_SORTED", piece)
-        assert words._spelling_order(rows) == sorted(range(len(rows)), key=rows.__getitem__)
+        order = [row for some in words._spelling_order(rows) for row in some]
+        assert order == sorted(range(len(rows)), key=rows.__getitem__)
 
 
 def test_no_step_of_a_word_table_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +133,19 @@ def test_no_step_of_a_word_table_is_long(monkeypatch: pytest.MonkeyPatch) -> Non
     assert table.starting_with("w4999", 20).total == 11
     assert max(taken) < 10_000
     kept = table._sorted
+    assert not gc.is_tracked(kept), "a collection of cyclic garbage looks at every word"
     del table
-    assert not kept
+    assert set(kept) == {None}
+
+
+def test_a_word_table_whose_making_fails_leaves_no_further_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    for wrong in (["a", 5], 5):
+        with pytest.raises(TypeError):
+            WordTable(wrong)  # type: ignore[arg-type]
+    gc.collect()
+    assert ignored == []
 
 
 def test_a_lane_batches_what_waits_and_keeps_the_order() -> None:
