@@ -25,6 +25,7 @@ __all__ = ["Lane", "call", "stand_back"]
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
+_Entry = tuple[Job, asyncio.Future[Answer] | None]  # None: nobody waits for the answer
 
 _LONGEST_ADVICE: Final = 30  # seconds, for Retry-After
 _LOAD: Final = 8  # a batch of so many jobs means that there are many clients
@@ -88,7 +89,7 @@ class Lane(Generic[Job, Answer]):
         self._stands_back = stands_back
         self._gate = threading.Lock()
         self._closing = False
-        self._waiting: queue.SimpleQueue[tuple[Job, asyncio.Future[Answer] | None] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Entry[Job, Answer] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -139,28 +140,31 @@ class Lane(Generic[Job, Answer]):
         if self._stands_back:
             stand_back()
         n_before = 1
-        while True:
+        ends = False
+        while not ends:
             first = self._waiting.get()
             if first is None:
                 return
             if n_before >= _LOAD:
                 self._wait_for_more()
-            batch = [first]
-            ends = False
-            while len(batch) < self._most:
-                try:
-                    item = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
-                    ends = True
-                    break
-                batch.append(item)
+            batch, ends = self._joined(first)
             n_before = len(batch)
             self._do(batch)
+            # A job holds the model that it asks, which may have been replaced by now: hold none while waiting.
             del batch, first
-            if ends:
-                return
+
+    def _joined(self, first: _Entry[Job, Answer]) -> tuple[list[_Entry[Job, Answer]], bool]:
+        """A job with those that wait behind it, and whether the lane ends after them."""
+        batch = [first]
+        while len(batch) < self._most:
+            try:
+                item = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                return batch, True
+            batch.append(item)
+        return batch, False
 
     def _wait_for_more(self) -> None:
         """Returns when jobs have ceased to come in, or a batch is full.
@@ -173,7 +177,7 @@ class Lane(Generic[Job, Answer]):
             n = self._waiting.qsize()
             time.sleep(_STEP)
 
-    def _do(self, batch: list[tuple[Job, asyncio.Future[Answer] | None]]) -> None:
+    def _do(self, batch: list[_Entry[Job, Answer]]) -> None:
         started = time.perf_counter()
         answers: Sequence[Answer | Exception]
         try:

@@ -191,6 +191,37 @@ def test_a_lane_batches_what_waits_and_keeps_the_order() -> None:
     assert max(map(len, seen)) == 4
 
 
+def test_a_lane_that_waits_holds_no_job() -> None:
+    """A job of the search lane holds a model, which may be replaced while the lane waits for the next one."""
+
+    class Job:
+        """Something that can be watched."""
+
+    async def main() -> None:
+        gate = threading.Event()
+
+        def work(jobs: list[Job]) -> list[bool]:
+            return [gate.wait(10) for _ in jobs]
+
+        lane: Lane[Job, bool] = Lane("test", work, threads=1, most=8, bound=8)
+        jobs = [Job() for _ in range(3)]
+        watched = [weakref.ref(job) for job in jobs]
+        waiting = [asyncio.create_task(lane.submit(job)) for job in jobs]
+        await asyncio.sleep(0.05)
+        gate.set()
+        await asyncio.gather(*waiting)
+        del jobs, waiting
+        assert lane.batches < 3, "some were taken together"
+        for _ in range(100):
+            if all(job() is None for job in watched):
+                break
+            await asyncio.sleep(0.01)
+        assert [job() for job in watched] == [None] * 3
+        lane.close()
+
+    asyncio.run(main())
+
+
 def test_a_lane_that_fails_tells_everyone_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     def work(jobs: list[str]) -> list[str | Exception]:
         if "bad" in jobs:
