@@ -80,17 +80,26 @@ class Table:
 class LabelledRows:
     """Document vectors with their classes.
 
+    A document without a known word has no direction of its own. The vector in its place would be a neighbour of many
+    documents for no reason, so it is left out.
+
     Args:
         vectors: float32 (n, dim).
         labels: int64 (n,).
         origin: Where the vectors are from, for titles.
-        note: What a reader should know about rows that are not quite vectors.
+        left_out: int64, the documents without a known word, by their numbers from 0 among all.
     """
 
     vectors: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     origin: str
-    note: str = ""
+    left_out: npt.NDArray[np.int64]
+
+    @property
+    def note(self) -> str:
+        """What a reader should know about the documents that are not among the rows; empty where all are."""
+        n = len(self.left_out)
+        return f"{n:,} documents without a known word are left out." if n else ""
 
 
 def labelled_rows(model: Embeddings, labels: PathLike, texts: Sequence[str] | None = None) -> LabelledRows:
@@ -98,8 +107,8 @@ def labelled_rows(model: Embeddings, labels: PathLike, texts: Sequence[str] | No
 
     Args:
         model: A trained model.
-        labels: A file with one label per line, in the order of the documents.
-        texts: Documents to infer; without them the trained vectors are taken. A text without a known word is left out.
+        labels: A file with one label per line, in the order of the documents, also of those that are left out.
+        texts: Documents to infer; without them the trained vectors are taken.
 
     Raises:
         ConfigError: as many labels as documents there must be, and documents that the model keeps.
@@ -115,17 +124,10 @@ def labelled_rows(model: Embeddings, labels: PathLike, texts: Sequence[str] | No
             f"{labels}: {len(classes):,} labels, but {whose} {n_documents:,} documents; one line for each"
         )
     if texts is None:
-        untrained = int(np.count_nonzero(model.doc_token_counts == 0))
-        note = (
-            f"{untrained:,} documents without a known word are scored by a vector that means nothing."
-            if untrained
-            else ""
-        )
-        return LabelledRows(model.doc_vectors, classes, "trained vectors", note)
-    vectors, known = model.infer_flagged(texts)
-    left_out = int(np.count_nonzero(~known))
-    note = f"{left_out:,} texts without a known word are left out." if left_out else ""
-    return LabelledRows(vectors[known], classes[known], "inferred vectors", note)
+        vectors, known, origin = model.doc_vectors, model.doc_token_counts > 0, "trained vectors"
+    else:
+        (vectors, known), origin = model.infer_flagged(texts), "inferred vectors"
+    return LabelledRows(vectors[known], classes[known], origin, np.flatnonzero(~known))
 
 
 def word_similarity_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
@@ -194,18 +196,23 @@ def classification_table(
 ) -> Table:
     """Accuracy and macro F1, one row per method; arguments as in :func:`jose_embed.evaluation.classify`.
 
+    Only ``n_train`` counts all documents, those that were left out too: the split stays where the file has it.
+
     Raises:
         ConfigError: a split or folds that the rows do not allow.
         MissingExtraError: scikit-learn is not installed.
     """
     titles = {"knn": "3 nearest neighbours", "logistic": "logistic regression"}
+    n_rows = None if n_train is None else n_train - int(np.count_nonzero(documents.left_out < n_train))
     rows = []
     for method in methods:
         score = evaluation.classify(
-            documents.vectors, documents.labels, n_train=n_train, folds=folds, seed=seed, method=method
+            documents.vectors, documents.labels, n_train=n_rows, folds=folds, seed=seed, method=method
         )
         rows.append((titles[method], score.accuracy, score.macro_f1))
-    split = f"first {n_train:,} rows train" if n_train is not None else f"{folds} folds, mean ± deviation over them"
+    split = (
+        f"first {n_train:,} documents train" if n_train is not None else f"{folds} folds, mean ± deviation over them"
+    )
     title = f"Classification of {len(documents.labels):,} documents, {documents.origin}, {split}"
     return Table(title, ("method", "accuracy", "macro F1"), rows, documents.note)
 
@@ -259,7 +266,7 @@ def report(
         sentence_pairs: Files of scored sentence pairs.
         labels: A file with the documents' classes.
         texts: Documents to infer in the place of the trained ones, for the labels.
-        n_train: The first rows that train the classifiers; None takes folds.
+        n_train: The first documents that train the classifiers; None takes folds.
         folds: How many folds.
         n_seeds: Seeds of the clusterings.
 

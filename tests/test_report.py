@@ -12,7 +12,7 @@ from jose_embed import report as reports
 from jose_embed.cli import main
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError, CorpusError
-from jose_embed.evaluation import Spread, unit_rows
+from jose_embed.evaluation import ClassificationScore, Spread, unit_rows
 from jose_embed.inference import Flagged
 from jose_embed.report import Table
 
@@ -93,11 +93,11 @@ def test_classes_and_clusters_of_the_trained_vectors(model: Embeddings, labels: 
     documents = reports.labelled_rows(model, labels)
     classification = reports.classification_table(documents, folds=4)
     assert (
-        classification.title == "Classification of 48 documents, trained vectors, 4 folds, mean ± deviation over them"
+        classification.title == "Classification of 47 documents, trained vectors, 4 folds, mean ± deviation over them"
     )
     assert [str(row[1]) for row in classification.rows] == ["1.000 ± .000"] * 2
-    assert classification.note == "1 documents without a known word are scored by a vector that means nothing."
-    assert "first 24 rows train" in reports.classification_table(documents, n_train=24).title
+    assert classification.note == "1 documents without a known word are left out."
+    assert "first 24 documents train" in reports.classification_table(documents, n_train=24).title
     clustering = reports.clustering_table(documents)
     assert [str(row[1]) for row in clustering.rows] == ["1.000 ± .000"] * 2
     assert "2 clusters, 2 classes" in clustering.title
@@ -109,7 +109,23 @@ def test_classes_of_inferred_vectors(model: Embeddings, labels: Path) -> None:
     documents = reports.labelled_rows(model, labels, texts)
     assert documents.vectors.shape == (N_DOCUMENTS - 1, 4)
     assert documents.labels.tolist() == [0, 1, 0] + [0, 1] * 22
-    assert documents.note == "1 texts without a known word are left out."
+    assert documents.note == "1 documents without a known word are left out."
+
+
+def test_documents_that_are_left_out_do_not_move_the_split(
+    model: Embeddings, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+
+    def classify(vectors: object, labels: object, *, n_train: int | None, **_: object) -> ClassificationScore:
+        seen.append(n_train)
+        return ClassificationScore(Spread((1.0,)), Spread((1.0,)))
+
+    monkeypatch.setattr(reports.evaluation, "classify", classify)
+    documents = reports.labelled_rows(model, labels)  # without document 5
+    for n_train in (5, 6, 24, 100, None):
+        reports.classification_table(documents, methods=["knn"], n_train=n_train)
+    assert seen == [5, 5, 23, 99, None]
 
 
 def test_labels_must_be_as_many_as_documents(model: Embeddings, labels: Path) -> None:
@@ -186,8 +202,8 @@ def test_each_figure_has_a_command(labels: Path, tmp_path: Path, capsys: pytest.
         (["wordsim", "map.jose", "missing.tsv"], "missing.tsv: there is no such file or directory"),
         (["wordsim", "missing.jose", "pairs.tsv"], "missing.jose"),
         (["wordsim", "map.jose", "pairs.tsv", "-o", "nowhere/report.md"], "the directory nowhere does not exist"),
-        (["classify", "map.jose", "--labels", "labels.txt", "--train", "48"], "training part has 48 rows"),
-        (["classify", "map.jose", "--labels", "labels.txt", "--folds", "25"], "take from 2 to 24"),
+        (["classify", "map.jose", "--labels", "labels.txt", "--train", "48"], "training part has 47 rows"),
+        (["classify", "map.jose", "--labels", "labels.txt", "--folds", "25"], "take from 2 to 23"),
         (["cluster", "map.jose", "--labels", "labels.txt", "--clusters", "0"], "0"),
     ],
 )
