@@ -62,6 +62,8 @@ MAX_BATCH: Final = 1_000
 MAX_ANSWERS: Final = 100_000
 MAX_DIM: Final = 4_096
 LEFT_OUT: Final[Any] = None  # the default of a parameter or header that is sent or not, but is never null
+_DIGITS: Final = re.compile(r"-?[0-9]+")
+_NUMBER: Final = re.compile(r"-?[0-9.]+(?:[eE]-?[0-9]+)?")
 _DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 
 
@@ -72,8 +74,21 @@ def _plain_id(id: str) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """10.0 as 10, which JSON does not tell apart; everything else is left for the check."""
+    """10.0 as 10, which JSON does not tell apart; everything else is left for the check.
+
+    In a query a number is text. What Python would read as one and others would not, such as 1_0 or a space before it,
+    is refused.
+    """
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise PydanticKnownError("int_parsing")
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _plain_number(value: Any) -> Any:
+    """As :func:`_whole`, for numbers with a fraction: refuses 0_1, inf, a space before it."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise PydanticKnownError("float_parsing")
+    return value
 
 
 def _some_text(value: Any) -> str:
@@ -118,7 +133,8 @@ Words = Annotated[list[Word], Field(max_length=1_000, fail_fast=True)]
 # The validator stands behind the bounds: before them it would hide them from the document.
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many neighbours, at most."), BeforeValidator(_whole)]
 Rank = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
-Cosine = Annotated[float, Field(ge=-1, le=1)]
+Limit = Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
+Cosine = Annotated[float, Field(ge=-1, le=1), BeforeValidator(_plain_number)]
 _MAX_RANK: Final = "Only the so many most frequent words are answers."
 _MIN_SCORE: Final = "Only neighbours of at least this cosine."
 MaxRank = Annotated[Rank | None, Field(description=_MAX_RANK)]
@@ -354,7 +370,7 @@ class WordListQuery(_Request):
     model_config = ConfigDict(extra="forbid", strict=False)
 
     prefix: str = Field("", max_length=1_000)
-    limit: int = Field(20, ge=1, le=MAX_K)
+    limit: Limit = 20
 
 
 class WordEntry(_Answer):
@@ -463,7 +479,7 @@ class DocumentListQuery(_Request):
     model_config = ConfigDict(extra="forbid", strict=False)
 
     after: str = Field("", max_length=512, description="The last id of the page before.")
-    limit: int = Field(100, ge=1, le=MAX_K)
+    limit: Limit = 100
 
 
 class DocumentWritten(_Answer):

@@ -130,6 +130,27 @@ def test_a_parameter_that_is_given_twice_is_refused(served: Served, query: str) 
         assert "33 parameters were sent" in served.get(f"{path}?{many}").text
 
 
+@pytest.mark.parametrize(
+    "number", ["5_0", " 5", "5 ", "+5", "5.0", "5e0", "0x5", "", "5\n", "\u0665", "\uff15", "\u00b2"]
+)
+def test_whole_numbers_of_a_query_are_plain_digits(served: Served, number: str) -> None:
+    for path, name in (("/similar?word=king", "k"), ("/similar?word=king", "max_rank"),
+                       ("/words?prefix=w", "limit"), ("/documents?after=", "limit")):  # fmt: skip
+        address = httpx.URL(path)
+        answer = served.get(str(address.copy_merge_params({name: number})))
+        assert (answer.status_code, kind_of(answer)) == (422, "invalid-request"), (path, name)
+        assert answer.json()["errors"][0]["where"] == f"query.{name}"
+        assert served.get(str(address.copy_merge_params({name: "5"}))).status_code == 200
+
+
+@pytest.mark.parametrize("number", ["0_1", " 0.5", "+0.5", "inf", "nan", "\u0660.5", "0x1", ""])
+def test_scores_of_a_query_are_plain_numbers(served: Served, number: str) -> None:
+    answer = served.get("/similar", params={"word": "king", "min_score": number})
+    assert (answer.status_code, kind_of(answer)) == (422, "invalid-request")
+    for plain in ("0.5", "-1", "1", ".5", "1e-3"):
+        assert served.get("/similar", params={"word": "king", "min_score": plain}).status_code == 200
+
+
 def test_inputs_that_are_no_texts_are_named_as_a_caller_knows_them(served: Served) -> None:
     for wrong, where in ((5, "body.input"), ([1, 2], "body.input"), (["king", 7], "body.input"), ("", "body.input")):
         message = served.post("/v1/embeddings", {"input": wrong, "model": "a"}).json()["error"]["message"]
