@@ -27,10 +27,20 @@ from typing import Any, NoReturn
 from jose_embed.errors import JoseError
 from jose_embed.progress import log_event
 
-__all__ = ["Command", "Parser", "Stopped", "add_log_json", "add_version", "positive_whole_number", "run", "visible"]
+__all__ = [
+    "Command",
+    "Parser",
+    "Stopped",
+    "add_log_json",
+    "add_model",
+    "add_quiet",
+    "add_version",
+    "positive_whole_number",
+    "run",
+    "visible",
+]
 
-
-LOG_JSON = "--log-json"
+_LOG_JSON = "--log-json"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -105,6 +115,25 @@ def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action=_Version)
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Give a command its ``MODEL``."""
+    parser.add_argument("model", metavar="MODEL", help="a model directory, as jose-train writes it")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Give a command its ``--quiet``."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+
+
+def add_log_json(parser: argparse.ArgumentParser) -> None:
+    """Give a command its ``--log-json``."""
+    parser.add_argument(
+        _LOG_JSON,
+        action="store_true",
+        help="progress, summary and errors as JSON, one object per line of standard error",
+    )
+
+
 def positive_whole_number(text: str) -> int:
     """An argument type: a whole number from 1 up."""
     with contextlib.suppress(ValueError):
@@ -175,7 +204,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         The exit status.
     """
     typed = sys.argv[1:] if arguments is None else list(arguments)
-    failed = functools.partial(_failed, parser.prog, log_json=LOG_JSON in typed)
+    failed = functools.partial(_failed, parser.prog, log_json=_LOG_JSON in typed)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a word that the terminal's encoding lacks is shown escaped
             stream.reconfigure(errors="backslashreplace")
@@ -190,7 +219,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
     except SystemExit as end:  # argparse: --help, --version
         return end.code if isinstance(end.code, int) else 0
     except _UsageError as error:
-        return _failed(*error.args, log_json=LOG_JSON in typed)
+        return _failed(*error.args, log_json=_LOG_JSON in typed)
     except JoseError as error:
         return failed(str(error))
     except KeyboardInterrupt as stop:
@@ -222,12 +251,3 @@ def _failed(program: str, message: str, status: int = 2, *, log_json: bool = Fal
         else:
             print(visible(f"{program}: {message}"), file=sys.stderr, flush=True)
     return status
-
-
-def add_log_json(parser: argparse.ArgumentParser) -> None:
-    """Give a command its ``--log-json``."""
-    parser.add_argument(
-        LOG_JSON,
-        action="store_true",
-        help="progress, summary and errors as JSON, one object per line of standard error",
-    )

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jose_embed.cli_command import Command, add_log_json, positive_whole_number
+from jose_embed.cli_command import Command, add_log_json, add_model, add_quiet, positive_whole_number
 from jose_embed.config import available_workers
 from jose_embed.errors import ConfigError
 from jose_embed.progress import Reporter, amount_text, duration_text, log_event, reporter_for
@@ -28,7 +28,7 @@ _LINES_NAMED = 5
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a model directory, as jose-train writes it")
+    add_model(parser)
     parser.add_argument("sources", nargs="+", metavar="TEXT", help="files, globs, directories or -, as for jose-train")
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help="the .npy to write: float32, one row per line"
@@ -47,7 +47,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="what sums up the lines of large texts: the processor, a CUDA device, or the device where there is one"
         " (default: auto; the vectors are the same)",
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    add_quiet(parser)
     add_log_json(parser)
 
 

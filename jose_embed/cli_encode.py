@@ -9,7 +9,7 @@ import shlex
 import time
 from typing import Any
 
-from jose_embed.cli_command import Command, add_log_json
+from jose_embed.cli_command import Command, add_log_json, add_quiet
 from jose_embed.cli_train import default_output
 from jose_embed.config import TrainConfig
 from jose_embed.progress import amount_text, duration_text, log_event, reporter_for
@@ -38,7 +38,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
                 metavar="N" if kind is int else "NAME",
                 help=f"{option.metadata['help']} (default: {option.default})",
             )
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    add_quiet(parser)
     add_log_json(parser)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli_command import Command, positive_whole_number
+from jose_embed.cli_command import Command, add_model, positive_whole_number
 from jose_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _add(measures: Any, name: str, summary: str, score: Callable[..., Sequence[Table]]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = measures.add_parser(name, help=summary, description=summary)
     parser.set_defaults(score=score)
-    parser.add_argument("model", metavar="MODEL", help="a model directory, as jose-train writes it")
+    add_model(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="also write the tables to this Markdown file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     parser.add_argument(
@@ -110,6 +109,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise ConfigError(_NO_TABLE)
 
     from jose_embed.embeddings import load
+    from jose_embed.storage import atomic_file
 
     output = None if arguments.output is None else Path(arguments.output)
     if output is not None and not output.parent.is_dir():
@@ -118,7 +118,8 @@ def _run(arguments: argparse.Namespace) -> None:
     tables: Sequence[Table] = arguments.score(model, arguments)
     markdown = "\n\n".join(table.to_markdown() for table in tables)
     if output is not None:
-        _write(output, f"# {Path(arguments.model).name}\n\nModel {model.id}\n\n{markdown}\n")
+        with atomic_file(output, overwrite=True) as write:
+            write(f"# {Path(arguments.model).name}\n\nModel {model.id}\n\n{markdown}\n".encode())
     if arguments.save:
         from jose_embed.qualityfile import save_quality
 
@@ -127,16 +128,6 @@ def _run(arguments: argparse.Namespace) -> None:
         print(json.dumps([table.to_dict() for table in tables], ensure_ascii=False, indent=2))
     else:
         print(markdown)
-
-
-def _write(output: Path, text: str) -> None:
-    """The file appears whole or keeps what it held."""
-    partial = output.with_name(f".{output.name}.tmp-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _wordsim(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jose_embed.cli_command import Command
+from jose_embed.cli_command import Command, add_model, add_quiet
 from jose_embed.errors import ConfigError
 from jose_embed.progress import amount_text, reporter_for
 
@@ -20,7 +20,7 @@ _FORMATS = {
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a model directory, as jose-train writes it")
+    add_model(parser)
     parser.add_argument("--format", choices=_FORMATS, help="the file's format (default: by the ending of --output)")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="the file to write (default: the model's name, here)"
@@ -32,7 +32,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="which vectors: of words as centers, of words as contexts, of documents (default: center)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file that is there")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    add_quiet(parser)
 
 
 def _run(arguments: argparse.Namespace) -> None:

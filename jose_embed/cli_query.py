@@ -10,17 +10,13 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jose_embed.cli_command import Command, positive_whole_number, visible
+from jose_embed.cli_command import Command, add_model, positive_whole_number, visible
 from jose_embed.errors import ConfigError, CorpusError, ModelError
 from jose_embed.progress import reporter_for
 
 __all__ = ["DOCUMENTS", "INFO", "SIMILAR"]
 
 _LABEL_WIDTH = 100
-
-
-def _model_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a model directory, as jose-train writes it")
 
 
 def _answer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +30,7 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_similar(parser: argparse.ArgumentParser) -> None:
-    _model_argument(parser)
+    add_model(parser)
     parser.add_argument("word", metavar="WORD", nargs="?", help="a word of the vocabulary")
     for name, what in [("positive", "added"), ("negative", "subtracted"), ("without", "projected out of the query")]:
         parser.add_argument(f"--{name}", nargs="+", default=[], metavar="WORD", help=f"words that are {what}")
@@ -74,7 +70,7 @@ def _run_similar(arguments: argparse.Namespace) -> None:
 
 
 def _configure_documents(parser: argparse.ArgumentParser) -> None:
-    _model_argument(parser)
+    add_model(parser)
     parser.add_argument("id", metavar="ID", nargs="?", help="a document's id: the number of its line, from 1")
     parser.add_argument("--text", metavar="TEXT", help="any text instead, - for standard input; its vector is inferred")
     parser.add_argument("--word", metavar="WORD", help="a word instead: documents about it")
@@ -137,7 +133,7 @@ def _short(line: str) -> str:
 
 
 def _configure_info(parser: argparse.ArgumentParser) -> None:
-    _model_argument(parser)
+    add_model(parser)
     parser.add_argument("--verify", action="store_true", help="also read every byte and compare it with the checksums")
     parser.add_argument(
         "--json", action="store_true", help="print the manifest, and the figures of an evaluation, as JSON"

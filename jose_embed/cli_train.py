@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli_command import Command, add_log_json, visible
+from jose_embed.cli_command import Command, add_log_json, add_quiet, visible
 from jose_embed.config import PRESETS, TrainConfig, preset_settings
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.progress import Reporter, amount_text, duration_text, log_event, reporter_for
@@ -71,7 +71,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="keep the text in its encoded form, and take it from there while text, tokenizer and minimal count stay",
     )
     parser.add_argument("--dry-run", action="store_true", help="count, estimate memory and time, write no model")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+    add_quiet(parser)
     add_log_json(parser)
     long = parser.add_argument_group("long runs")
     long.add_argument(

@@ -286,6 +286,9 @@ class Embeddings:
     def config(self) -> TrainConfig:
         """The settings it was trained with.
 
+        A setting that came after the training has its default of today; ``manifest["config"]`` holds those that were
+        recorded, and no others.
+
         Raises:
             ConfigError: settings of a version of this package that is not this one.
         """
@@ -526,6 +529,19 @@ class Embeddings:
             NoKnownWordsError: the text or the document has no word of the vocabulary.
             ConfigError: not exactly one query, an unknown document, a vector without a direction, a ``k`` below 1, or
                 a model that keeps no document vectors.
+
+        Example:
+            >>> model = Embeddings.from_arrays(
+            ...     words=["up"],
+            ...     counts=[3],
+            ...     center_vectors=np.float32([[0, 1]]),
+            ...     context_vectors=np.float32([[0, 1]]),
+            ...     doc_ids=["1", "2", "3"],
+            ...     doc_vectors=np.float32([[0, 1], [0.6, 0.8], [0, 1]]),
+            ...     doc_token_counts=[2, 5, 0],
+            ... )
+            >>> [neighbor.doc_id for neighbor in model.similar_documents("2")]
+            ['1']
         """
         self.require_documents()
         k = _at_least_one("k", k)
@@ -545,14 +561,11 @@ class Embeddings:
             unit = among_documents(self, self.vector_of(word))
         elif text is not None:
             unit = self.infer([text])[0]
-            if not (np.isfinite(unit).all() and unit.any()):
-                raise NoKnownWordsError("the text has no word of the vocabulary; give it more text, or a larger model")
-            unit = self._direction(unit).astype(np.float32)
         else:
             assert vector is not None
             unit = self._direction(vector).astype(np.float32)
         indices, scores = nearest_rows(
-            self.doc_vectors, unit, k, excluded=np.array(excluded, np.int64), weights=self.doc_token_counts
+            self.doc_vectors, unit, k, excluded=np.array(excluded, np.int64), counts=self.doc_token_counts
         )
         return [
             DocumentNeighbor(self.doc_ids[i], score, i)

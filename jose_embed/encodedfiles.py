@@ -96,7 +96,7 @@ def write_encoded(
         ('a', 'b') [0, 1, 0, 1] 2
     """
     reporter = reporter or SilentReporter()
-    sources = json_bytes([_source_facts(report) for report in corpus.sources], "sources.json")
+    sources = json_bytes([dataclasses.asdict(report) for report in corpus.sources], "sources.json")
     files: dict[str, Iterator[Chunk]] = {
         "tokens.npy": array_chunks(corpus.tokens, "tokens.npy"),
         "offsets.npy": array_chunks(corpus.offsets, "offsets.npy"),
@@ -159,10 +159,6 @@ def _settings(tokenizer: Tokenizer, min_count: int) -> dict[str, Any]:
         "unicode": unicodedata.unidata_version,
         "min_count": min_count,
     }
-
-
-def _source_facts(report: SourceReport) -> dict[str, Any]:
-    return dataclasses.asdict(report)
 
 
 def _known_encoding(path: Path) -> None:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from jose_embed.columns import encoded_text, line_chunks, row_blocks
 from jose_embed.errors import ConfigError, ModelError
-from jose_embed.lines import LineColumn
+from jose_embed.lines import LineColumn, first_repetition
 from jose_embed.storage import Chunk, atomic_file, plain_size, reason
 
 if TYPE_CHECKING:
@@ -246,12 +246,9 @@ def read_vectors(path: str | os.PathLike[str], *, format: str | None = None) -> 
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
             raise _damaged(path, f"row {first + int(finite.argmin())} holds a NaN or an infinity")
-    if len(set(table.names)) != len(table.names):
-        seen: set[str] = set()
-        for name in table.names:
-            if name in seen:
-                raise _damaged(path, f"the name {name[:100]!r} occurs twice")
-            seen.add(name)
+    repetition = first_repetition(table.names)
+    if repetition is not None:
+        raise _damaged(path, f"the name {repetition[:100]!r} occurs twice")
     return table
 
 

@@ -29,7 +29,7 @@ FORMAT: Final = "jose-embed"
 FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 LARGEST_MANIFEST: Final = 16 << 20
-COUNT_NAMES: Final = ("n_words", "n_docs", "n_untrained", "n_tokens", "dim")
+_COUNT_NAMES: Final = ("n_words", "n_docs", "n_untrained", "n_tokens", "dim")
 
 
 def json_bytes(value: Any, what: str, *, indent: int | None = 2) -> bytes:
@@ -136,7 +136,7 @@ def _check(manifest: Any) -> None:
             raise ValueError(
                 f"has {_shown(manifest.get(name))} as {name!r}; it must be {'text' if kind is str else 'a mapping'}"
             )
-    for name in COUNT_NAMES:
+    for name in _COUNT_NAMES:
         count = manifest["counts"].get(name)
         if type(count) is not int or not 0 <= count < 2**62:
             raise ValueError(f"has {_shown(count)} as counts.{name}; it must be a whole number from 0")

@@ -19,7 +19,7 @@ def nearest_rows(
     k: int,
     *,
     excluded: npt.NDArray[np.int64] | None = None,
-    weights: npt.NDArray[np.int64] | None = None,
+    counts: npt.NDArray[np.int64] | None = None,
     block_rows: int = BLOCK_ROWS,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The ``k`` rows of largest inner product with ``query``, best first, equal ones by index.
@@ -32,7 +32,7 @@ def nearest_rows(
         query: float32, shape (dim,), norm 1.
         k: At least 1; a larger one than there are rows gives all.
         excluded: int64 indices of rows that are not wanted.
-        weights: int64, shape (n,): rows of weight 0 are not wanted.
+        counts: int64, shape (n,), what each row was made of: rows of 0 are not wanted.
         block_rows: Rows scored at a time.
 
     Returns:
@@ -49,8 +49,8 @@ def nearest_rows(
         with np.errstate(invalid="ignore", over="ignore"):
             rough = matrix[first:last] @ query
         rough[~np.isfinite(rough)] = -np.inf
-        if weights is not None:
-            rough[weights[first:last] == 0] = -np.inf
+        if counts is not None:
+            rough[counts[first:last] == 0] = -np.inf
         if excluded is not None:
             rough[excluded[(excluded >= first) & (excluded < last)] - first] = -np.inf
         floor = np.float32(-np.inf)

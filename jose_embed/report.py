@@ -210,9 +210,9 @@ def classification_table(
             documents.vectors, documents.labels, n_train=n_rows, folds=folds, seed=seed, method=method
         )
         rows.append((titles[method], score.accuracy, score.macro_f1))
-    split = (
-        f"first {n_train:,} documents train" if n_train is not None else f"{folds} folds, mean ± deviation over them"
-    )
+    split = f"{folds} folds, mean ± deviation over them"
+    if n_train is not None:
+        split = f"first {n_train:,} documents train"
     title = f"Classification of {len(documents.labels):,} documents, {documents.origin}, {split}"
     return Table(title, ("method", "accuracy", "macro F1"), rows, documents.note)
 
@@ -302,7 +302,7 @@ def read_texts(file: PathLike) -> list[str]:
     texts: list[str] = []
     with BlockReader(find_sources(str(file)), whole_lines=True) as reader:
         for block in reader:
-            texts += block.data.decode(errors="replace").removesuffix("\n").split("\n")
+            texts += block.data.decode().removesuffix("\n").split("\n")
     if not texts:
         raise CorpusError(f"{file}: no document in it; a line is a document")
     return texts

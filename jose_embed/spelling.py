@@ -13,7 +13,6 @@ __all__ = ["SpellingIndex"]
 _LONGEST: Final = 48
 _BLOCK_WORDS: Final = 65_536
 _MOST_CANDIDATES: Final = 4_096
-_FAR: Final = 255
 
 
 class SpellingIndex:
@@ -43,7 +42,7 @@ class SpellingIndex:
                 self._masks[first : first + len(block)] = ~np.uint64(0)
                 self._lengths[first : first + len(block)] = -1000
                 continue
-            bits = np.left_shift(np.uint64(1), ((codes * np.uint32(2654435761)) >> np.uint32(26)).astype(np.uint64))
+            bits = _bits(codes)
             bits[ends] = 0
             self._masks[first : first + len(block)] = np.bitwise_or.reduceat(bits, starts)
             self._lengths[first : first + len(block)] = ends - starts
@@ -59,9 +58,7 @@ class SpellingIndex:
         if not 0 < len(query) <= _LONGEST or not len(self._words):
             return []
         mistakes = 1 if len(query) <= 3 else 2 if len(query) <= 7 else 3
-        mask = np.bitwise_or.reduce(
-            np.left_shift(np.uint64(1), ((query * np.uint32(2654435761)) >> np.uint32(26)).astype(np.uint64))
-        )
+        mask = np.bitwise_or.reduce(_bits(query))
         apart = np.bitwise_count(self._masks ^ mask)
         near = np.flatnonzero((apart <= 2 * mistakes) & (np.abs(self._lengths - len(query)) <= mistakes))
         if len(near) > _MOST_CANDIDATES:
@@ -99,6 +96,11 @@ def edit_distances(word: npt.NDArray[np.uint32], others: Sequence[npt.NDArray[np
                 cell = np.where(exchanged, np.minimum(cell, table[i - 2, j - 2] + 1), cell)
             table[i, j] = cell
     return np.asarray(table[len(word), lengths, np.arange(len(others))])
+
+
+def _bits(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
+    """The bit of each letter in a mask: six bits of its code point's multiplicative hash say which."""
+    return np.left_shift(np.uint64(1), ((codes * np.uint32(2654435761)) >> np.uint32(26)).astype(np.uint64))
 
 
 def _codes(text: str) -> npt.NDArray[np.uint32]:

@@ -68,7 +68,11 @@ class WordTable(Protocol):
         """How often each word occurred, int64 (n_words,)."""
 
     def words(self, numbers: npt.NDArray[np.intp]) -> list[str]:
-        """The spellings of the words with these numbers."""
+        """The spellings of the words with these numbers.
+
+        Raises:
+            CorpusError: a tokenizer gave a word that no file of a model can hold.
+        """
 
 
 def word_table(tokenizer: Tokenizer) -> WordTable:
