@@ -23,6 +23,7 @@ is our own (DESIGN.md, decision 12).
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ __all__ = ["concentration_weights", "count_documents", "write_directions"]
 
 _SUMS = 1 << 20  # floats in the table of sums of directions, a row for each word of a slice
 _MOST_SLICES = 64
-_BLOCK = 1 << 13  # rows that are converted to float64 at a time
+_BLOCK = 1 << 10  # rows that are converted to float64 at a time: what they take fits into the heap's gaps
 # DESIGN.md, decision 12, has the evidence for all three.
 _MOST_TOPIC = 4.0  # what topics count, beside the presence of words, where documents agree very well
 _HALF_TOPIC = 0.1  # the mean agreement at which they count half of that
@@ -74,9 +75,12 @@ def concentration_weights(
     mean, scales = _centering(offsets, doc_vectors)
     squares = np.zeros(n_words)
     one = np.zeros(dim, np.float32)
-    at_once = max(1, _SUMS // dim, n_words // _MOST_SLICES)
+    at_once = min(n_words, max(1, _SUMS // dim, n_words // _MOST_SLICES))
+    # In pages of its own: the heap would keep the room to the end of the process.
+    table = np.frombuffer(mmap.mmap(-1, 4 * at_once * dim), np.float32).reshape(at_once, dim)
     for begin in range(0, n_words, at_once):
-        sums = np.zeros((min(at_once, n_words - begin), dim), np.float32)
+        sums = table[: n_words - begin]
+        sums[:] = 0
         last_seen = np.full(len(sums), -1, np.int64)
         for first, words, ends in stretches(tokens, offsets):
             _add_directions(words, ends, first, begin, doc_vectors, mean, scales, last_seen, one, sums)

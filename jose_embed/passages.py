@@ -22,7 +22,7 @@ __all__ = ["gathered", "give_back", "stretches"]
 Tokens = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
 
-_AT_ONCE = 1 << 20  # running words between two times that memory is given back: 4 MB
+_AT_ONCE = 1 << 19  # running words between two times that memory is given back: 2 MB
 _FOLIO = 1 << 21  # bytes: the largest piece of a file that the system maps as one
 _SMALL = 6_000_000  # running words, 24 MB, that may stay
 
