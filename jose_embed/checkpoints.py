@@ -62,6 +62,7 @@ _TABLES: Final = ("center", "context", "document")
 _NAME: Final = re.compile(r"checkpoint-(\d{6,})")
 _OURS: Final = re.compile(r"checkpoint-\d{6,}|text|\.(checkpoint-\d{6,}|text)\.tmp-\d+-[0-9a-f]{8}")
 _KEPT: Final = 2
+_ELSEWHERE: Final = "see to that, or choose another name for the model"
 # Settings that say where vectors are stored, not what they are; backends are compared by what "auto" took.
 _FREE: Final = frozenset({"backend", "doc_vectors"})
 
@@ -326,7 +327,7 @@ class Checkpoints:
                 self._text_is_kept = True
             written = self._written(tables, standing, corpus, config, backend, phases)
         except OSError as error:
-            raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)})") from error
+            raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)}); {_ELSEWHERE}") from error
         self.latest = written
         whole = [number for number in self._numbers() if number not in self._damaged]
         for number in [*whole[:-_KEPT], *self._damaged]:
@@ -387,7 +388,7 @@ class Checkpoints:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise TrainingError(f"{self.directory}: cannot be read ({reason(error)})") from error
+            raise TrainingError(f"{self.directory}: cannot be read ({reason(error)}); {_ELSEWHERE}") from error
         return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
     def _hold(self) -> None:
@@ -396,7 +397,7 @@ class Checkpoints:
             foreign = sorted(name for name in os.listdir(self.directory) if not _OURS.fullmatch(name))
             held = None if foreign else directory_lock(self.directory)
         except OSError as error:
-            raise TrainingError(f"{self.directory}: cannot be read ({reason(error)})") from error
+            raise TrainingError(f"{self.directory}: cannot be read ({reason(error)}); {_ELSEWHERE}") from error
         if foreign:
             raise TrainingError(
                 f"{self.directory}: holds {foreign[0]!r}, which is no part of a checkpoint; choose another name for "

@@ -134,11 +134,13 @@ def decompressed(file: Input, max_expansion: float | None = EXPANSION_LIMIT) -> 
             if stream.needs_input and not data:
                 data = file.read(_COMPRESSED_PIECE)
                 if not data:
-                    raise CorpusError(f"{file.name}: the {method} data ends in the middle; the file is cut off")
+                    raise CorpusError(f"{file.name}: the {method} data is cut off in the middle; take a whole copy")
             try:
                 piece = stream.decompress(data, PIECE)
             except Exception as error:  # each package has an exception of its own
-                raise CorpusError(f"{file.name}: the {method} data cannot be decompressed: {error}") from error
+                what = f"the {method} data cannot be decompressed: {error}"
+                advice = "take a whole copy, or decompress it first and read the plain file"
+                raise CorpusError(f"{file.name}: {what}; {advice}") from error
             data = b""
             written += len(piece)
             if max_expansion is not None and written > max(EXPANSION_FREE, max_expansion * file.consumed):

@@ -196,7 +196,8 @@ class Device:
             module = self.cupy.RawModule(code=kernel_source(), options=compiler_options(layout))
             module.get_function("train")  # which compiles
         except Exception as error:  # CuPy has no one class for what can be amiss with its compiler
-            raise DeviceError(f"gpu.cu cannot be compiled for {self.name}: {_first_line(error)}") from error
+            why = _first_line(error)
+            raise DeviceError(f"gpu.cu cannot be compiled for {self.name}: {why}; take --backend cpu") from error
         return module
 
     def resident_warps(self, kernel: Any) -> int:

@@ -346,7 +346,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_scored_pairs(latin)
     broken = tmp_path / "broken.tsv.gz"
     broken.write_bytes(gzip.compress(b"a\tb\t1\n" * 100)[:-10])
-    with pytest.raises(CorpusError, match="the gzip data ends in the middle"):
+    with pytest.raises(CorpusError, match="the gzip data is cut off in the middle"):
         read_scored_pairs(broken)
     damaged = bytearray(gzip.compress(b"a\tb\t1\n" * 100))
     damaged[15:25] = bytes(10)

@@ -168,7 +168,8 @@ def test_a_compiler_that_refuses_is_told_in_one_line() -> None:
     with fake_cupy.installed(cupy), pytest.raises(DeviceError) as refusal:
         open_device().kernels(Layout(16))
     assert str(refusal.value) == (
-        "gpu.cu cannot be compiled for Processor behind a shim: nvrtc: error: invalid value for --gpu-architecture"
+        "gpu.cu cannot be compiled for Processor behind a shim: nvrtc: error: invalid value for --gpu-architecture; "
+        "take --backend cpu"
     )
 
 
