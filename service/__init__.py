@@ -21,6 +21,7 @@
     route       what all calls share
     calls/      the calls of the API, one file a subject
     app         the application around the calls
+    protocol    uvicorn's connection, with a bound for heads
     server      uvicorn that drains before it stops
     cli         jose-serve
 """

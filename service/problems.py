@@ -30,6 +30,7 @@ class Kind:
 
 CATALOGUE: Final[Mapping[str, Kind]] = {
     "malformed-json": Kind(400, "The body is not valid JSON", "Send one JSON value in UTF-8."),
+    "malformed-http": Kind(400, "The request is not HTTP", "Send it as HTTP/1.1 says; a client library does."),
     "missing-key": Kind(401, "A key is needed", "Send the header 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."),
     "wrong-key": Kind(401, "The key is not known", "Check the key; it may have been changed."),
     "key-cannot-write": Kind(403, "This key may only read", "Send a write key."),
@@ -64,6 +65,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     ),
     "not-json": Kind(415, "The body is not JSON", "Send the header 'Content-Type: application/json'."),
     "invalid-request": Kind(422, "The request does not fit", "See 'errors' for each place, and /docs for what fits."),
+    "head-too-large": Kind(431, "The head of the request is too large", "Send a shorter path and fewer headers."),
     "no-known-words": Kind(
         422,
         "The text holds no known word",

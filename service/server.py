@@ -23,6 +23,7 @@ from fastapi import FastAPI
 
 from service import garbage
 from service.engine import Engine
+from service.protocol import Protocol
 from service.settings import Settings
 
 __all__ = ["Server", "serve"]
@@ -141,6 +142,7 @@ def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
         log_config=None,
         log_level=settings.log_level,
         access_log=settings.access_log,
+        http=Protocol,
         lifespan="on",
         ws="none",
         server_header=False,

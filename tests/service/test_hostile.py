@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -289,6 +290,82 @@ def test_saturation_is_said_and_passes(model_a: tuple[Path, Embeddings], tmp_pat
     assert running.get("/readyz").status_code == 200
     assert running.post("/embed-doc", {"text": "king"}).status_code == 200
     assert running.stop() == 0
+
+
+def sent_raw(served: Served, pieces: Iterable[bytes]) -> tuple[int, httpx.Headers, bytes, int]:
+    """The answer to bytes on a connection of their own, after which it is closed, and how many bytes went out."""
+    host, port = urlsplit(served.url).netloc.split(":")
+    n_sent = 0
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):  # the answer may come before all is sent
+            for piece in pieces:
+                connection.sendall(piece)
+                n_sent += len(piece)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(65_536):
+                received += piece
+    first, _, rest = received.partition(b"\r\n")
+    lines, _, body = rest.partition(b"\r\n\r\n")
+    headers = httpx.Headers([line.split(b": ", 1) for line in lines.split(b"\r\n")])
+    return int(first.split()[1]), headers, body, n_sent
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"KING QUEEN\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nNo Header: 1\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"POST /embed-doc HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n",
+        b"POST /embed-doc HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nking\r\n",
+    ],
+    ids=lambda request: repr(request[:20]),
+)
+def test_what_is_not_http_is_told_as_a_problem(served: Served, request_bytes: bytes) -> None:
+    status, headers, body, _ = sent_raw(served, [request_bytes])
+    assert (status, headers["content-type"]) == (400, "application/problem+json")
+    assert (headers["connection"], headers["content-length"]) == ("close", str(len(body)))
+    assert json.loads(body)["type"] == "/problems#malformed-http"
+
+
+LINE = b"GET /livez HTTP/1.1\r\n"
+CHUNKED = (
+    b"POST /embed-doc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        (b"GET /livez?", b"a" * 60),
+        (LINE + b"A: ", b"a" * 60),
+        (LINE, b"a: b\r\n" * 10),
+        (CHUNKED + b"0\r\n", b"a: b\r\n" * 10),
+        (CHUNKED + b"2;", b"a" * 60),
+    ],
+    ids=["path", "header", "headers", "trailers", "chunk extension"],
+)
+def test_a_head_without_an_end_is_refused_and_not_kept(served: Served, first: bytes, more: bytes) -> None:
+    process = psutil.Process(served.process.pid)
+    before = process.memory_info().rss
+    status, _, body, n_sent = sent_raw(served, [first, *[more * 1_000] * 500])
+    assert (status, json.loads(body)["type"]) == (431, "/problems#head-too-large")
+    assert n_sent < 20_000_000
+    assert process.memory_info().rss < before + 20_000_000
+    assert served.get("/readyz").status_code == 200
+
+
+def test_long_heads_and_bodies_in_small_pieces_are_read(served: Served) -> None:
+    headers = [b"a%d: %s\r\n" % (i, b"b" * 1_000) for i in range(60)]
+    assert sent_raw(served, [LINE, *headers, b"Connection: close\r\n\r\n"])[0] == 200
+    body = json.dumps({"text": "king " * 40_000}).encode()
+    pieces = [body[i : i + 1_000] for i in range(0, len(body), 1_000)]
+    begin = head("localhost", len(body)).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert sent_raw(served, [begin, *pieces])[0] == 200
 
 
 def test_clients_that_hang_up(served: Served) -> None:
