@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.passages import gathered
+from jose_embed.sampling import GOLDEN, mixed_bits
 
 __all__ = ["reliability_matrix"]
 
@@ -95,9 +96,8 @@ def _halves(
 def _dealt(words: npt.NDArray[np.int32], documents: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Whether each running word belongs to the second half: all occurrences in a document to the same.
 
-    A hash of both numbers, the finaliser of SplitMix64; in NumPy, because compiling it would take longer.
+    By a hash of both numbers; in NumPy, because compiling it would take longer.
     """
-    z = words.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + documents.astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    return (z >> np.uint64(63)).astype(np.bool_)
+    keys = words.astype(np.uint64) * np.uint64(GOLDEN) + documents.astype(np.uint64)
+    second: npt.NDArray[np.bool_] = (mixed_bits(keys) >> np.uint64(63)).astype(np.bool_)
+    return second

@@ -22,11 +22,13 @@ from jose_embed.vocabulary import Vocabulary, alias_table
 __all__ = [
     "CONTEXT_NEGATIVES",
     "DOCUMENT_NEGATIVES",
+    "GOLDEN",
     "KEEP",
     "WINDOW",
     "SamplingTables",
     "draw_below",
     "draw_word",
+    "mixed_bits",
     "random_bits",
     "stream_key",
 ]
@@ -34,7 +36,8 @@ __all__ = [
 #: The kinds of decisions; each has a stream of its own in every document and epoch.
 KEEP, WINDOW, CONTEXT_NEGATIVES, DOCUMENT_NEGATIVES = 1, 2, 3, 4
 
-_GOLDEN = 0x9E3779B97F4A7C15
+#: What SplitMix64 steps by: 2^64 over the golden ratio.
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 class SamplingTables(NamedTuple):
@@ -58,25 +61,28 @@ class SamplingTables(NamedTuple):
         return cls(np.minimum(keep * 2.0**32, 2.0**32 - 1).astype(np.uint32), noise.threshold, noise.alias)
 
 
-@jit(inline=True)
-def _mixed(z: Any) -> Any:
+def mixed_bits(z: Any) -> Any:
+    """The finaliser of SplitMix64: uint64 to uint64, one number in a kernel, or here an array of them."""
     z = (z ^ (z >> uint64(30))) * uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB)
     return z ^ (z >> uint64(31))
 
 
+_mixed = jit(inline=True)(mixed_bits)
+
+
 @jit(inline=True)
 def stream_key(seed: Any, epoch: Any, document: Any, stream: Any) -> Any:
     """The uint64 key of one kind of decision in one document and epoch."""
-    key = _mixed(uint64(seed) + uint64(_GOLDEN))
-    key = _mixed(key ^ (uint64(epoch) + uint64(1)) * uint64(_GOLDEN))
-    return _mixed(key ^ (uint64(document) * uint64(8) + uint64(stream)) * uint64(_GOLDEN))
+    key = _mixed(uint64(seed) + uint64(GOLDEN))
+    key = _mixed(key ^ (uint64(epoch) + uint64(1)) * uint64(GOLDEN))
+    return _mixed(key ^ (uint64(document) * uint64(8) + uint64(stream)) * uint64(GOLDEN))
 
 
 @jit(inline=True)
 def random_bits(key: Any, index: Any) -> Any:
     """64 random bits for the decision number ``index`` (from 0) of a stream."""
-    return _mixed(key + (uint64(index) + uint64(1)) * uint64(_GOLDEN))
+    return _mixed(key + (uint64(index) + uint64(1)) * uint64(GOLDEN))
 
 
 @jit(inline=True)
