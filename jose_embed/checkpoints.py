@@ -239,7 +239,7 @@ class Checkpoints:
             tables: Center, context and document vectors, float32 (rows, dim), written in place.
             corpus: The text that the run goes on with.
             phases: Seconds by name; those of the checkpoint are added.
-            reporter: Told of where it goes on.
+            reporter: Told of the phase "restoring", in bytes, and of where it goes on.
 
         Returns:
             Where the run stands.
@@ -256,12 +256,15 @@ class Checkpoints:
                 "bring it back, or remove the directory to start anew"
             )
         with DirectoryReader(found.path, _KIND) as directory:
+            reporter.start("restoring", sum(table.nbytes for table in tables), "bytes")
             for name, table in zip(_TABLES, tables, strict=True):
                 kept = directory.array(f"{name}.npy", dtype="<f4", shape=table.shape)
                 for first, rows in row_blocks(kept):
                     table[first : first + len(rows)] = rows
                     release(rows)
                     release(table[first : first + len(rows)])
+                    reporter.advance(rows.nbytes)
+            reporter.finish()
         for name, seconds in found.phases.items():
             phases[name] = phases.get(name, 0.0) + seconds
         reporter.note(f"going on from {found.path}: {found.place}")

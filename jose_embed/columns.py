@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from jose_embed.storage import BLOCK_BYTES, Chunk
 __all__ = [
     "NORM_TOLERANCE",
     "array_chunks",
+    "counted",
     "encoded_text",
     "first_fault",
     "line_chunks",
@@ -68,6 +69,13 @@ def array_chunks(array: npt.NDArray[Any], name: str, *, unit_rows: bool = False)
                 )
         yield np.ascontiguousarray(block, dtype).data
         release(block)
+
+
+def counted(chunks: Iterator[Chunk], advance: Callable[[int], object]) -> Iterator[Chunk]:
+    """The same pieces; ``advance`` is told of the bytes of each once it was taken: large files show progress."""
+    for chunk in chunks:
+        yield chunk
+        advance(memoryview(chunk).nbytes)
 
 
 def first_fault(table: npt.NDArray[np.float32]) -> tuple[int, float] | None:

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from jose_embed.columns import array_chunks, read_vocabulary, row_blocks, vocabulary_chunks
+from jose_embed.columns import array_chunks, counted, read_vocabulary, row_blocks, vocabulary_chunks
 from jose_embed.compression import EXPANSION_LIMIT
 from jose_embed.config import TrainConfig
 from jose_embed.corpus import DocumentIds, SourceReport, Tokenizer, get_tokenizer
@@ -108,8 +108,7 @@ def write_encoded(
     try:
         with DirectoryWriter(path, overwrite=overwrite, known=_known_encoding, needed_bytes=needed) as directory:
             for name, chunks in files.items():
-                facts = directory.write(name, chunks)
-                reporter.advance(facts["bytes"])
+                directory.write(name, counted(chunks, reporter.advance))
             manifest = _manifest(corpus) | {"files": dict(directory.files)}
             manifest["checksum"] = manifest_checksum(manifest)
             directory.write(MANIFEST_NAME, [json_bytes(manifest, MANIFEST_NAME)])

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.columns import array_chunks, first_fault, line_chunks, read_vocabulary, vocabulary_chunks
+from jose_embed.columns import array_chunks, counted, first_fault, line_chunks, read_vocabulary, vocabulary_chunks
 from jose_embed.errors import ModelError
 from jose_embed.lines import LineColumn, first_repetition
 from jose_embed.manifest import (
@@ -167,7 +167,7 @@ def write_model(
         reporter.start("saving", needed, "bytes")
     with DirectoryWriter(path, overwrite=overwrite, known=_known_model, needed_bytes=needed) as directory:
         for name, chunks in _files(parts):
-            directory.write(name, _counted(chunks, None if reporter is None else reporter.advance))
+            directory.write(name, chunks if reporter is None else counted(chunks, reporter.advance))
         manifest = _manifest(parts, directory.files)
         directory.write(MANIFEST_NAME, [json_bytes(manifest, MANIFEST_NAME)])
     if reporter is not None:
@@ -214,13 +214,6 @@ def _files(parts: ModelParts) -> Iterator[tuple[str, Iterator[Chunk]]]:
         yield f"{name}.npy", array_chunks(array, f"{name}.npy")
     for name, value in parts.extra_json.items():
         yield f"{name}.json", iter([json_bytes(value, f"{name}.json")])
-
-
-def _counted(chunks: Iterator[Chunk], advance: Callable[[int], None] | None) -> Iterator[Chunk]:
-    for chunk in chunks:
-        yield chunk
-        if advance is not None:
-            advance(memoryview(chunk).nbytes)
 
 
 def _manifest(parts: ModelParts, files: Mapping[str, FileFacts]) -> dict[str, Any]:

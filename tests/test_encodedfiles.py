@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jose_embed import encodedfiles
+from jose_embed import columns, encodedfiles
 from jose_embed.cli import main
 from jose_embed.config import TrainConfig
 from jose_embed.encoded import EncodedCorpus, encode, encode_texts
@@ -36,18 +36,29 @@ class Recorder:
     def __init__(self) -> None:
         self.phases: list[str] = []
         self.notes: list[str] = []
+        self.steps: list[int] = []
 
     def start(self, phase: str, total: int | None, unit: str) -> None:
         self.phases.append(phase)
 
     def advance(self, amount: int, **figures: float) -> None:
-        pass
+        self.steps.append(amount)
 
     def finish(self, **figures: float) -> None:
         pass
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+
+def test_a_large_file_is_written_in_sight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "BLOCK_BYTES", 1000)
+    reporter = Recorder()
+    with encode_texts(["a b"] * 5000, min_count=1) as corpus:
+        write_encoded(corpus, tmp_path / "x.encoded", reporter=reporter)
+    assert reporter.phases == ["keeping"]
+    assert max(reporter.steps) < 4000  # of 80 kB
+    assert sum(reporter.steps) > 80_000
 
 
 @pytest.fixture
