@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -72,13 +73,9 @@ def _serve(arguments: Sequence[str]) -> int:
         # Late: --help, healthcheck and mistakes need neither FastAPI nor FAISS.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, "1")  # the lanes are the threads; each computes on one core
-        try:
+        with _extra_needed():
             from service.app import create_app
             from service.server import serve
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] in ("jose_embed", "service"):
-                raise
-            raise MissingExtraError("jose-serve", "service") from None
         for name, value in settings.shown().items():
             logging.getLogger("service").info("%s%s = %s", PREFIX, name.upper(), value)
         app = create_app(settings)
@@ -91,6 +88,17 @@ def _serve(arguments: Sequence[str]) -> int:
         shown = f"[{host}]" if ":" in host else host
         print(f"jose-serve: http://{shown}:{port} serves {settings.model}; calls at /docs", file=sys.stderr, flush=True)
         return serve(app, settings, listener)
+
+
+@contextlib.contextmanager
+def _extra_needed() -> Iterator[None]:
+    """Around imports: a package that the extra brings and that is missing is told in a line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("jose_embed", "service"):
+            raise
+        raise MissingExtraError("jose-serve", "service") from None
 
 
 def _listener(settings: Settings) -> socket.socket:
@@ -161,7 +169,8 @@ def _openapi(arguments: Sequence[str]) -> int:
     _Parser("jose-serve openapi", description="Print the OpenAPI document.").parse_args(arguments)
     import json
 
-    from service.app import create_app, openapi_document
+    with _extra_needed():
+        from service.app import create_app, openapi_document
 
     print(json.dumps(openapi_document(create_app(Settings(model=Path("model.jose")))), indent=1, ensure_ascii=False))
     return 0

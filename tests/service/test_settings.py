@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import READ_KEY, WRITE_KEY, Starter, run_cli
+from serving import READ_KEY, ROOT, WRITE_KEY, Starter, run_cli
 
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError
@@ -120,6 +122,16 @@ def test_a_mistake_is_one_line_and_status_2(
     assert last.startswith("jose-serve: ")
     assert message in last
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("openapi",), ("a.jose", "--port", "0")])
+def test_a_package_that_is_missing_is_told_in_one_line(arguments: tuple[str, ...]) -> None:
+    without = "import sys; sys.modules['fastapi'] = None; from service.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", without, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert 'run: pip install "jose-embed[service]"' in done.stderr
 
 
 def test_a_port_in_use(model_a: tuple[Path, Embeddings]) -> None:
