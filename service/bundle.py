@@ -129,14 +129,18 @@ class Bundle:
         for row, hits in zip(rows.tolist(), self.words.search(vectors, 1), strict=True):
             if self.words.kind == "exact" and not (len(hits.rows) and hits.scores[0] > 0.999):
                 raise ModelError(
-                    f"{self._where}: the index does not find the word {self.embeddings.words[row]!r} by its own vector"
+                    f"{self._where}: the index does not find the word {self.embeddings.words[row]!r} by its own "
+                    "vector; install faiss-cpu anew, or train the model again"
                 )
         words = [self.embeddings.words[row] for row in rows.tolist()]
         (made,) = vectors_of(self.embeddings, [" ".join(words)])
         if made.vector is not None:
             norm = float(np.linalg.norm(made.vector.astype(np.float64)))
             if not abs(norm - 1.0) < 1e-5:
-                raise ModelError(f"{self._where}: a text of its words gets a vector of norm {norm}, which must be 1")
+                raise ModelError(
+                    f"{self._where}: a text of its words gets a vector of norm {norm}, which must be 1; "
+                    "train the model again"
+                )
 
     @property
     def _where(self) -> str:

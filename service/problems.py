@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["CATALOGUE", "MEDIA_TYPE", "Kind", "Problem", "as_response", "catalogue_page", "from_validation"]
+__all__ = ["CATALOGUE", "MEDIA_TYPE", "Kind", "Problem", "as_response", "catalogue_page", "from_validation", "shown"]
 
 MEDIA_TYPE: Final = "application/problem+json"
 _SHOWN_CHARACTERS: Final = 200
@@ -50,7 +50,11 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "unknown-model": Kind(404, "No such model is served", "List the models with GET /v1/models."),
     "method-not-allowed": Kind(405, "The method does not fit this path", "The header Allow lists the methods that do."),
     "body-too-slow": Kind(408, "The body did not arrive in time", "Send it faster, or in smaller pieces."),
-    "reload-running": Kind(409, "A reload is under way", "Wait until it has ended; GET /info tells."),
+    "reload-running": Kind(
+        409,
+        "A reload is under way",
+        "Wait until it has ended; jose_reloads_total of GET /metrics counts those that have.",
+    ),
     "model-refused": Kind(
         409,
         "The model on disk was refused; the one before goes on serving",
@@ -200,13 +204,11 @@ def shown(value: Any) -> str:
     if isinstance(value, (list, tuple, dict)):
         kind = "an object" if isinstance(value, dict) else "a list"
         return f"{kind} of {len(value)}"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**40:
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, int) and abs(value) >= 10**40:
         return f"a number of {value.bit_length()} bits"
-    return (
-        {True: "true", False: "false", None: "null"}[value]
-        if value is None or isinstance(value, bool)
-        else repr(value)[:_SHOWN_CHARACTERS]
-    )
+    return repr(value)[:_SHOWN_CHARACTERS]
 
 
 def catalogue_page() -> str:

@@ -84,7 +84,7 @@ class Settings:
     search_threads: int = _option(0, "threads that search; 0 takes half of the cores, at most 4", low=0, high=64)
     embed_threads: int = _option(1, "threads that make vectors of texts", low=1, high=64)
     work_threads: int = _option(
-        2, "threads for files, large bodies and everything else that takes its time", low=1, high=64
+        2, "threads for stored documents, spelling, long answers and all else that takes its time", low=1, high=64
     )
     max_waiting: int = _option(512, "requests that may be under way at once; one more gets 503", low=1, high=100_000)
     max_body_bytes: int = _option(16 << 20, "bytes of the largest request body", low=1_024, high=1 << 30)
@@ -177,8 +177,8 @@ class Settings:
                 raise ConfigError(_unknown(name, [*options, *files]))
         return cls(**{**values, **{name: value for name, value in overrides.items() if value is not None}})
 
-    def keys(self, name: Literal["read_key", "write_key"] | str) -> tuple[str, ...]:
-        """The single keys of one of the two key settings."""
+    def keys(self, name: str) -> tuple[str, ...]:
+        """The single keys of ``read_key`` or ``write_key``."""
         return tuple(str(getattr(self, name)).replace(",", " ").split())
 
     @property
@@ -204,7 +204,7 @@ class Settings:
         return self.search_threads or min(4, max(1, cores // 2))
 
     def shown(self) -> dict[str, Any]:
-        """Every setting as a plain value, secrets masked: for the start of the log and for ``/info``.
+        """Every setting as a plain value, secrets masked: for the start of the log.
 
         Example:
             >>> Settings(model=Path("m.jose"), write_key="0123456789abcdef").shown()["write_key"]

@@ -46,7 +46,7 @@ async def metrics(request: Request) -> Response:
     "/info", response_model=Info, responses=problems("not-ready", right="open"), summary="What is served, and how"
 )
 async def info(request: Request) -> Response:
-    """The model, its index and its measured recall, limits, settings (secrets masked), versions. Needs no key."""
+    """The model, its index and its measured recall, limits, versions. Needs no key."""
     return answer(engine_of(request).info())
 
 
