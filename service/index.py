@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CosineIndex", "Hits", "IndexOptions", "best"]
+__all__ = ["SLACK", "CosineIndex", "Hits", "IndexOptions", "best"]
 
 # Candidates fetched beyond k, so that the order within FAISS's rounding is settled by the exact scores.
 SLACK: Final = 8
@@ -79,10 +79,8 @@ class CosineIndex:
             self._index.hnsw.efConstruction = options.build_width
             storage = faiss.downcast_index(self._index.storage)
         if self.n_rows:
-            self._index.add(
-                np.ascontiguousarray(vectors, np.float32)
-            )  # at once: in blocks FAISS would reserve up to twice the room
-        if self.n_rows:
+            # At once: in blocks FAISS would reserve up to twice the room.
+            self._index.add(np.ascontiguousarray(vectors, np.float32))
             rows = faiss.rev_swig_ptr(storage.get_xb(), self.n_rows * self.dim).reshape(self.n_rows, self.dim)
         else:
             rows = np.empty((0, self.dim), np.float32)

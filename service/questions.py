@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,9 @@ from service.bundle import Bundle
 from service.index import Hits, best
 from service.library import DocumentHit, Library
 
-# Of cosines above this the arc cosine would show the rounding of float32.
-_STEEP = 0.999
-
 __all__ = ["Current", "Found", "Question", "Task", "angles", "answers", "done"]
+
+_STEEP: Final = 0.999  # of cosines above this the arc cosine would show the rounding of float32
 
 
 class Current(NamedTuple):

@@ -28,10 +28,13 @@ __all__ = [
     "MAX_BATCH",
     "MAX_K",
     "Distance",
+    "DistanceQuery",
     "Document",
     "DocumentBatch",
     "DocumentBatchAnswer",
+    "DocumentId",
     "DocumentList",
+    "DocumentListQuery",
     "DocumentPut",
     "DocumentWritten",
     "EmbedAnswer",
@@ -45,6 +48,7 @@ __all__ = [
     "OpenAIRequest",
     "Operation",
     "ProblemDocument",
+    "PutOperation",
     "Ready",
     "Reloaded",
     "SearchAnswer",
@@ -53,8 +57,10 @@ __all__ = [
     "SimilarBatch",
     "SimilarBatchAnswer",
     "SimilarItem",
+    "SimilarQuery",
     "WordAnswer",
     "WordList",
+    "WordListQuery",
 ]
 
 MAX_K: Final = 1_000

@@ -211,6 +211,7 @@ async def _prepared(
     most = engine.settings.max_text_characters
     prepared: list[Put | Delete | Problem | None] = []
     puts: list[int] = []
+    texts: list[str] = []
     for i, operation in enumerate(batch.operations):
         if not isinstance(operation, PutOperation):
             prepared.append(Delete(operation.id))
@@ -220,12 +221,8 @@ async def _prepared(
             )
         else:
             puts.append(i)
+            texts.append(operation.text)
             prepared.append(None)
-    texts = [
-        operation.text
-        for operation in batch.operations
-        if isinstance(operation, PutOperation) and len(operation.text) <= most
-    ]
     made = dict(zip(puts, await engine.embed(bundle, texts), strict=True))
     for (i, item), text in zip(made.items(), texts, strict=True):
         prepared[i] = (

@@ -16,7 +16,7 @@ from service.bundle import Bundle
 from service.problems import Problem
 from service.route import ReadRoute, answer, calls, engine_of, problems, results
 from service.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
-from service.texts import SHOWN_UNKNOWN, Inferred
+from service.texts import Inferred
 
 __all__ = ["encoded", "no_known_words", "router", "within_limit"]
 
@@ -85,7 +85,7 @@ def _described(bundle: Bundle, made: Inferred, wanted: EmbedRequest, truncated: 
         "tokens": made.n_tokens,
         "known": made.n_known,
         "coverage": round(made.coverage, 6),
-        "unknown": list(made.unknown[:SHOWN_UNKNOWN]),
+        "unknown": list(made.unknown),
         "concentration": round(min(1.0, max(0.0, made.concentration)), 6),
         "truncated": truncated,
     }

@@ -21,7 +21,7 @@ from service.questions import Found, Question
 from service.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results
 from service.schemas import MAX_ANSWERS, SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
 
-__all__ = ["router", "unknown_word"]
+__all__ = ["kept_router", "router", "unknown_word"]
 
 _CHUNK: Final = 32  # queries of a batch that go through the search lane together
 
