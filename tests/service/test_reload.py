@@ -13,6 +13,8 @@ import pytest
 from serving import Served, Starter, make_model, run_cli
 
 from jose_embed.embeddings import Embeddings
+from service.bundle import Bundle
+from service.index import IndexOptions
 
 
 @pytest.fixture
@@ -205,6 +207,14 @@ def test_reload_under_load_fails_no_request_and_mixes_no_models(own: tuple[Path,
             "neighbors"
         ]
         assert {hit["id"]: hit["score"] for hit in hits}[id] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_model_that_is_let_go_of_goes_part_by_part(model_a: tuple[Path, Embeddings]) -> None:
+    bundle = Bundle.load(model_a[0], IndexOptions(), 0, verify=False)
+    parts = bundle.__dict__
+    assert {"embeddings", "words", "table"} <= parts.keys()
+    del bundle
+    assert parts == {}
 
 
 def test_one_reload_at_a_time(own: tuple[Path, Embeddings, Served]) -> None:
