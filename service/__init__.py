@@ -17,7 +17,7 @@
     engine      holds the above together; every call ends here
     access      keys and hosts
     metrics     Prometheus
-    garbage     cyclic garbage, collected at quiet moments
+    garbage     cyclic garbage and large things, done away with at quiet moments
     route       what all calls share
     calls/      the calls of the API, one file a subject
     app         the application around the calls

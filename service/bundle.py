@@ -93,12 +93,6 @@ class Bundle:
         self._lock = threading.Lock()
         self.reference = {"id": self.id, "version": str(embeddings.manifest["created"])}
 
-    def __del__(self) -> None:
-        # A model that is replaced goes part by part: at once, the end of a million words and of their index would hold
-        # the interpreter's lock for 40 ms.
-        for name in list(self.__dict__):
-            del self.__dict__[name]
-
     @classmethod
     def load(cls, path: Path, options: IndexOptions, cache_bytes: int, *, verify: bool) -> Bundle:
         """The model of a directory, indexed and tested.

@@ -17,6 +17,7 @@ import platform
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 import jose_embed
 from jose_embed.errors import ModelError
+from service import garbage
 from service.bundle import Bundle
 from service.index import IndexOptions
 from service.lanes import Lane, call, stand_back
@@ -333,7 +335,7 @@ class Engine:
         bundle = Bundle.load(self.settings.model, self._options, self.settings.cache_bytes, verify=True)
         embedded = 0
         if bundle.id == before.id:
-            self._in_write_lane(lambda: self._put_in_place(bundle))
+            self._in_write_lane(lambda: self._put_in_place(bundle, self.current.library))
         else:
             if not self.settings.read_only:
                 embedded = self._embed_again(
@@ -361,8 +363,13 @@ class Engine:
     def _end_journal(self) -> None:
         self._died = None
 
-    def _put_in_place(self, bundle: Bundle) -> None:
-        self._current = Current(bundle, self.current.library)
+    def _put_in_place(self, bundle: Bundle, library: Library) -> None:
+        before = self.current.bundle
+        self._current = Current(bundle, library)
+        # The last to hold a replaced model is often a request, and so the event loop, which would stand still for a
+        # tenth of a second while a million words go. So their parts outlive the model, and a thread lets go of them.
+        parts = vars(before)
+        weakref.finalize(before, lambda: self.long_lane.post(lambda: garbage.let_go(parts))).atexit = False
 
     def _swap(self, bundle: Bundle, library: Library, last: int) -> None:
         """Puts a model and its library in the place of the present ones, with what was written while the library was
@@ -372,7 +379,7 @@ class Engine:
         entries = [
             Entry(serial, id, vector) for serial, id, vector in self._vectors_after(bundle, last) if vector is not None
         ]
-        self._current = Current(bundle, library.changed(entries, self._died or []))
+        self._put_in_place(bundle, library.changed(entries, self._died or []))
         self._merge_in_the_background()
 
     def _embed_again(self, bundle: Bundle, keep: Callable[[str, list[StoredVector]], None]) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import pytest
 from serving import Served, Starter, make_model, run_cli
 
 from jose_embed.embeddings import Embeddings
-from service.bundle import Bundle
-from service.index import IndexOptions
+from service.engine import Engine
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -209,12 +211,35 @@ def test_reload_under_load_fails_no_request_and_mixes_no_models(own: tuple[Path,
         assert {hit["id"]: hit["score"] for hit in hits}[id] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_a_model_that_is_let_go_of_goes_part_by_part(model_a: tuple[Path, Embeddings]) -> None:
-    bundle = Bundle.load(model_a[0], IndexOptions(), 0, verify=False)
-    parts = bundle.__dict__
-    assert {"embeddings", "words", "table"} <= parts.keys()
-    del bundle
-    assert parts == {}
+@pytest.mark.parametrize("another", [False, True])
+def test_whoever_holds_a_replaced_model_last_does_not_have_to_free_it(tmp_path: Path, another: bool) -> None:
+    """A request may, and it ends in the event loop; a million words would stop that for a tenth of a second."""
+    make_model(tmp_path / "a.jose")
+    engine = Engine(Settings(model=tmp_path / "a.jose"))
+    engine.open()
+    freed: list[str] = []
+
+    def watch(part: object) -> None:
+        weakref.finalize(part, lambda: freed.append(threading.current_thread().name))
+
+    async def reload_under_a_request() -> None:
+        current = engine.current
+        for part in (current.bundle.embeddings, current.bundle.words, current.bundle.table):
+            watch(part)
+        if another:
+            make_model(tmp_path / "a.jose", seed=9, overwrite=True)
+        await engine.reload()
+        assert freed == []
+        del current
+
+    try:
+        asyncio.run(reload_under_a_request())
+        until = time.monotonic() + 30
+        while len(freed) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert freed == ["long-0"] * 3
+    finally:
+        engine.close()
 
 
 def test_one_reload_at_a_time(own: tuple[Path, Embeddings, Served]) -> None:
