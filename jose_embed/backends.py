@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.config import TrainConfig
-from jose_embed.directions import write_directions
+from jose_embed.directions import Summands, write_directions
 from jose_embed.errors import ConfigError, DeviceError, JoseError
 from jose_embed.progress import Reporter
 
@@ -101,21 +101,12 @@ def make_backend(
     return cpu.CpuBackend(text, samples, tables, config, total_tokens)
 
 
-def directions_writer(
-    name: str,
-    word_weights: npt.NDArray[np.float64],
-    term_weights: npt.NDArray[np.float64],
-    center_vectors: npt.NDArray[np.float32],
-    matrix: npt.NDArray[np.float64],
-) -> Writer:
+def directions_writer(name: str, summands: Summands) -> Writer:
     """What sums up documents: :func:`jose_embed.directions.write_directions`, or the same bytes from a CUDA device.
 
     Args:
         name: "cpu", "gpu", or "auto" for the device where there is one with room for the words.
-        word_weights: float64 (n_words, 2), by presence and for the topic.
-        term_weights: float64: the factor of the topic by the number of occurrences.
-        center_vectors: float32 (n_words, dim or more).
-        matrix: float64 (dim, dim) or (0, 0), as in :func:`jose_embed.directions.write_directions`.
+        summands: The words' vectors and weights.
 
     Raises:
         MissingExtraError: "gpu" without CuPy.
@@ -130,13 +121,13 @@ def directions_writer(
             try:
                 from jose_embed.gpu_directions import GpuDirections
 
-                return GpuDirections(word_weights, term_weights, center_vectors, matrix).write
+                return GpuDirections(summands).write
             except DeviceError:
                 if name == "gpu":
                     raise
 
     def on_cpu(tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
-        write_directions(tokens, offsets, word_weights, term_weights, center_vectors, matrix, out)
+        write_directions(tokens, offsets, summands, out)
 
     return on_cpu
 

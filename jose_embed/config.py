@@ -28,7 +28,7 @@ WordMethod = Literal["center", "both"]
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         # The narrowest window, for words that are alike rather than words that belong together.
-        "words": MappingProxyType({"window": 1, "word_method": "both", "doc_shrinkage": 0.0}),
+        "words": MappingProxyType({"window": 1, "doc_shrinkage": 0.0}),
         # The objective and the settings as published. A step of 2 that is averaged over two negatives is one for each.
         "paper": MappingProxyType(
             {
@@ -38,6 +38,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "context_weight": 2.0,
                 "doc_step": "sum",
                 "subsample_threshold": 1e-3,
+                "word_method": "center",
                 "doc_method": "trained",
             }
         ),
@@ -50,6 +51,8 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "margin": 0.15,
                 "context_weight": 0.5,
                 "subsample_threshold": 1e-3,
+                "word_method": "center",
+                "doc_context_share": 0.0,
             }
         ),
     }
@@ -152,9 +155,15 @@ class TrainConfig:
         choices=("words", "trained"),
     )
     word_method: WordMethod = _option(
-        "center",
+        "both",
         "what a word's vector is: its center row, or the direction of both its rows, the context row for 0.3 (both)",
         choices=("center", "both"),
+    )
+    doc_context_share: float = _option(
+        0.3,
+        "how much of its context row is taken from each word's vector in documents, if doc_method is words",
+        low=0.0,
+        high=1.0,
     )
     doc_shrinkage: float = _option(
         2.0,

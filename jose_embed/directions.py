@@ -24,7 +24,7 @@ is our own (DESIGN.md, decision 12).
 from __future__ import annotations
 
 import mmap
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ from jose_embed.jit import jit
 from jose_embed.pages import release
 from jose_embed.passages import stretches
 
-__all__ = ["concentration_weights", "count_documents", "write_directions"]
+__all__ = ["Summands", "concentration_weights", "count_documents", "write_directions"]
 
 _SUMS = 1 << 20  # floats in the table of sums of directions, a row for each word of a slice
 _MOST_SLICES = 64
@@ -42,6 +42,26 @@ _BLOCK = 1 << 10  # rows that are converted to float64 at a time: what they take
 _MOST_TOPIC = 4.0  # what topics count, beside the presence of words, where documents agree very well
 _HALF_TOPIC = 0.1  # the mean agreement at which they count half of that
 _PRIOR = 5  # documents that a word must have to count half of what it says
+
+
+class Summands(NamedTuple):
+    """What directions of documents are summed up from; inference.py says how.
+
+    Attributes:
+        word_weights: float64 (n_words, 2), by presence and for the topic.
+        term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
+        center_vectors: float32 (n_words, dim), possibly a view of padded rows, or padded with zeros.
+        context_vectors: float32 of the same shape; not looked at where the share is 0.
+        context_share: How much of its context row is taken from each word's vector.
+        matrix: float64 (dim, dim) without padding, see reliability.py; (0, 0) for the sum itself.
+    """
+
+    word_weights: npt.NDArray[np.float64]
+    term_weights: npt.NDArray[np.float64]
+    center_vectors: npt.NDArray[np.float32]
+    context_vectors: npt.NDArray[np.float32]
+    context_share: float
+    matrix: npt.NDArray[np.float64]
 
 
 def count_documents(
@@ -119,10 +139,7 @@ def _centering(
 def write_directions(
     tokens: npt.NDArray[np.int32],
     offsets: npt.NDArray[np.int64],
-    word_weights: npt.NDArray[np.float64],
-    term_weights: npt.NDArray[np.float64],
-    center_vectors: npt.NDArray[np.float32],
-    matrix: npt.NDArray[np.float64],
+    summands: Summands,
     out: npt.NDArray[np.float32],
 ) -> None:
     """Write the direction of every document, that of the weighted sum of its words times a matrix.
@@ -132,17 +149,14 @@ def write_directions(
     Args:
         tokens: int32 (n_tokens,).
         offsets: int64 (n_documents + 1,).
-        word_weights: float64 (n_words, 2), by presence and for the topic.
-        term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
-        center_vectors: float32 (n_words, dim), possibly a view of padded rows, or padded with zeros.
-        matrix: float64 (dim, dim) without padding, see reliability.py; (0, 0) for the sum itself.
+        summands: The words' vectors and weights.
         out: float32 (n_documents, dim), padded as the vectors are.
     """
-    occurrences = np.zeros(len(word_weights), np.int64)
-    total, turned = np.zeros(out.shape[1], np.float64), np.zeros(len(matrix), np.float64)
+    occurrences = np.zeros(len(summands.word_weights), np.int64)
+    total, turned = np.zeros(out.shape[1], np.float64), np.zeros(len(summands.matrix), np.float64)
     for first, words, ends in stretches(tokens, offsets):
         rows = out[first : first + len(ends) - 1]
-        _directions(words, ends, word_weights, term_weights, center_vectors, matrix, rows, occurrences, total, turned)
+        _directions(words, ends, summands, rows, occurrences, total, turned)
         release(rows)
 
 
@@ -180,13 +194,12 @@ def _add_directions(
 
 
 @jit  # without fastmath: products are rounded before they are added, as NumPy does
-def _directions(
-    tokens: Any, offsets: Any, word_weights: Any, term_weights: Any, center: Any, matrix: Any, out: Any,
-    occurrences: Any, total: Any, turned: Any,
-) -> None:  # fmt: skip
+def _directions(tokens: Any, offsets: Any, summands: Any, out: Any, occurrences: Any, total: Any, turned: Any) -> None:
     # occurrences, all zero before and after, total and turned are work space: allocations would double the time of
     # compiling.
     dim = total.shape[0]
+    word_weights, term_weights, matrix = summands.word_weights, summands.term_weights, summands.matrix
+    center, context, share = summands.center_vectors, summands.context_vectors, summands.context_share
     for document in range(offsets.shape[0] - 1):
         begin, end = offsets[document], offsets[document + 1]
         for t in range(begin, end):
@@ -199,8 +212,12 @@ def _directions(
             if n:
                 occurrences[word] = 0
                 weight = word_weights[word, 0] + word_weights[word, 1] * term_weights[min(n, term_weights.shape[0] - 1)]
-                for c in range(dim):
-                    total[c] += weight * np.float64(center[word, c])
+                if share == 0.0:
+                    for c in range(dim):
+                        total[c] += weight * np.float64(center[word, c])
+                else:
+                    for c in range(dim):
+                        total[c] += weight * (np.float64(center[word, c]) - share * np.float64(context[word, c]))
         for c in range(turned.shape[0]):
             turned[c] = 0.0
         for c in range(turned.shape[0]):

@@ -558,7 +558,7 @@ class Embeddings:
         elif word is not None:
             from jose_embed.inference import among_documents
 
-            unit = among_documents(self, self.vector_of(word))
+            unit = among_documents(self, word)
         elif text is not None:
             unit = self.infer([text])[0]
         else:

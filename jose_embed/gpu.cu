@@ -78,7 +78,8 @@ struct Chunk {
 };
 
 struct Lines {
-    const float *center;
+    const float *center, *context;
+    double context_share;  // how much of its context row is taken from each word's vector
     const int *tokens;
     const i64 *offsets;
     const double *word_weights, *term_weights, *matrix;
@@ -551,6 +552,11 @@ struct Directions {
     double total[ROW], turned[ROW];
 };
 
+// A word's number u less a share of its context row's v.
+__device__ __forceinline__ double without(float u, float v, double share) {
+    return share == 0.0 ? (double)u : __dadd_rn((double)u, -__dmul_rn(share, (double)v));
+}
+
 // Weighted mean directions (directions.py), the same bytes: products are rounded before they are added, in double, in
 // the order of the words' first occurrence.
 extern "C" __global__ void write_directions(const Lines *lines) {
@@ -583,13 +589,14 @@ extern "C" __global__ void write_directions(const Lines *lines) {
                 const int from = __ffs((int)counting) - 1;
                 counting &= counting - 1;
                 const double factor = __shfl_sync(EVERY_LANE, weight, from);
-                const Row u = load_row(c.center, (u64)__shfl_sync(EVERY_LANE, word, from));
+                const u64 row = (u64)__shfl_sync(EVERY_LANE, word, from);
+                const Row u = load_row(c.center, row), v = load_row(c.context, row);
 #pragma unroll
                 for (int p = 0; p < PARTS; p++) {
-                    total[p][0] = __dadd_rn(total[p][0], __dmul_rn(factor, (double)u.part[p].x));
-                    total[p][1] = __dadd_rn(total[p][1], __dmul_rn(factor, (double)u.part[p].y));
-                    total[p][2] = __dadd_rn(total[p][2], __dmul_rn(factor, (double)u.part[p].z));
-                    total[p][3] = __dadd_rn(total[p][3], __dmul_rn(factor, (double)u.part[p].w));
+                    total[p][0] = __dadd_rn(total[p][0], __dmul_rn(factor, without(u.part[p].x, v.part[p].x, c.context_share)));
+                    total[p][1] = __dadd_rn(total[p][1], __dmul_rn(factor, without(u.part[p].y, v.part[p].y, c.context_share)));
+                    total[p][2] = __dadd_rn(total[p][2], __dmul_rn(factor, without(u.part[p].z, v.part[p].z, c.context_share)));
+                    total[p][3] = __dadd_rn(total[p][3], __dmul_rn(factor, without(u.part[p].w, v.part[p].w, c.context_share)));
                 }
             }
         }

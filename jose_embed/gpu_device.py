@@ -68,7 +68,9 @@ CHUNK = _record(
 
 #: struct Lines of gpu.cu.
 LINES = _record(
-    *[(name, _POINTER) for name in ("center", "tokens", "offsets", "word_weights", "term_weights", "matrix")],
+    *[(name, _POINTER) for name in ("center", "context")],
+    ("context_share", "<f8"),
+    *[(name, _POINTER) for name in ("tokens", "offsets", "word_weights", "term_weights", "matrix")],
     *[(name, _LONG) for name in ("n_words", "n_documents")],
     *[(name, _WHOLE) for name in ("n_term_weights", "n_matrix")],
     *[(name, _POINTER) for name in ("occurrences", "next", "directions", "found")],

@@ -7,10 +7,12 @@ and in the order in which the words first occur.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.directions import Summands
 from jose_embed.errors import DeviceError
 from jose_embed.gpu_device import LINES, WARP, Bundle, Layout, gigabytes, open_device, padded_dim
 from jose_embed.passages import stretches
@@ -25,10 +27,7 @@ class GpuDirections:
     """A model's words on the device, to sum up documents of them.
 
     Args:
-        word_weights: float64 (n_words, 2), by presence and for the topic.
-        term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
-        center_vectors: float32 (n_words, dim or more).
-        matrix: float64 (dim, dim) or (0, 0), as in :func:`jose_embed.directions.write_directions`.
+        summands: The words' vectors and weights.
 
     Raises:
         MissingExtraError: CuPy is not installed.
@@ -36,46 +35,54 @@ class GpuDirections:
 
     Example::
 
-        GpuDirections(weights, TERM_WEIGHTS, model.center_vectors, matrix).write(tokens, offsets, out)
+        GpuDirections(summands).write(tokens, offsets, out)
     """
 
-    def __init__(
-        self,
-        word_weights: npt.NDArray[np.float64],
-        term_weights: npt.NDArray[np.float64],
-        center_vectors: npt.NDArray[np.float32],
-        matrix: npt.NDArray[np.float64],
-    ) -> None:
+    def __init__(self, summands: Summands) -> None:
         self._device = device = open_device()
-        self._n_words, self._dim = center_vectors.shape
+        self._n_words, self._dim = summands.center_vectors.shape
         self._row = padded_dim(self._dim)
-        self._n_term_weights, self._n_matrix = len(term_weights), len(matrix)
+        self._numbers = {
+            "n_words": self._n_words,
+            "n_term_weights": len(summands.term_weights),
+            "n_matrix": len(summands.matrix),
+            "context_share": summands.context_share,
+        }
         self._n_warps = max(1, min(16 * device.n_processors, _COUNTING_BYTES // (4 * max(1, self._n_words))))
-        n_bytes = 4 * self._n_words * (self._row + self._n_warps)
+        n_tables = 2 if summands.context_share else 1
+        n_bytes = 4 * self._n_words * (n_tables * self._row + self._n_warps)
         if n_bytes > device.free_bytes:
             raise DeviceError(
                 f"{device.name} has no room for the vectors of {self._n_words:,} words: {gigabytes(n_bytes)} are "
                 f"needed, {gigabytes(device.free_bytes)} are free; take --backend cpu"
             )
+        matrix = summands.matrix
         with device.allocating("the vectors", n_bytes):
             self._there = {
-                "center": device.cupy.empty((self._n_words, self._row), np.float32),
-                "word_weights": device.uploaded(np.ascontiguousarray(word_weights, np.float64)),
-                "term_weights": device.uploaded(np.ascontiguousarray(term_weights, np.float64)),
+                "center": self._uploaded(summands.center_vectors),
+                "word_weights": device.uploaded(np.ascontiguousarray(summands.word_weights, np.float64)),
+                "term_weights": device.uploaded(np.ascontiguousarray(summands.term_weights, np.float64)),
                 "matrix": device.uploaded(np.ascontiguousarray(matrix if len(matrix) else np.zeros(1), np.float64)),
                 # All zero between two documents: a warp takes back what it counted.
                 "occurrences": device.cupy.zeros((self._n_warps, self._n_words), np.int32),
             }
-        for start in range(0, self._n_words, _ROWS_AT_ONCE):
-            rows = center_vectors[start : start + _ROWS_AT_ONCE]
-            block = np.zeros((len(rows), self._row), np.float32)
-            block[:, : self._dim] = rows
-            self._there["center"][start : start + len(rows)].set(block)
+            self._there["context"] = (
+                self._uploaded(summands.context_vectors) if summands.context_share else self._there["center"]
+            )
         self._bundle = Bundle(device)
         self._stream = device.cupy.cuda.Stream(non_blocking=True)
         self._kernel = device.kernels(Layout(self._row)).get_function("write_directions")
         self._lock = threading.Lock()
         device.cupy.cuda.runtime.deviceSynchronize()
+
+    def _uploaded(self, table: npt.NDArray[np.float32]) -> Any:
+        there = self._device.cupy.empty((self._n_words, self._row), np.float32)
+        for start in range(0, self._n_words, _ROWS_AT_ONCE):
+            rows = table[start : start + _ROWS_AT_ONCE]
+            block = np.zeros((len(rows), self._row), np.float32)
+            block[:, : self._dim] = rows
+            there[start : start + len(rows)].set(block)
+        return there
 
     def write(
         self, tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: npt.NDArray[np.float32]
@@ -105,10 +112,8 @@ class GpuDirections:
             LINES,
             {
                 **{name: array.data.ptr for name, array in self._there.items()},
-                "n_words": self._n_words,
+                **self._numbers,
                 "n_documents": n_documents,
-                "n_term_weights": self._n_term_weights,
-                "n_matrix": self._n_matrix,
             },
             {
                 "next": np.zeros(1, np.int32),

@@ -6,7 +6,11 @@ is the point of the sphere that minimises the document's objective with the word
     d = argmin_{|d| = 1}  sum_w weight(w) (1 - cos(u_w, d))  =  R / |R|,    R = sum_w weight(w) u_w,
 
 which is the maximum-likelihood mean direction of a von Mises-Fisher distribution (Mardia and Jupp, Directional
-Statistics, section 10.3). There is nothing to iterate and nothing random. The weight of a word is
+Statistics, section 10.3). There is nothing to iterate and nothing random.
+
+In training a word is explained by its document and by the words around it together, so that u_w holds of both, and a
+model may have given it some of its context vector c_w on top. For documents that is taken away again: where a model has
+a context share s, u_w - s c_w takes the place of u_w. The weight of a word is
 
     weight(w) = presence(w) + topic(w) (1 + log tf(w)),
 
@@ -28,7 +32,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -39,10 +43,12 @@ from jose_embed.tokenizers import get_tokenizer, valid_text
 
 if TYPE_CHECKING:
     from jose_embed.backends import Writer
+    from jose_embed.directions import Summands
     from jose_embed.embeddings import Embeddings
     from jose_embed.encoded import EncodedCorpus
 
 __all__ = [
+    "CONTEXT_SHARE",
     "DOCUMENT_MATRIX",
     "NO_MATRIX",
     "TERM_WEIGHTS",
@@ -50,6 +56,7 @@ __all__ = [
     "Flagged",
     "Inferred",
     "among_documents",
+    "context_share",
     "document_directions",
     "document_frequencies",
     "document_matrix",
@@ -206,36 +213,66 @@ def document_matrix(model: Embeddings) -> npt.NDArray[np.float64]:
     return np.asarray(kept, np.float64)
 
 
-def among_documents(model: Embeddings, vector: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-    """A direction among words, float (dim,), as one among documents: float32 (dim,), norm 1.
+def context_share(model: Embeddings) -> float:
+    """How much of its context vector is taken from each word's vector where words make a document.
+
+    Raises:
+        ModelError: the model has no such number where it should.
+    """
+    kept = model.extra_arrays.get(CONTEXT_SHARE)
+    if kept is None:
+        return 0.0
+    if kept.shape != () or not np.isfinite(kept):
+        raise ModelError(f"{CONTEXT_SHARE} is {kept!r}; it must be one finite number; train again")
+    return float(kept)
+
+
+def among_documents(model: Embeddings, word: str) -> npt.NDArray[np.float32]:
+    """A word's direction among documents, that of a text of this word alone: float32 (dim,), norm 1.
+
+    Raises:
+        UnknownWordError: the word is not in the vocabulary.
 
     Example::
 
-        among_documents(model, model.vector_of("film"))
+        among_documents(model, "film")
     """
-    return _unit(_turned(document_matrix(model), vector.astype(np.float64)))[0]
+    vector = model.vector_of(word)  # which knows what to say of an unknown one
+    row = model.index_of(word)
+    total = vector.astype(np.float64) if row is None else _summands(model, np.array([row]))[0]
+    return _unit(_turned(document_matrix(model), total))[0]
 
 
 def writer(model: Embeddings, backend: str) -> Writer:
     """What writes the directions of documents by a model; see :func:`jose_embed.backends.directions_writer`."""
     from jose_embed.backends import directions_writer
+    from jose_embed.directions import Summands
 
-    return directions_writer(backend, _weights_of(model), TERM_WEIGHTS, model.center_vectors, document_matrix(model))
+    return directions_writer(
+        backend,
+        Summands(
+            _weights_of(model),
+            TERM_WEIGHTS,
+            model.center_vectors,
+            model.context_vectors,
+            context_share(model),
+            document_matrix(model),
+        ),
+    )
 
 
 def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
     """The direction of all running words of the training text: what a document is like of which nothing is known.
 
-    The maximum-likelihood mean direction over the words' center vectors, each as often as it occurs: float32 (dim,),
-    norm 1.
+    The mean direction over what the words give to documents, each as often as it occurs: float32 (dim,), norm 1.
     """
     total = np.zeros(model.dim)
     for start in range(0, model.n_words, _BLOCK):
         counts = model.counts[start : start + _BLOCK, None].astype(np.float64)
-        total += np.add.reduce(counts * model.center_vectors[start : start + _BLOCK], axis=0)
+        total += np.add.reduce(counts * _summands(model, slice(start, start + _BLOCK)), axis=0)
     if not total.any():  # opposite vectors in equal numbers
         total = model.center_vectors[0].astype(np.float64)
-    return among_documents(model, total)
+    return _unit(_turned(document_matrix(model), total))[0]
 
 
 def retrieval_weights(corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -271,29 +308,19 @@ def document_frequencies(corpus: EncodedCorpus) -> npt.NDArray[np.int64]:
     return count_documents(corpus.tokens, corpus.offsets, corpus.vocabulary.n_words)
 
 
-def document_directions(
-    corpus: EncodedCorpus,
-    weights: npt.NDArray[np.float64],
-    center_vectors: Vectors,
-    out: Vectors,
-    *,
-    matrix: npt.NDArray[np.float64] = NO_MATRIX,
-    backend: str = "cpu",
-) -> None:
+def document_directions(corpus: EncodedCorpus, summands: Summands, out: Vectors, *, backend: str = "cpu") -> None:
     """Write the directions of a corpus's documents; a document without a word keeps its row.
 
     Args:
         corpus: The encoded text.
-        weights: float64 (n_words, 2), see :func:`learned_weights`.
-        center_vectors: float32 (n_words, dim or more). Columns of zeros beyond dim change nothing; contiguous rows are
-            twice as fast as a view of padded ones.
-        out: float32 (n_documents, as many), written in place.
-        matrix: float64 (dim, dim), see :func:`document_matrix`.
+        summands: The words' weights (:func:`learned_weights`) and vectors. Columns of zeros beyond dim change nothing;
+            contiguous rows are twice as fast as a view of padded ones.
+        out: float32 (n_documents, as many columns as the vectors), written in place.
         backend: "cpu", "gpu" or "auto"; the bytes are the same.
     """
     from jose_embed.backends import directions_writer
 
-    directions_writer(backend, weights, TERM_WEIGHTS, center_vectors, matrix)(corpus.tokens, corpus.offsets, out)
+    directions_writer(backend, summands)(corpus.tokens, corpus.offsets, out)
 
 
 _WHITESPACE = get_tokenizer("whitespace")  # of lists of tokens
@@ -303,8 +330,8 @@ _BLOCK = 4096  # different words of a text whose vectors are converted to float6
 _COUNTED = 8192  # words that are counted at a time, a millisecond
 _TABLES = 64  # that the different words of a long text are spread over
 
-#: The names under which a model keeps its words' weights and its documents' matrix.
-WORD_WEIGHTS, DOCUMENT_MATRIX = "word_weights", "document_matrix"
+#: The names under which a model keeps its words' weights, its documents' matrix and its context share.
+WORD_WEIGHTS, DOCUMENT_MATRIX, CONTEXT_SHARE = "word_weights", "document_matrix", "context_share"
 
 #: 1 + log(tf) for tf from 0 (unused) to 65,535; a word that occurs more often counts as the last.
 TERM_WEIGHTS = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.float64))
@@ -420,17 +447,25 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
     weights = presence + topic * TERM_WEIGHTS[np.minimum(known_counts, len(TERM_WEIGHTS) - 1)]
     vector, concentration = None, 0.0
     if rows:
-        total = np.zeros(model.dim)
+        total, of_words = np.zeros(model.dim), np.zeros(model.dim)
         for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            products = weights[block, None] * model.center_vectors[known[block]].astype(np.float64)
+            of_words += weights[block] @ model.center_vectors[known[block]]
+            products = weights[block, None] * _summands(model, known[block])
             # Row after row, as the kernel does: a sum along the first axis takes no other order.
             total = np.add.reduce(np.concatenate((total[None], products)), axis=0)
         found, length = _unit(_turned(document_matrix(model), total))
         if length > 0:
             vector = found
-            concentration = min(1.0, float(np.linalg.norm(total)) / float(weights.sum()))
+            concentration = min(1.0, float(np.linalg.norm(of_words)) / float(weights.sum()))
     return Inferred(vector, len(tokens), known, known_counts, weights, tuple(unknown), concentration)
+
+
+def _summands(model: Embeddings, rows: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float64]:
+    """What words give to a document, before it is weighed."""
+    vectors = model.center_vectors[rows].astype(np.float64)
+    share = context_share(model)
+    return vectors - share * model.context_vectors[rows].astype(np.float64) if share else vectors
 
 
 def _topic_alone(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -165,7 +165,9 @@ def fit(
     """
     from jose_embed import cpu
     from jose_embed.backends import directions_writer
+    from jose_embed.directions import Summands
     from jose_embed.inference import (
+        CONTEXT_SHARE,
         DOCUMENT_MATRIX,
         NO_MATRIX,
         TERM_WEIGHTS,
@@ -218,23 +220,26 @@ def fit(
     read_in_order(tables.document)
     if config.word_method == "both":
         for start, rows in row_blocks(vectors[0]):
-            rows += _CONTEXT_SHARE * vectors[1][start : start + len(rows)]
+            rows += _OF_CONTEXT * vectors[1][start : start + len(rows)]
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table, config) for table in vectors)
     frequencies = document_frequencies(corpus)
     if config.doc_method == "words":
-        first = retrieval_weights(corpus, frequencies)
-        document_directions(corpus, first, tables.center, tables.document, backend=chosen)
-    weights = learned_weights(corpus, frequencies, tables.document)
-    learned = {WORD_WEIGHTS: weights}
-    matrix = NO_MATRIX
-    if config.doc_method == "words" and config.doc_shrinkage:
-        write = directions_writer(chosen, weights, TERM_WEIGHTS, tables.center, NO_MATRIX)
-        width = tables.center.shape[1]
-        matrix = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, config.doc_shrinkage, write)
-        learned[DOCUMENT_MATRIX] = matrix
-    if config.doc_method == "words" and config.doc_vectors != "none":
-        # Nothing is done to the rows after that: they have the bytes that the same text is given later.
-        document_directions(corpus, weights, tables.center, tables.document, matrix=matrix, backend=chosen)
+        share, first = config.doc_context_share, retrieval_weights(corpus, frequencies)
+        summands = Summands(first, TERM_WEIGHTS, tables.center, tables.context, share, NO_MATRIX)
+        document_directions(corpus, summands, tables.document, backend=chosen)
+    learned = {WORD_WEIGHTS: learned_weights(corpus, frequencies, tables.document)}
+    if config.doc_method == "words":
+        summands = summands._replace(word_weights=learned[WORD_WEIGHTS])
+        if config.doc_context_share:
+            learned[CONTEXT_SHARE] = np.array(config.doc_context_share)
+        if config.doc_shrinkage:
+            write, width = directions_writer(chosen, summands), tables.center.shape[1]
+            matrix = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, config.doc_shrinkage, write)
+            learned[DOCUMENT_MATRIX] = matrix
+            summands = summands._replace(matrix=matrix)
+        if config.doc_vectors != "none":
+            # Nothing is done to the rows after that: they have the bytes that the same text is given later.
+            document_directions(corpus, summands, tables.document, backend=chosen)
     reporter.advance(corpus.n_documents)
     reporter.finish()
     phases["documents"] = time.perf_counter() - started
@@ -292,7 +297,7 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
 _ROWS = 1 << 10
 
 #: How much of its context row a word's vector takes where it has both; DESIGN.md, decision 5.
-_CONTEXT_SHARE = np.float32(0.3)
+_OF_CONTEXT = np.float32(0.3)
 
 
 def _configured(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
@@ -308,7 +313,7 @@ def _begun(
         yield checkpoint
         return
     with Checkpoints(checkpoint, every=every) as checkpoints:
-        checkpoints.begin(resume, reporter.note)
+        checkpoints.begin(resume, reporter.note, reporter=reporter)
         yield checkpoints
 
 

@@ -18,7 +18,7 @@ from jose_embed import pages, sphere
 from jose_embed.columns import array_chunks, row_blocks
 from jose_embed.config import TrainConfig
 from jose_embed.cpu import CpuBackend, Tables, Text, padded_table
-from jose_embed.directions import concentration_weights, count_documents, write_directions
+from jose_embed.directions import Summands, concentration_weights, count_documents, write_directions
 from jose_embed.nearest import nearest_rows
 from jose_embed.pages import HeldRows, mapped_table
 from jose_embed.passages import gathered, stretches
@@ -73,8 +73,9 @@ def test_passes_over_the_text_beyond_the_border(long_text: Text) -> None:
     weights = concentration_weights(tokens, offsets, counts, vectors)
     assert np.array_equal(weights, concentration_weights(*short, counts, vectors))
     found, wanted = np.zeros_like(vectors), np.zeros_like(vectors)
-    write_directions(tokens, offsets, weights, np.ones(4), center, np.eye(16), found)
-    write_directions(*short, weights, np.ones(4), center, np.eye(16), wanted)
+    summands = Summands(weights, np.ones(4), center, center, 0.0, np.eye(16))
+    write_directions(tokens, offsets, summands, found)
+    write_directions(*short, summands, wanted)
     assert np.array_equal(found, wanted)
 
 

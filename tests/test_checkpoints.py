@@ -308,7 +308,7 @@ def test_the_text_is_not_read_again(begun: tuple[Path, Path], whole: Embeddings)
     reporter = Notes()
     model = train(text, checkpoint=directory, resume=True, reporter=reporter, **SETTINGS)
     assert sums(model) == sums(whole)
-    assert reporter.phases == ["verifying", "checking", "restoring", "compiling", "training", "weighing"]
+    assert reporter.phases == ["verifying", "verifying", "checking", "restoring", "compiling", "training", "weighing"]
     assert f"{directory / 'text'}: the text is taken from here" in reporter.notes
 
 

@@ -27,7 +27,7 @@ from jose_embed import epochs, gpu, gpu_directions, inference, line_vectors, sph
 from jose_embed.backends import directions_writer
 from jose_embed.cli import main, train_main
 from jose_embed.cpu import padded_table
-from jose_embed.directions import write_directions
+from jose_embed.directions import Summands, write_directions
 from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError, DeviceError, NoKnownWordsError
 from jose_embed.inference import NO_MATRIX, TERM_WEIGHTS
@@ -145,14 +145,16 @@ words = st.lists(st.lists(st.integers(0, 6), max_size=80), min_size=1, max_size=
 @given(words, st.integers(0, 2**32), st.sampled_from([2, 16, 20]))
 def test_directions_are_the_bytes_of_the_cpu(documents: list[list[int]], seed: int, dim: int) -> None:
     random = np.random.default_rng(seed)
-    center, weights = np.empty((7, dim), np.float32), random.random((7, 2)) + 0.01
-    sphere.random_points(random, center)
+    center, context, weights = *np.empty((2, 7, dim), np.float32), random.random((7, 2)) + 0.01
+    for table in (center, context):
+        sphere.random_points(random, table)
     matrix = random.standard_normal((dim, dim)) if seed % 2 else NO_MATRIX
     tokens = np.array([word for words in documents for word in words], np.int32)
     offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     made = [np.full((len(documents), dim), 7, np.float32) for _ in range(2)]
-    write_directions(tokens, offsets, weights, TERM_WEIGHTS, center, matrix, made[0])
-    directions_writer("gpu", weights, TERM_WEIGHTS, center, matrix)(tokens, offsets, made[1])
+    summands = Summands(weights, TERM_WEIGHTS, center, context, seed % 3 * 0.3, matrix)
+    write_directions(tokens, offsets, summands, made[0])
+    directions_writer("gpu", summands)(tokens, offsets, made[1])
     assert made[0].tobytes() == made[1].tobytes()
 
 
@@ -165,14 +167,16 @@ def test_directions_of_32_lanes_are_the_bytes_of_the_cpu(where: str, monkeypatch
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
     weights = random.random((40, 2))
     for dim in (100, 200):
-        center = padded_table(40, dim)
-        sphere.random_points(random, center[:, :dim])
+        center, context = padded_table(40, dim), padded_table(40, dim)
+        for table in (center, context):
+            sphere.random_points(random, table[:, :dim])
         matrix = random.standard_normal((dim, dim))
         made = [padded_table(len(lengths), dim) for _ in range(2)]
         term_weights = TERM_WEIGHTS[:4]  # so that the last is used
-        write_directions(tokens, offsets, weights, term_weights, center, matrix, made[0])
+        summands = Summands(weights, term_weights, center, context, 0.4, matrix)
+        write_directions(tokens, offsets, summands, made[0])
         with fake_cupy.installed(FakeCupy(32)) if where == "shim" else pytest.MonkeyPatch.context():
-            directions_writer("gpu", weights, term_weights, center, matrix)(tokens, offsets, made[1])
+            directions_writer("gpu", summands)(tokens, offsets, made[1])
         assert made[0].tobytes() == made[1].tobytes()
         assert np.flatnonzero(~made[0].any(axis=1)).tolist() == [0, 6, 11]
 

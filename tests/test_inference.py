@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import planted
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from jose_embed import directions, inference, passages, sphere, tokenizers
 from jose_embed.cpu import padded_table
+from jose_embed.directions import Summands
 from jose_embed.embeddings import Embeddings, load
 from jose_embed.encoded import encode_texts
 from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
@@ -217,7 +219,7 @@ def model_of(model: Embeddings, tokenizer: str) -> Embeddings:
         center_vectors=model.center_vectors,
         context_vectors=model.context_vectors,
         tokenizer=tokenizer,
-        extra_arrays={"word_weights": word_weights(model), "document_matrix": document_matrix(model)},
+        extra_arrays=model.extra_arrays,
     )
 
 
@@ -258,7 +260,41 @@ def test_the_sum_is_multiplied_with_the_models_matrix() -> None:
     (without,), (found,) = infer_detailed(plain, ["east north"]), infer_detailed(model, ["east north"])
     assert found.vector == pytest.approx(sphere.normalized(np.array([1.0, 0.5]) @ matrix), abs=1e-7)
     assert found.concentration == without.concentration  # of the words, which are what they were
-    assert among_documents(model, model.vector_of("east")) == pytest.approx(infer(model, ["east"])[0], abs=1e-7)
+    assert among_documents(model, "east") == pytest.approx(infer(model, ["east"])[0], abs=1e-7)
+
+
+def test_a_share_of_the_context_is_taken_from_each_word() -> None:
+    plain = small_model()
+    context = plain.center_vectors[::-1].copy()
+    model = Embeddings.from_arrays(
+        words=plain.words,
+        counts=plain.counts,
+        center_vectors=plain.center_vectors,
+        context_vectors=context,
+        extra_arrays={"word_weights": word_weights(plain), "context_share": np.array(0.25)},
+    )
+    (without,), (found,) = infer_detailed(plain, ["east north"]), infer_detailed(model, ["east north"])
+    vectors = plain.center_vectors - 0.25 * context.astype(np.float64)
+    assert found.vector == pytest.approx(sphere.normalized(found.weights @ vectors[found.known]), abs=1e-7)
+    assert found.vector != pytest.approx(without.vector, abs=0.01)
+    assert found.concentration == without.concentration  # of the words, which are what they were
+    assert among_documents(model, "east").tobytes() == infer(model, ["east"])[0].tobytes()
+    everything = vectors.T @ plain.counts
+    assert mean_direction(model) == pytest.approx(sphere.normalized(everything), abs=1e-7)
+
+
+@pytest.mark.parametrize("wrong", [np.ones(2), np.array(np.nan)])
+def test_a_context_share_that_is_no_number_is_an_error_that_says_so(wrong: npt.NDArray[np.float64]) -> None:
+    vectors = np.float32([[1, 0], [0, 1]])
+    model = Embeddings.from_arrays(
+        words=["a", "b"],
+        counts=[3, 1],
+        center_vectors=vectors,
+        context_vectors=vectors,
+        extra_arrays={"context_share": wrong},
+    )
+    with pytest.raises(ModelError, match=r"context_share is .*; it must be one finite number; train again"):
+        infer(model, ["a b"])
 
 
 def test_what_a_word_says_by_its_presence_it_says_once() -> None:
@@ -333,22 +369,26 @@ def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int
         documents = [*documents, "a"]
     random = np.random.default_rng(seed)
     with encode_texts(documents, tokenizer="whitespace", min_count=1) as corpus:
-        center = np.empty((corpus.vocabulary.n_words, dim), np.float32)
-        sphere.random_points(random, center)
-        weights = random.random((len(center), 2)) + 0.01
+        center, context = np.empty((2, corpus.vocabulary.n_words, dim), np.float32)
+        for table in (center, context):
+            sphere.random_points(random, table)
+        weights, share = random.random((len(center), 2)) + 0.01, seed % 3 * 0.3
         rows = np.full((len(documents), dim), 7, np.float32)
         matrix = random.standard_normal((dim, dim)) if seed % 2 else NO_MATRIX
-        document_directions(corpus, weights, center, rows, matrix=matrix)
-        padded_center, padded_rows = padded_table(len(center), dim), padded_table(len(rows), dim)
-        padded_center[:, :dim] = center
-        document_directions(corpus, weights, padded_center, padded_rows, matrix=matrix)
+        document_directions(corpus, Summands(weights, TERM_WEIGHTS, center, context, share, matrix), rows)
+        padded_center, padded_context = (padded_table(len(center), dim) for _ in range(2))
+        padded_center[:, :dim], padded_context[:, :dim] = center, context
+        padded_rows = padded_table(len(rows), dim)
+        padded = Summands(weights, TERM_WEIGHTS, padded_center, padded_context, share, matrix)
+        document_directions(corpus, padded, padded_rows)
         model = Embeddings.from_arrays(
             words=corpus.vocabulary.words,
             counts=corpus.vocabulary.counts,
             center_vectors=center,
-            context_vectors=center,
+            context_vectors=context,
             tokenizer="whitespace",
-            extra_arrays={"word_weights": weights} | ({"document_matrix": matrix} if len(matrix) else {}),
+            extra_arrays={"word_weights": weights, "context_share": np.array(share)}
+            | ({"document_matrix": matrix} if len(matrix) else {}),
         )
     found = infer_flagged(model, documents).vectors
     empty = np.array([not document.split() for document in documents])

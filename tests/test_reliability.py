@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jose_embed import reliability, sphere
 from jose_embed.backends import directions_writer
 from jose_embed.cpu import padded_table
+from jose_embed.directions import Summands
 from jose_embed.inference import NO_MATRIX, TERM_WEIGHTS
 from jose_embed.reliability import reliability_matrix
 
@@ -23,7 +24,7 @@ def text_of(documents: list[list[int]]) -> Text:
 
 
 def matrix_of(text: Text, center: npt.NDArray[np.float32], dim: int) -> npt.NDArray[np.float64]:
-    write = directions_writer("cpu", np.ones((len(center), 2)), TERM_WEIGHTS, center, NO_MATRIX)
+    write = directions_writer("cpu", Summands(np.ones((len(center), 2)), TERM_WEIGHTS, center, center, 0.0, NO_MATRIX))
     return reliability_matrix(*text, dim, center.shape[1], 2.0, write)
 
 

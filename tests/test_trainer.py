@@ -44,6 +44,7 @@ SETTINGS: dict[str, Any] = {
     "objective": "pairwise",
     "negative_step": "paper",
     "word_method": "center",
+    "doc_context_share": 0.0,
     "doc_method": "trained",
     "workers": 1,
     "tokenizer": "whitespace",
