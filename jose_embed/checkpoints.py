@@ -153,19 +153,18 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def begin(
-        self, resume: bool, note: Callable[[str], object] = lambda _: None, *, reporter: Reporter | None = None
-    ) -> None:
+    def begin(self, resume: bool, reporter: Reporter | None = None) -> None:
         """Look at what an earlier process left here.
 
         Args:
             resume: Whether to go on with it; then ``latest`` is the newest checkpoint that is whole, if there is one.
-            note: Told of checkpoints that are damaged.
-            reporter: Told of the phase "verifying", in bytes: the tables of a checkpoint may be large.
+            reporter: Told of checkpoints that are damaged, and of the phase "verifying", in bytes: the tables of a
+                checkpoint may be large.
 
         Raises:
             TrainingError: there are checkpoints that are not to be gone on with, or of another version of this package.
         """
+        reporter = reporter or SilentReporter()
         numbers = self._numbers()
         if numbers and not resume:
             raise TrainingError(
@@ -174,18 +173,18 @@ class Checkpoints:
             )
         for number in reversed(numbers):
             try:
-                self.latest = _opened(self.directory / f"checkpoint-{number:06d}", reporter or SilentReporter())
+                self.latest = _opened(self.directory / f"checkpoint-{number:06d}", reporter)
             except _OtherVersionError:
                 raise
             except TrainingError as error:
-                note(str(error))
+                reporter.note(str(error))
                 self._damaged.append(number)
                 continue
             self.run = self.latest.run
             break
         else:
             if resume:
-                note(f"{self.directory}: there is no checkpoint, so the training starts from its beginning")
+                reporter.note(f"{self.directory}: there is no checkpoint, so the training starts from its beginning")
 
     def check(self, config: TrainConfig, given: Collection[str] | None = None) -> None:
         """Passes where the settings are those of the run that is to go on.

@@ -163,7 +163,7 @@ def _run(arguments: argparse.Namespace) -> None:
         log_json = arguments.log_json
         with reporter_for(quiet=arguments.quiet, log_json=log_json) as reporter, checkpoints or nullcontext():
             if checkpoints is not None:
-                checkpoints.begin(arguments.resume, reporter.note, reporter=reporter)
+                checkpoints.begin(arguments.resume, reporter)
                 if checkpoints.latest is not None and checkpoints.latest.run == _run_of(output):
                     checkpoints.remove()
                     reporter.note(f"{output}: this training has come to its end, and the model is there")

@@ -313,7 +313,7 @@ def _begun(
         yield checkpoint
         return
     with Checkpoints(checkpoint, every=every) as checkpoints:
-        checkpoints.begin(resume, reporter.note, reporter=reporter)
+        checkpoints.begin(resume, reporter)
         yield checkpoints
 
 

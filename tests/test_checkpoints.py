@@ -457,7 +457,7 @@ def test_other_settings_are_refused_before_the_text_is_read(
         train(text, checkpoint=directory, resume=True, reporter=reporter, **{**SETTINGS, **setting})
     assert message in str(refusal.value)
     assert str(refusal.value).startswith(f"{directory}: the training that is to go on ")
-    assert reporter.phases == []
+    assert reporter.phases == ["verifying"]
 
 
 def test_another_backend_is_refused(begun: tuple[Path, Path]) -> None:

@@ -22,8 +22,8 @@ FLOORS = [
     "sources compression tokenizers corpus",
     "wordtable vocabulary spool encoded",
     "npyfile storage pages mapped columns manifest lines qualityfile modelfiles encodedfiles spelling nearest wordrows",
-    "passages sphere sampling simd cpu gpu_device gpu gpu_directions",
-    "embeddings directions reliability backends inference line_vectors interrupts schedule epochs checkpoints trainer",
+    "passages sphere sampling simd cpu gpu_device gpu directions gpu_directions",
+    "embeddings reliability backends inference line_vectors interrupts schedule epochs checkpoints trainer",
     "formats goldsets evaluation report modelcard",
     "cli_command cli_train cli_encode cli_query cli_embed cli_export cli_eval cli __main__",
 ]
