@@ -349,7 +349,7 @@ class Embeddings:
         return np.fromiter(map(self._index_words().get, words, repeat(-1)), np.int32)
 
     def vector_of(self, word: str) -> npt.NDArray[np.float32]:
-        """The center vector of a word: float32, shape (dim,), norm 1, read-only.
+        """The vector of a word: float32, shape (dim,), norm 1, read-only.
 
         Raises:
             UnknownWordError: with similar spellings.

@@ -1,6 +1,6 @@
 """Vectors for documents: the same computation for those of the training and for new ones.
 
-A document is a sample of directions, the center vectors of its known words. With a weight for each word, its direction
+A document is a sample of directions, the vectors of its known words. With a weight for each word, its direction
 is the point of the sphere that minimises the document's objective with the word table frozen,
 
     d = argmin_{|d| = 1}  sum_w weight(w) (1 - cos(u_w, d))  =  R / |R|,    R = sum_w weight(w) u_w,
