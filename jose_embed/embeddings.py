@@ -73,7 +73,8 @@ class Embeddings:
     Attributes:
         words: The vocabulary, most frequent first.
         counts: int64 (n_words,), occurrences of each word.
-        center_vectors: float32 (n_words, dim), norm 1: the word vectors.
+        center_vectors: float32 (n_words, dim), norm 1: the word vectors, which hold a part of the context vectors too
+            where ``config.word_method`` is "both".
         context_vectors: float32 (n_words, dim), norm 1.
         doc_ids: The documents' ids, one per row; read from disk where it is looked at.
         doc_vectors: float32 (n_docs, dim), norm 1.
