@@ -32,8 +32,10 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # The interpreter's lock goes round at least so often: a computing thread keeps the event loop waiting no longer.
 _SWITCH_SECONDS: Final = 0.0005
 _SETTLE_SECONDS: Final = 0.5
-# A connection on which nothing began for so long is idle. Half of it was too little for clients on a busy machine.
-_QUIET_SECONDS: Final = 1.0
+# A connection on which nothing began during so many looks is idle, which takes a second. Looks and no clock, because on
+# a machine that is busy both the looks and the clients' requests come later.
+_QUIET_LOOKS: Final = 50
+_BETWEEN_LOOKS: Final = 0.02
 # Longer than clients and proxies keep an idle connection: whoever closes first should not be the one who is asked.
 _KEEP_ALIVE_SECONDS: Final = 75
 _log = logging.getLogger("service")
@@ -92,26 +94,25 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         began = loop.time()
         allowed = self._engine.settings.drain_seconds
-        quiet_since: dict[Any, tuple[Any, float]] = {}
-        while not self.force_exit and (now := loop.time()) - began < allowed:
+        looks: dict[Any, tuple[Any, int]] = {}  # at a connection that was quiet: its last request, and how many
+        while not self.force_exit and loop.time() - began < allowed:
             waiting = False
             connections: list[Any] = list(self.server_state.connections)  # of HTTP alone: ws is "none"
             for connection in connections:
                 request = connection.cycle
                 if request is not None and not request.response_complete:
-                    quiet_since.pop(connection, None)
+                    looks.pop(connection, None)
                     continue
-                last, since = quiet_since.get(connection, (None, now))
-                if last is not request:
-                    since = now
-                quiet_since[connection] = (request, since)
-                if now - since >= _QUIET_SECONDS:
+                last, quiet = looks.get(connection, (request, 0))
+                quiet = quiet + 1 if last is request else 0
+                looks[connection] = (request, quiet)
+                if quiet >= _QUIET_LOOKS:
                     connection.shutdown()
                 else:
                     waiting = True
             if not waiting:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_BETWEEN_LOOKS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
