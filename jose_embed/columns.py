@@ -84,6 +84,7 @@ def first_fault(table: npt.NDArray[np.float32]) -> tuple[int, float] | None:
         fault = _fault_in(block)
         if fault is not None:
             return first + fault[0], fault[1]
+        release(block)
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jose_embed.columns import first_fault
 from jose_embed.errors import TrainingError
 from jose_embed.pages import HeldRows, mapped_table, read_in_order, release
 
@@ -46,6 +47,19 @@ def test_what_is_given_back_is_still_there() -> None:
     assert np.array_equal(table, numbers)
     with HeldRows(table).rows(np.empty(0, np.int64)):
         pass
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="this system does not tell")
+def test_a_table_that_is_checked_does_not_stay_in_memory(tmp_path: Path) -> None:
+    rows = np.zeros((200_000, 64), np.float32)  # 51 MB
+    rows[:, 0] = 1
+    np.save(tmp_path / "rows.npy", rows)
+    table = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    before = file_pages()
+    assert first_fault(table) is None
+    assert file_pages() - before < 10e6
+    assert table.sum() == 200_000
+    assert file_pages() - before > 40e6
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="this system does not tell")
