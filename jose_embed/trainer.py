@@ -223,23 +223,25 @@ def fit(
             rows += _OF_CONTEXT * vectors[1][start : start + len(rows)]
     center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table, config) for table in vectors)
     frequencies = document_frequencies(corpus)
+    # A device that is full of the training leaves the sums to the processor, which makes the same bytes.
+    summing = "cpu" if chosen == "cpu" else "auto"
     if config.doc_method == "words":
         share, first = config.doc_context_share, retrieval_weights(corpus, frequencies)
         summands = Summands(first, TERM_WEIGHTS, tables.center, tables.context, share, NO_MATRIX)
-        document_directions(corpus, summands, tables.document, backend=chosen)
+        document_directions(corpus, summands, tables.document, backend=summing)
     learned = {WORD_WEIGHTS: learned_weights(corpus, frequencies, tables.document)}
     if config.doc_method == "words":
         summands = summands._replace(word_weights=learned[WORD_WEIGHTS])
         if config.doc_context_share:
             learned[CONTEXT_SHARE] = np.array(config.doc_context_share)
         if config.doc_shrinkage:
-            write, width = directions_writer(chosen, summands), tables.center.shape[1]
+            write, width = directions_writer(summing, summands), tables.center.shape[1]
             matrix = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, config.doc_shrinkage, write)
             learned[DOCUMENT_MATRIX] = matrix
             summands = summands._replace(matrix=matrix)
         if config.doc_vectors != "none":
             # Nothing is done to the rows after that: they have the bytes that the same text is given later.
-            document_directions(corpus, summands, tables.document, backend=chosen)
+            document_directions(corpus, summands, tables.document, backend=summing)
     reporter.advance(corpus.n_documents)
     reporter.finish()
     phases["documents"] = time.perf_counter() - started

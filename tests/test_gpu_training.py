@@ -115,6 +115,19 @@ def test_the_same_bytes_again(where: str) -> None:
         assert sums[0] != sums[2]
 
 
+def test_a_device_that_is_full_after_the_training_leaves_the_documents_to_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts, settings = planted.corpus(60).texts, {**SETTINGS, "backend": "gpu", "workers": 1, "doc_method": "words"}
+    roomy = jose_embed.train(documents=texts, **settings)
+
+    def full(*_: Any) -> None:
+        raise DeviceError("no room")
+
+    monkeypatch.setattr(gpu_directions.GpuDirections, "__init__", full)
+    assert test_trainer.sums(jose_embed.train(documents=texts, **settings)) == test_trainer.sums(roomy)
+
+
 def test_a_checkpoint_holds_what_moved_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that was interrupted and goes on has the bytes of one that was not."""
     monkeypatch.setattr(epochs, "chunk_tokens", lambda *_: 200)
