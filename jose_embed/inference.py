@@ -450,8 +450,9 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
         total, of_words = np.zeros(model.dim), np.zeros(model.dim)
         for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            of_words += weights[block] @ model.center_vectors[known[block]]
-            products = weights[block, None] * _summands(model, known[block])
+            vectors = model.center_vectors[known[block]].astype(np.float64)
+            of_words += weights[block] @ vectors
+            products = weights[block, None] * _without_context(model, known[block], vectors)
             # Row after row, as the kernel does: a sum along the first axis takes no other order.
             total = np.add.reduce(np.concatenate((total[None], products)), axis=0)
         found, length = _unit(_turned(document_matrix(model), total))
@@ -463,7 +464,12 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
 
 def _summands(model: Embeddings, rows: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float64]:
     """What words give to a document, before it is weighed."""
-    vectors = model.center_vectors[rows].astype(np.float64)
+    return _without_context(model, rows, model.center_vectors[rows].astype(np.float64))
+
+
+def _without_context(
+    model: Embeddings, rows: npt.NDArray[np.int64] | slice, vectors: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     share = context_share(model)
     return vectors - share * model.context_vectors[rows].astype(np.float64) if share else vectors
 
