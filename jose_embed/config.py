@@ -161,7 +161,7 @@ class TrainConfig:
     )
     doc_context_share: float = _option(
         0.3,
-        "how much of its context row is taken from each word's vector in documents, if doc_method is words",
+        "how much of its context row is taken away from each word's vector in documents, if doc_method is words",
         low=0.0,
         high=1.0,
     )

@@ -559,7 +559,7 @@ class Embeddings:
         elif word is not None:
             from jose_embed.inference import among_documents
 
-            unit = among_documents(self, word)
+            unit = among_documents(self, self._row(word))
         elif text is not None:
             unit = self.infer([text])[0]
         else:

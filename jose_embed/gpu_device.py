@@ -52,7 +52,7 @@ def _record(*fields: tuple[str, str]) -> np.dtype[Any]:
     return np.dtype(list(fields), align=True)
 
 
-_POINTER, _FLOAT, _WHOLE, _LONG, _KEY = "u8", "f4", "i4", "i8", "u8"
+_POINTER, _FLOAT, _DOUBLE, _WHOLE, _LONG, _KEY = "u8", "f4", "f8", "i4", "i8", "u8"
 
 #: struct Chunk of gpu.cu.
 CHUNK = _record(
@@ -69,7 +69,7 @@ CHUNK = _record(
 #: struct Lines of gpu.cu.
 LINES = _record(
     *[(name, _POINTER) for name in ("center", "context")],
-    ("context_share", "<f8"),
+    ("context_share", _DOUBLE),
     *[(name, _POINTER) for name in ("tokens", "offsets", "word_weights", "term_weights", "matrix")],
     *[(name, _LONG) for name in ("n_words", "n_documents")],
     *[(name, _WHOLE) for name in ("n_term_weights", "n_matrix")],

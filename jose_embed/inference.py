@@ -227,20 +227,19 @@ def context_share(model: Embeddings) -> float:
     return float(kept)
 
 
-def among_documents(model: Embeddings, word: str) -> npt.NDArray[np.float32]:
-    """A word's direction among documents, that of a text of this word alone: float32 (dim,), norm 1.
+def among_documents(model: Embeddings, row: int) -> npt.NDArray[np.float32]:
+    """The direction among documents of a word, that of a text of it alone: float32 (dim,), norm 1.
 
-    Raises:
-        UnknownWordError: the word is not in the vocabulary.
+    Args:
+        model: The model.
+        row: The word's row of the vocabulary.
 
     Example::
 
-        among_documents(model, "film")
+        among_documents(model, model.index_of("film"))
     """
-    vector = model.vector_of(word)  # which knows what to say of an unknown one
-    row = model.index_of(word)
-    total = vector.astype(np.float64) if row is None else _summands(model, np.array([row]))[0]
-    return _unit(_turned(document_matrix(model), total))[0]
+    _, given = _vectors_of(model, slice(row, row + 1))
+    return _unit(_turned(document_matrix(model), given[0]))[0]
 
 
 def writer(model: Embeddings, backend: str) -> Writer:
@@ -269,7 +268,7 @@ def mean_direction(model: Embeddings) -> npt.NDArray[np.float32]:
     total = np.zeros(model.dim)
     for start in range(0, model.n_words, _BLOCK):
         counts = model.counts[start : start + _BLOCK, None].astype(np.float64)
-        total += np.add.reduce(counts * _summands(model, slice(start, start + _BLOCK)), axis=0)
+        total += np.add.reduce(counts * _vectors_of(model, slice(start, start + _BLOCK))[1], axis=0)
     if not total.any():  # opposite vectors in equal numbers
         total = model.center_vectors[0].astype(np.float64)
     return _unit(_turned(document_matrix(model), total))[0]
@@ -450,9 +449,9 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
         total, of_words = np.zeros(model.dim), np.zeros(model.dim)
         for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            vectors = model.center_vectors[known[block]].astype(np.float64)
+            vectors, given = _vectors_of(model, known[block])
             of_words += weights[block] @ vectors
-            products = weights[block, None] * _without_context(model, known[block], vectors)
+            products = weights[block, None] * given
             # Row after row, as the kernel does: a sum along the first axis takes no other order.
             total = np.add.reduce(np.concatenate((total[None], products)), axis=0)
         found, length = _unit(_turned(document_matrix(model), total))
@@ -462,16 +461,12 @@ def _inferred(model: Embeddings, text: Text, most_unknown: int | None = None) ->
     return Inferred(vector, len(tokens), known, known_counts, weights, tuple(unknown), concentration)
 
 
-def _summands(model: Embeddings, rows: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float64]:
-    """What words give to a document, before it is weighed."""
-    return _without_context(model, rows, model.center_vectors[rows].astype(np.float64))
-
-
-def _without_context(
-    model: Embeddings, rows: npt.NDArray[np.int64] | slice, vectors: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    share = context_share(model)
-    return vectors - share * model.context_vectors[rows].astype(np.float64) if share else vectors
+def _vectors_of(
+    model: Embeddings, rows: npt.NDArray[np.int64] | slice
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The vectors of words, and what they give to a document before it is weighed."""
+    vectors, share = model.center_vectors[rows].astype(np.float64), context_share(model)
+    return vectors, vectors - share * model.context_vectors[rows].astype(np.float64) if share else vectors
 
 
 def _topic_alone(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

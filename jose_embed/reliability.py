@@ -45,7 +45,7 @@ def reliability_matrix(
 
     Example::
 
-        write = directions_writer("cpu", weights, TERM_WEIGHTS, center_vectors)
+        write = directions_writer("cpu", summands)  # without a matrix
         matrix = reliability_matrix(corpus.tokens, corpus.offsets, 100, 100, 2.0, write)
     """
     chosen = np.arange(len(offsets) - 1) if len(offsets) <= _MOST_DOCUMENTS else _some(len(offsets) - 1)

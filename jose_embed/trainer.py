@@ -295,10 +295,7 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
     return need
 
 
-#: Rows of a table that are converted to float64 at a time: what they take fits into the gaps of the heap.
-_ROWS = 1 << 10
-
-#: How much of its context row a word's vector takes where it has both; DESIGN.md, decision 5.
+#: How much of its context row a word's vector takes where it has both; DESIGN.md, decisions 5 and 34.
 _OF_CONTEXT = np.float32(0.3)
 
 
@@ -349,8 +346,7 @@ def _scatter(table: npt.NDArray[np.float32], generator: np.random.Generator) -> 
 
 def _on_the_sphere(table: npt.NDArray[np.float32], config: TrainConfig) -> npt.NDArray[np.float32]:
     """The table, every row of it scaled to norm 1 in float64; block by block, in place."""
-    for start in range(0, len(table), _ROWS):
-        rows = table[start : start + _ROWS]
+    for start, rows in row_blocks(table):
         norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
         if not (np.isfinite(norms) & (norms > 0)).all():
             row = start + int(np.flatnonzero(~(np.isfinite(norms) & (norms > 0))[:, 0])[0])
