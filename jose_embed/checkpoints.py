@@ -90,15 +90,20 @@ class Checkpoint:
     phases: Mapping[str, float]
 
     @property
+    def epochs(self) -> int:
+        """How many the training has."""
+        return TrainConfig.from_dict(self.config).for_text(self.corpus["n_tokens"]).epochs
+
+    @property
     def share(self) -> float:
         """The share of the training that is done."""
         done = self.standing.epoch * self.corpus["n_tokens"] + self.standing.tokens
-        return float(done / max(1, self.config["epochs"] * self.corpus["n_tokens"]))
+        return float(done / max(1, self.epochs * self.corpus["n_tokens"]))
 
     @property
     def place(self) -> str:
         """Where it stands, for people."""
-        epochs = self.config["epochs"]
+        epochs = self.epochs
         return f"epoch {min(self.standing.epoch + 1, epochs)} of {epochs}, {100 * self.share:.0f}% of the training"
 
 

@@ -238,6 +238,7 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
             "tokens": f"{corpus.statistics.n_tokens_seen:,}, of which {corpus.vocabulary.n_tokens:,} are kept",
             "vocabulary": f"{corpus.vocabulary.n_words:,} of {corpus.statistics.n_words_seen:,} words"
             f" (those that occur {config.min_count:,} times or more)",
+            "epochs": f"{config.for_text(corpus.n_tokens).epochs:,}",
             "backend": chosen,
             "memory": memory,
             "time": f"about {duration_text(need['seconds'])} on {workers}",

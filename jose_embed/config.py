@@ -23,6 +23,11 @@ DocVectors = Literal["memory", "mapped", "none"]
 DocStep = Literal["mean", "sum"]
 WordMethod = Literal["center", "both"]
 
+# What follows from the size of a text; DESIGN.md, decision 36, has the evidence.
+_FEWEST_EPOCHS, _MOST_EPOCHS = 10, 50
+_WORDS_TO_TRAIN = 10_000_000  # running words of all epochs
+_THINNED_SHARE, _UNTHINNED = 1e-4, 200  # of the text, and occurrences
+_HALF_SHARE_LENGTH = 100  # running words of documents that give back half of the context share
 
 #: What the presets set; DESIGN.md, decision 5, and RESULTS.md have the figures of all of them on all corpora.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
@@ -33,6 +38,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "paper": MappingProxyType(
             {
                 "window": 5,
+                "epochs": 10,
                 "negatives": 2,
                 "margin": 0.15,
                 "context_weight": 2.0,
@@ -136,10 +142,18 @@ class TrainConfig:
     margin: float = _option(0.3, "margin of the hinge, in units of cosine", above=0.0, high=2.0)
     learning_rate: float = _option(0.04, "step size at the start; falls linearly towards zero", above=0.0, high=1.0)
     subsample_threshold: float = _option(
-        1e-4, "words above this share of the text are thinned out; 0 keeps all", low=0.0, high=1.0
+        0.0,
+        "words above this share of the text are thinned out; 1 keeps all; 0: 0.0001, but never below 200 occurrences",
+        low=0.0,
+        high=1.0,
     )
     min_count: int = _option(5, "words that occur less often are left out", low=1)
-    epochs: int = _option(10, "passes over the text", low=1, high=100_000)
+    epochs: int = _option(
+        0,
+        "passes over the text; 0: 10, or as many as make 10 million words of a shorter text, 50 at most",
+        low=0,
+        high=100_000,
+    )
     objective: Objective = _option(
         "joint",
         "the loss: the paper's hinge over word and document (joint) or two hinges apart (pairwise)",
@@ -160,8 +174,8 @@ class TrainConfig:
         choices=("center", "both"),
     )
     doc_context_share: float = _option(
-        0.3,
-        "how much of its context row is taken away from each word's vector in documents, if doc_method is words",
+        0.6,
+        "how much of its context row is taken from each word's vector in very long documents; half of it at 100 words",
         low=0.0,
         high=1.0,
     )
@@ -193,6 +207,40 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _checked(option.name, getattr(self, option.name), option))
+
+    def for_text(self, n_tokens: int) -> TrainConfig:
+        """The settings for a text of so many running words: what was left to the text becomes a number.
+
+        ``epochs`` are 10, or as many as make 10 million running words, but no more than 50: a word moves only where it
+        occurs. ``subsample_threshold`` is 0.0001, or the share that 200 occurrences are: fewer are not thinned out.
+
+        Args:
+            n_tokens: Running words of the text that the vocabulary holds.
+
+        Example:
+            >>> settled = TrainConfig(window=5).for_text(400_000)
+            >>> settled.window, settled.epochs, settled.subsample_threshold
+            (5, 25, 0.0005)
+        """
+        needed = math.ceil(_WORDS_TO_TRAIN / max(1, n_tokens))
+        return dataclasses.replace(
+            self,
+            epochs=self.epochs or min(max(_FEWEST_EPOCHS, needed), _MOST_EPOCHS),
+            subsample_threshold=self.subsample_threshold
+            or min(max(_THINNED_SHARE, _UNTHINNED / max(1, n_tokens)), 1.0),
+        )
+
+    def context_share(self, words_per_document: float) -> float:
+        """How much of its context row each word gives back in documents of so many words on average.
+
+        The share is ``doc_context_share * L / (L + 100)`` for L words. A word's neighbours say little about the topic
+        of a long document; a short one is hardly more than a word and its neighbours.
+
+        Example:
+            >>> TrainConfig().context_share(100.0)
+            0.3
+        """
+        return self.doc_context_share * words_per_document / (words_per_document + _HALF_SHARE_LENGTH)
 
     def resolved_workers(self) -> int:
         """The number of threads to start: ``workers``, or every available core where it is 0."""

@@ -183,6 +183,7 @@ def fit(
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
     started = time.perf_counter()
+    asked, config = config, config.for_text(corpus.n_tokens)
     vocabulary, dim = corpus.vocabulary, config.dim
     chosen = choose_backend(config, vocabulary.counts, corpus.offsets, reporter)
     tables = _tables(corpus, config, chosen, temporary_directory)
@@ -209,7 +210,7 @@ def fit(
     if checkpoints is None:
         standing = train_epochs(backend, corpus.offsets, config, reporter, standing=standing)
     else:
-        with CheckpointKeeper(checkpoints, vectors, corpus, keep_text, config, backend, phases, reporter) as keeper:
+        with CheckpointKeeper(checkpoints, vectors, corpus, keep_text, asked, backend, phases, reporter) as keeper:
             standing = train_epochs(backend, corpus.offsets, config, reporter, standing=standing, keeper=keeper)
             keeper.keep_the_end(standing)
     backend.collect()
@@ -226,14 +227,15 @@ def fit(
     # A device that is full of the training leaves the sums to the processor, which makes the same bytes.
     summing = "cpu" if chosen == "cpu" else "auto"
     if config.doc_method == "words":
-        share, first = config.doc_context_share, retrieval_weights(corpus, frequencies)
+        share = config.context_share(corpus.n_tokens / max(1, np.count_nonzero(np.diff(corpus.offsets))))
+        first = retrieval_weights(corpus, frequencies)
         summands = Summands(first, TERM_WEIGHTS, tables.center, tables.context, share, NO_MATRIX)
         document_directions(corpus, summands, tables.document, backend=summing)
     learned = {WORD_WEIGHTS: learned_weights(corpus, frequencies, tables.document)}
     if config.doc_method == "words":
         summands = summands._replace(word_weights=learned[WORD_WEIGHTS])
-        if config.doc_context_share:
-            learned[CONTEXT_SHARE] = np.array(config.doc_context_share)
+        if share:
+            learned[CONTEXT_SHARE] = np.array(share)
         if config.doc_shrinkage:
             write, width = directions_writer(summing, summands), tables.center.shape[1]
             matrix = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, config.doc_shrinkage, write)
@@ -278,6 +280,7 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
 
     On a CUDA device also ``device_bytes``, of its memory.
     """
+    config = config.for_text(corpus.n_tokens)
     chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, SilentReporter())
     rows = 2 * corpus.vocabulary.n_words + (corpus.n_documents if config.doc_vectors == "memory" else 0)
     n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16 + 150 * corpus.vocabulary.n_words

@@ -65,7 +65,7 @@ class Vocabulary:
         ``min(1, (sqrt(c / (t N)) + 1) t N / c)`` with the word's count c, N running words, threshold t.
 
         Args:
-            threshold: The share t of the text above which thinning begins, in [0, 1]; 0 keeps everything.
+            threshold: The share t of the text above which thinning begins, in (0, 1]; 1 keeps everything.
 
         Returns:
             float64 (V,), in (0, 1].
@@ -74,8 +74,6 @@ class Vocabulary:
             >>> Vocabulary(("a", "b"), np.array([96, 4])).keep_probability(0.06).round(4).tolist()
             [0.3125, 1.0]
         """
-        if threshold == 0.0:
-            return np.ones(self.n_words)
         share = self.counts / (threshold * self.n_tokens)
         return np.minimum(1.0, (np.sqrt(share) + 1.0) / share)
 

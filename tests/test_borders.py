@@ -79,7 +79,7 @@ def test_passes_over_the_text_beyond_the_border(long_text: Text) -> None:
     assert np.array_equal(found, wanted)
 
 
-CONFIG = TrainConfig(dim=16, min_count=1, workers=1, subsample_threshold=0.0, learning_rate=0.1, window=3)
+CONFIG = TrainConfig(dim=16, min_count=1, workers=1, subsample_threshold=1.0, learning_rate=0.1, window=3)
 
 
 @pytest.mark.usefixtures("without_room")
@@ -94,7 +94,7 @@ def test_documents_whose_rows_lie_beyond_the_border(tmp_path: Path) -> None:
     start = tables_of(16, 5, 4)
     table[rows] = start.document
     tables = Tables(start.center, start.context, table)
-    samples = SamplingTables.of(Vocabulary(tuple("abcde"), np.array([9, 8, 7, 6, 5])), 0.0, 0.75)
+    samples = SamplingTables.of(Vocabulary(tuple("abcde"), np.array([9, 8, 7, 6, 5])), 1.0, 0.75)
     expected = Tables(
         start.center.astype(np.float64),
         start.context.astype(np.float64),

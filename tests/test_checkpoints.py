@@ -125,6 +125,17 @@ def test_a_run_that_is_stopped_again_and_again_ends_the_same(
     assert not directory.exists()
 
 
+def test_a_run_whose_epochs_follow_from_the_text_goes_on(tmp_path: Path, text_file: Path) -> None:
+    settings = {**SETTINGS, "epochs": 0, "subsample_threshold": 0.0}
+    expected = train(text_file, **settings)
+    assert expected.config.epochs == 50
+    directory = tmp_path / "m.run"
+    assert any("epoch 1 of 50, " in note for note in stop(directory, text_file, 9, **settings).notes)
+    model = train(text_file, checkpoint=directory, resume=True, reporter=(notes := Notes()), **settings)
+    assert any("epoch 1 of 50, " in note for note in notes.notes)
+    assert sums(model) == sums(expected)
+
+
 def test_a_run_can_change_where_its_document_vectors_lie(tmp_path: Path, text_file: Path, whole: Embeddings) -> None:
     directory = tmp_path / "m.run"
     stop(directory, text_file, 9)

@@ -147,8 +147,8 @@ def test_mistaken_arguments_get_one_line(refused: Callable[..., str], model_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--epochs", "0"], "epochs is 0; it must be a whole number from 1 to 100000"),
-        (["--epochs", "100001"], "epochs is 100001; it must be a whole number from 1 to 100000"),
+        (["--epochs", "-1"], "epochs is -1; it must be a whole number from 0 to 100000"),
+        (["--epochs", "100001"], "epochs is 100001; it must be a whole number from 0 to 100000"),
         (["--dim", "ten"], "dim is 'ten'; it must be a whole number from 2 to "),
         (["--dim", "10.5"], "dim is '10.5'; it must be a whole number from 2 to "),
         (["--margin", "nan"], "margin is nan; it must be a number above 0.0 to 2.0"),
@@ -295,7 +295,7 @@ def test_training_from_standard_input_and_several_files(
 def test_a_dry_run_counts_and_writes_nothing(text: Path, printed: Callable[..., str]) -> None:
     rows = dict(line.split(maxsplit=1) for line in printed(train_main, text, "--dry-run", *SMALL).splitlines())
     assert rows["documents"] == "200 (1 empty)"
-    assert list(rows) == ["documents", "tokens", "vocabulary", "backend", "memory", "time"]
+    assert list(rows) == ["documents", "tokens", "vocabulary", "epochs", "backend", "memory", "time"]
     assert rows["time"].endswith("on 1 worker")
     assert os.listdir() == [text.name]
 

@@ -100,6 +100,40 @@ def test_a_tokenizer_has_a_name(value: Any) -> None:
     assert refusal(tokenizer=value) == f"tokenizer is {value!r}; it must be a name"
 
 
+@pytest.mark.parametrize(
+    ("n_tokens", "epochs", "threshold"),
+    [
+        (0, 50, 1.0),
+        (1, 50, 1.0),
+        (150_000, 50, 200 / 150_000),
+        (600_000, 17, 200 / 600_000),
+        (1_000_000, 10, 2e-4),
+        (2_000_000, 10, 1e-4),
+        (10**13, 10, 1e-4),
+    ],
+)
+def test_a_small_text_is_passed_more_often_and_thinned_out_less(n_tokens: int, epochs: int, threshold: float) -> None:
+    settled = TrainConfig(dim=50).for_text(n_tokens)
+    assert settled.epochs == epochs
+    assert settled.subsample_threshold == pytest.approx(threshold)
+    assert settled == TrainConfig(dim=50, epochs=epochs, subsample_threshold=settled.subsample_threshold)
+    assert settled.for_text(123) == settled  # what is settled stays
+
+
+def test_what_somebody_chose_is_not_changed_by_the_text() -> None:
+    chosen = TrainConfig(epochs=3, subsample_threshold=1e-5)
+    assert chosen.for_text(1000) == chosen
+    paper = TrainConfig(**preset_settings("paper"))
+    assert paper.for_text(1000) == paper
+
+
+def test_the_context_share_grows_with_the_length_of_documents() -> None:
+    config = TrainConfig(doc_context_share=0.8)
+    assert [config.context_share(length) for length in (0.0, 100.0, 300.0)] == pytest.approx([0.0, 0.4, 0.6])
+    assert config.context_share(1e9) == pytest.approx(0.8)
+    assert TrainConfig(doc_context_share=0.0).context_share(50.0) == 0.0
+
+
 def test_numbers_of_other_kinds_become_plain_ones() -> None:
     config = TrainConfig(
         dim=np.int32(50), seed=np.uint64(7), margin=np.float32(0.25), learning_rate=1, noise_exponent=Fraction(1, 2)

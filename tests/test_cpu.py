@@ -224,7 +224,7 @@ def whole_training(
 
 @pytest.mark.parametrize(("dim", "objective", "negative_step"), RULES)
 @pytest.mark.parametrize("distinct", [True, False], ids=["distinct words", "any words"])
-@pytest.mark.parametrize("threshold", [0.0, 0.02])
+@pytest.mark.parametrize("threshold", [1.0, 0.02])
 def test_a_training_is_its_replay(
     dim: int, objective: Any, negative_step: Any, distinct: bool, threshold: float
 ) -> None:
@@ -240,18 +240,18 @@ def test_a_training_is_its_replay(
         doc_negatives=3,
         seed=3,
     )
-    assert (trained.result.positions < 2 * 69) == (threshold > 0)
+    assert (trained.result.positions < 2 * 69) == (threshold < 1)
     assert trained.totals.active > 100
     assert_equal(trained, dim, 2e-5)
     moved = [np.abs(row - start).max() > 1e-3 for row, start in zip(trained.replayed[2], trained.start[2], strict=True)]
-    if threshold == 0:
+    if threshold == 1:
         has_pair = np.diff(text.offsets) > (objective == "joint")
         assert moved == has_pair.tolist()
 
 
 @given(
     st.integers(0, 1000), st.integers(1, 40), st.integers(1, 16), st.integers(1, 16), st.integers(2, 25),
-    st.sampled_from([0.0, 0.01, 0.5]), st.sampled_from(["pairwise", "joint"]), st.floats(0.01, 1.0),
+    st.sampled_from([1.0, 0.01, 0.5]), st.sampled_from(["pairwise", "joint"]), st.floats(0.01, 1.0),
     st.lists(st.integers(0, 30), min_size=1, max_size=4),
 )  # fmt: skip
 def test_any_training_is_its_replay(
@@ -288,7 +288,7 @@ def contrasts_of(text: Text, config: TrainConfig, vocabulary: Vocabulary = VOCAB
 
 def test_a_window_of_more_than_sixteen_words_is_contrasted_sixteen_at_a_time() -> None:
     text = random_text(6, [90])
-    settings: dict[str, Any] = {"window": 40, "subsample_threshold": 0.0}
+    settings: dict[str, Any] = {"window": 40, "subsample_threshold": 1.0}
     sizes = [len(contrast.positives) for contrast in contrasts_of(text, TrainConfig(dim=16, **settings))]
     assert max(sizes) == 16
     assert sizes.count(16) > 90  # many windows hold several sixteens
@@ -298,7 +298,7 @@ def test_a_window_of_more_than_sixteen_words_is_contrasted_sixteen_at_a_time() -
 def test_a_negative_that_is_the_center_word_is_left_out() -> None:
     vocabulary = Vocabulary(("a", "b"), np.array([30, 10]))
     text = text_of([0, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0])
-    settings: dict[str, Any] = {"negatives": 2, "subsample_threshold": 0.0}
+    settings: dict[str, Any] = {"negatives": 2, "subsample_threshold": 1.0}
     drawn = contrasts_of(text, TrainConfig(dim=16, **settings), vocabulary)
     windows = [contrast for contrast in drawn if contrast.context is not None]
     assert {len(contrast.negatives) for contrast in windows} == {1, 2}
@@ -315,7 +315,7 @@ def test_a_document_longer_than_a_piece_is_trained_to_its_end() -> None:
     places = np.union1d(places, np.arange(cpu.PIECE - 9, cpu.PIECE + 12))
     words[places] = np.random.default_rng(3).integers(1, 20, len(places))
     config = TrainConfig(dim=16, window=5)
-    samples = SamplingTables.of(VOCABULARY, 0.0, 0.75)
+    samples = SamplingTables.of(VOCABULARY, 1.0, 0.75)
     samples.keep[0] = 0
     text = Text(words, np.array([0, n], np.int64))
     tables = tables_of(16, VOCABULARY.n_words, 1)
@@ -327,7 +327,7 @@ def test_a_document_longer_than_a_piece_is_trained_to_its_end() -> None:
 def test_documents_without_a_kept_word_change_nothing() -> None:
     tables = tables_of(16, VOCABULARY.n_words, 3)
     before = [table.copy() for table in tables]
-    samples = SamplingTables.of(VOCABULARY, 0.0, 0.75)
+    samples = SamplingTables.of(VOCABULARY, 1.0, 0.75)
     samples.keep[:3] = 0
     trained = both(text_of([0, 1, 2], [], [0] * 50), samples, tables, TrainConfig(dim=16))
     assert trained.result == (0.0, 0, 0, 0)
@@ -352,7 +352,7 @@ def test_the_learning_rate_falls_linearly_to_a_ten_thousandth() -> None:
     drawn = list(
         replay.contrasts(
             text,
-            SamplingTables.of(VOCABULARY, 0.0, 0.75),
+            SamplingTables.of(VOCABULARY, 1.0, 0.75),
             TrainConfig(
                 dim=16,
                 objective="pairwise",
@@ -373,10 +373,10 @@ def test_the_learning_rate_falls_linearly_to_a_ten_thousandth() -> None:
         rates = dict.fromkeys(contrast.rate for contrast in drawn if (contrast.context is None) == of_documents)
         assert list(rates) == pytest.approx([factor * rate for rate in (0.25, 0.1875, 0.125, 0.0625)])
     # Beyond the end, as a caller who trains on would be: the smallest rate, never a negative one.
-    config = TrainConfig(dim=16, subsample_threshold=0.0)
+    config = TrainConfig(dim=16, subsample_threshold=1.0)
     tables = tables_of(16, VOCABULARY.n_words, 4)
     start, replayed = in_float64(tables, 16), in_float64(tables, 16)
-    samples = SamplingTables.of(VOCABULARY, 0.0, 0.75)
+    samples = SamplingTables.of(VOCABULARY, 1.0, 0.75)
     CpuBackend(text, samples, tables, config, 240).train_chunk(np.arange(4), 0, 500)
     late = replay.contrasts(text, samples, config, range(4), epoch=0, first_token=500, total_tokens=240)
     replay.train(replayed, late, config)
@@ -410,7 +410,7 @@ def test_many_small_calls_are_one_large_one() -> None:
 @pytest.mark.parametrize("n_private", [1, 5, len(COUNTS)])
 def test_a_worker_without_company_moves_its_own_rows_as_if_they_were_shared(objective: Any, n_private: int) -> None:
     text = random_text(8, [20, 3, 0, 40, 11, 30])
-    samples = SamplingTables.of(VOCABULARY, 0.0, 0.75)
+    samples = SamplingTables.of(VOCABULARY, 1.0, 0.75)
     plain = tables_of(16, VOCABULARY.n_words, 6)
     sizes = VOCABULARY.n_words + n_private, VOCABULARY.n_words + n_private, 6
     spacious = Tables(*(padded_table(n, 16) for n in sizes))
@@ -494,7 +494,7 @@ def test_a_number_that_is_none_reaches_the_loss(which: str, value: float) -> Non
     text = random_text(8, [20, 30])
     tables = tables_of(16, VOCABULARY.n_words, 2)
     getattr(tables, which)[0, 3] = value
-    samples = SamplingTables.of(VOCABULARY, 0.0, 0.75)
+    samples = SamplingTables.of(VOCABULARY, 1.0, 0.75)
     backend = CpuBackend(text, samples, tables, TrainConfig(dim=16), 50)
     assert not np.isfinite(backend.train_chunk(np.arange(2), 0, 0).loss)
 
@@ -511,5 +511,5 @@ def test_a_visit_moves_documents_of_all_lengths_equally_far() -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"doc_step": "sum"}, {"doc_weight": 0.05}, {"doc_weight": 1000.0}])
 def test_documents_take_the_steps_that_they_are_given(settings: dict[str, Any]) -> None:
-    trained = whole_training(random_text(11, [40, 3, 120]), objective="joint", subsample_threshold=0.0, **settings)
+    trained = whole_training(random_text(11, [40, 3, 120]), objective="joint", subsample_threshold=1.0, **settings)
     assert_equal(trained, 16, 2e-5)

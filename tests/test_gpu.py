@@ -174,7 +174,7 @@ def test_32_lanes_do_what_the_oracle_says(where: str, dim: int, objective: Any, 
 @pytest.mark.parametrize("lanes", [1, 32])
 def test_documents_in_flight_draw_the_same_samples_and_stay_on_the_sphere(where: str, lanes: int) -> None:
     """Several warps over one vocabulary: moves are lost, nothing else is."""
-    config = TrainConfig(**{**preset_settings("pairwise"), "subsample_threshold": 0.0}, dim=20, workers=8, seed=2)
+    config = TrainConfig(**{**preset_settings("pairwise"), "subsample_threshold": 1.0}, dim=20, workers=8, seed=2)
     lengths = [15] * 16
     with fake_cupy.installed(FakeCupy(lanes)) if where == "shim" else pytest.MonkeyPatch.context():
         tables, found = trained(config, GpuBackend, lengths, counts=test_cpu.COUNTS)
@@ -191,7 +191,7 @@ def test_a_long_document_is_trained_by_several_warps(where: str, monkeypatch: py
     """In stretches: every word is a position once, windows reach over their borders."""
     monkeypatch.setattr(gpu_device, "STRETCH", 64)
     monkeypatch.setattr(gpu, "STRETCH", 64)
-    config = TrainConfig(dim=16, subsample_threshold=0.0, workers=4)
+    config = TrainConfig(dim=16, subsample_threshold=1.0, workers=4)
     n = 5 * 64 + 7
     with fake_cupy.installed(FakeCupy()) if where == "shim" else pytest.MonkeyPatch.context() as device:
         _, found = trained(config, GpuBackend, [n, 3, 0], counts=test_cpu.COUNTS)
@@ -205,8 +205,8 @@ def test_chunks_may_be_trained_from_two_threads(where: str) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     text = test_cpu.random_text(5, [40] * 64)
-    config = TrainConfig(dim=16, workers=4, subsample_threshold=0.0)
-    samples = SamplingTables.of(test_cpu.VOCABULARY, 0.0, 0.75)
+    config = TrainConfig(dim=16, workers=4, subsample_threshold=1.0)
+    samples = SamplingTables.of(test_cpu.VOCABULARY, 1.0, 0.75)
     tables = test_cpu.tables_of(16, test_cpu.VOCABULARY.n_words, 64)
     backend = GpuBackend(text, samples, tables, config, 64 * 40, test_cpu.COUNTS)
     backend.prepare()
@@ -225,7 +225,7 @@ def test_chunks_may_be_trained_from_two_threads(where: str) -> None:
 
 def test_fewer_documents_are_in_flight_where_few_words_carry_the_text() -> None:
     """As the documentation has it: W sum a^2 / sum a other warps hold a row that is moved."""
-    config = TrainConfig(subsample_threshold=0.0, negatives=2, window=5, objective="joint", noise_exponent=1.0)
+    config = TrainConfig(subsample_threshold=1.0, negatives=2, window=5, objective="joint", noise_exponent=1.0)
     even = np.full(1000, 100)
     # Every word stands in 8 of 1,000 slots of a position: W * 0.008 holders.
     assert gpu.documents_in_flight(config, even, 10**6) == int(gpu._MOST_COLLISIONS / 0.008)
@@ -292,7 +292,7 @@ def test_the_device_draws_the_same_bits(probes: ctypes.CDLL) -> None:
 
 
 def test_the_device_draws_the_same_words(probes: ctypes.CDLL) -> None:
-    samples = SamplingTables.of(test_cpu.VOCABULARY, 0.0, 0.75)
+    samples = SamplingTables.of(test_cpu.VOCABULARY, 1.0, 0.75)
     bits = np.random.default_rng(2).integers(0, 2**64, 2000, np.uint64)
     tables = [ctypes.c_void_p(table.ctypes.data) for table in (samples.threshold, samples.alias)]
     n = ctypes.c_uint64(len(samples.threshold))

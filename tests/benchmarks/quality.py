@@ -23,7 +23,7 @@ from typing import Any
 import corpora
 import numpy as np
 import peers
-from corpora import KNOWN, Corpus
+from corpora import HELD_OUT, KNOWN, Corpus
 from ledger import Ledger, commit, header, machine, markdown_table, today
 
 from jose_embed import evaluation
@@ -86,10 +86,8 @@ def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = _parser().parse_args(arguments)
-    if not corpora.DATA.is_dir():
-        print(
-            f"the development corpora are not at {corpora.DATA}; JOSE_SHARED_DATA may name their place", file=sys.stderr
-        )
+    if absent := [name for name in options.corpora if not (corpora.DATA / f"{name}.txt.gz").is_file()]:
+        print(f"not at {corpora.DATA}: {', '.join(absent)}; JOSE_SHARED_DATA may name their place", file=sys.stderr)
         return 2
     systems = peers.present(options.systems)
     ledger = Ledger(options.ledger or corpora.cache_folder() / "quality.json")
@@ -246,10 +244,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--corpora",
         nargs="+",
-        choices=list(KNOWN),
+        choices=[*KNOWN, *HELD_OUT],
         default=list(KNOWN),
         metavar="NAME",
-        help="from " + ", ".join(KNOWN),
+        help="from " + ", ".join([*KNOWN, *HELD_OUT]),
     )
     parser.add_argument(
         "--systems",
