@@ -91,7 +91,7 @@ def train(
 
     Example::
 
-        model = jose_embed.train("corpus.txt", dim=100, epochs=10)
+        model = jose_embed.train("corpus.txt", dim=100)
         model = jose_embed.train(documents=["one text", "another"], min_count=1)
         model = jose_embed.train("corpus.txt", checkpoint="corpus.jose.run", resume=True)
     """
