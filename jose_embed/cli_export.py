@@ -8,6 +8,7 @@ from pathlib import Path
 from jose_embed.cli_command import Command, add_model, add_quiet
 from jose_embed.errors import ConfigError
 from jose_embed.progress import amount_text, reporter_for
+from jose_embed.sources import printable
 
 __all__ = ["EXPORT"]
 
@@ -51,6 +52,9 @@ def _run(arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         rows = model.n_docs if arguments.table == "documents" else model.n_words
         print(f"{output}: {rows:,} vectors of {model.dim} numbers, {amount_text(output.stat().st_size, 'bytes')}")
+        if arguments.table == "documents" and (silent := model.doc_token_counts == 0).any():
+            first = printable(str(model.doc_ids[int(silent.argmax())]))
+            print(f"documents without a known word, whose vectors say nothing: {int(silent.sum()):,} (first {first})")
 
 
 EXPORT = Command(

@@ -497,7 +497,9 @@ def test_export_writes_what_other_programs_read(
     assert printed(main, "export", model_path, "-o", "d.vec", "--table", "documents", "--quiet") == ""
     np.testing.assert_array_equal(read_vectors("d.vec").vectors, model.doc_vectors)
     assert "already exists" in refused(main, "export", model_path, "-o", "d.vec", "-q")
-    printed(main, "export", model_path, "-o", "d.vec", "--overwrite")
+    assert len(printed(main, "export", model_path, "-o", "d.vec", "--overwrite").splitlines()) == 1
+    said = printed(main, "export", model_path, "-o", "d.vec", "--overwrite", "--table", "documents").splitlines()
+    assert said[1:] == ["documents without a known word, whose vectors say nothing: 1 (first 3)"]
     assert "no format was named" in refused(main, "export", model_path)
     assert "the ending '.png'" in refused(main, "export", model_path, "-o", "d.png")
 
