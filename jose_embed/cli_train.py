@@ -227,6 +227,7 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
         directory=arguments.temporary_directory,
     )
     with text as corpus:
+        config = config.for_text(corpus.n_tokens)
         chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, reporter)
         need = estimate(corpus, dataclasses.replace(config, backend=chosen))
         workers = _workers_text(config.resolved_workers()) if chosen == "cpu" else "the device"
@@ -238,7 +239,7 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
             "tokens": f"{corpus.statistics.n_tokens_seen:,}, of which {corpus.vocabulary.n_tokens:,} are kept",
             "vocabulary": f"{corpus.vocabulary.n_words:,} of {corpus.statistics.n_words_seen:,} words"
             f" (those that occur {config.min_count:,} times or more)",
-            "epochs": f"{config.for_text(corpus.n_tokens).epochs:,}",
+            "epochs": f"{config.epochs:,}",
             "backend": chosen,
             "memory": memory,
             "time": f"about {duration_text(need['seconds'])} on {workers}",

@@ -105,6 +105,11 @@ class EncodedCorpus:
         return len(self.offsets) - 1
 
     @property
+    def n_with_words(self) -> int:
+        """The number of documents that have a kept word."""
+        return int(np.count_nonzero(np.diff(self.offsets)))
+
+    @property
     def n_tokens(self) -> int:
         """The number of running words that were kept."""
         return len(self.tokens)

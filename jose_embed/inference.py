@@ -280,8 +280,7 @@ def retrieval_weights(corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64])
     N + 1 stands in the place of N: a word of every document counts next to nothing, but a text of such words has a
     direction.
     """
-    n_documents = int(np.count_nonzero(np.diff(corpus.offsets)))
-    return _topic_alone(np.log((n_documents + 1) / np.maximum(frequencies, 1)))
+    return _topic_alone(np.log((corpus.n_with_words + 1) / np.maximum(frequencies, 1)))
 
 
 def learned_weights(

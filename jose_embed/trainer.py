@@ -227,7 +227,7 @@ def fit(
     # A device that is full of the training leaves the sums to the processor, which makes the same bytes.
     summing = "cpu" if chosen == "cpu" else "auto"
     if config.doc_method == "words":
-        share = config.context_share(corpus.n_tokens / max(1, int(np.count_nonzero(np.diff(corpus.offsets)))))
+        share = config.context_share(corpus.n_tokens / max(1, corpus.n_with_words))
         first = retrieval_weights(corpus, frequencies)
         summands = Summands(first, TERM_WEIGHTS, tables.center, tables.context, share, NO_MATRIX)
         document_directions(corpus, summands, tables.document, backend=summing)

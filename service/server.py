@@ -148,12 +148,12 @@ def _let_nobody_in(listener: socket.socket) -> None:
     not know whether its request was read. One who is ignored asks again a second later, and finds the socket closed or
     a successor's. Elsewhere than on Linux nothing is done.
     """
-    program = b"".join(struct.pack("HBBI", *step) for step in _NO_HANDSHAKES)
-    kept = ctypes.create_string_buffer(program)
+    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    steps = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_HANDSHAKES))
+    program = struct.pack("HL", len(_NO_HANDSHAKES), ctypes.addressof(steps))
     with contextlib.suppress(OSError):
-        if sys.platform == "linux" and listener.family in (socket.AF_INET, socket.AF_INET6):
-            address = struct.pack("HL", len(_NO_HANDSHAKES), ctypes.addressof(kept))
-            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, address)
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
