@@ -95,6 +95,7 @@ def _places(config: TrainConfig, counts: npt.NDArray[np.int64]) -> npt.NDArray[n
     """float64 (n_words,): in how many slots of a position's contrasts each word stands on the average."""
     from jose_embed.vocabulary import Vocabulary
 
+    config = config.for_text(int(counts.sum()))
     vocabulary = Vocabulary(range(len(counts)), counts)  # type: ignore[arg-type]  # the words do not matter
     kept = counts * vocabulary.keep_probability(config.subsample_threshold)
     kept = kept / kept.sum()
