@@ -2,14 +2,19 @@
 //
 // The steps and their names are those of cpu.py and sampling.py, in their order; the formulas stand there. A warp takes a
 // stretch of a document and walks along its words as a worker does: draw, gather the products, hinges and step scales,
-// then every row moves once. A row is spread over the lanes of the warp, four floats to a lane; lane l of every warp
-// touches the same floats of a row, so that nothing is exchanged between lanes but sums. Rows are read past the first
-// cache, which other processors' writes do not reach, and written back at once: they are in flight for one contrast and
-// no longer. Word rows are shared by all warps without locks, as on the CPU.
+// then every row moves once. Word rows are shared by all warps without locks, as on the CPU: they are read past the first
+// cache, which other processors' writes do not reach, and are written back at once.
+//
+// A processor waits for instructions before it waits for anything else, so there is one piece of code for all contrasts,
+// in loops that are not unrolled. A row is laid over lanes in two ways. Where it is copied and moved, all lanes hold four
+// floats of it, and nothing is exchanged. Where its product is taken, a team of a few lanes holds it, so that one sum over
+// a team's lanes serves several rows. A moved row is never summed up again: its norm follows from its product with the
+// anchor.
 //
 // Kernels:
 //     thin              the running words of each document that are kept, side by side
 //     train             contrasts; a warp takes the next stretch when it is done with one
+//     merge             the copies of the most frequent words' center rows become one again
 //     write_directions  weighted mean directions of documents (directions.py), to the bit
 //
 // Given at compile time:
@@ -19,7 +24,7 @@
 //     DOCUMENT_BLOCK, PIECE  as in cpu.py
 //     STRETCH  kept words of a document that a warp takes at a time
 //     STAGED  rows of a contrast that shared memory holds between products and steps; 0: they are read twice
-//     STAGED_POSITIVES  how many of them are positives
+//     WORDS   words of the document that shared memory holds, a power of two; 0: they are read where they are needed
 //
 // A host compiler accepts this file behind tests/gpu_shim.h, with warps of one lane or of 32.
 
@@ -31,21 +36,42 @@
 #endif
 #ifndef STAGED
 #define STAGED 0
-#define STAGED_POSITIVES 0
+#endif
+#ifndef WORDS
+#define WORDS 0
 #endif
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
-#define LANES 16           // the most positives, and the most negatives, of a contrast
-#define QUARTERS (ROW / 4)  // a row as float4
+#define LANES 16             // the most positives, and the most negatives, of a contrast
+#define QUARTERS (ROW / 4)    // a row as float4
 #define PARTS ((QUARTERS + WARP - 1) / WARP)
-#define GROUP (PARTS > 6 ? 1 : PARTS > 4 ? 2 : PARTS > 1 ? 4 : 8)  // rows that are in registers at a time
+#define HALVES (ROW / 2)      // a row as float2
+#define AT_MOST(x, y) ((x) < (y) ? (x) : (y))
+#define TEAM AT_MOST(ROW <= 160 ? 8 : ROW <= 320 ? 16 : 32, WARP)  // lanes that take a product
+#define TEAM_PARTS ((HALVES + TEAM - 1) / TEAM)
+#define RING 64               // negatives that are drawn and not used yet, at the most
+#define ALWAYS_CACHED 1024    // the rows of so many words, the most frequent ones, are in the second cache at any time
+#define AT_ONCE (PARTS > 4 ? 1 : PARTS > 1 ? 2 : 4)  // rows that a lane has in flight while they are copied and moved
 #define EVERY_LANE 0xffffffffu
 
 #ifdef __CUDA_ARCH__
 __device__ __forceinline__ void prefetch_l2(const void *place) { asm volatile("prefetch.global.L2 [%0];" ::"l"(place)); }
+
+#if __CUDA_ARCH__ >= 800
+// Start a copy into shared memory, past the first cache; wait_for_copies() ends all that this lane has started.
+__device__ __forceinline__ void start_copy(float4 *to, const float4 *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+}
+
+__device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#else
+__device__ __forceinline__ void start_copy(float4 *to, const float4 *from) { *to = __ldcg(from); }
+
+__device__ __forceinline__ void wait_for_copies() {}
+#endif
 #endif
 
 enum { KEEP = 1, WINDOW = 2, CONTEXT_NEGATIVES = 3, DOCUMENT_NEGATIVES = 4 };
@@ -54,13 +80,16 @@ enum { KEEP = 1, WINDOW = 2, CONTEXT_NEGATIVES = 3, DOCUMENT_NEGATIVES = 4 };
 
 struct Chunk {
     float *center, *context, *document;  // the vectors
-    const u32 *keep, *threshold, *alias;  // the sampling tables
+    const u32 *keep;     // the sampling tables; of each column, its threshold, and above it its alias
+    const u64 *columns;
     u64 n_words;
     u64 seed, epoch;
+    int n_copied, n_copies;  // the first so many words have so many center rows, which lie behind those of all words
     float context_weight, doc_weight, margin;
     int window, negatives, doc_negatives;
-    const int *tokens;     // the running words of the chunk's documents
-    const i64 *offsets;    // where each document begins
+    const int *tokens;     // running words of the text
+    const i64 *begins;     // where each document begins in them
+    const i64 *offsets;    // and where in the chunk
     const i64 *documents;  // their rows
     const i64 *pieces;     // of each document, its first piece
     const float *rates;    // of each piece
@@ -112,26 +141,47 @@ __device__ __forceinline__ u64 random_bits(u64 key, u64 index) { return mixed(ke
 __device__ __forceinline__ u64 draw_below(u64 bits, u64 limit) { return ((bits >> 32) * limit) >> 32; }
 
 __device__ __forceinline__ u32 draw_word(const Chunk &c, u64 bits) {
-    const u64 column = draw_below(bits, c.n_words);
-    return (u32)bits < c.threshold[column] ? (u32)column : c.alias[column];
+    const u64 column = draw_below(bits, c.n_words), both = c.columns[column];
+    return (u32)bits < (u32)both ? (u32)column : (u32)(both >> 32);
+}
+
+// The center row of a word that this warp moves: all warps share that of a rare word, some share a copy of a frequent one.
+__device__ __forceinline__ u32 row_of(const Chunk &c, u32 word) {
+    return word < (u32)c.n_copied ? (u32)c.n_words + blockIdx.x % c.n_copies * c.n_copied + word : word;
 }
 
 // ---- rows and warps (simd.py) ---------------------------------------------------------------------------------------
 
 __device__ __forceinline__ int lane() { return (int)threadIdx.x; }
 
+// Sums over all lanes of n numbers at a time, in their places.
+template <int n, typename T>
+__device__ __forceinline__ void warp_sums(T (&x)[n]) {
+#pragma unroll
+    for (int other = WARP / 2; other > 0; other /= 2)
+#pragma unroll
+        for (int i = 0; i < n; i++) x[i] += __shfl_xor_sync(EVERY_LANE, x[i], other);
+}
+
 template <typename T>
 __device__ __forceinline__ T warp_sum(T x) {
-#pragma unroll
-    for (int other = WARP / 2; other > 0; other /= 2) x += __shfl_xor_sync(EVERY_LANE, x, other);
-    return x;
+    T sums[1] = {x};
+    warp_sums(sums);
+    return sums[0];
 }
 
 __device__ __forceinline__ u32 warp_or(u32 x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    return __reduce_or_sync(EVERY_LANE, x);
+#else
 #pragma unroll
     for (int other = WARP / 2; other > 0; other /= 2) x |= __shfl_xor_sync(EVERY_LANE, x, other);
     return x;
+#endif
 }
+
+// Bits of the lanes before this one.
+__device__ __forceinline__ u32 lanes_before() { return (1u << lane()) - 1u; }
 
 // The next piece of work: a number from 0 up that no other warp gets.
 __device__ __forceinline__ int take(int *next) {
@@ -155,23 +205,24 @@ __device__ __forceinline__ Row zero_row() {
 }
 
 __device__ __forceinline__ Row load_row(const float *table, u64 row) {
-    const float4 *place = reinterpret_cast<const float4 *>(table + row * ROW);
+    const float4 *place = reinterpret_cast<const float4 *>(table) + lane() + row * QUARTERS;
     Row x = zero_row();
 #pragma unroll
     for (int p = 0; p < PARTS; p++)
-        if (holds(p)) x.part[p] = __ldcg(place + p * WARP + lane());
+        if (holds(p)) x.part[p] = __ldcg(place + p * WARP);
     return x;
 }
 
 __device__ __forceinline__ void store_row(float *table, u64 row, const Row &x) {
-    float4 *place = reinterpret_cast<float4 *>(table + row * ROW);
+    float4 *place = reinterpret_cast<float4 *>(table) + lane() + row * QUARTERS;
 #pragma unroll
     for (int p = 0; p < PARTS; p++)
-        if (holds(p)) __stcg(place + p * WARP + lane(), x.part[p]);
+        if (holds(p)) __stcg(place + p * WARP, x.part[p]);
 }
 
-// Called by single lanes: ask for a row that will be read soon.
+// Called by single lanes: ask for the row of a word that will be read soon, if it may not be there.
 __device__ __forceinline__ void prefetch_row(const float *table, u64 row) {
+    if (row < ALWAYS_CACHED) return;
     const char *place = reinterpret_cast<const char *>(table + row * ROW);
 #pragma unroll
     for (int line = 0; line < ROW * 4; line += 128) prefetch_l2(place + line);
@@ -207,17 +258,22 @@ __device__ __forceinline__ float product(const Row &x, const Row &y) { return wa
 
 // ---- a contrast (cpu.py) --------------------------------------------------------------------------------------------
 
-// What the lanes of a warp share: positives from slot 0, negatives from slot 16.
+// What the lanes of a warp share. A contrast's rows have a slot each: its positives first, then its negatives.
 struct Slots {
-    u32 rows[2 * LANES];
-    u32 coming[LANES];           // the negatives of the next position, on their way into the cache
-    u32 coming_document[LANES];  // those of the document's next words
-    float products[2 * LANES];
-    float own[2 * LANES];      // what a row keeps of itself
-    float towards[2 * LANES];  // what it takes of the anchor
-    float weight[2 * LANES];   // with what weight it moves the anchor
+    float4 anchor[QUARTERS];
 #if STAGED
     float4 staged[STAGED][QUARTERS];
+#endif
+    float4 steps[2 * LANES];  // what a row keeps of itself, what it takes of the anchor, its weight in the anchor's move
+    float products[2 * LANES];
+    float squares[2 * LANES];
+    u32 rows[2 * LANES];
+    int moving[2 * LANES];       // the slots whose row moves
+    u32 drawn[RING];             // negatives of the next positions, on their way into the cache
+    u32 coming_document[LANES];  // those of the document's next words
+    int reaches[WARP];           // of the windows of the next positions
+#if WORDS
+    u32 words[WORDS];            // of the document, around the next positions
 #endif
 };
 
@@ -227,192 +283,188 @@ struct Seen {
     u64 active, pairs, positions;
 };
 
-#if STAGED
-__device__ __forceinline__ float4 *staged_row(Slots &s, int slot) {
-    return s.staged[slot < LANES ? slot : STAGED_POSITIVES + slot - LANES];
-}
-#endif
+// The scalars of a contrast.
+struct Scales {
+    float inverse_norm, square;  // of the anchor
+    float scale, margin, rate;
+};
 
-// The products of all slots' rows with the anchor. Every lane keeps its share of the rows for the steps.
-__device__ __forceinline__ void gather_products(
-    Slots &s, const float *table, int n_positives, int n_negatives, const Row &anchor
+// Start to bring the rows into their slots.
+__device__ __forceinline__ void start_copies(
+    [[maybe_unused]] Slots &s, [[maybe_unused]] const float *table, [[maybe_unused]] int n
 ) {
-    const int n = n_positives + n_negatives;
-    for (int first = 0; first < n; first += GROUP) {
-        Row x[GROUP];
-        float sums[GROUP];
-#pragma unroll
-        for (int g = 0; g < GROUP; g++) {
-            const int r = first + g, slot = r < n_positives ? r : LANES + r - n_positives;
-            x[g] = r < n ? load_row(table, s.rows[slot]) : zero_row();
-        }
-#pragma unroll
-        for (int g = 0; g < GROUP; g++) sums[g] = share_of_product(x[g], anchor);
-#pragma unroll
-        for (int other = WARP / 2; other > 0; other /= 2)
-#pragma unroll
-            for (int g = 0; g < GROUP; g++) sums[g] += __shfl_xor_sync(EVERY_LANE, sums[g], other);
-#pragma unroll
-        for (int g = 0; g < GROUP; g++) {
-            const int r = first + g, slot = r < n_positives ? r : LANES + r - n_positives;
-            if (r < n) {
-                if (lane() == 0) s.products[slot] = sums[g];
 #if STAGED
-                float4 *place = staged_row(s, slot);
+#pragma unroll AT_ONCE
+    for (int slot = 0; slot < n; slot++) {
+        const float4 *place = reinterpret_cast<const float4 *>(table) + lane() + (u64)s.rows[slot] * QUARTERS;
 #pragma unroll
-                for (int p = 0; p < PARTS; p++)
-                    if (holds(p)) place[p * WARP + lane()] = x[g].part[p];
+        for (int p = 0; p < PARTS; p++)
+            if (holds(p)) start_copy(&s.staged[slot][p * WARP + lane()], place + p * WARP);
+    }
 #endif
+}
+
+// The products of all slots' rows with the anchor and with themselves, each by a team.
+__device__ __forceinline__ void gather_products(Slots &s, [[maybe_unused]] const float *table, int n) {
+    const int team = lane() / TEAM, member = lane() % TEAM;
+    const float2 *anchor = reinterpret_cast<const float2 *>(s.anchor);
+    float2 y[TEAM_PARTS];
+#pragma unroll
+    for (int p = 0; p < TEAM_PARTS; p++)
+        y[p] = p * TEAM + member < HALVES ? anchor[p * TEAM + member] : make_float2(0.0f, 0.0f);
+#pragma unroll 1
+    for (int first = 0; first < n; first += WARP / TEAM) {
+        const int slot = first + team;
+        float product[2] = {0.0f, 0.0f}, square[2] = {0.0f, 0.0f};
+        if (slot < n) {
+#if STAGED
+            const float2 *place = reinterpret_cast<const float2 *>(s.staged[slot]);
+#else
+            const float2 *place = reinterpret_cast<const float2 *>(table + (u64)s.rows[slot] * ROW);
+#endif
+#pragma unroll
+            for (int p = 0; p < TEAM_PARTS; p++) {
+                if (p * TEAM + member < HALVES) {
+#if STAGED
+                    const float2 x = place[p * TEAM + member];
+#else
+                    const float2 x = __ldcg(place + p * TEAM + member);
+#endif
+                    product[0] += x.x * y[p].x;
+                    product[1] += x.y * y[p].y;
+                    square[0] += x.x * x.x;
+                    square[1] += x.y * x.y;
+                }
             }
+        }
+        product[0] += product[1];
+        square[0] += square[1];
+#pragma unroll
+        for (int other = TEAM / 2; other > 0; other /= 2) {
+            product[0] += __shfl_xor_sync(EVERY_LANE, product[0], other);
+            square[0] += __shfl_xor_sync(EVERY_LANE, square[0], other);
+        }
+        if (member == 0 && slot < n) {
+            s.products[slot] = product[0];
+            s.squares[slot] = square[0];
         }
     }
 }
 
-// Move the rows whose bits are set, in the order of their slots; the weighted sum of them, before, is given back. A row
-// that stands in an earlier slot too is read again: it is moved twice.
-__device__ __forceinline__ Row step_rows(Slots &s, float *table, u32 moving, u32 repeated, const Row &anchor) {
-    Row total = zero_row();
-    while (moving) {
-        int slots[GROUP], n = 0;
-        bool full = false;
-#pragma unroll
-        for (int g = 0; g < GROUP; g++) {
-            slots[g] = 0;
-            const int slot = __ffs((int)moving) - 1;
-            full = full || moving == 0 || (g > 0 && (repeated >> slot & 1));
-            if (!full) {
-                slots[g] = slot;
-                moving &= moving - 1;
-                n = g + 1;
+// What the hinges ask of each row, a lane for a slot; bits of the slots whose row moves.
+__device__ __forceinline__ u32 scale_steps(
+    Slots &s, Seen &seen, int n_positives, int n_negatives, const Scales &c
+) {
+    const float rest = 1.0f - c.scale * c.margin;
+    u32 moving = 0;
+#pragma unroll 1
+    for (int slot = lane(); slot < n_positives + n_negatives; slot += WARP) {
+        const bool positive = slot < n_positives;
+        const float product = s.products[slot];  // f of a positive, h of a negative
+        const float *others = s.products + (positive ? n_positives : 0);
+        const int n_others = positive ? n_negatives : n_positives;
+        float count = 0.0f, weight = 0.0f, loss = 0.0f;
+#pragma unroll 2
+        for (int e = 0; e < n_others; e++) {
+            const float f = positive ? product : others[e], h = positive ? others[e] : product;
+            const float g = (c.margin + h) - f;
+            if (!(g <= 0.0f)) {  // a NaN counts as active, so that it reaches the loss
+                count += 1.0f;
+                weight += c.scale * g + rest;  // q = 1 - scale (f - h)
+                loss += g;
             }
         }
-        Row y[GROUP];
-        float squares[GROUP];
-#pragma unroll
-        for (int g = 0; g < GROUP; g++) {
-            if (g < n) {
-                Row x;
-#if STAGED
-                if (repeated >> slots[g] & 1) {
-                    x = load_row(table, s.rows[slots[g]]);
-                } else {
-                    const float4 *place = staged_row(s, slots[g]);
-                    x = zero_row();
-#pragma unroll
-                    for (int p = 0; p < PARTS; p++)
-                        if (holds(p)) x.part[p] = place[p * WARP + lane()];
-                }
+        if (count > 0.0f) {
+            const float x = product * c.inverse_norm;
+            const float asked = positive ? 1.0f - x : PAPER ? -1.0f - x : -2.0f * x;
+            const float towards = c.rate * count * asked, own = 1.0f - towards * product;
+            // |own x + towards v|^2, in an order in which nothing large is taken from something large.
+            const float over = s.squares[slot] - 1.0f;
+            const float square = s.squares[slot] - 2.0f * towards * product * over +
+                                 towards * towards * (c.square - product * product * (1.0f - over));
+            const float shorter = rsqrtf(square);
+            s.steps[slot] = make_float4(
+                own * shorter, towards * shorter, positive ? c.rate * weight : -c.rate * weight, 0.0f
+            );
+            moving |= 1u << slot;
+            if (positive) {
+                seen.loss += loss;
+                seen.active += (u64)count;
+            }
+        }
+    }
+    return warp_or(moving);
+}
+
+// Bits of the slots whose row stands in an earlier slot.
+__device__ __forceinline__ u32 repetitions(const Slots &s, int n) {
+#if WARP == 32
+    const u32 within = n < 32 ? (1u << n) - 1u : EVERY_LANE;
+    const u32 same = __match_any_sync(EVERY_LANE, (int)s.rows[lane()]) & within;
+    return __ballot_sync(EVERY_LANE, (same & lanes_before()) != 0) & within;
 #else
-                x = load_row(table, s.rows[slots[g]]);
+    u32 repeated = 0;
+    for (int slot = 0; slot < n; slot++)
+        for (int earlier = 0; earlier < slot; earlier++)
+            if (s.rows[earlier] == s.rows[slot]) repeated |= 1u << slot;
+    return repeated;
 #endif
-                total = combined(1.0f, total, s.weight[slots[g]], x);
-                y[g] = combined(s.own[slots[g]], x, s.towards[slots[g]], anchor);
-            } else {
-                y[g] = zero_row();
-            }
-            squares[g] = share_of_product(y[g], y[g]);
-        }
+}
+
+// Move the rows whose bits are set; the weighted sum of them, before, is given back. A row that stands in an earlier slot
+// too comes last and is read again: it is moved twice.
+__device__ __forceinline__ Row step_rows(Slots &s, float *table, u32 moving, u32 repeated, const Row &anchor) {
+    const u32 once = moving & ~repeated;
+#pragma unroll 1
+    for (int slot = lane(); slot < 2 * LANES; slot += WARP)
+        if (once >> slot & 1) s.moving[__popc(once & ((1u << slot) - 1u))] = slot;
+    __syncwarp();
+    Row total = zero_row();
+    const int n = __popc(once);
+#pragma unroll AT_ONCE
+    for (int i = 0; i < n; i++) {
+        const int slot = s.moving[i];
+        const float4 step = s.steps[slot];
+#if STAGED
+        Row x = zero_row();
 #pragma unroll
-        for (int other = WARP / 2; other > 0; other /= 2)
-#pragma unroll
-            for (int g = 0; g < GROUP; g++) squares[g] += __shfl_xor_sync(EVERY_LANE, squares[g], other);
-#pragma unroll
-        for (int g = 0; g < GROUP; g++)
-            if (g < n) store_row(table, s.rows[slots[g]], combined(rsqrtf(squares[g]), y[g], 0.0f, y[g]));
+        for (int p = 0; p < PARTS; p++)
+            if (holds(p)) x.part[p] = s.staged[slot][p * WARP + lane()];
+#else
+        const Row x = load_row(table, s.rows[slot]);
+#endif
+        total = combined(1.0f, total, step.z, x);
+        store_row(table, s.rows[slot], combined(step.x, x, step.y, anchor));
+    }
+#pragma unroll 1
+    for (u32 left = moving & repeated; left != 0; left &= left - 1) {
+        const int slot = __ffs((int)left) - 1;
+        const float4 step = s.steps[slot];
+        const Row x = load_row(table, s.rows[slot]);
+        total = combined(1.0f, total, step.z, x);
+        const Row moved = combined(step.x, x, step.y, anchor);  // not of norm 1: x.anchor is another by now
+        const float shorter = rsqrtf(product(moved, moved));
+        store_row(table, s.rows[slot], combined(shorter, moved, 0.0f, moved));
     }
     return total;
 }
 
-// x <- R(scale times the part of y that is tangent at x); the moved row is given back.
-__device__ __forceinline__ Row move_row(float *table, u64 row, const Row &x, const Row &y, float scale) {
-    const float along = 1.0f - scale * product(x, y);  // x + (y - (x.y) x) = (1 - x.y) x + y
-    const Row moved = combined(along, x, scale, y);
-    const Row unit = combined(rsqrtf(product(moved, moved)), moved, 0.0f, moved);
-    store_row(table, row, unit);
-    return unit;
-}
-
-// Bits of the slots whose row stands in an earlier slot.
-__device__ __forceinline__ u32 repetitions(const Slots &s, int n_positives, int n_negatives) {
-    u32 repeated = 0;
-    const int n = n_positives + n_negatives;
-    for (int r = lane(); r < n; r += WARP) {
-        const int slot = r < n_positives ? r : LANES + r - n_positives;
-        for (int earlier = 0; earlier < r; earlier++)
-            if (s.rows[earlier < n_positives ? earlier : LANES + earlier - n_positives] == s.rows[slot])
-                repeated |= 1u << slot;
-    }
-    return repeated;
-}
-
-// Contrast the rows in the slots with an anchor; whether a hinge was active, and then by what the anchor moves. f, h:
-// products of positives and negatives with the anchor; g: the hinge; q: the step scale of the anchor.
-__device__ __forceinline__ bool contrast(
-    Slots &s, Seen &seen, float *table, int n_positives, int n_negatives, const Row &anchor, float inverse_norm,
-    float scale, float margin, float rate, Row &moves
-) {
-    __syncwarp();  // the rows stand in their slots
-    gather_products(s, table, n_positives, n_negatives, anchor);
-    __syncwarp();
-    const float rest = 1.0f - scale * margin;
-    u32 moving = 0;
-    for (int slot = lane(); slot < 2 * LANES; slot += WARP) {
-        if (slot < n_positives) {
-            const float f = s.products[slot];
-            float count = 0.0f, weight = 0.0f, loss = 0.0f;
-            for (int e = 0; e < n_negatives; e++) {
-                const float g = (margin + s.products[LANES + e]) - f;
-                if (!(g <= 0.0f)) {  // a NaN counts as active, so that it reaches the loss
-                    count += 1.0f;
-                    weight += scale * g + rest;  // q = 1 - scale (f - h)
-                    loss += g;
-                }
-            }
-            if (count > 0.0f) {
-                const float b = rate * count * (1.0f - inverse_norm * f);
-                s.own[slot] = 1.0f - b * f;
-                s.towards[slot] = b;
-                s.weight[slot] = rate * weight;
-                moving |= 1u << slot;
-                seen.loss += loss;
-                seen.active += (u64)count;
-            }
-        } else if (slot >= LANES && slot < LANES + n_negatives) {
-            const float h = s.products[slot], x = h * inverse_norm;
-            float count = 0.0f, weight = 0.0f;
-            for (int j = 0; j < n_positives; j++) {
-                const float g = (margin + h) - s.products[j];
-                if (!(g <= 0.0f)) {
-                    count += 1.0f;
-                    weight += scale * g + rest;
-                }
-            }
-            if (count > 0.0f) {
-                const float away = rate * count * (PAPER ? 1.0f + x : 2.0f * x);
-                s.own[slot] = 1.0f + away * h;
-                s.towards[slot] = -away;
-                s.weight[slot] = -rate * weight;
-                moving |= 1u << slot;
-            }
-        }
-    }
-    moving = warp_or(moving);
-    if (moving) {
-        const u32 repeated = warp_or(repetitions(s, n_positives, n_negatives));
-        __syncwarp();
-        moves = step_rows(s, table, moving, repeated, anchor);
-    }
-    __syncwarp();  // the slots are free again
-    return moving != 0;
+// R(scale times the part of y that is tangent at x), with the products that this takes.
+__device__ __forceinline__ Row moved_row(const Row &x, const Row &y, float scale, float xx, float xy, float yy) {
+    const float along = 1.0f - scale * xy;  // x + (y - (x.y) x) = (1 - x.y) x + y
+    const float square = along * along * xx + scale * (2.0f * along * xy + scale * yy);
+    const float shorter = rsqrtf(square);
+    return combined(along * shorter, x, scale * shorter, y);
 }
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 // The words of each document that are not thinned out, piece by piece.
-extern "C" __global__ void thin(const Chunk *chunk) {
+extern "C" __global__ void __launch_bounds__(WARP) thin(const Chunk *chunk) {
     const Chunk c = *chunk;
     for (i64 place = take(c.next); place < c.n_documents; place = take(c.next)) {
         const i64 begin = c.offsets[place], end = c.offsets[place + 1];
+        const int *tokens = c.tokens + c.begins[place] - begin;
         const u64 key = stream_key(c.seed, c.epoch, (u64)c.documents[place], KEEP);
         i64 number = 0, piece = c.pieces[place];
         for (i64 from = begin; from < end; from += PIECE, piece++) {
@@ -420,7 +472,7 @@ extern "C" __global__ void thin(const Chunk *chunk) {
             int n = 0;
             for (i64 block = from; block < to; block += WARP) {
                 const i64 t = block + lane();
-                const u32 word = t < to ? (u32)c.tokens[t] : 0;
+                const u32 word = t < to ? (u32)tokens[t] : 0;
                 const bool keeps = t < to && (u32)(random_bits(key, (u64)(t - begin)) >> 32) <= c.keep[word];
                 const u32 keeping = __ballot_sync(EVERY_LANE, keeps);
                 if (keeps) c.kept[from + n + __popc(keeping & ((1u << lane()) - 1u))] = word;
@@ -435,22 +487,40 @@ extern "C" __global__ void thin(const Chunk *chunk) {
     }
 }
 
-// The n negatives of a contrast that is to come, by its number in the stream of the key.
-__device__ __forceinline__ void draw_coming(u32 *coming, const Chunk &c, int n, u64 key, i64 number) {
-    for (int e = lane(); e < n; e += WARP) {
-        const u32 drawn = draw_word(c, random_bits(key, (u64)(number * n + e)));
-        coming[e] = drawn;
-        prefetch_row(c.center, drawn);
+// Draw the negatives of all positions of the document before the one of this number; "drawn" are there already.
+__device__ __forceinline__ void draw_until(Slots &s, const Chunk &c, u64 key, u64 &drawn, i64 number) {
+#pragma unroll 1
+    while (drawn < (u64)number * (u64)c.negatives) {
+        const u64 index = drawn + lane();
+        const u32 word = draw_word(c, random_bits(key, index));
+        s.drawn[index % RING] = word;
+        prefetch_row(c.center, word);
+        drawn += WARP;
     }
-    __syncwarp();
 }
+
+// The negatives of the document's block of this number.
+__device__ __forceinline__ void draw_for_document(Slots &s, const Chunk &c, u64 key, i64 block) {
+#pragma unroll 1
+    for (int e = lane(); e < c.doc_negatives; e += WARP) {
+        const u32 word = draw_word(c, random_bits(key, (u64)(block * c.doc_negatives + e)));
+        s.coming_document[e] = word;
+        prefetch_row(c.center, word);
+    }
+}
+
+#if WORDS
+#define WORD_AT(t) s.words[(t) % WORDS]
+#else
+#define WORD_AT(t) kept[t]
+#endif
 
 // One stretch of a document; see cpu.py's train.
 __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk &c, i64 stretch) {
     const i64 piece = c.stretches[stretch], place = c.places[piece];
     const u64 document = (u64)c.documents[place];
-    const i64 first = c.starts[stretch], n = c.n_kept[piece];
-    const i64 last = n < first + STRETCH ? n : first + STRETCH;
+    const int first = c.starts[stretch], n = c.n_kept[piece];
+    const int last = n < first + STRETCH ? n : first + STRETCH;
     if (first >= last) return;
     const u32 *kept = c.kept + c.offsets[place] + (piece - c.pieces[place]) * PIECE;
     const u64 window_key = stream_key(c.seed, c.epoch, document, WINDOW);
@@ -463,76 +533,134 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
     const float document_rate = c.rates[piece] * c.doc_weight / (float)c.doc_negatives;
 #endif
     i64 number = c.numbers[piece] + first;  // of the kept word, counted over the whole document
-    if (lane() == 0) prefetch_row(c.document, document);
-    for (i64 t = first + lane(); t < n && t <= first + c.window; t += WARP) prefetch_row(c.center, kept[t]);
-    draw_coming(s.coming, c, c.negatives, context_key, number);
+    u64 drawn = (u64)number * (u64)c.negatives;
+    const int back = c.window > DOCUMENT_BLOCK ? c.window : DOCUMENT_BLOCK;
+    int looked = first > back ? first - back : 0;  // words before this one are in the ring, or in the cache
+    draw_until(s, c, context_key, drawn, number + 1);
 #if !JOINT
-    draw_coming(s.coming_document, c, c.doc_negatives, document_key, number / DOCUMENT_BLOCK);
+    draw_for_document(s, c, document_key, number / DOCUMENT_BLOCK);
 #endif
-    Row moves;
-    for (i64 i = first; i < last; i++) {
-        const u32 word = kept[i];
-        int k = 0;
-        for (int e = 0; e < c.negatives; e++) {
-            const u32 drawn = s.coming[e];
-            s.rows[LANES + k] = drawn;  // every lane writes the same
-            k += drawn != word;
-        }
-        __syncwarp();
-        draw_coming(s.coming, c, c.negatives, context_key, number + 1);
-        if (lane() == 0) {
-            if (i + 1 < n) prefetch_row(c.context, kept[i + 1]);
-            if (i + 1 + c.window < n) prefetch_row(c.center, kept[i + 1 + c.window]);
-        }
-        const i64 reach = 1 + (i64)draw_below(random_bits(window_key, (u64)number), (u64)c.window);
-        const i64 low = i > reach ? i - reach : 0, high = n < i + reach + 1 ? n : i + reach + 1;
-        const i64 n_around = high - low - 1;
-        if (k > 0 && n_around > 0) {
-            Row v = load_row(c.context, word);
-#if JOINT
-            Row d = load_row(c.document, document);
+#pragma unroll 1
+    for (int i = first; i < last; i++, number++) {
+        if ((i - first) % WARP == 0) {
+            s.reaches[lane()] = 1 + (int)draw_below(random_bits(window_key, (u64)number + lane()), (u64)c.window);
+            const int needed = n - i > WARP + c.window ? i + WARP + c.window : n;
+#pragma unroll 1
+            for (int t = looked + lane(); t < needed; t += WARP) {
+                const u32 word = kept[t];
+#if WORDS
+                s.words[t % WORDS] = word;
 #endif
-            // A window of more than sixteen words is contrasted sixteen at a time.
-            for (i64 at = 0; at < n_around; at += LANES) {
-                const int m = n_around - at < LANES ? (int)(n_around - at) : LANES;
-                for (int j = lane(); j < m; j += WARP) {
-                    const i64 t = low + at + j;
-                    s.rows[j] = kept[t + (t >= i)];
-                }
-#if JOINT
-                const Row sum = combined(1.0f, v, 1.0f, d);
-                const float norm = sqrtf(fmaxf(2.0f + 2.0f * product(v, d), 1e-6f));
-                if (contrast(s, seen, c.center, m, k, sum, 1.0f / norm, 0.5f, c.margin, context_rate, moves)) {
-                    v = move_row(c.context, word, v, moves, 1.0f);
-                    d = move_row(c.document, document, d, moves, document_step);
-                }
-#else
-                if (contrast(s, seen, c.center, m, k, v, 1.0f, 1.0f, c.margin, context_rate, moves))
-                    v = move_row(c.context, word, v, moves, 1.0f);
-#endif
-                seen.pairs += (u64)(m * k);
+                prefetch_row(c.center, word);
+                prefetch_row(c.context, word);
             }
-        }
-        number += 1;
-#if !JOINT
-        if (number % DOCUMENT_BLOCK == 0 || i == n - 1) {
-            const i64 before = (number - 1) % DOCUMENT_BLOCK;
-            const int m = (int)(before < i ? before : i) + 1;
-            for (int j = lane(); j < m; j += WARP) s.rows[j] = kept[i + 1 - m + j];
-            for (int e = lane(); e < c.doc_negatives; e += WARP) s.rows[LANES + e] = s.coming_document[e];
+            looked = needed;
             __syncwarp();
-            draw_coming(s.coming_document, c, c.doc_negatives, document_key, number / DOCUMENT_BLOCK);
-            const Row d = load_row(c.document, document);
-            if (contrast(s, seen, c.center, m, c.doc_negatives, d, 1.0f, 1.0f, c.margin, document_rate, moves))
-                move_row(c.document, document, d, moves, 1.0f);
-            seen.pairs += (u64)(m * c.doc_negatives);
         }
+        const u32 word = WORD_AT(i);
+        const int reach = s.reaches[(i - first) % WARP];
+        const int low = i > reach ? i - reach : 0, high = n - i > reach ? i + reach + 1 : n;
+        const int n_around = high - low - 1;
+        int at = 0;  // words of the window that had their contrast; it has more than one if it has more than 16 words
+#if JOINT
+        const bool of_document = false;
+#else
+        const bool ends_block = (number + 1) % DOCUMENT_BLOCK == 0 || i == n - 1;
+        bool of_document = false;
 #endif
+#pragma unroll 1
+        for (;;) {
+            int m, k = 0;
+            if (!of_document) {
+                m = AT_MOST(n_around - at, LANES);
+#pragma unroll 1
+                for (int j = lane(); j < m; j += WARP) {
+                    const int t = low + at + j;
+                    s.rows[j] = row_of(c, WORD_AT(t + (t >= i)));
+                }
+#pragma unroll 1
+                for (int e = lane(); e - lane() < c.negatives; e += WARP) {
+                    const u32 negative = e < c.negatives ? s.drawn[((u64)number * c.negatives + e) % RING] : word;
+                    const u32 others = __ballot_sync(EVERY_LANE, negative != word);
+                    if (negative != word) s.rows[m + k + __popc(others & lanes_before())] = row_of(c, negative);
+                    k += __popc(others);
+                }
+            } else {
+                const int before = (int)(number % DOCUMENT_BLOCK);
+                m = AT_MOST(before, i) + 1;
+                k = c.doc_negatives;
+#pragma unroll 1
+                for (int j = lane(); j < m; j += WARP) s.rows[j] = row_of(c, WORD_AT(i + 1 - m + j));
+#pragma unroll 1
+                for (int e = lane(); e < k; e += WARP) s.rows[m + e] = row_of(c, s.coming_document[e]);
+            }
+            __syncwarp();
+            start_copies(s, c.center, m + k);
+            float *table = of_document ? c.document : c.context;
+            const u64 row = of_document ? document : word;
+            const Row v = load_row(table, row);
+#if JOINT
+            const Row d = load_row(c.document, document);
+#endif
+            const u32 repeated = repetitions(s, m + k);
+            if (of_document) {
+#if !JOINT
+                draw_for_document(s, c, document_key, (number + 1) / DOCUMENT_BLOCK);
+#endif
+            } else if (at == 0) {
+                draw_until(s, c, context_key, drawn, number + 2);
+            }
+            Scales scales = {1.0f, 1.0f, 1.0f, c.margin, context_rate};
+#if JOINT
+            const Row anchor = combined(1.0f, v, 1.0f, d);
+            scales.square = fmaxf(2.0f + 2.0f * product(v, d), 1e-6f);
+            scales.inverse_norm = rsqrtf(scales.square);
+            scales.scale = 0.5f;
+#else
+            const Row &anchor = v;
+            if (of_document) scales.rate = document_rate;
+#endif
+#pragma unroll
+            for (int p = 0; p < PARTS; p++)
+                if (holds(p)) s.anchor[p * WARP + lane()] = anchor.part[p];
+            wait_for_copies();
+            __syncwarp();
+            gather_products(s, c.center, m + k);
+            __syncwarp();
+            const u32 moving = scale_steps(s, seen, m, k, scales);
+            if (moving) {
+                __syncwarp();
+                const Row moves = step_rows(s, c.center, moving, repeated, anchor);
+#if JOINT
+                float sums[5] = {
+                    share_of_product(moves, moves), share_of_product(v, v), share_of_product(v, moves),
+                    share_of_product(d, d), share_of_product(d, moves)
+                };
+                warp_sums(sums);
+                store_row(c.document, document, moved_row(d, moves, document_step, sums[3], sums[4], sums[0]));
+#else
+                float sums[3] = {share_of_product(moves, moves), share_of_product(v, v), share_of_product(v, moves)};
+                warp_sums(sums);
+#endif
+                store_row(table, row, moved_row(v, moves, 1.0f, sums[1], sums[2], sums[0]));
+            }
+            seen.pairs += (u64)(m * k);
+            __syncwarp();  // the slots are free again
+            at += LANES;
+            if (at < n_around && !of_document) continue;
+#if !JOINT
+            if (ends_block && !of_document) {
+                of_document = true;
+                continue;
+            }
+#endif
+            break;
+        }
     }
     seen.positions += (u64)(last - first);
 }
 
-extern "C" __global__ void train(const Chunk *chunk) {
+extern "C" __global__ void __launch_bounds__(WARP, 8) train(const Chunk *chunk) {
     SHARED(Slots, s);
     const Chunk c = *chunk;
     Seen seen = {0.0, 0, 0, 0};
@@ -548,6 +676,19 @@ extern "C" __global__ void train(const Chunk *chunk) {
     }
 }
 
+// The copies of a word's center row go to their mean direction, from where all of them go on, and so does the row itself.
+extern "C" __global__ void __launch_bounds__(WARP) merge(const Chunk *chunk) {
+    const Chunk &c = *chunk;
+    const u64 word = blockIdx.x;
+    Row total = zero_row();
+    for (int copy = 0; copy < c.n_copies; copy++)
+        total = combined(1.0f, total, 1.0f, load_row(c.center, c.n_words + copy * c.n_copied + word));
+    const float shorter = rsqrtf(fmaxf(product(total, total), 1e-12f));
+    total = combined(shorter, total, 0.0f, total);
+    store_row(c.center, word, total);
+    for (int copy = 0; copy < c.n_copies; copy++) store_row(c.center, c.n_words + copy * c.n_copied + word, total);
+}
+
 struct Directions {
     double total[ROW], turned[ROW];
 };
@@ -559,7 +700,7 @@ __device__ __forceinline__ double without(float u, float v, double share) {
 
 // Weighted mean directions (directions.py), the same bytes: products are rounded before they are added, in double, in
 // the order of the words' first occurrence.
-extern "C" __global__ void write_directions(const Lines *lines) {
+extern "C" __global__ void __launch_bounds__(WARP) write_directions(const Lines *lines) {
     SHARED(Directions, s);
     const Lines c = *lines;
     int *occurrences = c.occurrences + (i64)blockIdx.x * c.n_words;
@@ -607,6 +748,7 @@ extern "C" __global__ void write_directions(const Lines *lines) {
                 for (int q = 0; q < 4; q++) s.total[4 * (p * WARP + lane()) + q] = total[p][q];
         __syncwarp();
         if (c.n_matrix) {
+#pragma unroll 1
             for (int i = lane(); i < c.n_matrix; i += WARP) {
                 double sum = 0.0;
                 for (int k = 0; k < c.n_matrix; k++)
@@ -614,6 +756,7 @@ extern "C" __global__ void write_directions(const Lines *lines) {
                 s.turned[i] = sum;
             }
             __syncwarp();
+#pragma unroll 1
             for (int i = lane(); i < c.n_matrix; i += WARP) s.total[i] = s.turned[i];
             __syncwarp();
         }
@@ -622,6 +765,7 @@ extern "C" __global__ void write_directions(const Lines *lines) {
         const bool found = square > 0.0;
         if (found) {
             const double length = __dsqrt_rn(square);
+#pragma unroll 1
             for (int i = lane(); i < ROW; i += WARP)
                 c.directions[document * ROW + i] = (float)__ddiv_rn(s.total[i], length);
         }

@@ -5,9 +5,9 @@ device once and come home when they are wanted; for every chunk of documents the
 stretches begin, travel through pinned memory while the chunk before is trained; what a chunk reports comes back.
 
 Rows of words are shared by all warps without locks (Hogwild, Recht et al. 2011). A move that another warp overwrites is
-lost, so no more documents are in flight than the vocabulary bears: see :func:`documents_in_flight`. Groups of warps
-with rows of their own for the most frequent words, as the workers of the CPU have them, were tried and were worse: with
-so many copies none learns much between two merges (DESIGN.md, decision 27).
+lost, so no more documents are in flight than the vocabulary bears: see :func:`documents_in_flight`. And warps that read
+and write one row all the time wait for each other in the second cache, so the most frequent words have a few rows each,
+shared by a group of warps and merged after a chunk (DESIGN.md, decision 27).
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ import numpy.typing as npt
 from jose_embed.config import TrainConfig
 from jose_embed.cpu import DOCUMENT_BLOCK, PIECE, ChunkResult, Tables, Text, document_step
 from jose_embed.gpu_device import CHUNK, STRETCH, WARP, Bundle, Layout, open_device, padded_dim
-from jose_embed.passages import gathered
+from jose_embed.passages import gathered, give_back
 from jose_embed.sampling import SamplingTables
 from jose_embed.simd import LANES
 
 __all__ = ["CHUNK_LIMITS", "GpuBackend", "documents_in_flight", "layout_of", "needed_bytes"]
 
 #: The fewest and the most running words of a chunk: some ten to a hundred milliseconds of work.
-CHUNK_LIMITS = (1 << 21, 1 << 23)
+CHUNK_LIMITS = (1 << 22, 1 << 23)
 
-_WARPS_PER_PROCESSOR = 4  # one for each of its schedulers: a position is a chain of steps that mostly wait
-_MOST_COLLISIONS = 2.0  # other warps that hold a row while it is moved, on the average over all moves
+_WARPS_PER_PROCESSOR = 6
+_MOST_COLLISIONS = 4.0  # other warps that hold a row while it is moved, on the average over all moves
+_COPIED, _COPIES = 64, 4  # words that have a center row for each group of warps, and groups
+_FEW = 32  # warps that may as well share all rows
 _TOKEN_BYTES = 16  # what a running word of a chunk takes at the most: itself, kept, and its share of the lists
 
 
@@ -44,12 +46,18 @@ def layout_of(config: TrainConfig) -> Layout:
         config.negative_step,
         min(LANES, _in_fours(max(2 * config.window, DOCUMENT_BLOCK if pairwise else 0))),
         _in_fours(max(config.negatives, config.doc_negatives if pairwise else 0)),
+        _ring(max(config.window, DOCUMENT_BLOCK) + WARP + config.window),
     )
 
 
 def _in_fours(n: int) -> int:
     """The next multiple of four, so that few layouts are compiled and kept."""
     return -(-n // 4) * 4
+
+
+def _ring(n: int) -> int:
+    """The ring that holds so many words: small, large or none."""
+    return 64 if n <= 64 else 256 if n <= 256 else 0
 
 
 def needed_bytes(config: TrainConfig, n_words: int, n_documents: int, longest: int = 0) -> int:
@@ -69,14 +77,15 @@ def needed_bytes(config: TrainConfig, n_words: int, n_documents: int, longest: i
 def documents_in_flight(config: TrainConfig, counts: npt.NDArray[np.int64], n_processors: int) -> int:
     """How many documents are trained at a time.
 
-    A position takes a warp one to two microseconds, nearly all of it waiting, so a few warps for each multiprocessor
-    keep the device busy. In flight together, W warps meet in the rows of frequent words. With a(w) the places that the
-    word w takes on the average in the contrasts of a position, a row that is being moved is held by
+    A position is a chain of steps that mostly wait, so a few warps for each multiprocessor keep the device busy. In
+    flight together, W warps meet in the rows of frequent words. With a(w) the places that the word w takes on the
+    average in the contrasts of a position, and c(w) its rows, one or :data:`_COPIES`, a row that is being moved is held
+    by
 
-        W  sum_w a(w)^2 / sum_w a(w)
+        W  sum_w a(w)^2 / c(w)  /  sum_w a(w)
 
     other warps on the average over all moves, if contrasts filled all of their time; W is kept so small that this is at
-    most ``_MOST_COLLISIONS``.
+    most :data:`_MOST_COLLISIONS`.
 
     Args:
         config: The settings; ``workers`` other than 0 is the answer.
@@ -86,9 +95,19 @@ def documents_in_flight(config: TrainConfig, counts: npt.NDArray[np.int64], n_pr
     if config.workers:
         return config.workers
     places = _places(config, counts)
-    most = _WARPS_PER_PROCESSOR * n_processors
-    bearable = _MOST_COLLISIONS * float(places.sum()) / float((places**2).sum())
-    return max(1, min(most, int(bearable)))
+    meetings = places**2
+    for n_copied in (_COPIED, 0):
+        alone = meetings.copy()
+        alone[:n_copied] /= _COPIES
+        bearable = int(_MOST_COLLISIONS * float(places.sum()) / float(alone.sum()))
+        if copied_words(bearable) == n_copied:
+            break
+    return max(1, min(_WARPS_PER_PROCESSOR * n_processors, bearable))
+
+
+def copied_words(in_flight: int) -> int:
+    """The most frequent words, so many, have a center row for each group of warps."""
+    return _COPIED if in_flight >= _COPIES * _FEW else 0
 
 
 def _places(config: TrainConfig, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -141,11 +160,28 @@ class GpuBackend:
         self.workers = documents_in_flight(config, counts, device.n_processors)
         self.threads = 1 if self.workers == 1 else 2  # one packs the next chunk while the device trains
         n_bytes = sum(array.nbytes for array in (*self._tables, *samples))
+        self._n_copied = min(copied_words(self.workers), n_words)
+        self._n_copies = _COPIES if self._n_copied else 0
         with device.allocating("the vectors", n_bytes):
             # By their names in struct Chunk, which are those of both tuples.
             self._there = {
-                name: device.uploaded(array) for name, array in {**self._tables._asdict(), **samples._asdict()}.items()
+                name: device.uploaded(array)
+                for name, array in {
+                    "context": self._tables.context,
+                    "document": self._tables.document,
+                    "keep": samples.keep,
+                    "columns": np.stack((samples.threshold, samples.alias), axis=1),
+                }.items()
             }
+            n_rows = n_words + self._n_copies * self._n_copied
+            self._there["center"] = center = device.cupy.empty((n_rows, tables.center.shape[1]), np.float32)
+            center[:n_words].set(self._tables.center)
+            for start in range(n_words, n_rows, max(1, self._n_copied)):
+                center[start : start + self._n_copied].set(self._tables.center[: self._n_copied])
+        # The vectors have their room; a text that needs no more than half of what is left stays on the device as well.
+        self._resident = 2 * text.tokens.nbytes <= device.free_bytes - 2 * _TOKEN_BYTES * CHUNK_LIMITS[1]
+        if self._resident:
+            self._there["tokens"] = self._uploaded_tokens()
         self._bundles: SimpleQueue[Bundle] = SimpleQueue()
         for _ in range(self.threads):
             self._bundles.put(Bundle(device))
@@ -153,12 +189,13 @@ class GpuBackend:
         self._training = device.cupy.cuda.Stream(non_blocking=True)
         self._thin: Any = None
         self._train: Any = None
+        self._merge: Any = None
         device.cupy.cuda.runtime.deviceSynchronize()
 
     def prepare(self) -> None:
         """Compile gpu.cu."""
         module = self._device.kernels(layout_of(self._config))
-        self._thin, self._train = map(module.get_function, ("thin", "train"))
+        self._thin, self._train, self._merge = map(module.get_function, ("thin", "train", "merge"))
 
     def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
         """Train these documents; see :func:`jose_embed.cpu.kernel`. Waits for the device without the lock."""
@@ -172,6 +209,8 @@ class GpuBackend:
             with self._training:
                 self._thin((min(len(documents), 32 * self._device.n_processors),), (WARP,), (bundle.there,))
                 self._train((min(n_stretches, self.workers),), (WARP,), (bundle.there,))
+                if self._n_copied:
+                    self._merge((self._n_copied,), (WARP,), (bundle.there,))
                 for name in ("loss", "counts"):
                     bundle.fetch(name, self._training)
                 self._training.record().synchronize()
@@ -180,28 +219,51 @@ class GpuBackend:
         finally:
             self._bundles.put(bundle)
 
+    def _uploaded_tokens(self) -> Any:
+        tokens = self._text.tokens
+        there = self._device.cupy.empty(tokens.shape, np.int32)
+        for start in range(0, len(tokens), CHUNK_LIMITS[0]):
+            end = min(start + CHUNK_LIMITS[0], len(tokens))
+            there[start:end].set(tokens[start:end])
+            give_back(tokens, start, end)
+        return there
+
     def collect(self) -> None:
         """Bring the vectors from the device into the tables."""
         self._training.synchronize()
         for name, here in self._tables._asdict().items():
-            self._there[name].get(out=here)
+            self._there[name][: len(here)].get(out=here)
 
     def _pack(self, bundle: Bundle, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> int:
         """Lay a chunk out, see struct Chunk of gpu.cu; its number of stretches."""
-        tokens, ends = gathered(*self._text, documents)
-        lengths = np.diff(ends)
+        text, config = self._text, self._config
+        if self._resident:
+            begins = text.offsets[documents]
+            lengths = text.offsets[documents + 1] - begins
+            ends = np.concatenate(([0], np.cumsum(lengths)))
+            travelling = {}
+        else:
+            tokens, ends = gathered(*text, documents)
+            lengths = np.diff(ends)
+            begins = ends[:-1]
+            travelling = {"tokens": tokens}
         n_pieces = -(-lengths // PIECE)
         pieces = np.concatenate(([0], np.cumsum(n_pieces)))
         places = np.repeat(np.arange(len(documents)), n_pieces)
-        begins = ends[places] + (np.arange(len(places)) - pieces[places]) * PIECE
-        past = (float(first_token) + begins) / float(self._total_tokens)
-        rates = np.float32(self._config.learning_rate) * np.maximum(1.0 - past, 1e-4).astype(np.float32)
-        visit, longest_step = document_step(self._config)
+        piece_begins = ends[places] + (np.arange(len(places)) - pieces[places]) * PIECE
+        past = (float(first_token) + piece_begins) / float(self._total_tokens)
+        rates = np.float32(config.learning_rate) * np.maximum(1.0 - past, 1e-4).astype(np.float32)
+        visit, longest_step = document_step(config)
         steps = np.minimum(longest_step, visit / np.maximum(lengths, 1).astype(np.float32))
-        n_stretches = -(-np.minimum(PIECE, ends[places + 1] - begins) // STRETCH)
+        piece_lengths = np.minimum(PIECE, ends[places + 1] - piece_begins)
+        n_stretches = -(-piece_lengths // STRETCH)
         stretches = np.repeat(np.arange(len(places)), n_stretches)
         firsts = np.cumsum(n_stretches) - n_stretches
-        config = self._config
+        starts = (np.arange(len(stretches)) - firsts[stretches]) * STRETCH
+        if self.workers > 1:  # long ones first, so that the device does not wait for one of them in the end
+            spare = STRETCH - np.clip(piece_lengths[stretches] - starts, STRETCH // 8, STRETCH)
+            order = np.argsort(spare.astype(np.uint16), kind="stable")  # numbers of two bytes are sorted by counting
+            stretches, starts = stretches[order], starts[order]
         bundle.pack(
             CHUNK,
             {
@@ -209,6 +271,8 @@ class GpuBackend:
                 "n_words": len(self._tables.center),
                 "seed": config.seed,
                 "epoch": epoch,
+                "n_copied": self._n_copied,
+                "n_copies": self._n_copies,
                 **{name: getattr(config, name) for name in ("context_weight", "doc_weight", "margin", "window")},
                 "negatives": config.negatives,
                 "doc_negatives": config.doc_negatives,
@@ -219,6 +283,7 @@ class GpuBackend:
                 "next": np.zeros(2, np.int32),
                 "loss": np.zeros(1, np.float64),
                 "counts": np.zeros(3, np.uint64),
+                "begins": begins,
                 "offsets": ends,
                 "documents": np.asarray(documents, np.int64),
                 "pieces": pieces,
@@ -226,9 +291,13 @@ class GpuBackend:
                 "steps": steps,
                 "places": places.astype(np.int32),
                 "stretches": stretches.astype(np.int32),
-                "starts": ((np.arange(len(stretches)) - firsts[stretches]) * STRETCH).astype(np.int32),
-                "tokens": tokens,
+                "starts": starts.astype(np.int32),
+                **travelling,
             },
-            {"kept": (np.uint32, len(tokens)), "n_kept": (np.int32, len(places)), "numbers": (np.int64, len(places))},
+            there={
+                "kept": (np.uint32, int(ends[-1])),
+                "n_kept": (np.int32, len(places)),
+                "numbers": (np.int64, len(places)),
+            },
         )
         return len(stretches)

@@ -45,7 +45,7 @@ WARP = 32
 
 _CLOCK_RATE, _BUS_WIDTH = 36, 37  # of the memory, among CUDA's device attributes
 _STATIC_SHARED_BYTES = 48 << 10  # what every architecture gives a block that does not ask for more
-_SLOT_BYTES = 4 * (2 * LANES * 5 + 2 * LANES)  # struct Slots without its rows
+_SLOT_BYTES = 4 * (2 * LANES * 8 + LANES + 64 + WARP)  # struct Slots without rows and words
 
 
 def _record(*fields: tuple[str, str]) -> np.dtype[Any]:
@@ -56,12 +56,13 @@ _POINTER, _FLOAT, _DOUBLE, _WHOLE, _LONG, _KEY = "u8", "f4", "f8", "i4", "i8", "
 
 #: struct Chunk of gpu.cu.
 CHUNK = _record(
-    *[(name, _POINTER) for name in ("center", "context", "document", "keep", "threshold", "alias")],
+    *[(name, _POINTER) for name in ("center", "context", "document", "keep", "columns")],
     *[(name, _KEY) for name in ("n_words", "seed", "epoch")],
+    *[(name, _WHOLE) for name in ("n_copied", "n_copies")],
     *[(name, _FLOAT) for name in ("context_weight", "doc_weight", "margin")],
     *[(name, _WHOLE) for name in ("window", "negatives", "doc_negatives")],
-    *[(name, _POINTER) for name in ("tokens", "offsets", "documents", "pieces", "rates", "steps", "places")],
-    *[(name, _POINTER) for name in ("stretches", "starts")],
+    *[(name, _POINTER) for name in ("tokens", "begins", "offsets", "documents", "pieces", "rates", "steps")],
+    *[(name, _POINTER) for name in ("places", "stretches", "starts")],
     *[(name, _LONG) for name in ("n_documents", "n_stretches")],
     *[(name, _POINTER) for name in ("kept", "n_kept", "numbers", "next", "loss", "counts")],
 )
@@ -86,6 +87,7 @@ class Layout(NamedTuple):
         negative_step: "paper" or "reference".
         positives: The most positives of a contrast.
         negatives: The most negatives.
+        words: Words of a document kept in shared memory, a power of two, or 0.
     """
 
     row: int
@@ -93,12 +95,14 @@ class Layout(NamedTuple):
     negative_step: str = "paper"
     positives: int = LANES
     negatives: int = LANES
+    words: int = 64
 
     @property
     def staged_rows(self) -> int:
         """Rows of a contrast kept in shared memory: all of them, or none where they are too long for that."""
         n = self.positives + self.negatives
-        return n if n * self.row * 4 + _SLOT_BYTES <= _STATIC_SHARED_BYTES else 0
+        taken = (n + 1) * self.row * 4 + self.words * 4 + _SLOT_BYTES
+        return n if taken <= _STATIC_SHARED_BYTES else 0
 
 
 def padded_dim(dim: int) -> int:
@@ -121,7 +125,7 @@ def compiler_options(layout: Layout) -> tuple[str, ...]:
         "PIECE": PIECE,
         "STRETCH": STRETCH,
         "STAGED": layout.staged_rows,
-        "STAGED_POSITIVES": layout.positives,
+        "WORDS": layout.words,
     }
     return tuple(f"-D{name}={value}" for name, value in values.items())
 
@@ -261,7 +265,8 @@ class Bundle:
         record: np.dtype[Any],
         values: Mapping[str, Any],
         arrays: Mapping[str, npt.NDArray[Any]],
-        rooms: Mapping[str, tuple[type[np.generic], int]],
+        rooms: Mapping[str, tuple[type[np.generic], int]] | None = None,
+        there: Mapping[str, tuple[type[np.generic], int]] | None = None,
     ) -> None:
         """Lay everything out: the record first, which points to all the rest.
 
@@ -270,15 +275,19 @@ class Bundle:
             values: Its fields that are numbers, and pointers to arrays that are on the device already.
             arrays: Its fields that point to arrays which travel.
             rooms: Its fields that point to room, not initialised, for so many numbers of a type.
+            there: Such room on the device alone: it cannot be fetched.
         """
+        rooms, there = rooms or {}, there or {}
         place: dict[str, int] = {}
         at = _aligned(record.itemsize)
         for name, array in arrays.items():
             place[name], at = at, _aligned(at + array.nbytes)
         self._copied_bytes = at
-        for name, (kind, size) in rooms.items():
+        here = at
+        for name, (kind, size) in (*rooms.items(), *there.items()):
             place[name], at = at, _aligned(at + size * np.dtype(kind).itemsize)
-        self._reserve(at)
+            here = at if name in rooms else here
+        self._reserve(here, at)
         base = int(self._there.data.ptr)
         head = np.zeros((), record)
         for name in record.names or ():
@@ -312,15 +321,17 @@ class Bundle:
         at, kind, size = self._places[name]
         return slice(at, at + size * np.dtype(kind).itemsize)
 
-    def _reserve(self, n_bytes: int) -> None:
-        if n_bytes <= self._room:
-            return
-        room = n_bytes + n_bytes // 4
+    def _reserve(self, here: int, there: int) -> None:
+        """Room for so many bytes in this computer's memory and on the device, and a quarter more where it grows."""
+        room = there + there // 4
         with self._device.allocating("a chunk of the text", room):
-            self._there = None
-            self._there = self._cupy.empty((room,), np.uint8)
-            self._here = np.frombuffer(self._cupy.cuda.alloc_pinned_memory(room), np.uint8, room)
-        self._room = room
+            if there > self._room:
+                self._there = None
+                self._there = self._cupy.empty((room,), np.uint8)
+                self._room = room
+            if here > len(self._here):
+                more = here + here // 4
+                self._here = np.frombuffer(self._cupy.cuda.alloc_pinned_memory(more), np.uint8, more)
 
 
 @cache

@@ -109,12 +109,16 @@ def chunks(
     begin, n_tokens = 0, 0
     for start in range(0, len(order), block):
         some = order[start : start + block]
-        for i, length in enumerate((offsets[some + 1] - offsets[some]).tolist(), start):
-            if n_tokens and n_tokens + length > chunk_tokens:
-                yield Chunk(order[begin:i], n_tokens, first_token)
-                first_token += n_tokens
-                begin, n_tokens = i, 0
-            n_tokens += length
+        ends = np.cumsum(offsets[some + 1] - offsets[some])
+        past = 0  # words of the block that are in chunks already
+        while (end := int(np.searchsorted(ends, past + chunk_tokens - n_tokens, side="right"))) < len(some):
+            if not n_tokens and (not end or ends[end - 1] == past):
+                end += 1  # a document as long as a chunk
+            n_tokens += int(ends[end - 1]) - past if end else 0
+            yield Chunk(order[begin : start + end], n_tokens, first_token)
+            past, first_token = int(ends[end - 1]) if end else 0, first_token + n_tokens
+            begin, n_tokens = start + end, 0
+        n_tokens += int(ends[-1]) - past
     if begin < len(order):
         yield Chunk(order[begin:], n_tokens, first_token)
 

@@ -28,7 +28,7 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler fo
 #: What may run the kernels, as parameters of a fixture; see :func:`running_on`.
 PLACES = [pytest.param("shim", marks=needs_compiler), pytest.param("device", marks=pytest.mark.gpu)]
 
-_ROOMIEST = {"-DSTAGED": "-DSTAGED=32", "-DSTAGED_POSITIVES": "-DSTAGED_POSITIVES=16"}
+_ROOMIEST = {"-DSTAGED": "-DSTAGED=32"}
 
 PROPERTIES: dict[str, Any] = {
     "name": b"Processor behind a shim",

@@ -23,7 +23,12 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 #define SHARED(type, name) type &name = *shim::shared<type>()
+
+struct float2 {
+    float x, y;
+};
 
 struct float4 {
     float x, y, z, w;
@@ -189,9 +194,13 @@ inline shim::Indices threadIdx;
 inline shim::Blocks blockIdx;
 
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float2 __ldcg(const float2 *place) { return *place; }
 inline float4 __ldcg(const float4 *place) { return *place; }
 inline void __stcg(float4 *place, float4 value) { *place = value; }
 inline void prefetch_l2(const void *) {}
+inline void start_copy(float4 *to, const float4 *from) { *to = *from; }
+inline void wait_for_copies() {}
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline double __dadd_rn(double x, double y) { return x + y; }
 inline double __dmul_rn(double x, double y) { return x * y; }

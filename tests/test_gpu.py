@@ -187,6 +187,27 @@ def test_documents_in_flight_draw_the_same_samples_and_stay_on_the_sphere(where:
         assert not table[:, 20:].any()
 
 
+@pytest.mark.parametrize("lanes", [1, 32])
+def test_frequent_words_have_a_row_for_each_group_of_warps(
+    where: str, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples are the same, and after a chunk the copies are one row again."""
+    monkeypatch.setattr(gpu, "_FEW", 2)
+    config = TrainConfig(**{**preset_settings("pairwise"), "subsample_threshold": 1.0}, dim=20, workers=8, seed=2)
+    lengths = [15] * 16
+    with fake_cupy.installed(FakeCupy(lanes)) if where == "shim" else pytest.MonkeyPatch.context() as device:
+        tables, found = trained(config, GpuBackend, lengths, counts=test_cpu.COUNTS)
+        if where == "shim":
+            n_words = len(test_cpu.COUNTS)
+            assert device.launches == [("thin", 16), ("train", 8), ("merge", n_words)] * 2
+    _, result = trained(config, Replayed, lengths)
+    assert (found.pairs, found.positions) == (result.pairs, result.positions)
+    assert found.loss == pytest.approx(result.loss, rel=0.1)
+    for table in tables:
+        assert np.abs(np.linalg.norm(table.astype(np.float64), axis=1) - 1).max() < 1e-5
+        assert not table[:, 20:].any()
+
+
 def test_a_long_document_is_trained_by_several_warps(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In stretches: every word is a position once, windows reach over their borders."""
     monkeypatch.setattr(gpu_device, "STRETCH", 64)
@@ -224,15 +245,20 @@ def test_chunks_may_be_trained_from_two_threads(where: str) -> None:
 
 
 def test_fewer_documents_are_in_flight_where_few_words_carry_the_text() -> None:
-    """As the documentation has it: W sum a^2 / sum a other warps hold a row that is moved."""
+    """As the documentation has it: W sum a^2 / c / sum a other warps hold a row that is moved."""
     config = TrainConfig(subsample_threshold=1.0, negatives=2, window=5, objective="joint", noise_exponent=1.0)
     even = np.full(1000, 100)
-    # Every word stands in 8 of 1,000 slots of a position: W * 0.008 holders.
-    assert gpu.documents_in_flight(config, even, 10**6) == int(gpu._MOST_COLLISIONS / 0.008)
-    assert gpu.documents_in_flight(config, even, 10) == 40
+    # Every word stands in 8 of 1,000 slots of a position; 64 of 1,000 have four rows: W * 0.008 * 0.952 holders.
+    assert gpu.documents_in_flight(config, even, 10**6) == int(gpu._MOST_COLLISIONS / (0.008 * (1 - 0.75 * 0.064)))
+    assert gpu.documents_in_flight(config, even, 10) == 60
+    # Where that is not enough warps for groups, there are none.
+    assert gpu.documents_in_flight(config, np.full(125, 100), 10**6) == pytest.approx(
+        gpu._MOST_COLLISIONS / 0.064, abs=1
+    )
+    assert gpu.copied_words(62) == 0
     assert gpu.documents_in_flight(config, np.array([7]), 100) == 1
     few = np.concatenate((np.full(10, 10_000), np.full(990, 1)))
-    assert gpu.documents_in_flight(config, few, 10**6) < 5
+    assert gpu.documents_in_flight(config, few, 10**6) < 8
     assert gpu.documents_in_flight(dataclasses.replace(config, workers=33), few, 1) == 33
 
 
@@ -252,10 +278,9 @@ extern "C" u64 probe_bits(u64 seed, u64 epoch, u64 document, u64 stream, u64 ind
     return random_bits(stream_key(seed, epoch, document, stream), index);
 }
 extern "C" u64 probe_below(u64 bits, u64 limit) { return draw_below(bits, limit); }
-extern "C" u32 probe_word(const u32 *threshold, const u32 *alias, u64 n_words, u64 bits) {
+extern "C" u32 probe_word(const u64 *columns, u64 n_words, u64 bits) {
     Chunk c{};
-    c.threshold = threshold;
-    c.alias = alias;
+    c.columns = columns;
     c.n_words = n_words;
     return draw_word(c, bits);
 }
@@ -294,9 +319,9 @@ def test_the_device_draws_the_same_bits(probes: ctypes.CDLL) -> None:
 def test_the_device_draws_the_same_words(probes: ctypes.CDLL) -> None:
     samples = SamplingTables.of(test_cpu.VOCABULARY, 1.0, 0.75)
     bits = np.random.default_rng(2).integers(0, 2**64, 2000, np.uint64)
-    tables = [ctypes.c_void_p(table.ctypes.data) for table in (samples.threshold, samples.alias)]
+    columns = np.stack((samples.threshold, samples.alias), axis=1)
     n = ctypes.c_uint64(len(samples.threshold))
-    drawn = [probes.probe_word(*tables, n, ctypes.c_uint64(int(one))) for one in bits]
+    drawn = [probes.probe_word(ctypes.c_void_p(columns.ctypes.data), n, ctypes.c_uint64(int(one))) for one in bits]
     assert drawn == replay.draw_words(samples, bits).tolist()
 
 

@@ -63,7 +63,7 @@ LAYOUTS = {
 )
 def test_the_kernels_compile_without_a_warning_and_keep_rows_in_registers(which: str, architecture: str) -> None:
     found = nvrtc.compile_for(architecture, LAYOUTS[which])
-    assert found.keys() == {"thin", "train", "write_directions"}
+    assert found.keys() == {"thin", "train", "merge", "write_directions"}
     for name, kernel in found.items():
         assert kernel.spilled_bytes <= (0 if LAYOUTS[which].row < 1024 else 100), name  # three such rows fill a lane
         assert 0 < kernel.registers <= 255, name
@@ -76,13 +76,15 @@ def test_the_kernels_compile_without_a_warning_and_keep_rows_in_registers(which:
 
 
 def test_rows_of_a_contrast_are_kept_in_shared_memory_where_they_fit() -> None:
-    assert LAYOUTS["default"] == Layout(112, "joint", "paper", 4, 16)
-    assert LAYOUTS["pairwise"] == Layout(112, "pairwise", "paper", 12, 16)
+    assert LAYOUTS["default"] == Layout(112, "joint", "paper", 4, 16, 64)
+    assert LAYOUTS["pairwise"] == Layout(112, "pairwise", "paper", 12, 16, 64)
     assert LAYOUTS["pairwise"].staged_rows == 28
-    assert LAYOUTS["joint, 2 h"] == Layout(112, "joint", "reference", 12, 4)
+    assert LAYOUTS["joint, 2 h"] == Layout(112, "joint", "reference", 12, 4, 64)
     assert LAYOUTS["16 floats"].row == 16
     assert LAYOUTS["1,024 floats, joint"].staged_rows == 0
-    assert layout_of(TrainConfig(objective="joint", window=1, negatives=1))[3:] == (4, 4)
+    assert layout_of(TrainConfig(objective="joint", window=1, negatives=1))[3:] == (4, 4, 64)
+    # A wide window has a larger ring of words, a very wide one none.
+    assert [layout_of(TrainConfig(window=window)).words for window in (16, 17, 112, 113, 1000)] == [64, 256, 256, 0, 0]
 
 
 # ---- what is missing ------------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def test_auto_takes_the_device_unless_threads_are_asked_for_or_the_model_has_no_
     with fake_cupy.installed(FakeCupy(free_bytes=1 << 29)):
         notes = Notes()
         assert backends.choose_backend(TrainConfig(), COUNTS, OFFSETS, notes) == "gpu"
-        assert notes.notes[-1].startswith("backend gpu, Processor behind a shim: 16 documents at a time, 0.27 GB of ")
+        assert notes.notes[-1].startswith("backend gpu, Processor behind a shim: 24 documents at a time, 0.27 GB of ")
         assert backends.choose_backend(TrainConfig(workers=2), COUNTS, OFFSETS, notes) == "cpu"
         assert "workers is 2, a number of threads" in notes.notes[-1]
         many = np.full(400_000, 50)

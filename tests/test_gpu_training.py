@@ -96,7 +96,7 @@ def test_many_documents_at_a_time_find_the_topics(where: str) -> None:
     settings = {**SETTINGS, "negatives": 2, "context_weight": 2.0, "epochs": 20, "learning_rate": 0.1}
     model = jose_embed.train(documents=corpus.texts, backend="gpu", **settings)
     at_a_time = model.manifest["training"]["workers"]
-    assert at_a_time == 16 if where == "shim" else at_a_time > 1
+    assert at_a_time == 24 if where == "shim" else at_a_time > 1
     rows, topics = planted.word_groups(model)
     assert planted.nearest_agree(model.center_vectors[rows], topics) > 0.97
     assert planted.nearest_agree(model.doc_vectors, corpus.topics) > 0.97
@@ -334,6 +334,8 @@ def test_twenty_newsgroups_on_a_device(shared_data: Path, where: str) -> None:
     from jose_embed.evaluation import classify, cluster
     from jose_embed.goldsets import read_labels
 
+    if where == "shim":
+        pytest.skip("a device's work: the shim would need minutes")
     with gzip.open(shared_data / "20news.txt.gz", "rt", encoding="utf-8", newline="\n") as file:
         texts = file.read().removesuffix("\n").split("\n")
     order = np.random.default_rng(0).permutation(len(texts))
