@@ -101,12 +101,13 @@ def make_backend(
     return cpu.CpuBackend(text, samples, tables, config, total_tokens)
 
 
-def directions_writer(name: str, summands: Summands) -> Writer:
+def directions_writer(name: str, summands: Summands, *, threads: int = 1) -> Writer:
     """What sums up documents: :func:`jose_embed.directions.write_directions`, or the same bytes from a CUDA device.
 
     Args:
         name: "cpu", "gpu", or "auto" for the device where there is one with room for the words.
         summands: The words' vectors and weights.
+        threads: That work on it at the most, on the processor.
 
     Raises:
         MissingExtraError: "gpu" without CuPy.
@@ -127,7 +128,7 @@ def directions_writer(name: str, summands: Summands) -> Writer:
                     raise
 
     def on_cpu(tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
-        write_directions(tokens, offsets, summands, out)
+        write_directions(tokens, offsets, summands, out, threads=threads)
 
     return on_cpu
 

@@ -23,8 +23,10 @@ is our own (DESIGN.md, decision 12).
 
 from __future__ import annotations
 
+import itertools
 import mmap
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +39,15 @@ __all__ = ["Summands", "concentration_weights", "count_documents", "write_direct
 
 _SUMS = 1 << 20  # floats in the table of sums of directions, a row for each word of a slice
 _MOST_SLICES = 64
+_WORTH_A_THREAD = 1 << 20  # running words
 _BLOCK = 1 << 10  # rows that are converted to float64 at a time: what they take fits into the heap's gaps
 # DESIGN.md, decision 12, has the evidence for all three.
 _MOST_TOPIC = 4.0  # what topics count, beside the presence of words, where documents agree very well
 _HALF_TOPIC = 0.1  # the mean agreement at which they count half of that
 _PRIOR = 5  # documents that a word must have to count half of what it says
+
+
+Number = TypeVar("Number", np.int64, np.float32)
 
 
 class Summands(NamedTuple):
@@ -96,8 +102,7 @@ def concentration_weights(
     squares = np.zeros(n_words)
     one = np.zeros(dim, np.float32)
     at_once = min(n_words, max(1, _SUMS // dim, n_words // _MOST_SLICES))
-    # In pages of its own: the heap would keep the room to the end of the process.
-    table = np.frombuffer(mmap.mmap(-1, 4 * at_once * dim), np.float32).reshape(at_once, dim)
+    table = _pages(at_once * dim, np.float32).reshape(at_once, dim)
     for begin in range(0, n_words, at_once):
         sums = table[: n_words - begin]
         sums[:] = 0
@@ -141,6 +146,8 @@ def write_directions(
     offsets: npt.NDArray[np.int64],
     summands: Summands,
     out: npt.NDArray[np.float32],
+    *,
+    threads: int = 1,
 ) -> None:
     """Write the direction of every document, that of the weighted sum of its words times a matrix.
 
@@ -151,13 +158,37 @@ def write_directions(
         offsets: int64 (n_documents + 1,).
         summands: The words' vectors and weights.
         out: float32 (n_documents, dim), padded as the vectors are.
+        threads: That work on it at the most; the bytes are the same. Each needs eight bytes for a word, all together no
+            more than an eighth of one table of vectors.
     """
-    occurrences = np.zeros(len(summands.word_weights), np.int64)
-    total, turned = np.zeros(out.shape[1], np.float64), np.zeros(len(summands.matrix), np.float64)
-    for first, words, ends in stretches(tokens, offsets):
-        rows = out[first : first + len(ends) - 1]
-        _directions(words, ends, summands, rows, occurrences, total, turned)
-        release(rows)
+    n = max(1, min(threads, len(tokens) // _WORTH_A_THREAD, out.shape[1] // 16))
+
+    def write(begin: int, end: int) -> None:
+        occurrences = _pages(len(summands.word_weights), np.int64)
+        total, turned = np.zeros(out.shape[1], np.float64), np.zeros(len(summands.matrix), np.float64)
+        for first, words, ends in stretches(tokens, offsets[begin : end + 1], n):
+            rows = out[begin + first : begin + first + len(ends) - 1]
+            _directions(words, ends, summands, rows, occurrences, total, turned)
+            release(rows)
+
+    if n == 1:
+        write(0, len(out))
+        return
+    write(0, 1)  # compiled here: in another thread that would take memory of its own
+    # Equal numbers of words, not of documents.
+    borders = np.searchsorted(offsets, np.linspace(offsets[0], offsets[-1], n + 1)[1:-1]).tolist()
+    with ThreadPoolExecutor(n, thread_name_prefix="jose-directions") as pool:
+        parts = [
+            pool.submit(write, *part)
+            for part in itertools.pairwise([1, *(max(1, border) for border in borders), len(out)])
+        ]
+        for part in parts:
+            part.result()
+
+
+def _pages(n: int, kind: type[Number]) -> npt.NDArray[Number]:
+    """Zeros in pages of their own: the heap would keep the room to the end of the process."""
+    return np.frombuffer(mmap.mmap(-1, max(1, n) * np.dtype(kind).itemsize), kind, n)
 
 
 @jit

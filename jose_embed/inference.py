@@ -306,7 +306,9 @@ def document_frequencies(corpus: EncodedCorpus) -> npt.NDArray[np.int64]:
     return count_documents(corpus.tokens, corpus.offsets, corpus.vocabulary.n_words)
 
 
-def document_directions(corpus: EncodedCorpus, summands: Summands, out: Vectors, *, backend: str = "cpu") -> None:
+def document_directions(
+    corpus: EncodedCorpus, summands: Summands, out: Vectors, *, backend: str = "cpu", threads: int = 1
+) -> None:
     """Write the directions of a corpus's documents; a document without a word keeps its row.
 
     Args:
@@ -315,10 +317,11 @@ def document_directions(corpus: EncodedCorpus, summands: Summands, out: Vectors,
             contiguous rows are twice as fast as a view of padded ones.
         out: float32 (n_documents, as many columns as the vectors), written in place.
         backend: "cpu", "gpu" or "auto"; the bytes are the same.
+        threads: That work on it at the most, on the processor.
     """
     from jose_embed.backends import directions_writer
 
-    directions_writer(backend, summands)(corpus.tokens, corpus.offsets, out)
+    directions_writer(backend, summands, threads=threads)(corpus.tokens, corpus.offsets, out)
 
 
 _WHITESPACE = get_tokenizer("whitespace")  # of lists of tokens

@@ -61,8 +61,13 @@ def gathered(tokens: Tokens, offsets: Offsets, documents: npt.NDArray[np.int64])
     return out, ends
 
 
-def stretches(tokens: Tokens, offsets: Offsets) -> Iterator[tuple[int, Tokens, Offsets]]:
+def stretches(tokens: Tokens, offsets: Offsets, readers: int = 1) -> Iterator[tuple[int, Tokens, Offsets]]:
     """The whole text in the order of the file, some documents at a time; what was passed is given back.
+
+    Args:
+        tokens: int32 (n_tokens,), possibly mapped.
+        offsets: int64 (n_documents + 1,).
+        readers: How many pass through a text at the same time: they share what is there at a time.
 
     Yields:
         The first document's row, the words of the stretch as a view of ``tokens``, and the offsets of its documents in
@@ -71,7 +76,7 @@ def stretches(tokens: Tokens, offsets: Offsets) -> Iterator[tuple[int, Tokens, O
     first, n_documents = 0, len(offsets) - 1
     while first < n_documents:
         begin = int(offsets[first])
-        end = max(first + 1, int(np.searchsorted(offsets, begin + _AT_ONCE, side="right")) - 1)
+        end = max(first + 1, int(np.searchsorted(offsets, begin + _AT_ONCE // readers, side="right")) - 1)
         yield first, tokens[begin : offsets[end]], offsets[first : end + 1] - begin
         give_back(tokens, begin, int(offsets[end]))
         first = end

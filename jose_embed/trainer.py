@@ -226,24 +226,25 @@ def fit(
     frequencies = document_frequencies(corpus)
     # A device that is full of the training leaves the sums to the processor, which makes the same bytes.
     summing = "cpu" if chosen == "cpu" else "auto"
+    threads = config.resolved_workers()
     if config.doc_method == "words":
         share = config.context_share(corpus.n_tokens / max(1, corpus.n_with_words))
         first = retrieval_weights(corpus, frequencies)
         summands = Summands(first, TERM_WEIGHTS, tables.center, tables.context, share, NO_MATRIX)
-        document_directions(corpus, summands, tables.document, backend=summing)
+        document_directions(corpus, summands, tables.document, backend=summing, threads=threads)
     learned = {WORD_WEIGHTS: learned_weights(corpus, frequencies, tables.document)}
     if config.doc_method == "words":
         summands = summands._replace(word_weights=learned[WORD_WEIGHTS])
         if share:
             learned[CONTEXT_SHARE] = np.array(share)
         if config.doc_shrinkage:
-            write, width = directions_writer(summing, summands), tables.center.shape[1]
+            write, width = directions_writer(summing, summands, threads=threads), tables.center.shape[1]
             matrix = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, config.doc_shrinkage, write)
             learned[DOCUMENT_MATRIX] = matrix
             summands = summands._replace(matrix=matrix)
         if config.doc_vectors != "none":
             # Nothing is done to the rows after that: they have the bytes that the same text is given later.
-            document_directions(corpus, summands, tables.document, backend=summing)
+            document_directions(corpus, summands, tables.document, backend=summing, threads=threads)
     reporter.advance(corpus.n_documents)
     reporter.finish()
     phases["documents"] = time.perf_counter() - started

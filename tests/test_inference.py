@@ -363,6 +363,25 @@ lines = st.lists(
 )
 
 
+@pytest.mark.parametrize("threads", [2, 3, 50])
+def test_directions_do_not_depend_on_the_number_of_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents of no word and of hundreds, fewer than threads and more."""
+    monkeypatch.setattr(directions, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(passages, "_AT_ONCE", 100)
+    random = np.random.default_rng(2)
+    for lengths in ([3, 0, 700, 0, 1, 90, 12, 0], [5], [0, 2, 0], [40] * 60):
+        tokens = random.integers(0, 30, sum(lengths)).astype(np.int32)
+        offsets = np.cumsum([0, *lengths], dtype=np.int64)
+        center = padded_table(30, 100)
+        sphere.random_points(random, center[:, :100])
+        summands = Summands(random.random((30, 2)), TERM_WEIGHTS, center, center, 0.0, NO_MATRIX)
+        made = [np.full((len(lengths), 112), 7, np.float32) for _ in range(2)]
+        directions.write_directions(tokens, offsets, summands, made[0])
+        directions.write_directions(tokens, offsets, summands, made[1], threads=threads)
+        assert made[0].tobytes() == made[1].tobytes()
+        assert (made[0][:, 0] == 7).tolist() == [length == 0 for length in lengths]
+
+
 @given(lines, st.integers(0, 2**32), st.integers(2, 40))
 def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int) -> None:
     if not any(documents):
