@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 __all__ = ["Chunk", "Result", "Standing", "chunk_tokens", "chunks", "visiting_order"]
 
+_LOOKED_AT = 1 << 16  # documents whose lengths are looked at together
 _SHUFFLE_TOKENS = 1 << 28  # running words (4 bytes each) that are shuffled as one block: what memory surely holds
 
 
@@ -105,10 +106,9 @@ def chunks(
         first_token: Running words of all epochs before the first document.
         chunk_tokens: The most running words of a chunk.
     """
-    block = 1 << 16
     begin, n_tokens = 0, 0
-    for start in range(0, len(order), block):
-        some = order[start : start + block]
+    for start in range(0, len(order), _LOOKED_AT):
+        some = order[start : start + _LOOKED_AT]
         ends = np.cumsum(offsets[some + 1] - offsets[some])
         past = 0  # words of the block that are in chunks already
         while (end := int(np.searchsorted(ends, past + chunk_tokens - n_tokens, side="right"))) < len(some):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jose_embed import schedule
 from jose_embed.cpu import CHUNK_LIMITS, ChunkResult
 from jose_embed.schedule import Chunk, Standing, chunk_tokens, chunks, visiting_order
 
@@ -69,6 +70,25 @@ def test_the_rest_of_an_epoch_has_the_same_chunks(lengths: list[int], epoch: int
     tokens = sum(chunk.n_tokens for chunk in whole[:cut])
     rest = list(chunks(order[documents:], offsets, 1000 + tokens, size))
     assert [(c.documents.tolist(), *c[1:]) for c in rest] == [(c.documents.tolist(), *c[1:]) for c in whole[cut:]]
+
+
+@given(st.lists(st.integers(0, 12), max_size=40), st.integers(1, 15), st.integers(1, 9))
+def test_a_chunk_takes_documents_until_one_does_not_fit(lengths: list[int], size: int, looked_at: int) -> None:
+    """Whatever the length of a document, and wherever one of those that are looked at together ends."""
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    wanted: list[list[int]] = []
+    n_tokens = size  # the first document begins a chunk
+    for document, length in enumerate(lengths):
+        if not wanted or (n_tokens and n_tokens + length > size):
+            wanted, n_tokens = [*wanted, []], 0
+        wanted[-1].append(document)
+        n_tokens += length
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "_LOOKED_AT", looked_at)
+        made = list(chunks(np.arange(len(lengths)), offsets, 7, size))
+    assert [chunk.documents.tolist() for chunk in made] == wanted
+    assert [chunk.n_tokens for chunk in made] == [sum(lengths[d] for d in documents) for documents in wanted]
+    assert [chunk.first_token for chunk in made] == [7 + int(offsets[documents[0]]) for documents in wanted]
 
 
 def test_a_standing_survives_as_json() -> None:
