@@ -45,7 +45,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
-#define LANES 16             // the most positives, and the most negatives, of a contrast
+#define LANES 16              // the most positives, and the most negatives, of a contrast
 #define QUARTERS (ROW / 4)    // a row as float4
 #define PARTS ((QUARTERS + WARP - 1) / WARP)
 #define HALVES (ROW / 2)      // a row as float2
@@ -579,7 +579,8 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
                     s.rows[j] = row_of(c, WORD_AT(t + (t >= i)));
                 }
 #pragma unroll 1
-                for (int e = lane(); e - lane() < c.negatives; e += WARP) {
+                for (int from = 0; from < c.negatives; from += WARP) {
+                    const int e = from + lane();
                     const u32 negative = e < c.negatives ? s.drawn[((u64)number * c.negatives + e) % RING] : word;
                     const u32 others = __ballot_sync(EVERY_LANE, negative != word);
                     if (negative != word) s.rows[m + k + __popc(others & lanes_before())] = row_of(c, negative);
