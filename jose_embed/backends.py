@@ -156,7 +156,8 @@ def _fitting(config: TrainConfig, counts: npt.NDArray[np.int64], offsets: npt.ND
 
     device = open_device()
     longest = int(np.diff(offsets).max(initial=0))
-    needed, free = needed_bytes(config, len(counts), len(offsets) - 1, longest), device.free_bytes
+    needed = needed_bytes(config, len(counts), len(offsets) - 1, longest, int(offsets[-1]))
+    free = device.free_bytes
     if needed > free:
         raise DeviceError(
             f"{device.name} has {gigabytes(free)} free of {gigabytes(device.memory_bytes)}, and the training needs "

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -162,6 +163,7 @@ def write_directions(
             more than an eighth of one table of vectors.
     """
     n = max(1, min(threads, len(tokens) // _WORTH_A_THREAD, out.shape[1] // 16))
+    stopped = threading.Event()
 
     def write(begin: int, end: int) -> None:
         occurrences = _pages(len(summands.word_weights), np.int64)
@@ -170,20 +172,26 @@ def write_directions(
             rows = out[begin + first : begin + first + len(ends) - 1]
             _directions(words, ends, summands, rows, occurrences, total, turned)
             release(rows)
+            if stopped.is_set():
+                return
 
     if n == 1:
         write(0, len(out))
         return
     write(0, 1)  # compiled here: in another thread that would take memory of its own
     # Equal numbers of words, not of documents.
-    borders = np.searchsorted(offsets, np.linspace(offsets[0], offsets[-1], n + 1)[1:-1]).tolist()
+    shares = np.linspace(offsets[0], offsets[-1], n + 1)[1:-1].astype(np.int64)  # else all offsets became float64
+    borders = np.searchsorted(offsets, shares).tolist()
     with ThreadPoolExecutor(n, thread_name_prefix="jose-directions") as pool:
         parts = [
             pool.submit(write, *part)
             for part in itertools.pairwise([1, *(max(1, border) for border in borders), len(out)])
         ]
-        for part in parts:
-            part.result()
+        try:
+            for part in parts:
+                part.result()
+        finally:
+            stopped.set()  # an interrupt, or an error in one part, does not wait for the rest of the others
 
 
 def _pages(n: int, kind: type[Number]) -> npt.NDArray[Number]:

@@ -8,8 +8,8 @@
 // A processor waits for instructions before it waits for anything else, so there is one piece of code for all contrasts,
 // in loops that are not unrolled. A row is laid over lanes in two ways. Where it is copied and moved, all lanes hold four
 // floats of it, and nothing is exchanged. Where its product is taken, a team of a few lanes holds it, so that one sum over
-// a team's lanes serves several rows. A moved row is never summed up again: its norm follows from its product with the
-// anchor.
+// a team's lanes serves several rows. The norm of a moved row follows from its product with the anchor; only a row that is
+// moved twice in a contrast is summed up again.
 //
 // Kernels:
 //     thin              the running words of each document that are kept, side by side
@@ -23,6 +23,7 @@
 //     PAPER   1 for the paper's step of a negative, 1 + h, and 0 for 2 h
 //     DOCUMENT_BLOCK, PIECE  as in cpu.py
 //     STRETCH  kept words of a document that a warp takes at a time
+//     RING    negatives that are drawn and not used yet, at the most: two positions' and what a warp draws at a time
 //     STAGED  rows of a contrast that shared memory holds between products and steps; 0: they are read twice
 //     WORDS   words of the document that shared memory holds, a power of two; 0: they are read where they are needed
 //
@@ -52,7 +53,6 @@ typedef long long i64;
 #define AT_MOST(x, y) ((x) < (y) ? (x) : (y))
 #define TEAM AT_MOST(ROW <= 160 ? 8 : ROW <= 320 ? 16 : 32, WARP)  // lanes that take a product
 #define TEAM_PARTS ((HALVES + TEAM - 1) / TEAM)
-#define RING 64               // negatives that are drawn and not used yet, at the most
 #define ALWAYS_CACHED 1024    // the rows of so many words, the most frequent ones, are in the second cache at any time
 #define AT_ONCE (PARTS > 4 ? 1 : PARTS > 1 ? 2 : 4)  // rows that a lane has in flight while they are copied and moved
 #define EVERY_LANE 0xffffffffu
@@ -381,7 +381,7 @@ __device__ __forceinline__ u32 scale_steps(
             // |own x + towards v|^2, in an order in which nothing large is taken from something large.
             const float over = s.squares[slot] - 1.0f;
             const float square = s.squares[slot] - 2.0f * towards * product * over +
-                                 towards * towards * (c.square - product * product * (1.0f - over));
+                                 towards * towards * fmaxf(c.square - product * product * (1.0f - over), 0.0f);
             const float shorter = rsqrtf(square);
             s.steps[slot] = make_float4(
                 own * shorter, towards * shorter, positive ? c.rate * weight : -c.rate * weight, 0.0f

@@ -1,8 +1,9 @@
 """The GPU backend: the same training as cpu.py, a warp of a CUDA device in the place of a worker.
 
 The kernels are in gpu.cu, the device and its memory in gpu_device.py. Here is what the host does: the vectors go to the
-device once and come home when they are wanted; for every chunk of documents their words, and where their pieces and
-stretches begin, travel through pinned memory while the chunk before is trained; what a chunk reports comes back.
+device once, and so does the text where it has room; the vectors come home when they are wanted. For every chunk of
+documents, the places where their pieces and stretches begin travel through pinned memory while the chunk before is
+trained, with their words where the text is not there; what a chunk reports comes back.
 
 Rows of words are shared by all warps without locks (Hogwild, Recht et al. 2011). A move that another warp overwrites is
 lost, so no more documents are in flight than the vocabulary bears: see :func:`documents_in_flight`. And warps that read
@@ -34,7 +35,8 @@ _WARPS_PER_PROCESSOR = 6
 _MOST_COLLISIONS = 4.0  # other warps that hold a row while it is moved, on the average over all moves
 _COPIED, _COPIES = 64, 4  # words that have a center row for each group of warps, and groups
 _FEW = 32  # warps that may as well share all rows
-_TOKEN_BYTES = 16  # what a running word of a chunk takes at the most: itself, kept, and its share of the lists
+_TOKEN_BYTES = 16  # what a running word of a chunk takes: itself, kept, and its share of the lists
+_DOCUMENT_BYTES = 64  # a document's share of the lists, which counts where documents are very short
 
 
 def layout_of(config: TrainConfig) -> Layout:
@@ -60,7 +62,7 @@ def _ring(n: int) -> int:
     return 64 if n <= 64 else 256 if n <= 256 else 0
 
 
-def needed_bytes(config: TrainConfig, n_words: int, n_documents: int, longest: int = 0) -> int:
+def needed_bytes(config: TrainConfig, n_words: int, n_documents: int, longest: int = 0, n_tokens: int = 0) -> int:
     """Memory of the device that a training takes: the vectors, the sampling tables, two chunks of the text.
 
     Args:
@@ -68,10 +70,13 @@ def needed_bytes(config: TrainConfig, n_words: int, n_documents: int, longest: i
         n_words: Size of the vocabulary.
         n_documents: Number of documents.
         longest: Running words of the longest document, which is never divided between chunks.
+        n_tokens: Running words of all documents.
     """
     rows = 2 * n_words + n_documents
     chunk = max(CHUNK_LIMITS[1], longest)
-    return 4 * padded_dim(config.dim) * rows + 12 * n_words + 2 * _TOKEN_BYTES * chunk
+    documents = min(n_documents, chunk * n_documents // max(1, n_tokens))
+    chunk_bytes = max(_TOKEN_BYTES * chunk, (8 * chunk + _DOCUMENT_BYTES * documents) * 5 // 4)
+    return 4 * padded_dim(config.dim) * rows + 12 * n_words + 2 * chunk_bytes
 
 
 def documents_in_flight(config: TrainConfig, counts: npt.NDArray[np.int64], n_processors: int) -> int:
@@ -100,9 +105,10 @@ def documents_in_flight(config: TrainConfig, counts: npt.NDArray[np.int64], n_pr
         alone = meetings.copy()
         alone[:n_copied] /= _COPIES
         bearable = int(_MOST_COLLISIONS * float(places.sum()) / float(alone.sum()))
-        if copied_words(bearable) == n_copied:
+        in_flight = max(1, min(_WARPS_PER_PROCESSOR * n_processors, bearable))
+        if copied_words(in_flight) == n_copied:
             break
-    return max(1, min(_WARPS_PER_PROCESSOR * n_processors, bearable))
+    return in_flight
 
 
 def copied_words(in_flight: int) -> int:
@@ -181,7 +187,10 @@ class GpuBackend:
         # The vectors have their room; a text that needs no more than half of what is left stays on the device as well.
         self._resident = 2 * text.tokens.nbytes <= device.free_bytes - 2 * _TOKEN_BYTES * CHUNK_LIMITS[1]
         if self._resident:
-            self._there["tokens"] = self._uploaded_tokens()
+            try:
+                self._there["tokens"] = self._uploaded_tokens()
+            except MemoryError:  # another process was quicker; the text travels
+                self._resident = False
         self._bundles: SimpleQueue[Bundle] = SimpleQueue()
         for _ in range(self.threads):
             self._bundles.put(Bundle(device))

@@ -45,7 +45,8 @@ WARP = 32
 
 _CLOCK_RATE, _BUS_WIDTH = 36, 37  # of the memory, among CUDA's device attributes
 _STATIC_SHARED_BYTES = 48 << 10  # what every architecture gives a block that does not ask for more
-_SLOT_BYTES = 4 * (2 * LANES * 8 + LANES + 64 + WARP)  # struct Slots without rows and words
+_RING = 64  # negatives that are drawn and not used yet, at the most
+_SLOT_BYTES = 4 * (2 * LANES * 8 + LANES + _RING + WARP)  # struct Slots without rows and words
 
 
 def _record(*fields: tuple[str, str]) -> np.dtype[Any]:
@@ -124,6 +125,7 @@ def compiler_options(layout: Layout) -> tuple[str, ...]:
         "DOCUMENT_BLOCK": DOCUMENT_BLOCK,
         "PIECE": PIECE,
         "STRETCH": STRETCH,
+        "RING": _RING,
         "STAGED": layout.staged_rows,
         "WORDS": layout.words,
     }
@@ -193,7 +195,7 @@ class Device:
         return int(self.cupy.cuda.runtime.memGetInfo()[0])
 
     def kernels(self, layout: Layout) -> Any:
-        """The compiled module: its ``get_function`` gives "thin", "train" and "write_directions".
+        """The compiled module: its ``get_function`` gives "thin", "train", "merge" and "write_directions".
 
         Raises:
             DeviceError: the compiler is missing or refuses.

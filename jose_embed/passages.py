@@ -67,7 +67,7 @@ def stretches(tokens: Tokens, offsets: Offsets, readers: int = 1) -> Iterator[tu
     Args:
         tokens: int32 (n_tokens,), possibly mapped.
         offsets: int64 (n_documents + 1,).
-        readers: How many pass through a text at the same time: they share what is there at a time.
+        readers: How many pass through a text at the same time: each has the smaller a part of it in memory.
 
     Yields:
         The first document's row, the words of the stretch as a view of ``tokens``, and the offsets of its documents in

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from jose_embed.backends import check_backend, choose_backend, make_backend
 from jose_embed.checkpoints import CheckpointKeeper, Checkpoints
 from jose_embed.columns import row_blocks
-from jose_embed.config import TrainConfig, preset_settings
+from jose_embed.config import TrainConfig, available_workers, preset_settings
 from jose_embed.embeddings import Embeddings
 from jose_embed.encoded import EncodedCorpus, encode_texts
 from jose_embed.encodedfiles import is_encoded, text_for
@@ -226,7 +226,7 @@ def fit(
     frequencies = document_frequencies(corpus)
     # A device that is full of the training leaves the sums to the processor, which makes the same bytes.
     summing = "cpu" if chosen == "cpu" else "auto"
-    threads = config.resolved_workers()
+    threads = config.resolved_workers() if chosen == "cpu" else available_workers()
     if config.doc_method == "words":
         share = config.context_share(corpus.n_tokens / max(1, corpus.n_with_words))
         first = retrieval_weights(corpus, frequencies)
@@ -295,7 +295,8 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
         from jose_embed.gpu import needed_bytes
 
         longest = int(np.diff(corpus.offsets).max(initial=0))
-        need["device_bytes"] = needed_bytes(config, corpus.vocabulary.n_words, corpus.n_documents, longest)
+        n_words = corpus.vocabulary.n_words
+        need["device_bytes"] = needed_bytes(config, n_words, corpus.n_documents, longest, corpus.n_tokens)
     return need
 
 
@@ -373,20 +374,22 @@ def _trial_tokens(corpus: EncodedCorpus, n_tokens: int) -> npt.NDArray[np.int64]
 def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.NDArray[np.int64], chosen: str) -> float:
     """Seconds that one worker, or a device, needs for these documents, on tables that are thrown away."""
     from jose_embed import cpu
+    from jose_embed.passages import gathered
     from jose_embed.sampling import SamplingTables
 
     vocabulary, dim = corpus.vocabulary, config.dim
     tables = cpu.Tables(
         cpu.padded_table(vocabulary.n_words, dim), cpu.padded_table(vocabulary.n_words, dim),
-        cpu.padded_table(corpus.n_documents, dim),
+        cpu.padded_table(len(documents), dim),
     )  # fmt: skip
     for number, table in enumerate(tables[:2]):
         random_points(np.random.default_rng(number), table[:, :dim])
-    tables.document[documents, 0] = 1
+    tables.document[:, 0] = 1
     samples = SamplingTables.of(vocabulary, config.subsample_threshold, config.noise_exponent)
-    text, counts = cpu.Text(corpus.tokens, corpus.offsets), vocabulary.counts
-    backend = make_backend(chosen, text, samples, tables, config, corpus.n_tokens, counts)
+    # A text of these documents alone: a device would be sent all of it.
+    text = cpu.Text(*gathered(corpus.tokens, corpus.offsets, documents))
+    backend = make_backend(chosen, text, samples, tables, config, corpus.n_tokens, vocabulary.counts)
     backend.prepare()
     started = time.perf_counter()
-    backend.train_chunk(documents, 0, 0)
+    backend.train_chunk(np.arange(len(documents)), 0, 0)
     return time.perf_counter() - started

@@ -171,6 +171,38 @@ def test_32_lanes_do_what_the_oracle_says(where: str, dim: int, objective: Any, 
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize(("window", "objective"), [(5, "pairwise"), (20, "pairwise"), (20, "joint"), (120, "pairwise")])
+def test_32_lanes_walk_through_a_long_document(where: str, window: int, objective: Any) -> None:
+    """The ring of words is filled again and again; windows of more than sixteen words; a window too wide for a ring."""
+    config = TrainConfig(dim=16, window=window, objective=objective, subsample_threshold=1.0, workers=1)
+    lengths = [150, 3]
+    wanted, result = trained(config, Replayed, lengths)
+    with fake_cupy.installed(FakeCupy(32)) if where == "shim" else pytest.MonkeyPatch.context():
+        tables, found = trained(config, GpuBackend, lengths, counts=test_cpu.COUNTS)
+    assert found[1:] == result[1:]
+    assert found.loss == pytest.approx(result.loss, rel=1e-5)
+    for table, rows in zip(tables, wanted, strict=True):
+        assert np.abs(table - rows).max() < 1e-4
+
+
+def test_a_text_without_room_on_the_device_travels(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunk by chunk, to the same bytes as one that stays there; also where the room is gone when it is asked for."""
+    config = TrainConfig(dim=16, subsample_threshold=1.0, workers=1)
+    wanted, _ = trained(config, GpuBackend, LENGTHS, counts=test_cpu.COUNTS)
+
+    def nowhere(_: Any) -> Any:
+        raise MemoryError("out of memory")
+
+    for name, value in (("_TOKEN_BYTES", 1 << 40), ("GpuBackend", None)):
+        with monkeypatch.context() as patch:
+            if value is None:
+                patch.setattr(GpuBackend, "_uploaded_tokens", nowhere)
+            else:
+                patch.setattr(gpu, name, value)
+            tables, _ = trained(config, GpuBackend, LENGTHS, counts=test_cpu.COUNTS)
+        assert [table.tobytes() for table in tables] == [table.tobytes() for table in wanted]
+
+
 @pytest.mark.parametrize("lanes", [1, 32])
 def test_documents_in_flight_draw_the_same_samples_and_stay_on_the_sphere(where: str, lanes: int) -> None:
     """Several warps over one vocabulary: moves are lost, nothing else is."""
@@ -251,6 +283,8 @@ def test_fewer_documents_are_in_flight_where_few_words_carry_the_text() -> None:
     # Every word stands in 8 of 1,000 slots of a position; 64 of 1,000 have four rows: W * 0.008 * 0.952 holders.
     assert gpu.documents_in_flight(config, even, 10**6) == int(gpu._MOST_COLLISIONS / (0.008 * (1 - 0.75 * 0.064)))
     assert gpu.documents_in_flight(config, even, 10) == 60
+    # Too few processors for groups of warps: rows are not copied, and so fewer documents meet in them.
+    assert gpu.documents_in_flight(config, np.full(200, 100), 20) == pytest.approx(gpu._MOST_COLLISIONS / 0.04, abs=1)
     # Where that is not enough warps for groups, there are none.
     assert gpu.documents_in_flight(config, np.full(125, 100), 10**6) == pytest.approx(
         gpu._MOST_COLLISIONS / 0.064, abs=1
@@ -268,6 +302,9 @@ def test_needed_memory_is_that_of_the_vectors_and_of_two_chunks() -> None:
     assert base == 2 * 16 * gpu.CHUNK_LIMITS[1]
     assert gpu.needed_bytes(config, 1000, 50) - base == 4 * 112 * 2050 + 12 * 1000
     assert gpu.needed_bytes(config, 0, 0, longest=10**9) == 2 * 16 * 10**9
+    # A chunk of titles has many documents.
+    rows, titles = 4 * 112 * 10**7, gpu.needed_bytes(config, 0, 10**7, n_tokens=5 * 10**7)
+    assert titles - rows == pytest.approx(2 * 1.25 * (8 + 64 / 5) * gpu.CHUNK_LIMITS[1], rel=1e-6)
 
 
 # ---- the samples, and what host and kernels agree on ----------------------------------------------------------------

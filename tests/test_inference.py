@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -380,6 +381,27 @@ def test_directions_do_not_depend_on_the_number_of_threads(threads: int, monkeyp
         directions.write_directions(tokens, offsets, summands, made[1], threads=threads)
         assert made[0].tobytes() == made[1].tobytes()
         assert (made[0][:, 0] == 7).tolist() == [length == 0 for length in lengths]
+
+
+def test_what_fails_in_one_thread_does_not_wait_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt neither: the other threads stop where they are, not at the end of the text."""
+    calls: list[int] = []
+
+    def failing(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise ValueError("broken")
+        time.sleep(0.001)
+
+    monkeypatch.setattr(directions, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(passages, "_AT_ONCE", 4)
+    monkeypatch.setattr(directions, "_directions", failing)
+    tokens, offsets = np.zeros(4000, np.int32), np.arange(0, 4001, 2)
+    center = padded_table(1, 100)
+    summands = Summands(np.ones((1, 2)), TERM_WEIGHTS, center, center, 0.0, NO_MATRIX)
+    with pytest.raises(ValueError, match="broken"):
+        directions.write_directions(tokens, offsets, summands, padded_table(2000, 100), threads=2)
+    assert len(calls) < 1000
 
 
 @given(lines, st.integers(0, 2**32), st.integers(2, 40))
