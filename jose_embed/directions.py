@@ -26,7 +26,7 @@ from __future__ import annotations
 import itertools
 import mmap
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -188,10 +188,11 @@ def write_directions(
             for part in itertools.pairwise([1, *(max(1, border) for border in borders), len(out)])
         ]
         try:
-            for part in parts:
-                part.result()
+            wait(parts, return_when=FIRST_EXCEPTION)
         finally:
             stopped.set()  # an interrupt, or an error in one part, does not wait for the rest of the others
+        for part in parts:
+            part.result()
 
 
 def _pages(n: int, kind: type[Number]) -> npt.NDArray[Number]:
