@@ -248,14 +248,13 @@ class GpuBackend:
         text, config = self._text, self._config
         if self._resident:
             begins = text.offsets[documents]
-            lengths = text.offsets[documents + 1] - begins
-            ends = np.concatenate(([0], np.cumsum(lengths)))
+            ends = np.concatenate(([0], np.cumsum(text.offsets[documents + 1] - begins)))
             travelling = {}
         else:
             tokens, ends = gathered(*text, documents)
-            lengths = np.diff(ends)
             begins = ends[:-1]
             travelling = {"tokens": tokens}
+        lengths = np.diff(ends)
         n_pieces = -(-lengths // PIECE)
         pieces = np.concatenate(([0], np.cumsum(n_pieces)))
         places = np.repeat(np.arange(len(documents)), n_pieces)
