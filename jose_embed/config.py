@@ -40,6 +40,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "window": 5,
                 "epochs": 10,
                 "negatives": 2,
+                "positions_per_draw": 1,
                 "margin": 0.15,
                 "context_weight": 2.0,
                 "doc_step": "sum",
@@ -54,6 +55,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "objective": "pairwise",
                 "window": 5,
                 "negatives": 2,
+                "positions_per_draw": 1,
                 "margin": 0.15,
                 "context_weight": 0.5,
                 "subsample_threshold": 1e-3,
@@ -122,6 +124,9 @@ class TrainConfig:
     dim: int = _option(100, "dimension of the vectors", low=2, high=1024)
     window: int = _option(2, "largest distance between a center word and its context", low=1, high=1000)
     negatives: int = _option(16, "negative words of a position, shared by the pairs of its window", low=1, high=16)
+    positions_per_draw: int = _option(
+        2, "positions in a row that share their negatives; more is faster, 1 draws anew for each", low=1, high=64
+    )
     doc_negatives: int = _option(
         16, "pairwise: negative words of eight words of a document, shared by them", low=1, high=16
     )

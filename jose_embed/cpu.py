@@ -118,6 +118,7 @@ class Rules(NamedTuple):
     seed: np.uint64
     window: int
     negatives: int
+    positions_per_draw: int
     doc_negatives: int
     context_weight: np.float32
     doc_weight: np.float32
@@ -158,7 +159,7 @@ class Scratch(NamedTuple):
     """
 
     kept: npt.NDArray[np.uint32]  # (longest piece,): the words of a piece that are not thinned out
-    coming: npt.NDArray[np.uint32]  # (16,): the negatives of the next position, on their way into the cache
+    coming: npt.NDArray[np.uint32]  # (16,): the negatives of the next positions, on their way into the cache
     rows: npt.NDArray[np.uint32]  # (32,): positives from slot 0, negatives from slot 16
     products: npt.NDArray[np.float32]  # (16,): h
     own: npt.NDArray[np.float32]  # (32,): what a row keeps of itself
@@ -219,48 +220,70 @@ def kernel(
     joint = objective == "joint"
     paper = negative_step == "paper"
     zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+    far = np.float32(1e9)  # from every product
+
+    @jit(fastmath=True, inline=True)
+    def pull(y: Any, count: Any, sign: Any, inverse_norm: Any, rate: Any) -> Any:
+        # Towards the anchor for a positive (y = -f, sign 1), away from it for a negative (y = h, sign -1).
+        if paper or sign > zero:
+            return rate * count * (one + inverse_norm * y)
+        return rate * count * (two * (inverse_norm * y))
 
     @jit(fastmath=True)
     def contrast(
         s: Any, table: Any, n_positives: Any, n_negatives: Any, anchors: Any, anchor: Any,
         inverse_norm: Any, scale: Any, margin: Any, rate: Any,
     ) -> Any:  # fmt: skip
-        # f, h: products of positives and negatives with the anchor; g: the hinge; q: the step scale of the anchor.
-        f = gather_products(table, s.rows, 0, n_positives, anchors, anchor)
-        store_lanes(s.products, 0, gather_products(table, s.rows, _N, n_negatives, anchors, anchor))
+        # f, h: products of positives and negatives with the anchor, -f and h of absent ones so small that no hinge is
+        # active; g: the hinge, in which -f and h stand alike; q: the step scale of the anchor. The loop is over the
+        # fewer of the two kinds, those of the other kind are side by side in a register.
+        f = gather_products(table, s.rows, 0, n_positives, anchors, anchor, far)
+        h = gather_products(table, s.rows, _N, n_negatives, anchors, anchor, -far)
         rest = one - scale * margin
-        count = weight = zero * f
-        loss = zero
+        if n_positives < n_negatives:
+            store_lanes(s.products, 0, zero - f)
+            n, first, beside, others, sign = uint64(n_positives), uint64(0), h, uint64(_N), one
+        else:
+            store_lanes(s.products, 0, h)
+            n, first, beside, others, sign = uint64(n_negatives), uint64(_N), zero - f, uint64(0), -one
+        count = weight = losses = zero * f
         moving = active = uint64(0)
-        for e in range(uint64(n_negatives)):
-            h = s.products[e]
-            g = (margin + h) - f
+        for i in range(n):
+            y = s.products[i]
+            g = (margin + y) + beside
             bits = active_bits(g)
-            if bits != uint64(0):
-                q = where_positive(g, scale * g + rest)  # 1 - scale (f - h)
-                count = count + where_positive(g, one)
-                weight = weight + q
-                n = population(bits)
-                active += n
-                moving |= bits | (uint64(1) << (uint64(_N) + e))
-                loss += lane_sum(where_positive(g, g))
-                x = h * inverse_norm
-                away = rate * float32(n) * (one + x if paper else two * x)
-                slot = uint64(_N) + e
-                s.own[slot] = one + away * h
-                s.towards[slot] = -away
-                s.weight[slot] = -rate * lane_sum(q)
+            q = where_positive(g, scale * g + rest)  # 1 - scale (f - h)
+            count = count + where_positive(g, one)
+            weight = weight + q
+            losses = losses + where_positive(g, g)
+            n_active = population(bits)
+            active += n_active
+            slot = first + i
+            moving |= (bits << others) | (uint64(bits != uint64(0)) << slot)
+            strength = pull(y, float32(n_active), sign, inverse_norm, rate)
+            s.own[slot] = one + strength * y
+            s.towards[slot] = sign * strength
+            s.weight[slot] = sign * rate * lane_sum(q)
         if moving != uint64(0):
-            b = rate * count * (one - inverse_norm * f)
-            store_lanes(s.own, 0, one - b * f)
-            store_lanes(s.towards, 0, b)
-            store_lanes(s.weight, 0, rate * weight)
+            strengths = pull(beside, count, -sign, inverse_norm, rate)
+            store_lanes(s.own, int64(others), one + strengths * beside)
+            store_lanes(s.towards, int64(others), -sign * strengths)
+            store_lanes(s.weight, int64(others), -sign * rate * weight)
             step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves)
-        return loss, active
+        return lane_sum(losses), active
 
     @jit(inline=True)
     def row_of(private: Any, word: Any) -> Any:
         return word + (private.shift if word < private.n_words else uint32(0))
+
+    @jit(inline=True)
+    def draw_negatives(
+        s: Any, center: Any, private: Any, samples: Any, key: Any, draw: Any, n_negatives: Any
+    ) -> Any:  # fmt: skip
+        for e in range(n_negatives):
+            drawn = row_of(private, draw_word(samples, random_bits(key, draw * n_negatives + e)))
+            s.coming[e] = drawn
+            prefetch_row(center, uint64(drawn))
 
     @jit(fastmath=True)
     def train(
@@ -298,22 +321,17 @@ def kernel(
                 document_rate = rate * rules.doc_weight / float32(n_doc_negatives)
                 for i in range(min(n, window + 1)):
                     prefetch_row(center, uint64(kept[i]))
-                for e in range(n_negatives):
-                    bits = random_bits(context_key, number * n_negatives + e)
-                    drawn = row_of(private, draw_word(samples, bits))
-                    coming[e] = drawn
-                    prefetch_row(center, uint64(drawn))
+                draw = number // rules.positions_per_draw
+                draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
                 for i in range(n):
                     word = kept[i]
                     k = int64(0)
                     for e in range(n_negatives):
                         rows[_N + k] = coming[e]
                         k += int64(coming[e] != word)
-                    for e in range(n_negatives):
-                        bits = random_bits(context_key, (number + 1) * n_negatives + e)
-                        drawn = row_of(private, draw_word(samples, bits))
-                        coming[e] = drawn
-                        prefetch_row(center, uint64(drawn))
+                    if number + 1 == (draw + 1) * rules.positions_per_draw:
+                        draw += 1
+                        draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
                     if i + 1 < n:
                         prefetch_row(context, uint64(kept[i + 1]))
                     if i + 1 + window < n:
@@ -405,6 +423,7 @@ class CpuBackend:
             np.uint64(config.seed),
             config.window,
             config.negatives,
+            config.positions_per_draw,
             config.doc_negatives,
             np.float32(config.context_weight),
             np.float32(config.doc_weight),

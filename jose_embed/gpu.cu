@@ -23,7 +23,7 @@
 //     PAPER   1 for the paper's step of a negative, 1 + h, and 0 for 2 h
 //     DOCUMENT_BLOCK, PIECE  as in cpu.py
 //     STRETCH  kept words of a document that a warp takes at a time
-//     RING    negatives that are drawn and not used yet, at the most: two positions' and what a warp draws at a time
+//     RING    negatives that are drawn and not used yet, at the most: two draws and what a warp draws at a time
 //     STAGED  rows of a contrast that shared memory holds between products and steps; 0: they are read twice
 //     WORDS   words of the document that shared memory holds, a power of two; 0: they are read where they are needed
 //
@@ -86,7 +86,7 @@ struct Chunk {
     u64 seed, epoch;
     int n_copied, n_copies;  // the first so many words have so many center rows, which lie behind those of all words
     float context_weight, doc_weight, margin;
-    int window, negatives, doc_negatives;
+    int window, negatives, positions_per_draw, doc_negatives;
     const int *tokens;     // running words of the text
     const i64 *begins;     // where each document begins in them
     const i64 *offsets;    // and where in the chunk
@@ -269,7 +269,7 @@ struct Slots {
     float squares[2 * LANES];
     u32 rows[2 * LANES];
     int moving[2 * LANES];       // the slots whose row moves
-    u32 drawn[RING];             // negatives of the next positions, on their way into the cache
+    u32 drawn[RING];             // negatives of this draw and the next, on their way into the cache
     u32 coming_document[LANES];  // those of the document's next words
     int reaches[WARP];           // of the windows of the next positions
 #if WORDS
@@ -487,10 +487,10 @@ extern "C" __global__ void __launch_bounds__(WARP) thin(const Chunk *chunk) {
     }
 }
 
-// Draw the negatives of all positions of the document before the one of this number; "drawn" are there already.
-__device__ __forceinline__ void draw_until(Slots &s, const Chunk &c, u64 key, u64 &drawn, i64 number) {
+// Draw the document's negatives up to the draw of this number; "drawn" are there already.
+__device__ __forceinline__ void draw_until(Slots &s, const Chunk &c, u64 key, u64 &drawn, u64 draw) {
 #pragma unroll 1
-    while (drawn < (u64)number * (u64)c.negatives) {
+    while (drawn < (draw + 1) * (u64)c.negatives) {
         const u64 index = drawn + lane();
         const u32 word = draw_word(c, random_bits(key, index));
         s.drawn[index % RING] = word;
@@ -533,10 +533,12 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
     const float document_rate = c.rates[piece] * c.doc_weight / (float)c.doc_negatives;
 #endif
     i64 number = c.numbers[piece] + first;  // of the kept word, counted over the whole document
-    u64 drawn = (u64)number * (u64)c.negatives;
+    u64 draw = (u64)number / (u64)c.positions_per_draw;  // that the position takes its negatives from
+    int left = c.positions_per_draw - (int)((u64)number % (u64)c.positions_per_draw);  // positions of it, this one too
+    u64 drawn = draw * (u64)c.negatives;
     const int back = c.window > DOCUMENT_BLOCK ? c.window : DOCUMENT_BLOCK;
     int looked = first > back ? first - back : 0;  // words before this one are in the ring, or in the cache
-    draw_until(s, c, context_key, drawn, number + 1);
+    draw_until(s, c, context_key, drawn, draw);
 #if !JOINT
     draw_for_document(s, c, document_key, number / DOCUMENT_BLOCK);
 #endif
@@ -581,7 +583,7 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
 #pragma unroll 1
                 for (int from = 0; from < c.negatives; from += WARP) {
                     const int e = from + lane();
-                    const u32 negative = e < c.negatives ? s.drawn[((u64)number * c.negatives + e) % RING] : word;
+                    const u32 negative = e < c.negatives ? s.drawn[(draw * c.negatives + e) % RING] : word;
                     const u32 others = __ballot_sync(EVERY_LANE, negative != word);
                     if (negative != word) s.rows[m + k + __popc(others & lanes_before())] = row_of(c, negative);
                     k += __popc(others);
@@ -609,7 +611,7 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
                 draw_for_document(s, c, document_key, (number + 1) / DOCUMENT_BLOCK);
 #endif
             } else if (at == 0) {
-                draw_until(s, c, context_key, drawn, number + 2);
+                draw_until(s, c, context_key, drawn, draw + 1);
             }
             Scales scales = {1.0f, 1.0f, 1.0f, c.margin, context_rate};
 #if JOINT
@@ -656,6 +658,10 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
             }
 #endif
             break;
+        }
+        if (--left == 0) {
+            draw++;
+            left = c.positions_per_draw;
         }
     }
     seen.positions += (u64)(last - first);

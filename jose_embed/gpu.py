@@ -283,6 +283,7 @@ class GpuBackend:
                 "n_copies": self._n_copies,
                 **{name: getattr(config, name) for name in ("context_weight", "doc_weight", "margin", "window")},
                 "negatives": config.negatives,
+                "positions_per_draw": config.positions_per_draw,
                 "doc_negatives": config.doc_negatives,
                 "n_documents": len(documents),
                 "n_stretches": len(stretches),

@@ -61,7 +61,7 @@ CHUNK = _record(
     *[(name, _KEY) for name in ("n_words", "seed", "epoch")],
     *[(name, _WHOLE) for name in ("n_copied", "n_copies")],
     *[(name, _FLOAT) for name in ("context_weight", "doc_weight", "margin")],
-    *[(name, _WHOLE) for name in ("window", "negatives", "doc_negatives")],
+    *[(name, _WHOLE) for name in ("window", "negatives", "positions_per_draw", "doc_negatives")],
     *[(name, _POINTER) for name in ("tokens", "begins", "offsets", "documents", "pieces", "rates", "steps")],
     *[(name, _POINTER) for name in ("places", "stretches", "starts")],
     *[(name, _LONG) for name in ("n_documents", "n_stretches")],

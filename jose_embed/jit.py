@@ -39,7 +39,7 @@ def jit(function: Function | None = None, *, fastmath: bool = False, inline: boo
     Returns:
         The compiled function, or a decorator where options were given.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
     if fastmath:
         options["fastmath"] = set(FAST_FLAGS)
     if inline:

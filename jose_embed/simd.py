@@ -42,9 +42,6 @@ __all__ = [
 #: Floats in one register.
 LANES = 16
 
-#: What the product with an absent row counts as: so large that its hinge is never active.
-FAR = 1e9
-
 _FLOAT = ir.FloatType()
 _I1, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -250,9 +247,9 @@ class RowPrimitives(NamedTuple):
 def row_primitives(n_chunks: int) -> RowPrimitives:
     """Operations on rows of ``16 * n_chunks`` floats, unrolled.
 
-    ``gather_products(table, rows, first, n, anchors, anchor) -> Lanes``
-        Lane r holds table[rows[first + r]].anchors[anchor] for r < n <= 16, and a number too large for any hinge in the
-        rest. Rows are taken four at a time: ``rows`` must hold valid indices up to the next multiple of four.
+    ``gather_products(table, rows, first, n, anchors, anchor, absent) -> Lanes``
+        Lane r holds table[rows[first + r]].anchors[anchor] for r < n <= 16, and ``absent`` in the rest. Rows are taken
+        four at a time: ``rows`` must hold valid indices up to the next multiple of four.
 
     ``step_rows(table, rows, bits, anchors, anchor, own, towards, weight, sum)``
         For each set bit r of ``bits`` (not 0), with x = table[rows[r]] and v = anchors[anchor]: adds weight[r] x to the
@@ -288,7 +285,9 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
         return [builder.fmul(factor, vector) for vector in vectors]
 
     @intrinsic
-    def gather_products(ctx: Any, table: Any, rows: Any, first: Any, n: Any, anchors: Any, anchor: Any) -> Any:
+    def gather_products(
+        ctx: Any, table: Any, rows: Any, first: Any, n: Any, anchors: Any, anchor: Any, absent: Any
+    ) -> Any:  # fmt: skip
         def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
             base = _data(context, builder, sig.args[0], arguments[0])
             indices = builder.gep(_data(context, builder, sig.args[1], arguments[1]), [arguments[2]])
@@ -308,7 +307,7 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
             four = ir.VectorType(_FLOAT, 4)
             groups = [cgutils.alloca_once(builder, four) for _ in range(4)]
             for group in groups:
-                builder.store(ir.Constant(four, [FAR] * 4), group)
+                builder.store(ir.Constant(four, [0.0] * 4), group)
             end = builder.append_basic_block("products.end")
             for g, group in enumerate(groups):
                 if g:
@@ -325,9 +324,9 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
             numbers = ir.Constant(ir.VectorType(_I32, LANES), list(range(LANES)))
             limit = _splat(builder, builder.trunc(count, _I32), ir.VectorType(_I32, LANES))
             present = builder.icmp_signed("<", numbers, limit)
-            return builder.select(present, found, ir.Constant(_VECTOR, [FAR] * LANES))
+            return builder.select(present, found, _splat(builder, arguments[6]))
 
-        return lanes(table, rows, types.int64, types.int64, anchors, types.uint64), code
+        return lanes(table, rows, types.int64, types.int64, anchors, types.uint64, types.float32), code
 
     @intrinsic
     def step_rows(

@@ -119,7 +119,8 @@ def contrasts(
             for i, word in enumerate(here):
                 reach = 1 + int(draw_below(random_bits(keys[WINDOW], [number]), config.window)[0])
                 around = list(range(max(0, i - reach), min(len(here), i + reach + 1)))
-                drawn = np.arange(number * config.negatives, (number + 1) * config.negatives)
+                draw = number // config.positions_per_draw
+                drawn = np.arange(draw * config.negatives, (draw + 1) * config.negatives)
                 negatives = draw_words(samples, random_bits(keys[CONTEXT_NEGATIVES], drawn)).tolist()
                 negatives = [negative for negative in negatives if negative != word]
                 while around:
