@@ -252,11 +252,11 @@ def test_a_training_is_its_replay(
 @given(
     st.integers(0, 1000), st.integers(1, 40), st.integers(1, 16), st.integers(1, 16), st.integers(2, 25),
     st.sampled_from([1.0, 0.01, 0.5]), st.sampled_from(["pairwise", "joint"]), st.floats(0.01, 1.0),
-    st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    st.lists(st.integers(0, 30), min_size=1, max_size=4), st.integers(1, 9),
 )  # fmt: skip
 def test_any_training_is_its_replay(
     seed: int, window: int, negatives: int, doc_negatives: int, n_words: int, threshold: float, objective: Any,
-    margin: float, lengths: list[int],
+    margin: float, lengths: list[int], positions_per_draw: int,
 ) -> None:  # fmt: skip
     vocabulary = Vocabulary(VOCABULARY.words[:n_words], COUNTS[:n_words])
     trained = whole_training(
@@ -266,6 +266,7 @@ def test_any_training_is_its_replay(
         seed=seed,
         window=window,
         negatives=negatives,
+        positions_per_draw=positions_per_draw,
         doc_negatives=doc_negatives,
         subsample_threshold=threshold,
         objective=objective,
@@ -305,6 +306,22 @@ def test_a_negative_that_is_the_center_word_is_left_out() -> None:
     assert len(windows) < 12  # and where both are the center word there is nothing to contrast
     assert all(contrast.context not in contrast.negatives for contrast in windows)
     assert_equal(whole_training(text, vocabulary=vocabulary, epochs=1, **settings), 16, 2e-5)
+
+
+@pytest.mark.parametrize("n_shared", [1, 2, 5])
+def test_positions_in_a_row_share_their_negatives(n_shared: int) -> None:
+    """Counted over the whole document; the last ones have what is left."""
+    n = 2 * n_shared + 1
+    text = text_of(list(range(n)))  # each word once, so that no window repeats a word
+    settings: dict[str, Any] = {"negatives": 3, "subsample_threshold": 1.0, "positions_per_draw": n_shared, "window": 1}
+    config = TrainConfig(dim=16, **settings)
+    samples = SamplingTables.of(VOCABULARY, 1.0, config.noise_exponent)
+    key = replay.stream_key(config.seed, 0, 0, replay.CONTEXT_NEGATIVES)
+    drawn = replay.draw_words(samples, replay.random_bits(key, np.arange(9))).reshape(3, 3).tolist()
+    assert drawn[0] != drawn[1] != drawn[2]
+    wanted = [[negative for negative in drawn[place // n_shared] if negative != place] for place in range(n)]
+    assert [list(contrast.negatives) for contrast in contrasts_of(text, config)] == [some for some in wanted if some]
+    assert_equal(whole_training(text, epochs=1, **settings), 16, 2e-5)
 
 
 def test_a_document_longer_than_a_piece_is_trained_to_its_end() -> None:

@@ -174,7 +174,8 @@ def test_32_lanes_do_what_the_oracle_says(where: str, dim: int, objective: Any, 
 @pytest.mark.parametrize(("window", "objective"), [(5, "pairwise"), (20, "pairwise"), (20, "joint"), (120, "pairwise")])
 def test_32_lanes_walk_through_a_long_document(where: str, window: int, objective: Any) -> None:
     """The ring of words is filled again and again; windows of more than sixteen words; a window too wide for a ring."""
-    config = TrainConfig(dim=16, window=window, objective=objective, subsample_threshold=1.0, workers=1)
+    settings: dict[str, Any] = {"window": window, "objective": objective, "positions_per_draw": 1 + window // 10}
+    config = TrainConfig(dim=16, subsample_threshold=1.0, workers=1, **settings)
     lengths = [150, 3]
     wanted, result = trained(config, Replayed, lengths)
     with fake_cupy.installed(FakeCupy(32)) if where == "shim" else pytest.MonkeyPatch.context():
@@ -240,11 +241,14 @@ def test_frequent_words_have_a_row_for_each_group_of_warps(
         assert not table[:, 20:].any()
 
 
-def test_a_long_document_is_trained_by_several_warps(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In stretches: every word is a position once, windows reach over their borders."""
+@pytest.mark.parametrize("positions_per_draw", [1, 2, 7])
+def test_a_long_document_is_trained_by_several_warps(
+    where: str, positions_per_draw: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In stretches: every word is a position once, windows and draws of negatives reach over their borders."""
     monkeypatch.setattr(gpu_device, "STRETCH", 64)
     monkeypatch.setattr(gpu, "STRETCH", 64)
-    config = TrainConfig(dim=16, subsample_threshold=1.0, workers=4)
+    config = TrainConfig(dim=16, subsample_threshold=1.0, workers=4, positions_per_draw=positions_per_draw)
     n = 5 * 64 + 7
     with fake_cupy.installed(FakeCupy()) if where == "shim" else pytest.MonkeyPatch.context() as device:
         _, found = trained(config, GpuBackend, [n, 3, 0], counts=test_cpu.COUNTS)
