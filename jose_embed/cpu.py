@@ -29,6 +29,9 @@ What is contrasted:
     its positions, so its row would be thrown about the more the longer it is. By default its steps are averaged: scaled
     so that a visit moves the rows of all documents equally far, see :func:`document_step`.
 
+Positions in a row, ``positions_per_draw`` of them, share the negatives that were drawn for them, each without those
+that are its own word: a row that is in the nearest cache is contrasted again at a fraction of the price.
+
 One document belongs to one worker within an epoch, so document rows are never shared. Rows of rare words are, without
 locks (Hogwild, Recht et al. 2011). The most frequent words, which every worker would write all the time, have rows of
 their own for each worker: copied before a chunk, merged after it.

@@ -30,6 +30,8 @@ def jit(*, fastmath: bool = ..., inline: bool = ...) -> Callable[[Function], Fun
 def jit(function: Function | None = None, *, fastmath: bool = False, inline: bool = False) -> Any:
     """Compile a function with numba: without the interpreter, and with its lock released while it runs.
 
+    It cannot allocate arrays; what it works in is passed in.
+
     Args:
         function: The function; it keeps its type for the type checker.
         fastmath: Let the compiler reorder and contract floating-point operations (:data:`FAST_FLAGS`).
@@ -39,6 +41,8 @@ def jit(function: Function | None = None, *, fastmath: bool = False, inline: boo
     Returns:
         The compiled function, or a decorator where options were given.
     """
+    # Without the runtime that counts references: nothing here allocates, and each call of a function took and gave back
+    # all of its arrays by locked instructions.
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
     if fastmath:
         options["fastmath"] = set(FAST_FLAGS)
