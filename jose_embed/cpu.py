@@ -164,7 +164,7 @@ class Scratch(NamedTuple):
     kept: npt.NDArray[np.uint32]  # (longest piece,): the words of a piece that are not thinned out
     coming: npt.NDArray[np.uint32]  # (16,): the negatives of the next positions, on their way into the cache
     rows: npt.NDArray[np.uint32]  # (32,): positives from slot 0, negatives from slot 16
-    products: npt.NDArray[np.float32]  # (16,): h
+    products: npt.NDArray[np.float32]  # (16,): -f or h, those that are taken one by one
     own: npt.NDArray[np.float32]  # (32,): what a row keeps of itself
     towards: npt.NDArray[np.float32]  # (32,): what it takes of the anchor
     weight: npt.NDArray[np.float32]  # (32,): with what weight it moves the anchor
@@ -249,7 +249,7 @@ def kernel(
         else:
             store_lanes(s.products, 0, h)
             n, first, beside, others, sign = uint64(n_negatives), uint64(_N), zero - f, uint64(0), -one
-        count = weight = losses = zero * f
+        count = weight = losses = zero * beside
         moving = active = uint64(0)
         for i in range(n):
             y = s.products[i]

@@ -534,7 +534,6 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
 #endif
     i64 number = c.numbers[piece] + first;  // of the kept word, counted over the whole document
     u64 draw = (u64)number / (u64)c.positions_per_draw;  // that the position takes its negatives from
-    int left = c.positions_per_draw - (int)((u64)number % (u64)c.positions_per_draw);  // positions of it, this one too
     u64 drawn = draw * (u64)c.negatives;
     const int back = c.window > DOCUMENT_BLOCK ? c.window : DOCUMENT_BLOCK;
     int looked = first > back ? first - back : 0;  // words before this one are in the ring, or in the cache
@@ -659,10 +658,7 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
 #endif
             break;
         }
-        if (--left == 0) {
-            draw++;
-            left = c.positions_per_draw;
-        }
+        if ((u64)number + 1 == (draw + 1) * (u64)c.positions_per_draw) draw++;
     }
     seen.positions += (u64)(last - first);
 }
