@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EVAL"]
 
-_NO_TABLE = "which figures? name one of: wordsim, analogy, classify, cluster, sts, report"
+_NO_TABLE = "which figures? name one of: wordsim, analogy, classify, cluster, sts, search, report"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +56,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     sts = _add(measures, "sts", "Spearman's correlation of inferred vectors' cosines and people's scores.", _sts)
     sts.add_argument("files", nargs="+", metavar="PAIRS", help="lines of sentence, sentence, score, separated by tabs")
 
+    search = _add(measures, "search", "How early relevant documents are found: MAP and nDCG@10.", _search)
+    search.add_argument(
+        "files", nargs="+", metavar="QUESTIONS", help="lines of a question, a tab, the ids of its documents"
+    )
+
     everything = _add(measures, "report", "Every table that there is data for.", _report)
-    for name, what in [("wordsim", "word pairs"), ("analogy", "analogy questions"), ("sts", "sentence pairs")]:
+    for name, what in [
+        ("wordsim", "word pairs"),
+        ("analogy", "analogy questions"),
+        ("sts", "sentence pairs"),
+        ("search", "questions to documents"),
+    ]:
         everything.add_argument(f"--{name}", nargs="+", default=[], metavar="FILE", help=f"files of {what}")
     _document_arguments(everything, required=False)
     _split_arguments(everything)
@@ -148,6 +158,12 @@ def _sts(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
     return [sentence_table(model, arguments.files)]
 
 
+def _search(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.report import search_table
+
+    return [search_table(model, arguments.files)]
+
+
 def _classify(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
     from jose_embed.report import classification_table, labelled_rows
 
@@ -174,6 +190,7 @@ def _report(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
         word_pairs=arguments.wordsim,
         analogies=arguments.analogy,
         sentence_pairs=arguments.sts,
+        queries=arguments.search,
         labels=arguments.labels,
         texts=_texts(arguments),
         n_train=arguments.train,
@@ -193,12 +210,13 @@ def _texts(arguments: argparse.Namespace) -> list[str] | None:
 
 EVAL = Command(
     name="eval",
-    summary="What the vectors are worth: word similarity, analogies, classes, clusters, sentences.",
+    summary="What the vectors are worth: word similarity, analogies, classes, clusters, sentences, search.",
     configure=_configure,
     run=_run,
     examples=(
         "jose eval wordsim corpus.jose ws353.tsv men.tsv",
         "jose eval classify corpus.jose --labels classes.txt --train 11314",
+        "jose eval search corpus.jose questions.tsv",
         "jose eval report corpus.jose --wordsim ws353.tsv --labels classes.txt -o report.md --save",
     ),
 )

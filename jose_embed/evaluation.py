@@ -1,4 +1,4 @@
-"""What vectors are worth: word similarity, analogies, classification, clustering, sentence similarity.
+"""What vectors are worth: word similarity, analogies, classification, clustering, sentence similarity, search.
 
 Every function takes plain arrays, so that the vectors of any program can be scored by the same rule, and normalises the
 rows itself: scores are about directions. Statistics and learners come from SciPy and scikit-learn (the extra ``eval``).
@@ -10,12 +10,15 @@ The rules are fixed so that figures of two runs compare:
 * clusters: as many as there are classes, k-means++ starts, **one** start per seed and seeds 0, 1, 2: the figure is what
   one run of k-means gives on average, not the best of several. (The best of ten starts scores .05 higher on some
   corpora; ``n_init`` sets it.)
+* search: all documents in the order of their cosines with the query; average precision over the whole order, and the
+  normalised discounted cumulative gain of the first ten;
 * everything runs in one thread, so that the same labels come out on every machine.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,12 +33,14 @@ __all__ = [
     "AnalogyScore",
     "ClassificationScore",
     "ClusterScore",
+    "SearchScore",
     "SimilarityScore",
     "Spread",
     "analogy",
     "classify",
     "cluster",
     "clustering_measures",
+    "search",
     "spherical_kmeans",
     "sts",
     "unit_rows",
@@ -156,6 +161,32 @@ class ClusterScore:
         return f"NMI {self.nmi}, ARI {self.ari}, purity {self.purity}, MI {self.mi}"
 
 
+@dataclass(frozen=True, slots=True)
+class SearchScore:
+    """How early relevant documents are found.
+
+    Args:
+        average_precision: Mean over the scored queries of the average precision (MAP), 0 to 1; NaN without any.
+        ndcg: The same of the normalised discounted cumulative gain of the first ten documents (nDCG@10).
+        n_scored: Queries that have a vector.
+        n_queries: All queries.
+    """
+
+    average_precision: float
+    ndcg: float
+    n_scored: int
+    n_queries: int
+
+    @property
+    def coverage(self) -> float:
+        """The share of the queries that could be scored, 0 to 1."""
+        return self.n_scored / self.n_queries if self.n_queries else 0.0
+
+    def __str__(self) -> str:
+        found = f"{_short(self.average_precision)}, nDCG@10 {_short(self.ndcg)}"
+        return f"{found} ({self.n_scored} of {self.n_queries} queries)"
+
+
 def word_similarity(words: Sequence[str], vectors: Matrix, pairs: Iterable[ScoredPair]) -> SimilarityScore:
     """Spearman's rank correlation between cosines of word vectors and people's scores.
 
@@ -201,6 +232,44 @@ def sts(first: Matrix, second: Matrix, scores: Sequence[float] | Matrix) -> Simi
     """
     wanted = np.asarray(scores, dtype=np.float64)
     return _similarity(_matrix(first, len(wanted), "pair"), _matrix(second, len(wanted), "pair"), wanted, len(wanted))
+
+
+def search(queries: Matrix, documents: Matrix, relevant: Sequence[Sequence[int]]) -> SearchScore:
+    """How early the relevant documents stand when all are ordered by their cosine with a query.
+
+    Args:
+        queries: Float (n_queries, dim). A row that is all zero or not finite stands for a query without a vector, which
+            is left out and counted.
+        documents: Float (n_documents, dim). A document without a vector stands behind all others.
+        relevant: For each query the rows of its relevant documents, at least one.
+
+    Raises:
+        ConfigError: as many queries as lists there must be; a list that is empty or names a row that is not there.
+        MissingExtraError: scikit-learn is not installed.
+
+    Example:
+        >>> print(search([[1.0, 0.1]], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [[0, 1]]))
+        .833, nDCG@10 .920 (1 of 1 queries)
+    """
+    metrics = _library("search", "sklearn.metrics")
+    queries, documents = _matrix(queries, len(relevant), "query"), np.asarray(documents)
+    for number, rows in enumerate(relevant, 1):
+        if not len(rows) or min(rows) < 0 or max(rows) >= len(documents):
+            raise ConfigError(
+                f"query {number}: relevant rows {list(rows)[:5]}; name one or more of 0 to {len(documents) - 1}"
+            )
+    known, has_vector = _has_vector(documents), _has_vector(queries)
+    unit = unit_rows(np.where(known[:, None], documents, 0))
+    precisions, gains = [], []
+    with _one_thread():
+        for query, rows in zip(queries[has_vector], itertools.compress(relevant, has_vector), strict=True):
+            cosines = np.where(known, unit @ unit_rows(query[None])[0], -2.0)
+            wanted = np.isin(np.arange(len(documents)), rows)
+            precisions.append(float(metrics.average_precision_score(wanted, cosines)))
+            gains.append(float(metrics.ndcg_score(wanted[None], cosines[None], k=10)))
+    if not precisions:
+        return SearchScore(float("nan"), float("nan"), 0, len(relevant))
+    return SearchScore(float(np.mean(precisions)), float(np.mean(gains)), len(precisions), len(relevant))
 
 
 def analogy(
@@ -469,7 +538,7 @@ def _spread_out_rows(unit: Matrix, count: int, rng: np.random.Generator) -> list
 
 
 def _similarity(first: Matrix, second: Matrix, scores: Matrix, n_pairs: int) -> SimilarityScore:
-    valid = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1) & first.any(axis=1) & second.any(axis=1)
+    valid = _has_vector(first) & _has_vector(second)
     first, second, scores = unit_rows(first[valid]), unit_rows(second[valid]), scores[valid]
     n_scored = len(scores)
     cosines = np.einsum("ij,ij->i", first, second)
@@ -477,6 +546,10 @@ def _similarity(first: Matrix, second: Matrix, scores: Matrix, n_pairs: int) -> 
         return SimilarityScore(float("nan"), n_scored, n_pairs)
     stats = _library("rank correlation", "scipy.stats")
     return SimilarityScore(float(stats.spearmanr(cosines, scores).statistic), n_scored, n_pairs)
+
+
+def _has_vector(rows: Matrix) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(rows).all(axis=1) & rows.any(axis=1))
 
 
 def _lookup(words: Sequence[str]) -> Callable[[str], int | None]:

@@ -1,4 +1,4 @@
-"""Files with a known answer: word pairs, analogies, sentence pairs, labels.
+"""Files with a known answer: word pairs, analogies, sentence pairs, questions to documents, labels.
 
 Every reader takes UTF-8 text, plain or compressed, and answers with plain tuples or arrays; what the numbers mean
 is the business of :mod:`jose_embed.evaluation`.
@@ -20,9 +20,11 @@ from jose_embed.errors import CorpusError
 __all__ = [
     "AnalogyQuestion",
     "ScoredPair",
+    "SearchQuery",
     "read_analogies",
     "read_labels",
     "read_scored_pairs",
+    "read_search_queries",
 ]
 
 
@@ -42,6 +44,13 @@ class AnalogyQuestion(NamedTuple):
     b: str
     c: str
     expected: str
+
+
+class SearchQuery(NamedTuple):
+    """What somebody looks for, and the ids of the documents that answer it."""
+
+    text: str
+    relevant: tuple[str, ...]
 
 
 def read_scored_pairs(path: str | Path) -> list[ScoredPair]:
@@ -92,6 +101,29 @@ def read_analogies(path: str | Path) -> list[AnalogyQuestion]:
     if not questions:
         raise CorpusError(f"{path}: no question in it; a question is a line of four words")
     return questions
+
+
+def read_search_queries(path: str | Path) -> list[SearchQuery]:
+    """Questions to documents, one per line: the question, a tab, and the ids of all relevant documents.
+
+    Ids are separated by spaces; those of a model are the numbers of its lines, from 1, unless it was given others.
+    Lines that are empty or start with ``#`` are passed over; an id that stands twice counts once.
+
+    Raises:
+        CorpusError: the file cannot be read, holds no question, or a line is not ``text<TAB>id id ...``.
+    """
+    queries = []
+    for number, line in _numbered_lines(path):
+        text, tab, ids = line.partition("\t")
+        relevant = tuple(dict.fromkeys(ids.split()))
+        if not tab or not text.strip() or not relevant:
+            raise CorpusError(
+                f"{path}:{number}: {line[:100]!r}; a question is text<TAB>id id ..., the ids of all relevant documents"
+            )
+        queries.append(SearchQuery(text.strip(), relevant))
+    if not queries:
+        raise CorpusError(f"{path}: no question in it; a question is a line text<TAB>id id ...")
+    return queries
 
 
 def read_labels(path: str | Path) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from jose_embed import evaluation
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.evaluation import Spread
-from jose_embed.goldsets import read_analogies, read_labels, read_scored_pairs
+from jose_embed.goldsets import read_analogies, read_labels, read_scored_pairs, read_search_queries
 
 if TYPE_CHECKING:
     from jose_embed.embeddings import Embeddings
@@ -32,6 +32,7 @@ __all__ = [
     "labelled_rows",
     "read_texts",
     "report",
+    "search_table",
     "sentence_table",
     "word_similarity_table",
 ]
@@ -186,6 +187,28 @@ def sentence_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
     return Table("Sentence similarity, inferred vectors", ("set", "Spearman", "pairs", "coverage"), rows)
 
 
+def search_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
+    """Search among the trained documents by inferred vectors of questions, one row per file of these.
+
+    Raises:
+        ConfigError: the model keeps no document vectors.
+        CorpusError: a file that cannot be used, or names a document that the model does not have.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    model.require_documents()
+    documents = np.where((model.doc_token_counts > 0)[:, None], model.doc_vectors, np.float32(np.nan))
+    rows = []
+    for file in files:
+        queries = read_search_queries(file)
+        relevant = [[_document(model, file, id) for id in query.relevant] for query in queries]
+        asked = model.infer_flagged([query.text for query in queries])
+        score = evaluation.search(
+            np.where(asked.known[:, None], asked.vectors, np.float32(np.nan)), documents, relevant
+        )
+        rows.append((Path(file).name, score.average_precision, score.ndcg, score.n_queries, score.coverage))
+    return Table("Search", ("set", "average precision", "nDCG@10", "queries", "coverage"), rows)
+
+
 def classification_table(
     documents: LabelledRows,
     *,
@@ -251,6 +274,7 @@ def report(
     word_pairs: Sequence[PathLike] = (),
     analogies: Sequence[PathLike] = (),
     sentence_pairs: Sequence[PathLike] = (),
+    queries: Sequence[PathLike] = (),
     labels: PathLike | None = None,
     texts: Sequence[str] | None = None,
     n_train: int | None = None,
@@ -264,6 +288,7 @@ def report(
         word_pairs: Files of scored word pairs.
         analogies: Files of analogy questions.
         sentence_pairs: Files of scored sentence pairs.
+        queries: Files of questions to the trained documents.
         labels: A file with the documents' classes.
         texts: Documents to infer in the place of the trained ones, for the labels.
         n_train: The first documents that train the classifiers; None takes folds.
@@ -286,8 +311,10 @@ def report(
         tables.append(clustering_table(documents, n_seeds=n_seeds))
     if sentence_pairs:
         tables.append(sentence_table(model, sentence_pairs))
+    if queries:
+        tables.append(search_table(model, queries))
     if not tables:
-        raise ConfigError("nothing to report on; give word pairs, analogies, sentence pairs or labels")
+        raise ConfigError("nothing to report on; give word pairs, analogies, sentence pairs, questions or labels")
     return tables
 
 
@@ -306,6 +333,16 @@ def read_texts(file: PathLike) -> list[str]:
     if not texts:
         raise CorpusError(f"{file}: no document in it; a line is a document")
     return texts
+
+
+def _document(model: Embeddings, file: PathLike, id: str) -> int:
+    row = model.document_index(id)
+    if row is None:
+        raise CorpusError(
+            f"{file}: there is no document {id[:100]!r} among the model's {model.n_docs:,}; ids are the numbers of its "
+            "lines, from 1, unless it was given others"
+        )
+    return row
 
 
 def _line(cells: Sequence[str]) -> str:

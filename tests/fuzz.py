@@ -42,7 +42,7 @@ from jose_embed.encoded import encode, encode_texts
 from jose_embed.encodedfiles import is_encoded, kept_encoding, open_encoded, write_encoded
 from jose_embed.errors import JoseError
 from jose_embed.formats import FORMATS, export, read_vectors
-from jose_embed.goldsets import read_analogies, read_labels, read_scored_pairs
+from jose_embed.goldsets import read_analogies, read_labels, read_scored_pairs, read_search_queries
 from jose_embed.manifest import manifest_checksum, model_id
 from jose_embed.modelcard import card
 from jose_embed.npyfile import array_header
@@ -332,6 +332,7 @@ class Fuzzer:
             b"cat\tdog\t0.5\n# no\nking\tqueen\t9\textra\n",
             b": family\nking queen man woman\n",
             b"1\n2\n1\n",
+            b"where is it\t4 17\n",
             TEXT.encode(),
         ]
         data = mutated(rng.choice(seeds), rng)
@@ -339,7 +340,7 @@ class Fuzzer:
             data = gzip.compress(data, mtime=0)
             data = mutated(data, rng) if rng.random() < 0.7 else data
         path = self._file(data, ".gz" if zipped else "")
-        rng.choice([read_scored_pairs, read_analogies, read_labels])(path)
+        rng.choice([read_scored_pairs, read_analogies, read_labels, read_search_queries])(path)
         return "read"
 
     def _on_array_header(self, rng: random.Random) -> str:

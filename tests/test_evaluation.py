@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import sys
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jose_embed.evaluation import (
     classify,
     cluster,
     clustering_measures,
+    search,
     spherical_kmeans,
     sts,
     unit_rows,
@@ -26,9 +28,11 @@ from jose_embed.evaluation import (
 from jose_embed.goldsets import (
     AnalogyQuestion,
     ScoredPair,
+    SearchQuery,
     read_analogies,
     read_labels,
     read_scored_pairs,
+    read_search_queries,
 )
 
 sklearn = pytest.importorskip("sklearn")
@@ -47,8 +51,8 @@ def blobs(
 # ---- word similarity and sentence similarity ----------------------------------------------------------------------
 
 
-def on_circle(degrees: list[float]) -> np.ndarray:
-    angles = np.deg2rad(np.array(degrees))
+def on_circle(degrees: Iterable[float]) -> np.ndarray:
+    angles = np.deg2rad(np.array(list(degrees), float))
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
@@ -107,6 +111,45 @@ def test_rows_must_fit_their_names() -> None:
         word_similarity(["a", "b"], np.zeros((3, 2)), [])
     with pytest.raises(ConfigError, match=r"for 1 pairs"):
         sts(np.zeros((2, 2)), np.zeros((2, 2)), [1.0])
+
+
+# ---- search -------------------------------------------------------------------------------------------------------
+
+
+def test_search_scores_the_order_of_the_documents() -> None:
+    documents = on_circle([0, 10, 20, 30, 90])
+    first, last = search(on_circle([0]), documents, [[0, 2]]), search(on_circle([0]), documents, [[4]])
+    assert (first.average_precision, last.average_precision) == (pytest.approx((1 + 2 / 3) / 2), pytest.approx(0.2))
+    # Gains are 1 / log2(rank + 1).
+    assert first.ndcg == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
+    assert last.ndcg == pytest.approx(1 / np.log2(6))
+    both = search(3 * on_circle([0, 0]), 0.1 * documents, [[0, 2], [4]])
+    assert both.average_precision == pytest.approx((first.average_precision + 0.2) / 2)
+    assert str(both) == ".517, nDCG@10 .653 (2 of 2 queries)"
+
+
+def test_only_the_first_ten_count_for_the_gain() -> None:
+    documents = on_circle(range(12))
+    assert search(on_circle([0]), documents, [[9]]).ndcg > 0
+    assert search(on_circle([0]), documents, [[10]]).ndcg == 0
+
+
+def test_search_without_vectors() -> None:
+    documents = on_circle([0, 10, 20])
+    documents[1], queries = np.nan, on_circle([20, 0, 0])
+    queries[1], queries[2] = 0, np.nan
+    score = search(queries, documents, [[1], [0], [0]])  # a document without a vector is the last
+    assert (score.n_scored, score.n_queries, score.coverage) == (1, 3, pytest.approx(1 / 3))
+    assert score.average_precision == pytest.approx(1 / 3)
+    nothing = search(np.zeros((1, 2)), documents, [[0]])
+    assert math.isnan(nothing.average_precision)
+    assert nothing.coverage == 0.0
+
+
+@pytest.mark.parametrize("rows", [[], [3], [-1], [0, 3]])
+def test_relevant_documents_must_be_there(rows: list[int]) -> None:
+    with pytest.raises(ConfigError, match=r"query 2: relevant rows .* of 0 to 2"):
+        search(on_circle([0, 0]), on_circle([0, 10, 20]), [[0], rows])
 
 
 # ---- analogies ----------------------------------------------------------------------------------------------------
@@ -321,6 +364,28 @@ def test_analogies_are_read_by_section(tmp_path: Path) -> None:
     path.write_text(": capitals\n", encoding="utf-8")
     with pytest.raises(CorpusError, match="no question in it"):
         read_analogies(path)
+
+
+def test_search_queries_are_read_with_their_documents(tmp_path: Path) -> None:
+    path = tmp_path / "questions.tsv"
+    path.write_text("# questions\nwhere is it ?\t17 4  17\n\nwho\tb/1\n", encoding="utf-8")
+    assert read_search_queries(path) == [SearchQuery("where is it ?", ("17", "4")), SearchQuery("who", ("b/1",))]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("where 17\n", r"questions.tsv:1: 'where 17'; a question is text<TAB>id id"),
+        ("where\t1\nwho\t\n", r"questions.tsv:2: 'who"),
+        ("\t17\n", r"questions.tsv:1"),
+        ("# nothing\n", "no question in it"),
+    ],
+)
+def test_search_queries_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "questions.tsv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(CorpusError, match=message):
+        read_search_queries(path)
 
 
 def test_labels_become_class_numbers(tmp_path: Path) -> None:

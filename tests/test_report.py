@@ -78,6 +78,21 @@ def test_sentences_are_inferred_and_those_without_a_known_word_left_out(model: E
     assert row == ("pairs.tsv", pytest.approx(1.0), 4, 0.75)
 
 
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """To the north lie the documents of even number."""
+    path = tmp_path / "questions.tsv"
+    path.write_text("the north\t" + " ".join(map(str, range(0, N_DOCUMENTS, 2))) + "\nfog\t1\n", encoding="utf-8")
+    return path
+
+
+def test_search_is_scored_by_questions(model: Embeddings, questions: Path) -> None:
+    (row,) = reports.search_table(model, [questions]).rows
+    assert row == ("questions.tsv", pytest.approx(1.0), pytest.approx(1.0), 2, 0.5)
+    questions.write_text("north\t5\n", encoding="utf-8")  # untrained: behind all others
+    assert reports.search_table(model, [questions]).rows[0][1] == pytest.approx(1 / N_DOCUMENTS)
+
+
 def test_analogies_have_a_row_per_section_and_one_for_all(model: Embeddings, tmp_path: Path) -> None:
     path = tmp_path / "questions.txt"
     path.write_text(": wind\nnorth south east fog\nnorth south north south\n", encoding="utf-8")
@@ -166,15 +181,21 @@ def test_texts_are_lines(tmp_path: Path) -> None:
 
 
 def test_report_of_everything(
-    model: Embeddings, labels: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Embeddings,
+    labels: Path,
+    pairs: Path,
+    questions: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "report.md"
     directory = str(tmp_path / "map.jose")
     arguments = ["--wordsim", str(pairs), "--labels", str(labels), "--sts", str(pairs), "--folds", "3"]
+    arguments += ["--search", str(questions)]
     assert main(["eval", "report", directory, *arguments, "-o", str(output)]) == 0
     printed = capsys.readouterr().out
     titles = [line for line in printed.splitlines() if line.startswith("### ")]
-    assert [title.split()[1] for title in titles] == ["Word", "Classification", "Clusters", "Sentence"]
+    assert [title.split()[1] for title in titles] == ["Word", "Classification", "Clusters", "Sentence", "Search"]
     written = output.read_text(encoding="utf-8")
     assert written.startswith(f"# map.jose\n\nModel {model.id}\n\n")
     assert printed.strip() in written
@@ -182,7 +203,9 @@ def test_report_of_everything(
 
 
 @pytest.mark.usefixtures("model")
-def test_each_figure_has_a_command(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_figure_has_a_command(
+    labels: Path, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = str(tmp_path / "map.jose")
     assert main(["eval", "classify", directory, "--labels", str(labels), "--train", "24", "--method", "knn"]) == 0
     assert capsys.readouterr().out.splitlines()[-3] == "| 3 nearest neighbours | 1.000 | 1.000 |"
@@ -190,13 +213,15 @@ def test_each_figure_has_a_command(labels: Path, tmp_path: Path, capsys: pytest.
     assert main(command) == 0
     (table,) = json.loads(capsys.readouterr().out)
     assert table["rows"][0]["NMI"]["values"] == pytest.approx([1.0, 1.0])
+    assert main(["eval", "search", directory, str(questions)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| questions.tsv | 1.000 | 1.000 | 2 | .500 |"
 
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "which figures? name one of: wordsim, analogy, classify, cluster, sts, report"),
+        ([], "which figures? name one of: wordsim, analogy, classify, cluster, sts, search, report"),
         (["report", "map.jose"], "nothing to report on"),
         (["report", "map.jose", "--texts", "labels.txt"], "--texts needs --labels"),
         (["wordsim", "map.jose", "missing.tsv"], "missing.tsv: there is no such file or directory"),
@@ -205,6 +230,9 @@ def test_each_figure_has_a_command(labels: Path, tmp_path: Path, capsys: pytest.
         (["classify", "map.jose", "--labels", "labels.txt", "--train", "48"], "training part has 47 rows"),
         (["classify", "map.jose", "--labels", "labels.txt", "--folds", "25"], "take from 2 to 23"),
         (["cluster", "map.jose", "--labels", "labels.txt", "--clusters", "0"], "0"),
+        (["search", "map.jose", "missing.tsv"], "missing.tsv: there is no such file or directory"),
+        (["search", "map.jose", "labels.txt"], "labels.txt:1: 'even'; a question is text<TAB>id id"),
+        (["search", "map.jose", "elsewhere.tsv"], "there is no document '48' among the model's 48"),
     ],
 )
 def test_mistakes_are_told_in_one_line(
@@ -216,6 +244,7 @@ def test_mistakes_are_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert labels.exists()
+    (tmp_path / "elsewhere.tsv").write_text("north\t0 48\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert main(["eval", *arguments]) == 2
     captured = capsys.readouterr()

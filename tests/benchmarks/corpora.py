@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.goldsets import ScoredPair, read_labels, read_scored_pairs
+from jose_embed.goldsets import ScoredPair, SearchQuery, read_labels, read_scored_pairs, read_search_queries
 
 DATA = Path(os.environ.get("JOSE_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CACHE = Path(os.environ.get("JOSE_BENCHMARK_CACHE", Path(__file__).resolve().parent / ".cache"))
@@ -40,6 +40,7 @@ class Description:
     pairs: tuple[str, ...] = ()
     labelled: bool = True
     sentences: bool = False  # whether sentence similarity is scored with the vectors trained on it
+    searched: bool = False  # whether there are questions to its documents
 
 
 KNOWN = {
@@ -62,6 +63,10 @@ HELD_OUT = {
     "agnews": Description("AG news, test part"),
     "mr": Description("sentences of movie reviews", n_train=7_108),
     "stackoverflow": Description("StackOverflow, titles of questions"),
+    "cranfield": Description("Cranfield, abstracts on aerodynamics", labelled=False, searched=True),
+    "cisi": Description("CISI, abstracts on libraries", labelled=False, searched=True),
+    "npl": Description("NPL, abstracts on physics", labelled=False, searched=True),
+    "cacm": Description("CACM, titles and abstracts on computers", labelled=False, searched=True),
 }
 
 
@@ -116,6 +121,10 @@ class Corpus:
         return dataclasses.replace(
             self, texts=self.texts[:n_train], labels=self.labels[:n_train], order=shuffled_order(n_train)
         )
+
+    def search_queries(self) -> list[SearchQuery]:
+        """Questions to the documents; ids are the lines of the file, from 1."""
+        return read_search_queries(DATA / "search" / f"{self.name}.queries.tsv")
 
     def word_pairs(self) -> dict[str, list[ScoredPair]]:
         """The word similarity sets that belong to the corpus's language."""

@@ -35,6 +35,7 @@ SYSTEMS = ("reference", "reference-ofast", "doc2vec", "word2vec", "tfidf", "ours
 # The two builds of the reference make the same vectors; quality is measured with the one that is quicker to wait for.
 QUALITY_SYSTEMS = ("reference-ofast", "doc2vec", "word2vec", "tfidf", "ours")
 
+SEARCH_COLUMNS = {"average_precision": "MAP", "ndcg": "nDCG@10"}
 DOCUMENT_COLUMNS = {
     "knn": "kNN(3)",
     "logistic": "logistic regression",
@@ -73,6 +74,8 @@ def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) ->
         figures |= _word_figures(trained, part)
         if part.description.sentences:
             figures |= _sentence_figures(trained)
+        if part.description.searched:
+            figures |= _search_figures(trained, part)
     return {
         "figures": figures,
         "seconds": round(trained.clock.seconds, 1),
@@ -189,6 +192,19 @@ def _sentence_figures(trained: peers.Trained) -> Figures:
     return {"sts": [score.spearman], "sts_coverage": [score.coverage]}
 
 
+def _search_figures(trained: peers.Trained, corpus: Corpus) -> Figures:
+    queries = corpus.search_queries()
+    documents = trained.doc_vectors
+    if documents is None or not trained.infers_like_training:  # then documents are made as questions are
+        documents = trained.infer(corpus.lines())
+    score = evaluation.search(
+        trained.infer([query.text for query in queries]),
+        corpus.in_file_order(documents),
+        [[int(id) - 1 for id in query.relevant] for query in queries],
+    )
+    return {"average_precision": [score.average_precision], "ndcg": [score.ndcg], "search_coverage": [score.coverage]}
+
+
 def _print_tables(
     corpus: Corpus, task: str, settings: peers.Settings, records: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
@@ -212,6 +228,9 @@ def _print_tables(
             f"{PAIR_TITLES[name.removesuffix('_coverage')]} {share.mean:.1%}" for name, share in shares.items() if share
         )
         print("\nPairs with both words in the vocabulary: " + ", ".join(sorted(found)))
+    if description.searched:
+        print(f"\n### {description.title}: search ({len(corpus.texts):,} documents; {setting})\n")
+        print(_table(SEARCH_COLUMNS, records))
     if description.sentences:
         trained_on = f"trained on {description.title} ({setting})"
         print(f"\n### STS benchmark, test part: Spearman of inferred vectors, {trained_on}\n")
