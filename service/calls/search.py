@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jose_embed.errors import ConfigError
+from jose_embed.inference import among_documents
 from service.calls.embed import no_known_words, within_limit
 from service.calls.similar import unknown_word
 from service.engine import Engine
@@ -47,8 +48,10 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         row = current.bundle.embeddings.index_of(wanted.word)
         if row is None:
             raise await unknown_word(request, current.bundle, wanted.word)
-        vector = current.bundle.words.vectors[row]
-        excluded = (row,) if wanted.target == "words" else ()
+        if wanted.target == "words":
+            vector, excluded = current.bundle.words.vectors[row], (row,)
+        else:
+            vector = among_documents(current.bundle.embeddings, row)
     elif wanted.vector is not None:
         try:
             vector = current.bundle.embeddings.query(vector=wanted.vector).vector

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 
 from jose_embed.embeddings import Embeddings
+from jose_embed.inference import CONTEXT_SHARE, DOCUMENT_MATRIX
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READ_KEY = "read-key-0123456789"
@@ -36,7 +37,7 @@ def make_model(
     path: Path, *, n_words: int = 2_000, dim: int = 24, n_docs: int = 120, seed: int = 1, overwrite: bool = False
 ) -> Embeddings:
     """A saved model of random directions: words king, queen, man, woman, w4, w5 ...; every tenth document is
-    untrained."""
+    untrained. Among documents its words are others: they give back their context rows, and axes are scaled."""
     words = ["king", "queen", "man", "woman", *(f"w{i}" for i in range(4, n_words))]
     model = Embeddings.from_arrays(
         words=words,
@@ -46,6 +47,7 @@ def make_model(
         doc_ids=[str(i + 1) for i in range(n_docs)],
         doc_vectors=unit_rows(n_docs, dim, seed + 2),
         doc_token_counts=np.where(np.arange(n_docs) % 10 == 0, 0, 7),
+        extra_arrays={CONTEXT_SHARE: np.array(0.3), DOCUMENT_MATRIX: np.diag(np.linspace(0.2, 1, dim))},
     )
     model.save(path, overwrite=overwrite)
     return model
