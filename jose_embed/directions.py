@@ -9,13 +9,13 @@ the mean cosine of two different documents of the word: near 0 for a word that s
 for one whose documents point one way. (The plain |sum|/n would be large for every rare word.) With N documents in all,
 and means over all words, each as often as it has documents, a word has the weights
 
-    presence  =  (1 - n / (N + 1)) / mean(1 - n / (N + 1))  *  n / (n + 5),
-    topic     =  t r^2 / m  *  n / (n + 5),        m = mean(r^2),  t = 4 m^4 / (m^4 + 0.1^4).
+    presence  =  (1 - n / (N + 1)) / mean(1 - n / (N + 1))  *  n / (n + 20),
+    topic     =  t r^2 / m  *  n / (n + 5),        m = mean(r^2),  t = 4 m^6 / (m^6 + 0.08^6).
 
 That a word stands in a document says the less the more documents have it, and says it once, however often it is
 repeated. t is how much the topics count beside that: in a text of many, r^2 decides; in one of a single topic, where no
-word's documents agree, all words count alike. The last factor is that of a mean of n documents beside a prior of five:
-what a rare word says is known less well.
+word's documents agree, all words count alike. The last factors are those of a mean of n documents beside a prior of
+twenty or five: what a rare word says is known less well, and least where nothing speaks for it but its presence.
 
 Source: Mardia and Jupp, Directional Statistics, section 9.2, for the resultant length; that words are weighted by it
 is our own (DESIGN.md, decision 12).
@@ -42,10 +42,10 @@ _SUMS = 1 << 20  # floats in the table of sums of directions, a row for each wor
 _MOST_SLICES = 64
 _WORTH_A_THREAD = 1 << 20  # running words
 _BLOCK = 1 << 10  # rows that are converted to float64 at a time: what they take fits into the heap's gaps
-# DESIGN.md, decision 12, has the evidence for all three.
+# DESIGN.md, decisions 12 and 38, have the evidence for all four.
 _MOST_TOPIC = 4.0  # what topics count, beside the presence of words, where documents agree very well
-_HALF_TOPIC = 0.1  # the mean agreement at which they count half of that
-_PRIOR = 5  # documents that a word must have to count half of what it says
+_HALF_TOPIC = 0.08  # the mean agreement at which they count half of that
+_PRESENCE_PRIOR, _TOPIC_PRIOR = 20, 5  # documents that a word must have to count half of what it says
 
 
 Number = TypeVar("Number", np.int64, np.float32)
@@ -115,11 +115,11 @@ def concentration_weights(
     pairs = np.maximum(frequencies * (frequencies - 1), 1)
     agreement = np.clip((squares - frequencies) / pairs, 0.0, 1.0)
     m = float(np.average(agreement, weights=frequencies))
-    topic = agreement * (_MOST_TOPIC * m**3 / (m**4 + _HALF_TOPIC**4))
+    topic = agreement * (_MOST_TOPIC * m**5 / (m**6 + _HALF_TOPIC**6))
     rarity = 1 - frequencies / (np.count_nonzero(np.diff(offsets)) + 1)
     presence = rarity / np.average(rarity, weights=frequencies)
-    known = frequencies / (frequencies + _PRIOR)
-    weights: npt.NDArray[np.float64] = np.stack([presence, topic], axis=1) * known[:, None]
+    known = frequencies[:, None] / (frequencies[:, None] + [_PRESENCE_PRIOR, _TOPIC_PRIOR])
+    weights: npt.NDArray[np.float64] = np.stack([presence, topic], axis=1) * known
     return weights
 
 

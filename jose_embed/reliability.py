@@ -4,11 +4,13 @@ A document is a sample of words, and another sample of the same document has ano
 is the document and how much is the sample is seen by halves: its different words are dealt out to two halves, each gets
 its own direction, centered, and along each principal axis of these the two halves of all documents have a correlation
 r. That of two whole samples follows by the formula of Spearman and Brown, 2 r / (1 + r), the axis's reliability. The
-matrix of :func:`reliability_matrix` scales every axis by a power of it, by default the square. Few documents say little
-about an axis: n of them count as n beside ``dim`` documents that agree.
+matrix of :func:`reliability_matrix` scales every axis by it, which is the best linear guess of what is behind an
+observation, or by a power of it. Few documents say little about an axis: n of them count as n beside ``dim`` documents
+that agree.
 
 Source: Spearman, Correlation calculated from faulty data, and Brown, Some experimental results in the correlation of
-mental abilities (both 1910), for the formula; DESIGN.md, decision 33, for the square and what it does.
+mental abilities (both 1910), for the formula; Kelley, Interpretation of educational measurements (1927), for the guess;
+DESIGN.md, decisions 33 and 38, for what it does.
 """
 
 from __future__ import annotations

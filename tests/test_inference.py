@@ -565,9 +565,9 @@ def test_weights_rise_with_the_agreement_of_a_words_documents(
     assert lengths.min() < -0.02 < 0.5 < lengths.max()  # mean cosines, which are the squares
     lengths, n = np.maximum(lengths, 0), frequencies
     m, rarity = (lengths * n).sum() / n.sum(), 1 - n / (present + 1)
-    topic = 4 * m**4 / (m**4 + 0.1**4) * lengths / m
-    presence = rarity / ((rarity * n).sum() / n.sum())
-    assert weights == pytest.approx(np.stack([presence, topic], axis=1) * (n / (n + 5))[:, None], abs=1e-4)
+    topic = 4 * m**6 / (m**6 + 0.08**6) * lengths / m * n / (n + 5)
+    presence = rarity / ((rarity * n).sum() / n.sum()) * n / (n + 20)
+    assert weights == pytest.approx(np.stack([presence, topic], axis=1), abs=1e-4)
 
 
 def test_without_topics_all_words_count_by_their_presence_alone() -> None:
@@ -579,6 +579,6 @@ def test_without_topics_all_words_count_by_their_presence_alone() -> None:
         with encode_texts(texts, min_count=1) as corpus:
             frequencies = document_frequencies(corpus)
             presence, topic = learned_weights(corpus, frequencies, vectors).T
-        assert presence == pytest.approx(frequencies / (frequencies + 5))  # all words are in equally many documents
+        assert presence == pytest.approx(frequencies / (frequencies + 20))  # all words are in equally many documents
         assert (topic >= 0).all()
         assert topic.max() < 1e-3
