@@ -23,9 +23,19 @@ import numpy.typing as npt
 from jose_embed.errors import TrainingError
 from jose_embed.storage import plain_size, reason
 
-__all__ = ["HeldRows", "mapped_table", "read_in_order", "release"]
+__all__ = ["HeldRows", "mapped_file", "mapped_table", "read_in_order", "release"]
 
 _POPULATE_WRITE = 23  # Linux 5.14, not yet among the names of mmap
+
+
+def mapped_file(array: npt.NDArray[Any]) -> mmap.mmap | None:
+    """The mapping that an array lies in; None where it lies in plain memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    return base if isinstance(base, mmap.mmap) else None
 
 
 class _TableFile(mmap.mmap):
@@ -161,11 +171,5 @@ class HeldRows:
 
 def _mapping(array: npt.NDArray[Any]) -> mmap.mmap | None:
     """The mapped file that an array lies in, where pages can be given back without a loss."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    if not isinstance(base, mmap.mmap):
-        return None
-    return base if isinstance(base, _TableFile) or memoryview(base).readonly else None
+    base = mapped_file(array)
+    return base if base is None or isinstance(base, _TableFile) or memoryview(base).readonly else None

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.jit import jit
+from jose_embed.pages import mapped_file
 
 __all__ = ["gathered", "give_back", "stretches"]
 
@@ -89,7 +90,7 @@ def give_back(tokens: Tokens, begin: int, end: int) -> None:
     """
     if len(tokens) <= _SMALL or end <= begin or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    mapping = _mapping(tokens)
+    mapping = mapped_file(tokens)
     if mapping is None:
         return
     first = tokens.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data  # a file may have a header
@@ -97,16 +98,6 @@ def give_back(tokens: Tokens, begin: int, end: int) -> None:
     start = (first + begin * tokens.itemsize) // _FOLIO * _FOLIO
     stop = -(-(first + end * tokens.itemsize) // _FOLIO) * _FOLIO
     mapping.madvise(mmap.MADV_DONTNEED, start, min(stop, len(mapping)) - start)
-
-
-def _mapping(array: Any) -> mmap.mmap | None:
-    """The mapped file that an array lies in."""
-    base = array.base
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    return base if isinstance(base, mmap.mmap) else None
 
 
 @jit
