@@ -185,7 +185,7 @@ class TrainConfig:
         high=1.0,
     )
     doc_shrinkage: float = _option(
-        1.0,
+        1.5,
         "how much axes are shrunk along which halves of a document disagree, if doc_method is words; 0: not at all",
         low=0.0,
         high=16.0,
