@@ -4,9 +4,9 @@ A document is a sample of words, and another sample of the same document has ano
 is the document and how much is the sample is seen by halves: its different words are dealt out to two halves, each gets
 its own direction, centered, and along each principal axis of these the two halves of all documents have a correlation
 r. That of two whole samples follows by the formula of Spearman and Brown, 2 r / (1 + r), the axis's reliability. The
-matrix of :func:`reliability_matrix` scales every axis by it, which is the best linear guess of what is behind an
-observation, or by a power of it. Few documents say little about an axis: n of them count as n beside ``dim`` documents
-that agree.
+matrix of :func:`reliability_matrix` scales every axis by a power of it: the first is the best linear guess of what is
+behind an observation, higher ones look for what is coarser. Few documents say little about an axis: n of them count as
+n beside ``dim`` documents that agree.
 
 Source: Spearman, Correlation calculated from faulty data, and Brown, Some experimental results in the correlation of
 mental abilities (both 1910), for the formula; Kelley, Interpretation of educational measurements (1927), for the guess;
@@ -48,7 +48,7 @@ def reliability_matrix(
     Example::
 
         write = directions_writer("cpu", summands)  # without a matrix
-        matrix = reliability_matrix(corpus.tokens, corpus.offsets, 100, 100, 2.0, write)
+        matrix = reliability_matrix(corpus.tokens, corpus.offsets, 100, 100, 1.5, write)
     """
     chosen = np.arange(len(offsets) - 1) if len(offsets) <= _MOST_DOCUMENTS else _some(len(offsets) - 1)
     chosen = chosen[offsets[chosen + 1] - offsets[chosen] > 1]
