@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -51,7 +53,8 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         if wanted.target == "words":
             vector, excluded = current.bundle.words.vectors[row], (row,)
         else:
-            vector = among_documents(current.bundle.embeddings, row)
+            # A product with a matrix of dim rows and columns: not in the event loop.
+            vector = await engine.work(partial(among_documents, current.bundle.embeddings, row))
     elif wanted.vector is not None:
         try:
             vector = current.bundle.embeddings.query(vector=wanted.vector).vector
