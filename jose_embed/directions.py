@@ -42,7 +42,7 @@ _SUMS = 1 << 20  # floats in the table of sums of directions, a row for each wor
 _MOST_SLICES = 64
 _WORTH_A_THREAD = 1 << 20  # running words
 _BLOCK = 1 << 10  # rows that are converted to float64 at a time: what they take fits into the heap's gaps
-# DESIGN.md, decisions 12 and 38, have the evidence for all four.
+# DESIGN.md, decisions 12 and 38, has the evidence for all four.
 _MOST_TOPIC = 4.0  # what topics count, beside the presence of words, where documents agree very well
 _HALF_TOPIC = 0.08  # the mean agreement at which they count half of that
 _PRESENCE_PRIOR, _TOPIC_PRIOR = 20, 5  # documents that a word must have to count half of what it says

@@ -18,7 +18,6 @@ The rules are fixed so that figures of two runs compare:
 from __future__ import annotations
 
 import importlib
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -259,12 +258,14 @@ def search(queries: Matrix, documents: Matrix, relevant: Sequence[Sequence[int]]
                 f"query {number}: relevant rows {list(rows)[:5]}; name one or more of 0 to {len(documents) - 1}"
             )
     known, has_vector = _has_vector(documents), _has_vector(queries)
-    unit = unit_rows(np.where(known[:, None], documents, 0))
+    unit_documents = unit_rows(np.where(known[:, None], documents, 0))
+    unit_queries = unit_rows(np.where(has_vector[:, None], queries, 0))
     precisions, gains = [], []
     with _one_thread():
-        for query, rows in zip(queries[has_vector], itertools.compress(relevant, has_vector), strict=True):
-            cosines = np.where(known, unit @ unit_rows(query[None])[0], -2.0)
-            wanted = np.isin(np.arange(len(documents)), rows)
+        for row in np.flatnonzero(has_vector).tolist():
+            cosines = np.where(known, unit_documents @ unit_queries[row], -2.0)
+            wanted = np.zeros(len(documents), bool)
+            wanted[list(relevant[row])] = True
             precisions.append(float(metrics.average_precision_score(wanted, cosines)))
             gains.append(float(metrics.ndcg_score(wanted[None], cosines[None], k=10)))
     if not precisions:

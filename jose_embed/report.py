@@ -178,11 +178,9 @@ def sentence_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
     rows = []
     for file in files:
         pairs = read_scored_pairs(file)
-        first = model.infer_flagged([pair.first for pair in pairs])
-        second = model.infer_flagged([pair.second for pair in pairs])
-        # Unknown sentences are left out, which evaluation.sts tells by a vector of no numbers.
-        vectors = [np.where(side.known[:, None], side.vectors, np.float32(np.nan)) for side in (first, second)]
-        score = evaluation.sts(vectors[0], vectors[1], [pair.score for pair in pairs])
+        first = _inferred(model, [pair.first for pair in pairs])
+        second = _inferred(model, [pair.second for pair in pairs])
+        score = evaluation.sts(first, second, [pair.score for pair in pairs])
         rows.append((Path(file).name, score.spearman, score.n_pairs, score.coverage))
     return Table("Sentence similarity, inferred vectors", ("set", "Spearman", "pairs", "coverage"), rows)
 
@@ -196,15 +194,12 @@ def search_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
         MissingExtraError: scikit-learn is not installed.
     """
     model.require_documents()
-    documents = np.where((model.doc_token_counts > 0)[:, None], model.doc_vectors, np.float32(np.nan))
+    documents = _where_known(model.doc_vectors, model.doc_token_counts > 0)
     rows = []
     for file in files:
         queries = read_search_queries(file)
         relevant = [[_document(model, file, id) for id in query.relevant] for query in queries]
-        asked = model.infer_flagged([query.text for query in queries])
-        score = evaluation.search(
-            np.where(asked.known[:, None], asked.vectors, np.float32(np.nan)), documents, relevant
-        )
+        score = evaluation.search(_inferred(model, [query.text for query in queries]), documents, relevant)
         rows.append((Path(file).name, score.average_precision, score.ndcg, score.n_queries, score.coverage))
     return Table("Search", ("set", "average precision", "nDCG@10", "queries", "coverage"), rows)
 
@@ -333,6 +328,15 @@ def read_texts(file: PathLike) -> list[str]:
     if not texts:
         raise CorpusError(f"{file}: no document in it; a line is a document")
     return texts
+
+
+def _inferred(model: Embeddings, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    return _where_known(*model.infer_flagged(texts))
+
+
+def _where_known(vectors: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """The vectors, and no numbers in the place of those of unknown texts, by which evaluation tells them."""
+    return np.where(known[:, None], vectors, np.float32(np.nan))
 
 
 def _document(model: Embeddings, file: PathLike, id: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -336,19 +336,25 @@ def test_scored_pairs_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("read", "text", "message"),
     [
-        ("a\tb\n", r"pairs.tsv:1: 2 column\(s\); a pair is text<TAB>text<TAB>score"),
-        ("a\tb\t1\na\tb\tmuch\n", "pairs.tsv:2: the score is 'much'; it must be a number"),
-        ("a\tb\tnan\n", "the score is 'nan'"),
-        ("# nothing\n", "no pair in it"),
+        (read_scored_pairs, "a\tb\n", r"set.tsv:1: 2 column\(s\); a pair is text<TAB>text<TAB>score"),
+        (read_scored_pairs, "a\tb\t1\na\tb\tmuch\n", "set.tsv:2: the score is 'much'; it must be a number"),
+        (read_scored_pairs, "a\tb\tnan\n", "the score is 'nan'"),
+        (read_scored_pairs, "# nothing\n", "no pair in it"),
+        (read_search_queries, "where 17\n", r"set.tsv:1: 'where 17'; a question is text<TAB>id id"),
+        (read_search_queries, "where\t1\nwho\t\n", r"set.tsv:2: 'who"),
+        (read_search_queries, "\t17\n", r"set.tsv:1"),
+        (read_search_queries, "# nothing\n", "no question in it"),
     ],
 )
-def test_pairs_that_are_none(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "pairs.tsv"
+def test_lines_that_are_no_pairs_or_questions(
+    tmp_path: Path, read: Callable[[Path], object], text: str, message: str
+) -> None:
+    path = tmp_path / "set.tsv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(CorpusError, match=message):
-        read_scored_pairs(path)
+        read(path)
 
 
 def test_analogies_are_read_by_section(tmp_path: Path) -> None:
@@ -370,22 +376,6 @@ def test_search_queries_are_read_with_their_documents(tmp_path: Path) -> None:
     path = tmp_path / "questions.tsv"
     path.write_text("# questions\nwhere is it ?\t17 4  17\n\nwho\tb/1\n", encoding="utf-8")
     assert read_search_queries(path) == [SearchQuery("where is it ?", ("17", "4")), SearchQuery("who", ("b/1",))]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("where 17\n", r"questions.tsv:1: 'where 17'; a question is text<TAB>id id"),
-        ("where\t1\nwho\t\n", r"questions.tsv:2: 'who"),
-        ("\t17\n", r"questions.tsv:1"),
-        ("# nothing\n", "no question in it"),
-    ],
-)
-def test_search_queries_that_are_none(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "questions.tsv"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(CorpusError, match=message):
-        read_search_queries(path)
 
 
 def test_labels_become_class_numbers(tmp_path: Path) -> None:
