@@ -109,11 +109,12 @@ demo-stop:  ## stop the service that the demo left running
 
 # ---- checks -------------------------------------------------------------------------------------------------------
 
-test: lint types unit smoke  ## ruff, mypy --strict, the tests with their doctests, and a base install without extras
+test: lint types unit smoke  ## ruff, import order, mypy --strict, the tests with their doctests, and a base install without extras
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 types: $(VENV)/.dev
 	$(VENV)/bin/mypy

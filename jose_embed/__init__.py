@@ -15,12 +15,11 @@ Example::
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jose_embed.config import TrainConfig
-    from jose_embed.embeddings import DocumentNeighbor, Embeddings, Neighbor, load
-    from jose_embed.encoded import EncodedCorpus, encode
     from jose_embed.errors import (
         ConfigError,
         CorpusError,
@@ -32,10 +31,13 @@ if TYPE_CHECKING:
         TrainingError,
         UnknownWordError,
     )
-    from jose_embed.inference import infer
-    from jose_embed.trainer import train
-
-    __version__: str
+    from jose_embed.model.embeddings import Embeddings, load
+    from jose_embed.model.inference import infer
+    from jose_embed.model.query import DocumentNeighbor, Neighbor
+    from jose_embed.text.corpus import EncodedCorpus
+    from jose_embed.text.encode import encode
+    from jose_embed.training.train import train
+    from jose_embed.version import __version__
 
 __all__ = [
     "ConfigError",
@@ -60,48 +62,35 @@ __all__ = [
 ]
 
 _HOME = {
+    "__version__": "version",
     "ConfigError": "errors",
     "CorpusError": "errors",
     "DeviceError": "errors",
-    "DocumentNeighbor": "embeddings",
-    "Embeddings": "embeddings",
-    "EncodedCorpus": "encoded",
+    "DocumentNeighbor": "model.query",
+    "Embeddings": "model.embeddings",
+    "EncodedCorpus": "text.corpus",
     "JoseError": "errors",
     "MissingExtraError": "errors",
     "ModelError": "errors",
-    "Neighbor": "embeddings",
+    "Neighbor": "model.query",
     "NoKnownWordsError": "errors",
     "TrainConfig": "config",
     "TrainingError": "errors",
     "UnknownWordError": "errors",
-    "encode": "encoded",
-    "infer": "inference",
-    "load": "embeddings",
-    "train": "trainer",
+    "encode": "text.encode",
+    "infer": "model.inference",
+    "load": "model.embeddings",
+    "train": "training.train",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        value = _installed_version()
-    elif name in _HOME:
-        from importlib import import_module
-
-        value = getattr(import_module(f"jose_embed.{_HOME[name]}"), name)
-    else:
+    if name not in _HOME:
         raise AttributeError(f"module 'jose_embed' has no attribute {name!r}")
+    value = getattr(import_module(f"jose_embed.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _installed_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("jose-embed")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "0+unknown"

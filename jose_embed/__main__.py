@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jose_embed.cli import main
+from jose_embed.cli.program import main
 
 if __name__ == "__main__":
     sys.exit(main())

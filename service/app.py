@@ -22,16 +22,16 @@ from starlette.routing import Match, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import jose_embed
 from jose_embed.errors import MissingExtraError
-from service.access import Access
+from jose_embed.version import __version__
 from service.calls import documents, embed, openai, operations, search, similar, words
-from service.engine import Engine
-from service.garbage import swept
+from service.engine.engine import Engine
+from service.engine.garbage import swept
 from service.problems import Problem, as_response, catalogue_page, from_validation, shown
-from service.route import JSON, Admission, ReadRoute
-from service.schemas import OpenAIError, ProblemDocument
 from service.settings import Settings
+from service.web.access import Access
+from service.web.route import JSON, Admission, ReadRoute
+from service.web.schemas import OpenAIError, ProblemDocument
 
 __all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
 
@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="jose-embed",
-        version=jose_embed.__version__,
+        version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
         openapi_url=None,

@@ -75,7 +75,7 @@ def _serve(arguments: Sequence[str]) -> int:
             os.environ.setdefault(name, "1")  # the lanes are the threads; each computes on one core
         with _extra_needed():
             from service.app import create_app
-            from service.server import serve
+            from service.web.server import serve
         for name, value in settings.shown().items():
             logging.getLogger("service").info("%s%s = %s", PREFIX, name.upper(), value)
         app = create_app(settings)

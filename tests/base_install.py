@@ -53,7 +53,7 @@ def main() -> None:
     package = Path(jose_embed.__file__).parent
     expect("site-packages" in package.parts, f"the package is imported from {package}, not from the install")
     expect((package / "py.typed").is_file(), "py.typed is missing from the wheel")
-    expect((package / "gpu.cu").is_file(), "gpu.cu is missing from the wheel")
+    expect((package / "compute" / "gpu" / "kernels.cu").is_file(), "kernels.cu is missing from the wheel")
     expect(jose_embed.__version__ == importlib.metadata.version("jose-embed"), "the version is not the installed one")
 
     Path("tiny.txt").write_text("\n".join(sentences()) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The few names of CuPy that the GPU backend uses, on NumPy arrays; kernels are gpu.cu behind gpu_shim.h.
+"""The few names of CuPy that the GPU backend uses, on NumPy arrays; kernels are kernels.cu behind gpu_shim.h.
 
 With :func:`installed` the whole backend runs end to end without a device: the host code as it is, the kernels compiled
 by the host's compiler. Only what is listed here exists, so a call of anything else fails.
@@ -50,13 +50,13 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def library(code: str, options: tuple[str, ...], lanes: int, extra: str = "") -> ctypes.CDLL:
-    """gpu.cu as a library of the host, with warps of ``lanes`` lanes; ``extra`` is code that follows it.
+    """kernels.cu as a library of the host, with warps of ``lanes`` lanes; ``extra`` is code that follows it.
 
     Options of the host's compiler may be among the others.
     """
     folder = Path(_folder().name) / str(abs(hash((code, options, lanes, extra))))
     folder.mkdir()
-    source, target = folder / "gpu.cu", folder / "gpu.so"
+    source, target = folder / "kernels.cu", folder / "gpu.so"
     source.write_text(code + extra, encoding="utf-8")
     assert COMPILER is not None
     command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC"]

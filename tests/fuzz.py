@@ -32,23 +32,24 @@ from typing import Any
 
 import numpy as np
 
-from jose_embed import wordtable
-from jose_embed.checkpoints import Checkpoints
-from jose_embed.cli import main
+from jose_embed.analysis.card import card
+from jose_embed.analysis.gold_sets import read_analogies, read_labels, read_scored_pairs, read_search_queries
+from jose_embed.cli.program import main
 from jose_embed.config import TrainConfig
-from jose_embed.corpus import BlockReader, find_sources, get_tokenizer
-from jose_embed.embeddings import Embeddings
-from jose_embed.encoded import encode, encode_texts
-from jose_embed.encodedfiles import is_encoded, kept_encoding, open_encoded, write_encoded
 from jose_embed.errors import JoseError
-from jose_embed.formats import FORMATS, export, read_vectors
-from jose_embed.goldsets import read_analogies, read_labels, read_scored_pairs, read_search_queries
-from jose_embed.manifest import manifest_checksum, model_id
-from jose_embed.modelcard import card
-from jose_embed.npyfile import array_header
+from jose_embed.model.embeddings import Embeddings
+from jose_embed.model.exchange import FORMATS, export, read_vectors
+from jose_embed.model.files import model_id
+from jose_embed.model.quality import QUALITY_NAME, read_quality
 from jose_embed.progress import SilentReporter
-from jose_embed.qualityfile import QUALITY_NAME, read_quality
-from jose_embed.schedule import Standing
+from jose_embed.storage.directory import array_header
+from jose_embed.storage.manifest import manifest_checksum
+from jose_embed.text import word_table as wordtable
+from jose_embed.text.encode import encode, encode_texts
+from jose_embed.text.kept import is_encoded, kept_encoding, open_encoded, write_encoded
+from jose_embed.text.reader import BlockReader, find_sources, get_tokenizer
+from jose_embed.training.checkpoints import Checkpoints
+from jose_embed.training.schedule import RunState
 
 HANG = 20  # seconds of the processor; of the clock, thirty times as many: a busy machine is no finding
 MEMORY = 1 << 30  # bytes that a try may add to the address space of the process
@@ -157,7 +158,7 @@ class Fuzzer:
             self.tables = tables
             with Checkpoints(folder / "valid.run") as checkpoints:
                 facts: dict[str, Any] = {"config": TrainConfig(), "backend": "cpu", "phases": {"reading": 1.5}}
-                checkpoints.write(tables, Standing(), corpus=corpus, keep_text=False, **facts)
+                checkpoints.write(tables, RunState(), corpus=corpus, keep_text=False, **facts)
         self.vectors = {}
         for format in FORMATS:
             export(self.model, folder / "valid.vectors", format=format, overwrite=True)
@@ -171,9 +172,9 @@ class Fuzzer:
             "lzma": lzma.compress(text, lzma.FORMAT_ALONE),
         }  # fmt: skip
         with contextlib.suppress(ImportError):
-            from jose_embed.compression import _zstd
+            from jose_embed.text.compression import zstd
 
-            self.texts["zstd"] = _zstd().compress(text)
+            self.texts["zstd"] = zstd.compress(text)
         self.targets: dict[str, Callable[[random.Random], str]] = {
             name.removeprefix("_on_"): getattr(self, name) for name in dir(self) if name.startswith("_on_")
         }

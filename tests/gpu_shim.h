@@ -1,10 +1,10 @@
-// What gpu.cu needs of CUDA, for a host compiler: its kernels run on the processor, one lane at a time.
+// What kernels.cu needs of CUDA, for a host compiler: its kernels run on the processor, one lane at a time.
 //
 // A warp has WARP lanes. With one, a row is whole and nothing is exchanged: quick, for trainings. With 32, each lane is a
 // fibre of its own that runs until the warp has to meet, so that what lanes exchange, and what they must not read before
 // it is there, is what it is on a device. Several warps take turns wherever a warp meets: the documents in flight.
 //
-//     g++ -std=c++17 -shared -fPIC -include tests/gpu_shim.h -x c++ jose_embed/gpu.cu -DWARP=1 -DROW=112 ...
+//     g++ -std=c++17 -shared -fPIC -include tests/gpu_shim.h -x c++ jose_embed/compute/gpu/kernels.cu -DWARP=1 -DROW=112 ...
 //
 // launch() runs a kernel and gives back 0, or 1 where lanes wait for each other for ever: warps that part and meet in
 // different places, which no device would forgive.

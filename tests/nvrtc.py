@@ -1,4 +1,4 @@
-"""NVIDIA's run-time compiler from its wheel, which needs no device: what becomes of gpu.cu in CuPy's hands."""
+"""NVIDIA's run-time compiler from its wheel, which needs no device: what becomes of kernels.cu in CuPy's hands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from jose_embed.gpu_device import Layout, compiler_options, kernel_source
+from jose_embed.compute.gpu.device import Layout, compiler_options, kernel_source
 
 #: Architectures that the kernels are compiled for: T4, A100, H100 and their likes.
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
@@ -51,7 +51,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def compile_for(architecture: str, layout: Layout) -> dict[str, Compiled]:
-    """The kernels of gpu.cu by name, compiled for an architecture down to machine code.
+    """The kernels of kernels.cu by name, compiled for an architecture down to machine code.
 
     Raises:
         AssertionError: the compiler refuses or warns, with its words.
@@ -60,7 +60,7 @@ def compile_for(architecture: str, layout: Layout) -> dict[str, Compiled]:
     assert nvrtc is not None
     program = ctypes.c_void_p()
     source = kernel_source().encode()
-    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"gpu.cu", 0, None, None) == 0
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0
     options = [f"--gpu-architecture={architecture}", "--std=c++17", "-Xptxas", "-v"]
     encoded = [option.encode() for option in (*options, *compiler_options(layout))]
     refused = nvrtc.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed import sphere
+from jose_embed.compute import sphere
 
 Matrix = npt.NDArray[np.float64]
 

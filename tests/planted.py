@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 TOPICS, WORDS, COMMON = 4, 25, 10
 

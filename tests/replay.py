@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import oracle
 
+from jose_embed.compute.sampling import CONTEXT_NEGATIVES, DOCUMENT_NEGATIVES, KEEP, WINDOW, SamplingTables
+from jose_embed.compute.tables import DOCUMENT_BLOCK, PIECE, Tables, Text
 from jose_embed.config import TrainConfig
-from jose_embed.cpu import DOCUMENT_BLOCK, PIECE, Tables, Text
-from jose_embed.sampling import CONTEXT_NEGATIVES, DOCUMENT_NEGATIVES, KEEP, WINDOW, SamplingTables
 
 Bits = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from fuzz import Fuzzer, attempt, run
 
-from jose_embed import wordtable
-from jose_embed.cli import main
+from jose_embed.analysis.gold_sets import read_scored_pairs
+from jose_embed.cli.program import main
 from jose_embed.errors import ConfigError, CorpusError
-from jose_embed.goldsets import read_scored_pairs
-from jose_embed.tokenizers import get_tokenizer
+from jose_embed.text import word_table as wordtable
+from jose_embed.text.tokenizers import get_tokenizer
 
 
 @pytest.fixture(scope="module")

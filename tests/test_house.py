@@ -11,94 +11,65 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A room imports only rooms that stand before it. Each line is a floor; a new room gets its place here.
-FLOORS = [
-    "errors",
-    "config machine progress jit",
-    "sources compression tokenizers corpus",
-    "wordtable vocabulary spool encoded",
-    "npyfile storage pages mapped columns manifest lines qualityfile modelfiles encodedfiles spelling nearest wordrows",
-    "passages sphere sampling simd cpu gpu_device gpu directions gpu_directions",
-    "embeddings reliability backends inference line_vectors interrupts schedule epochs checkpoints trainer",
-    "formats goldsets evaluation report modelcard",
-    "cli_command cli_train cli_encode cli_query cli_embed cli_export cli_eval cli __main__",
-]
-ROOMS = " ".join(FLOORS).split()
-
-# Imports against the order, inside a function and each with its reason.
-EXCEPTIONS = {("embeddings", "inference"): "Embeddings.infer is there for its users, the work is done in inference"}
+# Where an import may stand inside a function: the face loads names on first use, a program starts without what its
+# command does not need, a tokenizer or an adapter belongs to an extra, a backend needs a compiler or a device.
+BORDERS = {
+    "jose_embed/__init__.py",
+    "jose_embed/cli/",
+    "jose_embed/text/tokenizers.py",
+    "jose_embed/adapters/",
+    "jose_embed/compute/backends.py",
+    "jose_embed/model/inference.py",
+    "jose_embed/model/line_vectors.py",
+    "jose_embed/progress.py",
+    "service/cli.py",
+}
 
 # What the service may know of the package.
-SEEN_BY_SERVICE = {"embeddings", "inference", "errors"}
+SEEN_BY_SERVICE = {"jose_embed.model", "jose_embed.errors", "jose_embed.version"}
 
 HEAVY = ("numpy", "numba", "llvmlite", "scipy", "sklearn", "faiss", "cupy", "tqdm", "fastapi", "service")
+
+
+def name_of(path: Path) -> str:
+    """A file's path in the repository, with slashes."""
+    return path.relative_to(ROOT).as_posix()
+
 
 MODULES = sorted((ROOT / "jose_embed").glob("**/*.py"))
 SERVICE_MODULES = sorted((ROOT / "service").glob("**/*.py"))
 
 
-def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes that run: those under ``if TYPE_CHECKING`` do not."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
-        yield node
-        yield from runtime_nodes(node)
+def imports_in_functions(path: Path) -> Iterator[str]:
+    """The imports of a file that run only when a function is called."""
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for node in ast.walk(function):
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Dotted names of everything a file imports when it runs, names taken from packages included."""
-    names: set[str] = set()
-    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+@pytest.mark.parametrize("path", MODULES + SERVICE_MODULES, ids=name_of)
+def test_imports_stand_at_the_top(path: Path) -> None:
+    if not any(name_of(path).startswith(border) for border in BORDERS):
+        assert list(imports_in_functions(path)) == []
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """The rooms of jose_embed that a file imports."""
-    homes = public_homes()
-    rooms = set()
-    for name in imported_modules(path):
-        package, _, rest = name.partition(".")
-        if package == "jose_embed" and rest and not rest.startswith("__version__"):
-            first = rest.split(".")[0]
-            rooms.add(homes.get(first, first))
-    return rooms
-
-
-def public_homes() -> dict[str, str]:
-    """Public name to the room that it comes from, as the package's own ``__init__`` says."""
-    for node in ast.walk(ast.parse((ROOT / "jose_embed" / "__init__.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME":
-            return dict(ast.literal_eval(node.value))
-    raise AssertionError("jose_embed/__init__.py no longer says where its names are from")
-
-
-@pytest.mark.parametrize("path", [path for path in MODULES if path.stem != "__init__"], ids=lambda path: path.stem)
-def test_imports_point_one_way(path: Path) -> None:
-    assert path.stem in ROOMS, f"jose_embed/{path.name} is a new room: give it its place in ROOMS"
-    allowed = set(ROOMS[: ROOMS.index(path.stem)])
-    allowed |= {room for importer, room in EXCEPTIONS if importer == path.stem}
-    assert imported_rooms(path) <= allowed
-
-
-@pytest.mark.parametrize("path", SERVICE_MODULES, ids=lambda path: path.stem)
-def test_the_service_sees_little(path: Path) -> None:
-    assert imported_rooms(path) <= SEEN_BY_SERVICE
-    if path.name != "index.py":
-        assert not {name for name in imported_modules(path) if name.split(".")[0] == "faiss"}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_the_package_does_not_know_the_service(path: Path) -> None:
-    assert not {name for name in imported_modules(path) if name.split(".")[0] == "service"}
+def test_the_service_sees_little() -> None:
+    graph = grimp.build_graph("jose_embed", "service", exclude_type_checking_imports=True)
+    seen = {
+        name
+        for module in graph.modules
+        if module.split(".")[0] == "service"
+        for name in graph.find_modules_directly_imported_by(module)
+        if name.split(".")[0] == "jose_embed"
+    }
+    assert {".".join(name.split(".")[:2]) for name in seen} <= SEEN_BY_SERVICE
 
 
 @pytest.mark.parametrize(
@@ -106,12 +77,12 @@ def test_the_package_does_not_know_the_service(path: Path) -> None:
     [
         "import jose_embed",
         "import jose_embed; jose_embed.TrainConfig(dim=10), jose_embed.ModelError",
-        "import jose_embed.cli",
-        "from jose_embed.cli import main; main([])",
-        "from jose_embed.cli import main; main(['--version'])",
-        "from jose_embed.cli import main, COMMANDS; [main([command.name, '--help']) for command in COMMANDS]",
-        "from jose_embed.cli import train_main; train_main(['--help'])",
-        "from jose_embed.cli import train_main; train_main(['no.txt', '--dim', '0'])",
+        "import jose_embed.cli.program",
+        "from jose_embed.cli.program import main; main([])",
+        "from jose_embed.cli.program import main; main(['--version'])",
+        "from jose_embed.cli.program import main, COMMANDS; [main([command.name, '--help']) for command in COMMANDS]",
+        "from jose_embed.cli.program import train_main; train_main(['--help'])",
+        "from jose_embed.cli.program import train_main; train_main(['no.txt', '--dim', '0'])",
     ],
 )
 def test_help_waits_for_no_heavy_import(code: str) -> None:
@@ -159,7 +130,7 @@ def undocumented(path: Path) -> Iterator[str]:
                 todo.append((f"{prefix}{node.name}.", node))
 
 
-@pytest.mark.parametrize("path", MODULES + SERVICE_MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES + SERVICE_MODULES, ids=name_of)
 def test_public_names_are_explained(path: Path) -> None:
     assert list(undocumented(path)) == []
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jose_embed.cli import main
+from jose_embed.cli.program import main
 from jose_embed.progress import (
     BarReporter,
     ClosingReporter,

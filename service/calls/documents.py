@@ -13,12 +13,14 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.bundle import Bundle
 from service.calls.embed import no_known_words, within_limit
-from service.engine import Engine, StaleModelError
+from service.engine.engine import Engine, StaleModelError
+from service.engine.store import Delete, Outcome, Put
 from service.problems import Problem, shown
-from service.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems, results
-from service.schemas import (
+from service.search.bundle import Bundle
+from service.search.texts import Inferred
+from service.web.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems, results
+from service.web.schemas import (
     LEFT_OUT,
     Document,
     DocumentBatch,
@@ -30,8 +32,6 @@ from service.schemas import (
     DocumentWritten,
     PutOperation,
 )
-from service.store import Delete, Outcome, Put
-from service.texts import Inferred
 
 __all__ = ["read_router", "write_router"]
 

@@ -12,11 +12,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.bundle import Bundle
 from service.problems import Problem
-from service.route import ReadRoute, answer, calls, engine_of, problems, results
-from service.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
-from service.texts import Inferred
+from service.search.bundle import Bundle
+from service.search.texts import Inferred
+from service.web.route import ReadRoute, answer, calls, engine_of, problems, results
+from service.web.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
 
 __all__ = ["encoded", "no_known_words", "router", "within_limit"]
 

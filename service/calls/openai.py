@@ -9,11 +9,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.bundle import Bundle
 from service.calls.embed import encoded, no_known_words, within_limit
 from service.problems import Problem, shown
-from service.route import ReadRoute, answer, calls, engine_of, problems
-from service.schemas import OpenAIEmbeddings, OpenAIModel, OpenAIModels, OpenAIRequest
+from service.search.bundle import Bundle
+from service.web.route import ReadRoute, answer, calls, engine_of, problems
+from service.web.schemas import OpenAIEmbeddings, OpenAIModel, OpenAIModels, OpenAIRequest
 
 __all__ = ["router"]
 

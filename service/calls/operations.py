@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.metrics import CONTENT_TYPE
-from service.route import OpenRoute, WriteRoute, answer, calls, engine_of, problems
-from service.schemas import Info, Ready, Reloaded
+from service.engine.metrics import CONTENT_TYPE
+from service.web.route import OpenRoute, WriteRoute, answer, calls, engine_of, problems
+from service.web.schemas import Info, Ready, Reloaded
 
 __all__ = ["admin_router", "router"]
 

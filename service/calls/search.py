@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jose_embed.errors import ConfigError
-from jose_embed.inference import among_documents
+from jose_embed.model.inference import word_as_document
 from service.calls.embed import no_known_words, within_limit
 from service.calls.similar import unknown_word
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.problems import Problem, shown
-from service.questions import Current, Found, Question
-from service.route import ReadRoute, answer, calls, engine_of, problems
-from service.schemas import SearchAnswer, SearchRequest
+from service.search.questions import Current, Found, Question
+from service.web.route import ReadRoute, answer, calls, engine_of, problems
+from service.web.schemas import SearchAnswer, SearchRequest
 
 __all__ = ["router"]
 
@@ -54,7 +54,7 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
             vector, excluded = current.bundle.words.vectors[row], (row,)
         else:
             # A product with a matrix of dim rows and columns: not in the event loop.
-            vector = await engine.work(partial(among_documents, current.bundle.embeddings, row))
+            vector = await engine.work(partial(word_as_document, current.bundle.embeddings, row))
     elif wanted.vector is not None:
         try:
             vector = current.bundle.embeddings.query(vector=wanted.vector).vector

@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jose_embed.errors import ConfigError, UnknownWordError
-from service.bundle import Bundle
 from service.problems import Problem, shown
-from service.questions import Found, Question
-from service.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results
-from service.schemas import MAX_ANSWERS, SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
+from service.search.bundle import Bundle
+from service.search.questions import Found, Question
+from service.settings import MAX_ANSWERS
+from service.web.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results
+from service.web.schemas import SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
 
 __all__ = ["kept_router", "router", "unknown_word"]
 

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.calls.similar import unknown_word
-from service.questions import angles
-from service.route import ReadRoute, answer, calls, engine_of, problems
-from service.schemas import Distance, DistanceQuery, WordAnswer, WordList, WordListQuery
+from service.search.questions import angles
+from service.web.route import ReadRoute, answer, calls, engine_of, problems
+from service.web.schemas import Distance, DistanceQuery, WordAnswer, WordList, WordListQuery
 
 __all__ = ["router"]
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.goldsets import ScoredPair, SearchQuery, read_labels, read_scored_pairs, read_search_queries
+from jose_embed.analysis.gold_sets import ScoredPair, SearchQuery, read_labels, read_scored_pairs, read_search_queries
 
 DATA = Path(os.environ.get("JOSE_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CACHE = Path(os.environ.get("JOSE_BENCHMARK_CACHE", Path(__file__).resolve().parent / ".cache"))

@@ -29,13 +29,15 @@ import corpora
 import numpy as np
 from ledger import header, markdown_table
 
-from jose_embed import evaluation, gpu_device
+from jose_embed.analysis import measures as evaluation
+from jose_embed.compute.gpu import device as gpu_device
+from jose_embed.compute.gpu.backend import layout_of
+from jose_embed.compute.tables import DOCUMENT_BLOCK
 from jose_embed.config import TrainConfig, available_workers, preset_settings
-from jose_embed.cpu import DOCUMENT_BLOCK
-from jose_embed.embeddings import Embeddings
-from jose_embed.encoded import EncodedCorpus, encode
-from jose_embed.gpu import layout_of
-from jose_embed.trainer import fit
+from jose_embed.model.embeddings import Embeddings
+from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.text.encode import encode
+from jose_embed.training.train import fit
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # for nvrtc.py and fake_cupy.py
 

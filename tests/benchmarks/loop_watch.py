@@ -62,7 +62,8 @@ async def watch(file: BinaryIO) -> None:
 
 
 def main() -> int:
-    from service import cli, server
+    from service import cli
+    from service.web import server
 
     class Watched(server.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

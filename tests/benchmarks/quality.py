@@ -2,7 +2,7 @@
 
 Ours beside gensim, tf-idf with SVD and, where ``JOSE_REFERENCE`` or ``JOSE_REFERENCE_OFAST`` names an executable, the
 paper's own program: same dimension, same epochs, documents in shuffled order, several training seeds, five k-means
-seeds for each of them. The rules of scoring are those of :mod:`jose_embed.evaluation`.
+seeds for each of them. The rules of scoring are those of :mod:`jose_embed.analysis.measures`.
 
     python tests/benchmarks/quality.py                                   every table, 3 seeds
     python tests/benchmarks/quality.py --corpora bbc r8 --systems ours doc2vec --seeds 5
@@ -26,8 +26,8 @@ import peers
 from corpora import HELD_OUT, KNOWN, Corpus
 from ledger import Ledger, commit, header, machine, markdown_table, today
 
-from jose_embed import evaluation
-from jose_embed.evaluation import Spread
+from jose_embed.analysis import measures as evaluation
+from jose_embed.analysis.measures import Spread
 
 RULES = 1  # raised when the scoring changes, so that older kept figures are measured anew
 CLUSTER_SEEDS = range(5)

@@ -34,7 +34,7 @@ from loop_watch import summary
 
 sys.path.insert(0, str(ROOT))
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 DIM = 100
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from serving import Served, Starter, make_model, start
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from jose_embed.embeddings import Embeddings
-from jose_embed.inference import CONTEXT_SHARE, DOCUMENT_MATRIX
+from jose_embed.model.embeddings import Embeddings
+from jose_embed.model.inference import CONTEXT_SHARE, DOCUMENT_MATRIX
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READ_KEY = "read-key-0123456789"

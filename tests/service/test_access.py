@@ -10,7 +10,7 @@ import httpx
 import pytest
 from serving import READ_KEY, WRITE_KEY, Served, Starter, start
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 READS: list[tuple[str, str, Any]] = [
     ("GET", "/similar?word=king", None),

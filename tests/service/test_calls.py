@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from serving import Served, Starter, make_model
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 Model = tuple[Path, Embeddings]
 

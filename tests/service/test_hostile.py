@@ -17,7 +17,7 @@ import psutil
 import pytest
 from serving import Served, start
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 JSON = {"content-type": "application/json"}
 CALLS = ["/similar", "/embed-doc", "/search", "/v1/embeddings", "/documents:batch"]

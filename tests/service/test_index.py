@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from serving import unit_rows
 
-from service import library as library_module
-from service.index import CosineIndex, IndexOptions
-from service.library import Entry, Library, Merge
+from service.search import library as library_module
+from service.search.index import CosineIndex, IndexOptions
+from service.search.library import Entry, Library, Merge
 
 DIM = 8
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 from serving import READ_KEY, WRITE_KEY, Served, start
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 Model = tuple[Path, Embeddings]
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from serving import Served, Starter, make_model, run_cli
 
-from jose_embed.embeddings import Embeddings
-from service.engine import Engine
+from jose_embed.model.embeddings import Embeddings
+from service.engine.engine import Engine
 from service.settings import Settings
 
 

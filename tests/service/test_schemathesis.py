@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from serving import READ_KEY, WRITE_KEY, Served, start
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 schema = schemathesis.openapi.from_path(str(Path(__file__).resolve().parents[2] / "service" / "openapi.json"))
 

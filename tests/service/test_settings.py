@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from serving import READ_KEY, ROOT, WRITE_KEY, Starter, run_cli
 
-from jose_embed.embeddings import Embeddings
 from jose_embed.errors import ConfigError
+from jose_embed.model.embeddings import Embeddings
 from service.settings import Settings
 
 MODEL = {"JOSE_MODEL": "corpus.jose"}

@@ -18,12 +18,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jose_embed.embeddings import Embeddings
-from service import body, garbage, texts, words
-from service.lanes import Lane, call
+from jose_embed.model.embeddings import Embeddings
+from service.engine.engine import garbage
+from service.engine.lanes import Lane, call
 from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
-from service.texts import ServedEmbeddings, SlicedTokenizer, vectors_of
-from service.words import WordTable
+from service.search import texts, words
+from service.search.texts import ServedEmbeddings, SlicedTokenizer, vectors_of
+from service.search.words import WordTable
+from service.web import body
 
 JSON = st.recursive(
     st.none()
@@ -86,7 +88,7 @@ def test_a_large_body_gives_the_lock_back() -> None:
 
 @given(st.text(st.sampled_from("aé日ß .,'\u2019\u0301\u00ad_\n\t-Σ\u200d9"), max_size=200))
 def test_texts_read_in_slices_have_the_same_words(text: str) -> None:
-    from jose_embed.corpus import get_tokenizer
+    from jose_embed.text.reader import get_tokenizer
 
     for name in ("words", "whitespace"):
         tokenizer = get_tokenizer(name)

@@ -17,8 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from service.engine.store import Delete, Outcome, Put, Store, StoredVector, StoreError
 from service.problems import Problem
-from service.store import Delete, Outcome, Put, Store, StoredVector, StoreError
 
 VECTOR = np.float32([0.6, 0.8])
 IDS = st.sampled_from(["a", "b", "c/d", "日本", "'"])
@@ -210,7 +210,7 @@ def test_killed_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
     code = """
 import os, sys, numpy as np
 from pathlib import Path
-from service.store import Put, Store
+from service.engine.store import Put, Store
 store = Store(Path(sys.argv[1]))
 store.write([Put("a", "committed", "m", np.float32([1, 0]))])
 with store._transaction() as database:

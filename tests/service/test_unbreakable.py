@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from serving import START_SECONDS, Served, Starter, start
 
-from jose_embed.embeddings import Embeddings
+from jose_embed.model.embeddings import Embeddings
 
 Model = tuple[Path, Embeddings]
 TEXTS = [f"w{i} w{i * 7 % 1990 + 4} king" for i in range(4, 60)]
@@ -193,7 +193,7 @@ def test_no_acknowledged_write_is_lost_to_a_kill(model_a: Model, tmp_path: Path,
 def check_stored(
     model_a: Model, documents: Path, acknowledged: dict[str, str | None], under_way: dict[str, str | None]
 ) -> None:
-    from service.store import Store
+    from service.engine.store import Store
 
     store = Store(documents)
     stored = {}

@@ -1,0 +1,222 @@
+"""``jose eval``: what a model's vectors are worth, as tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jose_embed.cli.command import Command, add_model, positive_whole_number
+from jose_embed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jose_embed.analysis.tables import Table
+
+__all__ = ["EVAL"]
+
+_NO_TABLE = "which figures? name one of: wordsim, analogy, classify, cluster, sts, search, report"
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    measures = parser.add_subparsers(metavar="FIGURES", title="figures")
+    parser.set_defaults(score=None)
+
+    wordsim = _add(
+        measures, "wordsim", "Spearman's correlation of cosines and people's scores of word pairs.", _wordsim
+    )
+    wordsim.add_argument("files", nargs="+", metavar="PAIRS", help="lines of word, word, score, separated by tabs")
+
+    analogy = _add(measures, "analogy", "Analogies by 3CosAdd, per section.", _analogy)
+    analogy.add_argument("files", nargs="+", metavar="QUESTIONS", help="lines of four words under ': section' lines")
+    analogy.add_argument(
+        "--max-rank",
+        type=positive_whole_number,
+        metavar="N",
+        help="only the N most frequent words take part",
+    )
+
+    classify = _add(measures, "classify", "Accuracy of nearest neighbours and of logistic regression.", _classify)
+    _document_arguments(classify)
+    _split_arguments(classify)
+    classify.add_argument("--method", choices=("knn", "logistic"), help="one of the two only")
+
+    cluster = _add(measures, "cluster", "Agreement of k-means clusters with classes: NMI, ARI, purity, MI.", _cluster)
+    _document_arguments(cluster)
+    _seed_argument(cluster)
+    cluster.add_argument(
+        "--clusters",
+        type=positive_whole_number,
+        metavar="K",
+        help="clusters (default: as many as classes)",
+    )
+    cluster.add_argument("--method", choices=("kmeans", "spherical"), help="one of the two only")
+
+    sts = _add(measures, "sts", "Spearman's correlation of inferred vectors' cosines and people's scores.", _sts)
+    sts.add_argument("files", nargs="+", metavar="PAIRS", help="lines of sentence, sentence, score, separated by tabs")
+
+    search = _add(measures, "search", "How early relevant documents are found: MAP and nDCG@10.", _search)
+    search.add_argument(
+        "files", nargs="+", metavar="QUESTIONS", help="lines of a question, a tab, the ids of its documents"
+    )
+
+    everything = _add(measures, "report", "Every table that there is data for.", _report)
+    for name, what in [
+        ("wordsim", "word pairs"),
+        ("analogy", "analogy questions"),
+        ("sts", "sentence pairs"),
+        ("search", "questions to documents"),
+    ]:
+        everything.add_argument(f"--{name}", nargs="+", default=[], metavar="FILE", help=f"files of {what}")
+    _document_arguments(everything, required=False)
+    _split_arguments(everything)
+    _seed_argument(everything)
+
+
+def _add(measures: Any, name: str, summary: str, score: Callable[..., Sequence[Table]]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = measures.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(score=score)
+    add_model(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="also write the tables to this Markdown file")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    parser.add_argument(
+        "--save", action="store_true", help="also keep the figures with the model; jose info shows them"
+    )
+    return parser
+
+
+def _document_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    parser.add_argument(
+        "--labels",
+        required=required,
+        metavar="FILE",
+        help="the documents' classes, one per line, in the documents' order",
+    )
+    parser.add_argument(
+        "--texts", metavar="FILE", help="score the inferred vectors of these lines instead of the trained vectors"
+    )
+
+
+def _split_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--train",
+        type=positive_whole_number,
+        metavar="N",
+        help="the first N documents train, the others test",
+    )
+    parser.add_argument(
+        "--folds", type=positive_whole_number, default=10, metavar="N", help="without --train (default: 10)"
+    )
+
+
+def _seed_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", type=positive_whole_number, default=3, metavar="N", help="clusterings (default: 3)")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.score is None:
+        raise ConfigError(_NO_TABLE)
+
+    from jose_embed.model.embeddings import load
+    from jose_embed.storage.atomic import atomic_file
+
+    output = None if arguments.output is None else Path(arguments.output)
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"{output}: the directory {output.parent} does not exist; make it first")
+    model = load(arguments.model)
+    tables: Sequence[Table] = arguments.score(model, arguments)
+    markdown = "\n\n".join(table.to_markdown() for table in tables)
+    if output is not None:
+        with atomic_file(output, overwrite=True) as write:
+            write(f"# {Path(arguments.model).name}\n\nModel {model.id}\n\n{markdown}\n".encode())
+    if arguments.save:
+        from jose_embed.model.quality import save_quality
+
+        save_quality(arguments.model, model.id, [table.to_dict() for table in tables])
+    if arguments.json:
+        print(json.dumps([table.to_dict() for table in tables], ensure_ascii=False, indent=2))
+    else:
+        print(markdown)
+
+
+def _wordsim(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis.tables import word_similarity_table
+
+    return [word_similarity_table(model, arguments.files)]
+
+
+def _analogy(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis.tables import analogy_table
+
+    return [analogy_table(model, arguments.files, max_rank=arguments.max_rank)]
+
+
+def _sts(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis.tables import sentence_table
+
+    return [sentence_table(model, arguments.files)]
+
+
+def _search(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis.tables import search_table
+
+    return [search_table(model, arguments.files)]
+
+
+def _classify(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis.tables import classification_table, labelled_rows
+
+    documents = labelled_rows(model, arguments.labels, _texts(arguments))
+    methods: tuple[Any, ...] = (arguments.method,) if arguments.method else ("knn", "logistic")
+    return [classification_table(documents, methods=methods, n_train=arguments.train, folds=arguments.folds)]
+
+
+def _cluster(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis.tables import clustering_table, labelled_rows
+
+    documents = labelled_rows(model, arguments.labels, _texts(arguments))
+    methods: tuple[Any, ...] = (arguments.method,) if arguments.method else ("kmeans", "spherical")
+    return [clustering_table(documents, methods=methods, n_clusters=arguments.clusters, n_seeds=arguments.seeds)]
+
+
+def _report(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis.tables import report
+
+    if arguments.texts is not None and arguments.labels is None:
+        raise ConfigError("--texts needs --labels: the classes of these documents")
+    return report(
+        model,
+        word_pairs=arguments.wordsim,
+        analogies=arguments.analogy,
+        sentence_pairs=arguments.sts,
+        queries=arguments.search,
+        labels=arguments.labels,
+        texts=_texts(arguments),
+        n_train=arguments.train,
+        folds=arguments.folds,
+        n_seeds=arguments.seeds,
+    )
+
+
+def _texts(arguments: argparse.Namespace) -> list[str] | None:
+    if arguments.texts is None:
+        return None
+
+    from jose_embed.analysis.tables import read_texts
+
+    return read_texts(arguments.texts)
+
+
+EVAL = Command(
+    name="eval",
+    summary="What the vectors are worth: word similarity, analogies, classes, clusters, sentences, search.",
+    configure=_configure,
+    run=_run,
+    examples=(
+        "jose eval wordsim corpus.jose ws353.tsv men.tsv",
+        "jose eval classify corpus.jose --labels classes.txt --train 11314",
+        "jose eval search corpus.jose questions.tsv",
+        "jose eval report corpus.jose --wordsim ws353.tsv --labels classes.txt -o report.md --save",
+    ),
+)

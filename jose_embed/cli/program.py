@@ -1,0 +1,44 @@
+"""The programs ``jose`` and ``jose-train``: the list of commands, and nothing that is slow to import.
+
+A new command is one :class:`~jose_embed.cli.command.Command` in :data:`COMMANDS`. Modules that are imported here must
+not import NumPy, Numba or anything else that ``--help`` would have to wait for; commands import those when they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jose_embed.cli.command import Command, Parser, add_version, run
+from jose_embed.cli.embed import EMBED
+from jose_embed.cli.encode import ENCODE
+from jose_embed.cli.evaluate import EVAL
+from jose_embed.cli.export import EXPORT
+from jose_embed.cli.query import DOCUMENTS, INFO, SIMILAR
+from jose_embed.cli.train import TRAIN
+
+__all__ = ["COMMANDS", "main", "train_main"]
+
+COMMANDS: tuple[Command, ...] = (TRAIN, ENCODE, SIMILAR, DOCUMENTS, INFO, EMBED, EXPORT, EVAL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program ``jose``: ``jose COMMAND ...``; returns its exit status."""
+    parser = Parser(
+        prog="jose",
+        description="Word and document vectors on the unit sphere: train them, ask them, use them.",
+        epilog="jose COMMAND --help explains a command.",
+    )
+    add_version(parser)
+    parser.set_defaults(run=lambda _: parser.print_help())
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        command.declare(commands.add_parser(command.name, help=command.summary, **command.texts()))
+    return run(parser, arguments)
+
+
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """The program ``jose-train``; returns its exit status."""
+    parser = Parser(prog="jose-train", **TRAIN.texts())
+    add_version(parser)
+    TRAIN.declare(parser)
+    return run(parser, arguments)

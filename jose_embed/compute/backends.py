@@ -1,0 +1,204 @@
+"""Which backend trains: the processor (cpu.py) or a CUDA device (gpu.py).
+
+Only the one that was chosen is loaded. Whoever asks for the GPU gets it or an error, never the processor in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.compute.cpu.directions import write_directions
+from jose_embed.compute.tables import DocumentInputs, Result
+from jose_embed.config import TrainConfig
+from jose_embed.errors import ConfigError, DeviceError, JoseError
+from jose_embed.progress import Reporter
+
+if TYPE_CHECKING:
+    from jose_embed.compute.cpu.backend import CpuBackend
+    from jose_embed.compute.gpu.backend import GpuBackend
+    from jose_embed.compute.sampling import SamplingTables
+    from jose_embed.compute.tables import Tables, Text
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Chosen",
+    "Writer",
+    "check_backend",
+    "choose_backend",
+    "directions_writer",
+    "make_backend",
+]
+
+#: What an option ``--backend`` may say.
+BACKENDS = ("auto", "cpu", "gpu")
+
+Chosen = Literal["cpu", "gpu"]
+
+#: Writes the directions of documents: tokens int32 (n_tokens,), offsets int64 (n_documents + 1,), out float32.
+Writer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
+
+
+def check_backend(name: str) -> None:
+    """Passes where this backend can run on this machine; "auto" can always.
+
+    Raises:
+        MissingExtraError: "gpu" without CuPy.
+        DeviceError: "gpu" without a device or its driver.
+    """
+    if name == "gpu":
+        from jose_embed.compute.gpu.device import open_device
+
+        open_device()
+
+
+def choose_backend(
+    config: TrainConfig,
+    counts: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+    reporter: Reporter,
+) -> Chosen:
+    """The backend that a training takes: "cpu" or "gpu".
+
+    "auto" is the GPU where there is one on which the model fits and ``workers`` is 0: a number of workers is a number
+    of threads to whoever chose it. What "auto" took, and why, is noted.
+
+    Args:
+        config: The settings.
+        counts: int64 (n_words,), how often each word occurs.
+        offsets: int64 (n_documents + 1,).
+        reporter: Who is told.
+
+    Raises:
+        MissingExtraError: "gpu" without CuPy.
+        DeviceError: "gpu" without a device, or on one without room for the model; with the numbers.
+    """
+    if config.backend == "cpu":
+        return "cpu"
+    try:
+        reason = _why_not(config)
+        found = "" if reason else _fitting(config, counts, offsets)
+    except JoseError as error:
+        if config.backend == "gpu":
+            raise
+        reason, found = str(error), ""
+    if config.backend == "auto":
+        workers = config.resolved_workers()
+        on_cpu = f"backend cpu, {workers} worker{'s' if workers != 1 else ''} ({reason})"
+        reporter.note(on_cpu if reason else f"backend gpu, {found}")
+    return "cpu" if reason else "gpu"
+
+
+def make_backend(
+    name: str,
+    text: Text,
+    samples: SamplingTables,
+    tables: Tables,
+    config: TrainConfig,
+    total_tokens: int,
+    counts: npt.NDArray[np.int64],
+) -> CpuBackend | GpuBackend:
+    """The backend of this name; the arguments are those of :class:`jose_embed.compute.gpu.backend.GpuBackend`."""
+    if name == "gpu":
+        from jose_embed.compute.gpu.backend import GpuBackend
+
+        return GpuBackend(text, samples, tables, config, total_tokens, counts)
+    from jose_embed.compute.cpu import backend as cpu
+
+    return cpu.CpuBackend(text, samples, tables, config, total_tokens)
+
+
+def directions_writer(name: str, inputs: DocumentInputs, *, threads: int = 1) -> Writer:
+    """The function that sums documents: on the processor, or with the same bytes on a CUDA device.
+
+    Args:
+        name: "cpu", "gpu", or "auto" for the device where there is one with room for the words.
+        inputs: The words' vectors and weights.
+        threads: That work on it at the most, on the processor.
+
+    Raises:
+        MissingExtraError: "gpu" without CuPy.
+        DeviceError: "gpu" without a device, or on one without room.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"backend is {name!r}; it must be one of {', '.join(BACKENDS)}")
+    if name != "cpu":
+        from jose_embed.compute.gpu.device import missing
+
+        if name == "gpu" or missing() is None:
+            try:
+                from jose_embed.compute.gpu.directions import GpuDirections
+
+                return GpuDirections(inputs).write
+            except DeviceError:
+                if name == "gpu":
+                    raise
+
+    def on_cpu(tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
+        write_directions(tokens, offsets, inputs, out, threads=threads)
+
+    return on_cpu
+
+
+def _why_not(config: TrainConfig) -> str:
+    """Why "auto" does not take the GPU, before its memory is looked at; empty where nothing speaks against it."""
+    if config.backend != "auto":
+        return ""
+    from jose_embed.compute.gpu.device import missing
+
+    reason = missing()
+    if reason is None and config.workers:
+        return f"workers is {config.workers}, a number of threads; --backend gpu trains so many documents at a time"
+    return reason or ""
+
+
+def _fitting(config: TrainConfig, counts: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> str:
+    """The device and what it will do, in words.
+
+    Raises:
+        DeviceError: the model has no room there.
+    """
+    from jose_embed.compute.gpu.backend import documents_in_flight, needed_bytes
+    from jose_embed.compute.gpu.device import gigabytes, open_device
+
+    device = open_device()
+    longest = int(np.diff(offsets).max(initial=0))
+    needed = needed_bytes(config, len(counts), len(offsets) - 1, longest, int(offsets[-1]))
+    free = device.free_bytes
+    if needed > free:
+        raise DeviceError(
+            f"{device.name} has {gigabytes(free)} free of {gigabytes(device.memory_bytes)}, and the training needs "
+            f"{gigabytes(needed)} there (dim {config.dim}, {len(counts):,} words, {len(offsets) - 1:,} documents); "
+            "lower --dim, raise --min-count, or take --backend cpu"
+        )
+    n = documents_in_flight(config, counts, device.n_processors)
+    return f"{device.name}: {n:,} documents at a time, {gigabytes(needed)} of {gigabytes(free)} free there"
+
+
+class Backend(Protocol):
+    """Where the vectors move.
+
+    Attributes:
+        name: "cpu" or "gpu".
+        workers: Documents that are trained at a time; what the model remembers.
+        threads: Threads of this process that may call :meth:`train_chunk` at a time.
+        chunk_limits: The fewest and the most running words that are worth a call, see :func:`schedule.chunk_tokens`.
+    """
+
+    name: str
+    workers: int
+    threads: int
+    chunk_limits: tuple[int, int]
+
+    def prepare(self) -> None:
+        """Do what has to be done once, such as compiling."""
+
+    def collect(self) -> None:
+        """Bring the vectors into the tables that the backend was given, wherever they moved; no chunk is running."""
+
+    def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> Result:
+        """Train these documents in this order. ``first_token``: the running words of all epochs that came before."""

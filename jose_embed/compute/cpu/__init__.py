@@ -1,0 +1,3 @@
+"""The CPU backend: the Numba kernel, its vector instructions, directions of documents."""
+
+from __future__ import annotations

@@ -1,0 +1,193 @@
+"""The CPU backend: documents of the encoded corpus become moves of rows on the sphere.
+
+The unit of work is a *contrast*: one anchor, up to sixteen positive rows, and negatives that all positives share. With
+v the anchor, f_j = u_j.v for the positives u_j and h_e = n_e.v for the negatives n_e, each pair (j, e) has the hinge
+
+    max(0, margin - f_j + h_e)
+
+and, where it is above zero, asks for a step against its gradient. All products are taken before any row moves; then
+every row moves once, by the sum of what its active hinges ask for:
+
+    u_j <- R( eta  sum_e (1 - f_j)         (v - f_j u_j) )
+    n_e <- R(-eta  sum_j (1 + h_e)         (v - h_e n_e) )         2 h_e in the place of 1 + h_e for "reference"
+    v   <- R( eta  sum_je (1 - (f_j - h_e)) (I - v v^T)(u_j - n_e) )
+
+R is the retraction (add, then normalise); the factors before the tangent vectors are the paper's step scales.
+
+What is contrasted:
+
+``pairwise``
+    At each position the anchor is the context row of the word that stands there, the positives are the center rows of
+    the words around it. For each eight words of a document the anchor is the document's row, the positives are the
+    center rows of these words. The two kinds draw negatives of their own. The steps of a pair are averaged over the
+    negatives, so that their number changes the noise and not the size of the steps; those of the first kind count
+    ``context_weight`` times, those of the second ``doc_weight`` times.
+``joint``
+    At each position the anchor is v + d, the sum of the context row and the document's row, so that f and h are the
+    sums that the paper's hinge over word and document holds. Products with it are between -2 and 2: cosines in the step
+    scales are taken to v + d, and the common scale of v and d is 1 - (f - h) / 2. The document is an anchor at all of
+    its positions, so its row would be thrown about the more the longer it is. By default its steps are averaged: scaled
+    so that a visit moves the rows of all documents equally far, see :func:`document_step`.
+
+Positions in a row, ``positions_per_draw`` of them, share the negatives that were drawn for them, each without those
+that are its own word: a row that is in the nearest cache is contrasted again at a fraction of the price.
+
+One document belongs to one worker within an epoch, so document rows are never shared. Rows of rare words are, without
+locks (Hogwild, Recht et al. 2011). The most frequent words, which every worker would write all the time, have rows of
+their own for each worker: copied before a chunk, merged after it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.compute.cpu.kernel import Private, Rules, Scratch, kernel
+from jose_embed.compute.documents import gathered
+from jose_embed.compute.sampling import SamplingTables
+from jose_embed.compute.sphere import normalized
+from jose_embed.compute.tables import (
+    LANES,
+    ChunkResult,
+    Tables,
+    Text,
+    document_step,
+)
+from jose_embed.config import TrainConfig
+from jose_embed.storage.memory import ResidentRows
+
+__all__ = ["CHUNK_LIMITS", "CpuBackend", "merge_rows", "spare_rows"]
+
+#: The fewest and the most running words of a chunk.
+CHUNK_LIMITS = (1 << 15, 1 << 19)
+
+#: Words with rows of their own for each worker: at most so many, and only those expected so often in a chunk.
+_MOST_PRIVATE, _LEAST_OCCURRENCES = 2_048, 8
+
+
+class _Slot(NamedTuple):
+    """Rows for one chunk at a time: where they lie, and of both word tables the shared ones and the worker's own."""
+
+    private: Private
+    rows: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+
+
+class CpuBackend:
+    """Trains on the processor's cores; one call of :meth:`train_chunk` per worker at a time.
+
+    Args:
+        text: The encoded corpus.
+        samples: The sampling tables of its vocabulary.
+        tables: The vectors, moved in place; spare rows behind those of the words are shared out to the workers.
+        config: The settings.
+        total_tokens: Running words of all epochs together.
+    """
+
+    name = "cpu"
+    chunk_limits = CHUNK_LIMITS
+
+    def __init__(
+        self, text: Text, samples: SamplingTables, tables: Tables, config: TrainConfig, total_tokens: int
+    ) -> None:
+        self.workers = self.threads = config.resolved_workers()
+        self._text, self._samples, self._tables = text, samples, tables
+        self._rules = Rules(
+            np.uint64(config.seed),
+            config.window,
+            config.negatives,
+            config.positions_per_draw,
+            config.doc_negatives,
+            np.float32(config.context_weight),
+            np.float32(config.doc_weight),
+            *document_step(config),
+            np.float32(config.margin),
+            np.float32(config.learning_rate),
+            float(total_tokens),
+        )
+        self._train = kernel(tables.center.shape[1] // LANES, config.objective, config.negative_step)
+        self._n_words = len(samples.keep)
+        self._n_private = (len(tables.center) - self._n_words) // self.threads
+        self._slots = [self._slot(number) for number in range(self.threads)]
+        self._gate = threading.Lock()
+        self._n_merges = 0
+        self._held = ResidentRows(tables.document)
+
+    def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
+        """Train these documents in this order; see :func:`kernel`. Runs without the interpreter's lock."""
+        text = Text(*gathered(*self._text, documents))
+        longest = int(np.diff(text.offsets).max(initial=0))
+        scratch = Scratch.of(self._tables.center.shape[1], longest)
+        with self._gate:
+            slot = self._slots.pop()
+            n_merges = self._n_merges
+            for shared, own in slot.rows:
+                own[:] = shared
+        with self._held.rows(documents):
+            result = self._train(
+                self._tables,
+                text,
+                self._samples,
+                self._rules,
+                slot.private,
+                scratch,
+                documents,
+                epoch,
+                float(first_token),
+            )
+        with self._gate:
+            # The mean direction of what was reached from the same start: of one alone, its own.
+            others = np.float32(self._n_merges - n_merges)
+            for shared, own in slot.rows:
+                merge_rows(shared, own, others)
+            self._n_merges += 1
+            self._slots.append(slot)
+        return ChunkResult(float(result[0]), int(result[1]), int(result[2]), int(result[3]))
+
+    def _slot(self, number: int) -> _Slot:
+        n, begin = self._n_private, self._n_words + number * self._n_private
+        rows = [(table[:n], table[begin : begin + n]) for table in self._tables[:2]]
+        return _Slot(Private(np.uint32(n), np.uint32(begin)), rows)
+
+    def prepare(self) -> None:
+        """Compile, by training no document."""
+        self.train_chunk(np.empty(0, np.int64), 0, 0)
+
+    def collect(self) -> None:
+        """Nothing to do: the vectors move where they lie."""
+
+
+def spare_rows(counts: npt.NDArray[np.int64], chunk_tokens: int, threads: int) -> int:
+    """How many rows each word table should have behind those of the words, for the workers.
+
+    Args:
+        counts: int64 (n_words,), falling.
+        chunk_tokens: Running words of a chunk.
+        threads: Chunks that are trained at a time.
+    """
+    if threads == 1:
+        return 0
+    often = int(np.count_nonzero(counts * chunk_tokens >= _LEAST_OCCURRENCES * int(counts.sum())))
+    return threads * min(often, _MOST_PRIVATE)
+
+
+def merge_rows(rows: npt.NDArray[np.float32], others: npt.NDArray[np.float32], weight: np.float32) -> None:
+    """Put the mean direction of rows, which count ``weight`` times, and others in the place of the rows.
+
+    Args:
+        rows: float32 (n, dim), on the sphere, written in place.
+        others: The same shape, on the sphere.
+        weight: Not negative. With 0 the others are taken as they are.
+    """
+    if weight == 0:
+        rows[:] = others
+        return
+    for start in range(0, len(rows), 256):  # what fits into the nearest cache
+        block = rows[start : start + 256]
+        other = others[start : start + 256]
+        block *= weight
+        block += other
+        np.copyto(block, other, where=np.abs(block).max(1, keepdims=True) < 1e-6)  # opposite: no mean direction
+        block[:] = normalized(block)

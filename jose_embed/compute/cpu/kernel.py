@@ -1,0 +1,290 @@
+"""The training kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import float32, int64, uint32, uint64
+
+from jose_embed.compute import sampling
+from jose_embed.compute.cpu.simd import active_bits, lane_sum, popcount, row_primitives, store_lanes, where_positive
+from jose_embed.compute.jit import jit
+from jose_embed.compute.sampling import draw_below, draw_word, random_bits, stream_key
+from jose_embed.compute.tables import (
+    DOCUMENT_BLOCK,
+    LANES,
+    PIECE,
+    padded_table,
+)
+from jose_embed.config import NegativeStep, Objective
+
+__all__ = ["Rules", "Scratch", "kernel"]
+
+_N = LANES  # where the negatives' slots begin
+
+
+# As uint64, not int: numba compiles a function anew for every int that it is called with as a constant.
+_KEEP, _WINDOW = np.uint64(sampling.KEEP), np.uint64(sampling.WINDOW)
+
+
+_CONTEXT, _DOCUMENT = np.uint64(sampling.CONTEXT_NEGATIVES), np.uint64(sampling.DOCUMENT_NEGATIVES)
+
+
+class Rules(NamedTuple):
+    """The scalars of a run; see :func:`document_step` for ``visit`` and ``longest_step``.
+
+    ``total_tokens`` is that of all epochs together.
+    """
+
+    seed: np.uint64
+    window: int
+    negatives: int
+    positions_per_draw: int
+    doc_negatives: int
+    context_weight: np.float32
+    doc_weight: np.float32
+    visit: np.float32
+    longest_step: np.float32
+    margin: np.float32
+    learning_rate: np.float32
+    total_tokens: float
+
+
+class Private(NamedTuple):
+    """Where a worker's own rows lie: those of the words below ``n_words`` lie ``shift`` rows further on."""
+
+    n_words: np.uint32
+    shift: np.uint32
+
+
+class Scratch(NamedTuple):
+    """Work space of one call of a kernel, whatever it holds.
+
+    It is made outside: code that allocates arrays takes half a second longer to compile.
+    """
+
+    kept: npt.NDArray[np.uint32]  # (longest piece,): the words of a piece that are not thinned out
+    coming: npt.NDArray[np.uint32]  # (16,): the negatives of the next positions, on their way into the cache
+    rows: npt.NDArray[np.uint32]  # (32,): positives from slot 0, negatives from slot 16
+    products: npt.NDArray[np.float32]  # (16,): -f or h, those that are taken one by one
+    own: npt.NDArray[np.float32]  # (32,): what a row keeps of itself
+    towards: npt.NDArray[np.float32]  # (32,): what it takes of the anchor
+    weight: npt.NDArray[np.float32]  # (32,): with what weight it moves the anchor
+    moves: npt.NDArray[np.float32]  # (1, row): the weighted sum of rows that the anchor is moved by
+    mixed: npt.NDArray[np.float32]  # (1, row): v + d
+
+    @classmethod
+    def of(cls, row: int, longest: int) -> Scratch:
+        """Work space for rows of ``row`` floats and documents of up to ``longest`` running words."""
+        registers = padded_table(7, LANES).reshape(-1)
+        numbers = padded_table(3, LANES).reshape(-1).view(np.uint32)
+        return cls(
+            kept=np.empty(min(longest, PIECE), np.uint32),
+            coming=numbers[:LANES],
+            rows=numbers[LANES:],
+            products=registers[:LANES],
+            own=registers[LANES : 3 * LANES],
+            towards=registers[3 * LANES : 5 * LANES],
+            weight=registers[5 * LANES : 7 * LANES],
+            moves=padded_table(1, row),
+            mixed=padded_table(1, row),
+        )
+
+
+@cache
+def kernel(
+    n_chunks: int, objective: Objective, negative_step: NegativeStep
+) -> Callable[..., tuple[float, int, int, int]]:
+    """The compiled trainer for one row length and one set of rules.
+
+    Args:
+        n_chunks: Row length in units of 16 floats.
+        objective: "pairwise" or "joint".
+        negative_step: "paper" (1 + h) or "reference" (2 h).
+
+    Returns:
+        ``train(tables, text, sampling_tables, rules, private, scratch, documents, epoch, first_token)``, which trains
+        documents in the order of ``text``, which holds them alone, and returns (loss, active, pairs, positions).
+        ``documents`` are their rows, int64. ``first_token`` is how many running words, counted over all epochs, come
+        before the first of them: the learning rate follows from it.
+    """
+    primitives = row_primitives(n_chunks)
+    gather_products, step_rows, move_row, add_rows, prefetch_row = primitives
+    joint = objective == "joint"
+    paper = negative_step == "paper"
+    zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+    far = np.float32(1e9)  # from every product
+
+    @jit(fastmath=True, inline=True)
+    def pull(y: Any, count: Any, sign: Any, inverse_norm: Any, rate: Any) -> Any:
+        # Towards the anchor for a positive (y = -f, sign 1), away from it for a negative (y = h, sign -1).
+        if paper or sign > zero:
+            return rate * count * (one + inverse_norm * y)
+        return rate * count * (two * (inverse_norm * y))
+
+    @jit(fastmath=True)
+    def contrast(
+        s: Any, table: Any, n_positives: Any, n_negatives: Any, anchors: Any, anchor: Any,
+        inverse_norm: Any, scale: Any, margin: Any, rate: Any,
+    ) -> Any:  # fmt: skip
+        # f, h: products of positives and negatives with the anchor, -f and h of absent ones so small that no hinge is
+        # active; g: the hinge, in which -f and h stand alike; q: the step scale of the anchor. The loop is over the
+        # fewer of the two kinds, those of the other kind are side by side in a register.
+        f = gather_products(table, s.rows, 0, n_positives, anchors, anchor, far)
+        h = gather_products(table, s.rows, _N, n_negatives, anchors, anchor, -far)
+        rest = one - scale * margin
+        if n_positives < n_negatives:
+            store_lanes(s.products, 0, zero - f)
+            n, first, beside, others, sign = uint64(n_positives), uint64(0), h, uint64(_N), one
+        else:
+            store_lanes(s.products, 0, h)
+            n, first, beside, others, sign = uint64(n_negatives), uint64(_N), zero - f, uint64(0), -one
+        count = weight = losses = zero * beside
+        moving = active = uint64(0)
+        for i in range(n):
+            y = s.products[i]
+            g = (margin + y) + beside
+            bits = active_bits(g)
+            q = where_positive(g, scale * g + rest)  # 1 - scale (f - h)
+            count = count + where_positive(g, one)
+            weight = weight + q
+            losses = losses + where_positive(g, g)
+            n_active = popcount(bits)
+            active += n_active
+            slot = first + i
+            moving |= (bits << others) | (uint64(bits != uint64(0)) << slot)
+            strength = pull(y, float32(n_active), sign, inverse_norm, rate)
+            s.own[slot] = one + strength * y
+            s.towards[slot] = sign * strength
+            s.weight[slot] = sign * rate * lane_sum(q)
+        if moving != uint64(0):
+            strengths = pull(beside, count, -sign, inverse_norm, rate)
+            store_lanes(s.own, int64(others), one + strengths * beside)
+            store_lanes(s.towards, int64(others), -sign * strengths)
+            store_lanes(s.weight, int64(others), -sign * rate * weight)
+            step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves)
+        return lane_sum(losses), active
+
+    @jit(inline=True)
+    def row_of(private: Any, word: Any) -> Any:
+        return word + (private.shift if word < private.n_words else uint32(0))
+
+    @jit(inline=True)
+    def draw_negatives(
+        s: Any, center: Any, private: Any, samples: Any, key: Any, draw: Any, n_negatives: Any
+    ) -> Any:  # fmt: skip
+        for e in range(n_negatives):
+            drawn = row_of(private, draw_word(samples, random_bits(key, draw * n_negatives + e)))
+            s.coming[e] = drawn
+            prefetch_row(center, uint64(drawn))
+
+    @jit(fastmath=True)
+    def train(
+        tables: Any, text: Any, samples: Any, rules: Any, private: Any, s: Any, documents: Any, epoch: Any,
+        first_token: Any,
+    ) -> Any:  # fmt: skip
+        # From here on a word is its row, the worker's own where it has one.
+        center, context, document_table = tables.center, tables.context, tables.document
+        window, n_negatives, n_doc_negatives = rules.window, rules.negatives, rules.doc_negatives
+        row = n_chunks * LANES
+        rows, coming, kept = s.rows, s.coming, s.kept
+        loss = 0.0
+        active = uint64(0)
+        pairs = positions = int64(0)  # int64(0), not 0: see _KEEP
+        for place in range(documents.shape[0]):
+            document = documents[place]
+            anchor = uint64(document)
+            prefetch_row(document_table, anchor)
+            keep_key = stream_key(rules.seed, epoch, document, _KEEP)
+            window_key = stream_key(rules.seed, epoch, document, _WINDOW)
+            context_key = stream_key(rules.seed, epoch, document, _CONTEXT)
+            document_key = stream_key(rules.seed, epoch, document, _DOCUMENT)
+            begin, end = text.offsets[place], text.offsets[place + 1]
+            step_of_document = min(rules.longest_step, rules.visit / float32(max(end - begin, 1)))
+            number = int64(0)  # of the kept word, counted over the whole document
+            for piece in range(begin, end, PIECE):
+                n = int64(0)
+                for t in range(piece, min(end, piece + PIECE)):
+                    word = uint32(text.tokens[t])
+                    kept[n] = row_of(private, word)
+                    n += int64(uint32(random_bits(keep_key, t - begin) >> uint64(32)) <= samples.keep[word])
+                past = (first_token + piece) / rules.total_tokens
+                rate = rules.learning_rate * float32(max(1.0 - past, 1e-4))
+                context_rate = rate * rules.context_weight / float32(n_negatives)
+                document_rate = rate * rules.doc_weight / float32(n_doc_negatives)
+                for i in range(min(n, window + 1)):
+                    prefetch_row(center, uint64(kept[i]))
+                draw = number // rules.positions_per_draw
+                draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
+                for i in range(n):
+                    word = kept[i]
+                    k = int64(0)
+                    for e in range(n_negatives):
+                        rows[_N + k] = coming[e]
+                        k += int64(coming[e] != word)
+                    if number + 1 == (draw + 1) * rules.positions_per_draw:
+                        draw += 1
+                        draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
+                    if i + 1 < n:
+                        prefetch_row(context, uint64(kept[i + 1]))
+                    if i + 1 + window < n:
+                        prefetch_row(center, uint64(kept[i + 1 + window]))
+                    reach = 1 + int64(draw_below(random_bits(window_key, number), uint64(window)))
+                    low, high = max(0, i - reach), min(n, i + reach + 1)
+                    # A window of more than sixteen words is contrasted sixteen at a time.
+                    at = low
+                    while at < high:
+                        m = int64(0)
+                        while at < high and m < LANES:
+                            rows[m] = kept[at]
+                            m += int64(at != i)
+                            at += 1
+                        if m == 0 or k == 0:
+                            continue
+                        if joint:
+                            add_rows(s.mixed, context, uint64(word), document_table, anchor)
+                            cosine = zero
+                            for c in range(row):
+                                cosine += context[word, c] * document_table[anchor, c]
+                            norm = np.sqrt(max(two + two * cosine, float32(1e-6)))
+                            step = contrast(
+                                s, center, m, k, s.mixed, uint64(0), one / norm, half, rules.margin, context_rate
+                            )
+                            if step[1] != uint64(0):
+                                move_row(context, uint64(word), s.moves, uint64(0), one)
+                                move_row(document_table, anchor, s.moves, uint64(0), step_of_document)
+                        else:
+                            step = contrast(
+                                s, center, m, k, context, uint64(word), one, one, rules.margin, context_rate
+                            )
+                            if step[1] != uint64(0):
+                                move_row(context, uint64(word), s.moves, uint64(0), one)
+                        loss += step[0]
+                        active += step[1]
+                        pairs += m * k
+                    number += 1
+                    if not joint and (number % DOCUMENT_BLOCK == 0 or i == n - 1):
+                        m = (number - 1) % DOCUMENT_BLOCK + 1
+                        m = min(m, i + 1)
+                        for j in range(m):
+                            rows[j] = kept[i + 1 - m + j]
+                        for e in range(n_doc_negatives):
+                            bits = random_bits(document_key, (number - 1) // DOCUMENT_BLOCK * n_doc_negatives + e)
+                            rows[_N + e] = row_of(private, draw_word(samples, bits))
+                        step = contrast(
+                            s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin, document_rate
+                        )
+                        if step[1] != uint64(0):
+                            move_row(document_table, anchor, s.moves, uint64(0), one)
+                        loss += step[0]
+                        active += step[1]
+                        pairs += m * n_doc_negatives
+                positions += n
+        return loss, int64(active), pairs, positions
+
+    compiled: Callable[..., tuple[float, int, int, int]] = train
+    return compiled

@@ -1,0 +1,408 @@
+"""The vector primitives that the CPU kernel is made of: sixteen floats at a time, as instructions to LLVM.
+
+A table of vectors is a float32 array whose rows are padded with zeros to a multiple of 16 floats (64 bytes: one cache
+line, one AVX-512 register; LLVM splits it in two for AVX2 and in four for NEON). Plain loops over such rows compile to
+half the speed: they cannot keep a row in registers between the scalar product and the step (DESIGN.md, decision 6).
+
+Two kinds of things live here:
+
+- ``Lanes``, sixteen float32 in one register, with ``+ - *`` and a few functions; a scalar beside it counts sixteen
+  times.
+- :func:`row_primitives`: loads, products and steps of whole rows, unrolled for one row length.
+
+The primitives check nothing. Indices must be in range, tables C-contiguous; the callers in cpu.py are tested with
+bounds, and each primitive is tested against NumPy.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import models
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, register_model
+
+from jose_embed.compute.tables import LANES
+
+__all__ = ["RowPrimitives", "active_bits", "lane_sum", "popcount", "row_primitives", "store_lanes", "where_positive"]
+
+
+_FLOAT = ir.FloatType()
+_I1, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
+# Everything but the promise that no NaN occurs: the compiler would delete what lets it through to the loss.
+_FLAGS = ("reassoc", "nsz", "arcp", "contract", "afn")
+
+
+class _LanesType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="Lanes")
+
+
+lanes = _LanesType()
+
+
+@register_model(_LanesType)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]  # numba has no types
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, _VECTOR)
+
+
+# --- pieces of LLVM code ---------------------------------------------------------------------------------------------
+
+
+def _call(builder: Any, name: str, returns: Any, arguments: Sequence[Any], **flags: Any) -> Any:
+    function_type = ir.FunctionType(returns, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments, **flags)
+
+
+def _splat(builder: Any, scalar: Any, vector_type: Any = _VECTOR) -> Any:
+    undefined = ir.Constant(vector_type, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(one, undefined, _indices([0] * LANES))
+
+
+def _indices(values: Sequence[int]) -> Any:
+    return ir.Constant(ir.VectorType(_I32, len(values)), list(values))
+
+
+def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    return _call(builder, "llvm.fma.v16f32", _VECTOR, [x, y, z])
+
+
+def _sum(builder: Any, vector: Any) -> Any:
+    return _call(
+        builder, "llvm.vector.reduce.fadd.v16f32", _FLOAT, [ir.Constant(_FLOAT, -0.0), vector], fastmath=_FLAGS
+    )
+
+
+def _product_sum(builder: Any, xs: Sequence[Any], ys: Sequence[Any]) -> Any:
+    """x.y over whole rows; two chains of additions, so that they overlap."""
+    chains: list[Any] = [None, None]
+    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        so_far = chains[i % 2]
+        chains[i % 2] = builder.fmul(x, y) if so_far is None else _multiply_add(builder, x, y, so_far)
+    both = chains[0] if chains[1] is None else builder.fadd(*chains, flags=_FLAGS)
+    return _sum(builder, both)
+
+
+def _above_zero(builder: Any, vector: Any) -> Any:
+    """Sixteen bits. A NaN counts as above zero, so that it spreads up to the loss, where the trainer sees it."""
+    return builder.fcmp_unordered(">", vector, _ZERO)
+
+
+def _inverse_root(builder: Any, scalar: Any) -> Any:
+    return builder.fdiv(ir.Constant(_FLOAT, 1.0), _call(builder, "llvm.sqrt.f32", _FLOAT, [scalar]))
+
+
+def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    return cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
+
+
+def _load(builder: Any, pointer: Any, chunk: int) -> Any:
+    return builder.load(builder.gep(pointer, [ir.Constant(_I64, chunk)]), align=4)
+
+
+def _store(builder: Any, vector: Any, pointer: Any, chunk: int) -> None:
+    builder.store(vector, builder.gep(pointer, [ir.Constant(_I64, chunk)]), align=4)
+
+
+def _sums_of_four(builder: Any, vectors: Sequence[Any]) -> Any:
+    """The sums of four vectors as one <4 x float>: a tree in which they share registers, half the work of four sums."""
+
+    def halves_added(x: Any, y: Any, half: int, width: int) -> Any:
+        low = [start + i for start in range(0, width, 2 * half) for i in range(half)]
+        high = [index + half for index in low]
+        return builder.fadd(
+            builder.shuffle_vector(x, y, _indices(low + [width + index for index in low])),
+            builder.shuffle_vector(x, y, _indices(high + [width + index for index in high])),
+            flags=_FLAGS,
+        )
+
+    a, b, c, d = vectors
+    quarters = halves_added(halves_added(a, b, 8, 16), halves_added(c, d, 8, 16), 4, 16)
+    for kept in ([0, 1, 4, 5, 8, 9, 12, 13], [0, 2, 4, 6]):
+        step = 2 if len(kept) == 8 else 1
+        quarters = builder.fadd(
+            builder.shuffle_vector(quarters, quarters, _indices(kept)),
+            builder.shuffle_vector(quarters, quarters, _indices([index + step for index in kept])),
+            flags=_FLAGS,
+        )
+    return quarters
+
+
+# --- Lanes: operators and functions ----------------------------------------------------------------------------------
+
+
+def _as_vector(context: Any, builder: Any, value: Any, value_type: Any) -> Any:
+    if value_type == lanes:
+        return value
+    return _splat(builder, context.cast(builder, value, value_type, types.float32))
+
+
+def _define_operator(function: Any, instruction: str) -> None:
+    @infer_global(function)
+    class _Typing(AbstractTemplate):  # type: ignore[misc]  # numba has no types
+        def generic(self, arguments: Any, keywords: Any) -> Any:
+            if len(arguments) == 2 and lanes in arguments and not keywords:
+                return signature(lanes, *(a if a == lanes else types.float32 for a in arguments))
+            return None
+
+    def lower(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        x, y = (_as_vector(context, builder, a, t) for a, t in zip(arguments, sig.args, strict=True))
+        return getattr(builder, instruction)(x, y, flags=_FLAGS)
+
+    for left, right in ((lanes, lanes), (lanes, types.float32), (types.float32, lanes)):
+        lower_builtin(function, left, right)(lower)
+
+
+_define_operator(operator.add, "fadd")
+_define_operator(operator.sub, "fsub")
+_define_operator(operator.mul, "fmul")
+
+
+@intrinsic
+def where_positive(typing_context: Any, condition: Any, value: Any) -> Any:
+    """``value`` in the lanes where ``condition`` is above zero or no number, 0 elsewhere."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        vector = _as_vector(context, builder, arguments[1], sig.args[1])
+        return builder.select(_above_zero(builder, arguments[0]), vector, _ZERO)
+
+    return lanes(lanes, lanes if value == lanes else types.float32), code
+
+
+@intrinsic
+def active_bits(typing_context: Any, vector: Any) -> Any:
+    """A uint64 whose bit r is set where lane r is above zero or no number."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.zext(builder.bitcast(_above_zero(builder, arguments[0]), _I16), _I64)
+
+    return types.uint64(lanes), code
+
+
+@intrinsic
+def lane_sum(typing_context: Any, vector: Any) -> Any:
+    """The sum of the sixteen lanes."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return _sum(builder, arguments[0])
+
+    return types.float32(lanes), code
+
+
+@intrinsic
+def popcount(typing_context: Any, bits: Any) -> Any:
+    """The number of set bits of a uint64."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return _call(builder, "llvm.ctpop.i64", _I64, arguments)
+
+    return types.uint64(types.uint64), code
+
+
+@intrinsic
+def store_lanes(typing_context: Any, array: Any, start: Any, vector: Any) -> Any:
+    """``array[start : start + 16] = vector`` for a contiguous float32 array."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        place = builder.gep(_data(context, builder, sig.args[0], arguments[0]), [arguments[1]])
+        builder.store(arguments[2], builder.bitcast(place, _VECTOR.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, lanes), code
+
+
+# --- whole rows ------------------------------------------------------------------------------------------------------
+
+
+class RowPrimitives(NamedTuple):
+    """The row operations for one row length; see :func:`row_primitives`."""
+
+    gather_products: Callable[..., Any]
+    step_rows: Callable[..., Any]
+    move_row: Callable[..., Any]
+    add_rows: Callable[..., Any]
+    prefetch_row: Callable[..., Any]
+
+
+@cache
+def row_primitives(n_chunks: int) -> RowPrimitives:
+    """Operations on rows of ``16 * n_chunks`` floats, unrolled.
+
+    ``gather_products(table, rows, first, n, anchors, anchor, absent) -> Lanes``
+        Lane r holds table[rows[first + r]].anchors[anchor] for r < n <= 16, and ``absent`` in the rest. Rows are taken
+        four at a time: ``rows`` must hold valid indices up to the next multiple of four.
+
+    ``step_rows(table, rows, bits, anchors, anchor, own, towards, weight, sum)``
+        For each set bit r of ``bits`` (not 0), with x = table[rows[r]] and v = anchors[anchor]: adds weight[r] x to the
+        row ``sum[0]``, which it first clears, and writes x <- (own[r] x + towards[r] v) / |...|, the norm being
+        measured. A row that stands twice is moved twice, one move after the other.
+
+    ``move_row(table, row, sums, sum, scale)``
+        x <- R_x(scale (I - x x^T) y) for x = table[row], y = sums[sum]: retraction along a tangent projection.
+
+    ``add_rows(out, a, i, b, j)``
+        out[0] = a[i] + b[j].
+
+    ``prefetch_row(table, row)``
+        Asks for the row's cache lines.
+
+    Args:
+        n_chunks: Row length in units of 16 floats.
+    """
+
+    def row_pointer(builder: Any, base: Any, row: Any) -> Any:
+        place = builder.gep(base, [builder.mul(row, ir.Constant(_I64, n_chunks * LANES))])
+        return builder.bitcast(place, _VECTOR.as_pointer())
+
+    def load_row(builder: Any, pointer: Any) -> list[Any]:
+        return [_load(builder, pointer, chunk) for chunk in range(n_chunks)]
+
+    def store_row(builder: Any, vectors: Sequence[Any], pointer: Any) -> None:
+        for chunk, vector in enumerate(vectors):
+            _store(builder, vector, pointer, chunk)
+
+    def scaled(builder: Any, scale: Any, vectors: Sequence[Any]) -> list[Any]:
+        factor = _splat(builder, scale)
+        return [builder.fmul(factor, vector) for vector in vectors]
+
+    @intrinsic
+    def gather_products(
+        ctx: Any, table: Any, rows: Any, first: Any, n: Any, anchors: Any, anchor: Any, absent: Any
+    ) -> Any:  # fmt: skip
+        def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            base = _data(context, builder, sig.args[0], arguments[0])
+            indices = builder.gep(_data(context, builder, sig.args[1], arguments[1]), [arguments[2]])
+            count = arguments[3]
+            anchor_base = _data(context, builder, sig.args[4], arguments[4])
+            v = load_row(builder, row_pointer(builder, anchor_base, arguments[5]))
+
+            def products(slot: int) -> Any:
+                index = builder.load(builder.gep(indices, [ir.Constant(_I64, slot)]))
+                pointer = row_pointer(builder, base, builder.zext(index, _I64))
+                total = None
+                for chunk in range(n_chunks):
+                    x = _load(builder, pointer, chunk)
+                    total = builder.fmul(x, v[chunk]) if total is None else _multiply_add(builder, x, v[chunk], total)
+                return total
+
+            four = ir.VectorType(_FLOAT, 4)
+            groups = [cgutils.alloca_once(builder, four) for _ in range(4)]
+            for group in groups:
+                builder.store(ir.Constant(four, [0.0] * 4), group)
+            end = builder.append_basic_block("products.end")
+            for g, group in enumerate(groups):
+                if g:
+                    more = builder.append_basic_block(f"products.{g}")
+                    builder.cbranch(builder.icmp_signed(">", count, ir.Constant(_I64, 4 * g)), more, end)
+                    builder.position_at_end(more)
+                builder.store(_sums_of_four(builder, [products(4 * g + i) for i in range(4)]), group)
+            builder.branch(end)
+            builder.position_at_end(end)
+            parts = [builder.load(group) for group in groups]
+            low = builder.shuffle_vector(parts[0], parts[1], _indices(range(8)))
+            high = builder.shuffle_vector(parts[2], parts[3], _indices(range(8)))
+            found = builder.shuffle_vector(low, high, _indices(range(16)))
+            numbers = ir.Constant(ir.VectorType(_I32, LANES), list(range(LANES)))
+            limit = _splat(builder, builder.trunc(count, _I32), ir.VectorType(_I32, LANES))
+            present = builder.icmp_signed("<", numbers, limit)
+            return builder.select(present, found, _splat(builder, arguments[6]))
+
+        return lanes(table, rows, types.int64, types.int64, anchors, types.uint64, types.float32), code
+
+    @intrinsic
+    def step_rows(
+        ctx: Any, table: Any, rows: Any, bits: Any, anchors: Any, anchor: Any,
+        own: Any, towards: Any, weight: Any, total: Any,
+    ) -> Any:  # fmt: skip
+        def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            base, indices, own_at, towards_at, weight_at, sum_base = (
+                _data(context, builder, sig.args[i], arguments[i]) for i in (0, 1, 5, 6, 7, 8)
+            )
+            anchor_base = _data(context, builder, sig.args[3], arguments[3])
+            v = load_row(builder, row_pointer(builder, anchor_base, arguments[4]))
+            before, loop, end = builder.block, *(builder.append_basic_block(f"step.{name}") for name in ("row", "end"))
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            left = builder.phi(_I64)
+            sums = [builder.phi(_VECTOR) for _ in range(n_chunks)]
+            left.add_incoming(arguments[2], before)
+            for phi in sums:
+                phi.add_incoming(_ZERO, before)
+            r = _call(builder, "llvm.cttz.i64", _I64, [left, ir.Constant(_I1, 1)])
+            index = builder.load(builder.gep(indices, [r]))
+            pointer = row_pointer(builder, base, builder.zext(index, _I64))
+            a, b, w = (_splat(builder, builder.load(builder.gep(at, [r]))) for at in (own_at, towards_at, weight_at))
+            x = load_row(builder, pointer)
+            sums_after = [_multiply_add(builder, w, x[i], sums[i]) for i in range(n_chunks)]
+            y = [_multiply_add(builder, a, x[i], builder.fmul(b, v[i])) for i in range(n_chunks)]
+            store_row(builder, scaled(builder, _inverse_root(builder, _product_sum(builder, y, y)), y), pointer)
+            rest = builder.and_(left, builder.sub(left, ir.Constant(_I64, 1)))
+            left.add_incoming(rest, builder.block)
+            for phi, after in zip(sums, sums_after, strict=True):
+                phi.add_incoming(after, builder.block)
+            builder.cbranch(builder.icmp_unsigned("!=", rest, ir.Constant(_I64, 0)), loop, end)
+            builder.position_at_end(end)
+            store_row(builder, sums_after, row_pointer(builder, sum_base, ir.Constant(_I64, 0)))
+            return context.get_dummy_value()
+
+        return types.void(table, rows, types.uint64, anchors, types.uint64, own, towards, weight, total), code
+
+    @intrinsic
+    def move_row(ctx: Any, table: Any, row: Any, sums: Any, which: Any, scale: Any) -> Any:
+        def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            pointer = row_pointer(builder, _data(context, builder, sig.args[0], arguments[0]), arguments[1])
+            x = load_row(builder, pointer)
+            y = load_row(
+                builder, row_pointer(builder, _data(context, builder, sig.args[2], arguments[2]), arguments[3])
+            )
+            y = scaled(builder, arguments[4], y)
+            along = builder.fsub(ir.Constant(_FLOAT, 1.0), _product_sum(builder, x, y), flags=_FLAGS)
+            factor = _splat(builder, along)  # x + (y - (x.y) x) = (1 - x.y) x + y
+            moved = [_multiply_add(builder, factor, x[i], y[i]) for i in range(n_chunks)]
+            store_row(
+                builder, scaled(builder, _inverse_root(builder, _product_sum(builder, moved, moved)), moved), pointer
+            )
+            return context.get_dummy_value()
+
+        return types.void(table, types.uint64, sums, types.uint64, types.float32), code
+
+    @intrinsic
+    def add_rows(ctx: Any, out: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
+        def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            x, y = (
+                load_row(
+                    builder,
+                    row_pointer(builder, _data(context, builder, sig.args[at], arguments[at]), arguments[at + 1]),
+                )
+                for at in (1, 3)
+            )
+            place = row_pointer(builder, _data(context, builder, sig.args[0], arguments[0]), ir.Constant(_I64, 0))
+            store_row(builder, [builder.fadd(p, q) for p, q in zip(x, y, strict=True)], place)
+            return context.get_dummy_value()
+
+        return types.void(out, a, types.uint64, b, types.uint64), code
+
+    @intrinsic
+    def prefetch_row(ctx: Any, table: Any, row: Any) -> Any:
+        def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            place = row_pointer(builder, _data(context, builder, sig.args[0], arguments[0]), arguments[1])
+            hints = [ir.Constant(_I32, hint) for hint in (0, 3, 1)]  # for reading, into the nearest cache, data
+            for chunk in range(n_chunks):
+                line = builder.gep(place, [ir.Constant(_I64, chunk)])
+                line = builder.bitcast(line, ir.IntType(8).as_pointer())
+                _call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, *hints])
+            return context.get_dummy_value()
+
+        return types.void(table, types.uint64), code
+
+    return RowPrimitives(gather_products, step_rows, move_row, add_rows, prefetch_row)

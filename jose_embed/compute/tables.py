@@ -1,0 +1,131 @@
+"""What the backends share: the tables they move, the text they read, what a chunk reports."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.config import TrainConfig
+
+__all__ = [
+    "DOCUMENT_BLOCK",
+    "LANES",
+    "PIECE",
+    "ChunkResult",
+    "DocumentInputs",
+    "Result",
+    "Tables",
+    "Text",
+    "document_step",
+    "padded_table",
+]
+
+#: Floats in one register.
+LANES = 16
+
+
+#: Words of a document that are contrasted with its row at a time.
+DOCUMENT_BLOCK = 8
+
+
+#: Running words that are thinned out at a time; windows do not reach over the border of two pieces.
+PIECE = 1 << 20
+
+
+#: What a visit moves a document's row by, in pairs for each unit of its weight, and the longest step of the row, in
+#: steps of the context row; DESIGN.md, decision 31, has the evidence.
+_VISIT_PAIRS, _LONGEST_STEP = 100.0, 4.0
+
+
+class Tables(NamedTuple):
+    """The vectors, written in place: float32, C-contiguous, rows padded with zeros to a multiple of 16 floats.
+
+    The word tables may have spare rows behind those of the words; see :func:`spare_rows`.
+    """
+
+    center: npt.NDArray[np.float32]
+    context: npt.NDArray[np.float32]
+    document: npt.NDArray[np.float32]
+
+
+class Text(NamedTuple):
+    """The encoded corpus, or some documents of it: int32 (n_tokens,), read-only, and int64 (n_documents + 1,)."""
+
+    tokens: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+
+class ChunkResult(NamedTuple):
+    """What a piece of work reports.
+
+    Attributes:
+        loss: Sum of the hinges.
+        active: Hinges above zero.
+        pairs: Hinges.
+        positions: Kept running words.
+    """
+
+    loss: float
+    active: int
+    pairs: int
+    positions: int
+
+
+def padded_table(n_rows: int, dim: int) -> npt.NDArray[np.float32]:
+    """A zeroed float32 table whose rows are whole cache lines; its first ``dim`` columns count.
+
+    Returns:
+        float32 (n_rows, dim rounded up to a multiple of 16). The memory is reserved when it is first written to.
+    """
+    width = -(-dim // LANES) * LANES
+    raw = np.zeros(n_rows * width + LANES, np.float32)
+    skipped = -raw.ctypes.data % (LANES * 4) // 4
+    return raw[skipped : skipped + n_rows * width].reshape(n_rows, width)
+
+
+def document_step(config: TrainConfig) -> tuple[np.float32, np.float32]:
+    """How far the joint objective moves a document's row, in steps of the context row that moves with it.
+
+    Returns:
+        (visit, longest): a document of n running words takes min(longest, visit / n) steps. With ``doc_step`` "mean"
+        the visit is 100 ``doc_weight`` pairs, of which a position has window + 1 on the average; with "sum" every step
+        is one of the context row, as published.
+    """
+    if config.doc_step == "sum":
+        return np.float32(1e30), np.float32(1)
+    return np.float32(_VISIT_PAIRS * config.doc_weight / (config.window + 1)), np.float32(_LONGEST_STEP)
+
+
+class DocumentInputs(NamedTuple):
+    """What directions of documents are summed up from; inference.py says how.
+
+    Attributes:
+        word_weights: float64 (n_words, 2), by presence and for the topic.
+        term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
+        center_vectors: float32 (n_words, dim), possibly a view of padded rows, or padded with zeros.
+        context_vectors: float32 of the same shape; not looked at where the share is 0.
+        context_share: How much of its context row is taken from each word's vector.
+        matrix: float64 (dim, dim) without padding, see reliability.py; (0, 0) for the sum itself.
+    """
+
+    word_weights: npt.NDArray[np.float64]
+    term_weights: npt.NDArray[np.float64]
+    center_vectors: npt.NDArray[np.float32]
+    context_vectors: npt.NDArray[np.float32]
+    context_share: float
+    matrix: npt.NDArray[np.float64]
+
+
+class Result(Protocol):
+    """What a chunk reports; cpu.ChunkResult and its likes."""
+
+    @property
+    def loss(self) -> float: ...
+    @property
+    def active(self) -> int: ...
+    @property
+    def pairs(self) -> int: ...
+    @property
+    def positions(self) -> int: ...

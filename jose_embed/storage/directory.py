@@ -1,0 +1,271 @@
+"""A directory held open for reading, its files mapped into memory.
+
+Every file is opened relative to the directory, so that a model that is replaced meanwhile is read wholly old or wholly
+new. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import mmap
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.errors import JoseError, ModelError
+from jose_embed.storage.atomic import BLOCK_BYTES, file_name_is_safe, moved_aside, plain_size, reason
+
+__all__ = ["MODEL", "DirectoryKind", "DirectoryReader", "array_header", "npy_preamble"]
+
+
+class DirectoryKind(NamedTuple):
+    """What a directory is meant to be, as messages say it.
+
+    Attributes:
+        noun: What it is: "model".
+        made: How one is made, after "or": "train one with jose-train".
+        advice: What to do about a damaged one.
+        error: What is raised.
+    """
+
+    noun: str
+    made: str
+    advice: str
+    error: type[JoseError]
+
+
+MODEL: Final = DirectoryKind(
+    "model", "train one with jose-train", "take the model from a good copy or train it again", ModelError
+)
+
+
+class DirectoryReader:
+    """A directory held open, whose files are read and mapped relative to it.
+
+    Args:
+        path: The directory.
+        kind: What it is meant to be; its ``error`` is what every method raises.
+
+    Raises:
+        ModelError: there is no such directory or it cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], kind: DirectoryKind = MODEL) -> None:
+        self.path = Path(path)
+        self._kind = kind
+        self._descriptor = -1
+        self.vanished = False
+        try:
+            if os.open in os.supports_dir_fd:
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            else:
+                os.listdir(path)
+        except FileNotFoundError:
+            missing = f"{self.path}: there is no {kind.noun} directory of this name"
+            raise kind.error(f"{missing}{_where_it_went(self.path, kind)}") from None
+        except NotADirectoryError:
+            raise kind.error(f"{self.path}: is a file and no {kind.noun} directory; {kind.made}") from None
+        except (OSError, ValueError) as error:
+            raise kind.error(f"{self.path}: cannot be read ({reason(error)})") from None
+
+    def __enter__(self) -> DirectoryReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def error(self, name: str, what: str, to_do: str | None = None) -> JoseError:
+        """An error that names the file."""
+        return self._kind.error(f"{self.path / name}: {what}; {to_do or self._kind.advice}")
+
+    def size(self, name: str) -> int:
+        """The size of a file in bytes."""
+        descriptor = self._open(name)
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def read(self, name: str, *, largest: int | None = None) -> bytes:
+        """The contents of a file of at most ``largest`` bytes."""
+        descriptor = self._open(name)
+        with os.fdopen(descriptor, "rb") as file:
+            if largest is not None and os.fstat(descriptor).st_size > largest:
+                raise self.error(name, f"is larger than {plain_size(largest)}")
+            try:
+                return file.read()
+            except (OSError, MemoryError) as error:
+                raise self.error(name, f"cannot be read ({reason(error)})") from None
+
+    def json(self, name: str) -> Any:
+        """The value of a JSON file of at most 256 MB."""
+        try:
+            return json.loads(self.read(name, largest=256 << 20).decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise self.error(name, f"is not JSON ({str(error)[:100]})") from None
+
+    def is_still(self, path: str | os.PathLike[str]) -> bool:
+        """Whether the name still stands for the directory that is held open."""
+        try:
+            return self._descriptor < 0 or os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+        except OSError:
+            return False
+
+    def sha256(self, name: str, advance: Callable[[int], None] | None = None) -> str:
+        """The SHA-256 of a file in hex, read block by block."""
+        digest = hashlib.sha256()
+        for block in self.blocks(name):
+            digest.update(block)
+            if advance is not None:
+                advance(len(block))
+        return digest.hexdigest()
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The contents of a file, piece by piece; a file is read so that is too long to stay in memory."""
+        with os.fdopen(self._open(name), "rb") as file:
+            try:
+                while block := file.read(BLOCK_BYTES):
+                    yield block
+            except OSError as error:
+                raise self.error(name, f"cannot be read ({reason(error)})") from None
+
+    def map(self, name: str) -> mmap.mmap | bytes:
+        """The bytes of a file, mapped read-only."""
+        descriptor = self._open(name)
+        try:
+            if os.fstat(descriptor).st_size == 0:
+                return b""
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise self.error(name, f"cannot be mapped ({reason(error)})") from None
+        finally:
+            os.close(descriptor)
+
+    def array(
+        self, name: str, *, dtype: npt.DTypeLike | None = None, shape: tuple[int, ...] | None = None
+    ) -> npt.NDArray[Any]:
+        """A ``.npy`` file as a read-only mapped array; its header is checked against what it must be and against the
+        file's size.
+
+        Raises:
+            ModelError: not an array file, objects inside, another dtype, shape or order, or a size that does not match.
+        """
+        data = self.map(name)
+        try:
+            found, found_shape, start = array_header(data)
+        except ValueError as error:
+            raise self.error(name, str(error)) from None
+        if dtype is not None and found != np.dtype(dtype):
+            raise self.error(name, f"holds {found.str} numbers, but must hold {np.dtype(dtype).str}")
+        if shape is not None and found_shape != shape:
+            raise self.error(name, f"has the shape {found_shape}, but the manifest says {shape}")
+        n_bytes = math.prod(found_shape) * found.itemsize
+        if len(data) != start + n_bytes:
+            raise self.error(name, f"is {len(data)} bytes long, but its header says {start + n_bytes}")
+        if n_bytes == 0:
+            array = np.empty(found_shape, found)
+        else:
+            array = np.frombuffer(data, found, math.prod(found_shape), start).reshape(found_shape)
+        array.flags.writeable = False
+        return array
+
+    def _open(self, name: str) -> int:
+        if not file_name_is_safe(name):
+            raise self.error(
+                "manifest.json", f"names the file {name[:200]!r}, which is no plain file name", "do not trust it"
+            )
+        # O_NONBLOCK: a pipe in the place of a file must not keep us waiting.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            if self._descriptor >= 0:
+                descriptor = os.open(name, flags, dir_fd=self._descriptor)
+            else:
+                descriptor = os.open(self.path / name, flags)
+        except FileNotFoundError:
+            self.vanished = True
+            raise self.error(name, "is missing") from None
+        except OSError as error:
+            raise self.error(name, f"cannot be read ({reason(error)})") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise self.error(name, "is not a regular file")
+        return descriptor
+
+
+def _where_it_went(path: Path, kind: DirectoryKind) -> str:
+    aside = moved_aside(path)
+    if aside is None:
+        return f"; check the path, or {kind.made}"
+    return f", but an interrupted overwrite left the previous one as {aside}; rename it back"
+
+
+_MAGIC: Final = b"\x93NUMPY"
+
+
+_LARGEST_HEADER: Final = 10_000
+
+
+def array_header(data: bytes | mmap.mmap) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """The dtype, shape and first byte of the numbers of a ``.npy`` file, without running or unpickling anything in it.
+
+    Raises:
+        ValueError: what is wrong, as the rest of a sentence about the file.
+
+    Source: the format's description in ``numpy.lib.format``.
+    """
+    if data[:6] != _MAGIC:
+        raise ValueError("is not a NumPy array file")
+    major = data[6] if len(data) > 6 else 0
+    if major not in (1, 2, 3) or len(data) < 12:
+        raise ValueError(f"is a NumPy array file of the unknown version {major}")
+    width = 2 if major == 1 else 4
+    length = int.from_bytes(data[8 : 8 + width], "little")
+    start = 8 + width + length
+    if length > _LARGEST_HEADER or start > len(data):
+        raise ValueError("has a damaged header")
+    try:
+        header = ast.literal_eval(data[8 + width : start].decode("latin1" if major < 3 else "utf-8"))
+        fields = (header["descr"], header["fortran_order"], header["shape"])
+        if len(header) != 3:
+            raise ValueError("fields")
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
+        raise ValueError("has a damaged header") from None
+    described, fortran, shape = fields
+    if not isinstance(described, str) or re.fullmatch(r"[<|][biuf]\d{1,2}", described) is None:
+        raise ValueError(f"holds values of the kind {str(described)[:50]!r}; only plain little-endian numbers are read")
+    if fortran is not False:
+        raise ValueError("is stored column by column; it must be row by row")
+    if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**62 for n in shape) or len(shape) > 8:
+        raise ValueError("has a damaged header")
+    try:
+        return np.dtype(described), shape, start
+    except TypeError:
+        raise ValueError(f"holds values of the unknown kind {described!r}") from None
+
+
+def npy_preamble(dtype: np.dtype[Any], shape: Sequence[int], *, least: int = 0) -> bytes:
+    """The first bytes of a ``.npy`` file of version 1.0; the numbers begin at a multiple of 64.
+
+    Args:
+        dtype: Of the numbers.
+        shape: Of the array.
+        least: At least so many bytes: two preambles of less have the same length, so one can take the other's place.
+    """
+    text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)!r}, }}".encode(
+        "latin1"
+    )
+    length = len(_MAGIC) + 4 + len(text) + 1
+    padding = max(-length % 64, least - length)
+    header = text + b" " * padding + b"\n"
+    return _MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header

@@ -1,0 +1,120 @@
+"""An encoded corpus and the statistics of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from jose_embed.text.reader import SourceReport, Tokenizer
+from jose_embed.text.vocabulary import Vocabulary
+from jose_embed.text.word_table import Ends, Ids
+
+__all__ = ["CorpusStatistics", "EncodedCorpus"]
+
+_SOURCES_NAMED = 1000
+
+
+@dataclass(frozen=True)
+class CorpusStatistics:
+    """What the text was, before rare words were left out.
+
+    Attributes:
+        n_bytes: Bytes of text, decompressed.
+        n_documents: Documents, which are lines.
+        n_empty: Documents without any word.
+        n_tokens_seen: Running words.
+        n_words_seen: Different words.
+        invalid_utf8_lines: Lines that were not UTF-8.
+        invalid_utf8_bytes: Bytes in them that were replaced.
+        sources: The names of what was read.
+        sha256: Hexadecimal SHA-256 of the text.
+    """
+
+    n_bytes: int
+    n_documents: int
+    n_empty: int
+    n_tokens_seen: int
+    n_words_seen: int
+    invalid_utf8_lines: int
+    invalid_utf8_bytes: int
+    sources: tuple[str, ...]
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values; of very many sources the first are named, and ``n_sources`` counts them."""
+        named = list(self.sources[:_SOURCES_NAMED])
+        return {**asdict(self), "sources": named, "n_sources": len(self.sources)}
+
+
+class EncodedCorpus:
+    """A text as rows of a vocabulary; a context manager that gives its disk space back at the end.
+
+    Attributes:
+        tokens: int32 (n_tokens,), read-only, mapped: the row of every kept word, documents one after the other.
+        offsets: int64 (n_documents + 1,), read-only, mapped: document d is ``tokens[offsets[d]:offsets[d + 1]]``.
+        doc_ids: The id of every document.
+        vocabulary: The kept words.
+        tokenizer: What split the text.
+        statistics: What the text was.
+        min_count: Words that occur less often were left out.
+        sources: What was found in each source, in order.
+    """
+
+    def __init__(
+        self,
+        tokens: Ids,
+        offsets: Ends,
+        doc_ids: Sequence[str],
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
+        statistics: CorpusStatistics,
+        min_count: int,
+        sources: Sequence[SourceReport],
+    ) -> None:
+        self.tokens = tokens
+        self.offsets = offsets
+        self.doc_ids = doc_ids
+        self.vocabulary = vocabulary
+        self.tokenizer = tokenizer
+        self.statistics = statistics
+        self.min_count = min_count
+        self.sources = sources
+
+    @property
+    def n_documents(self) -> int:
+        """The number of documents, empty ones included."""
+        return len(self.offsets) - 1
+
+    @property
+    def n_with_words(self) -> int:
+        """The number of documents that have a kept word."""
+        return int(np.count_nonzero(np.diff(self.offsets)))
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of running words that were kept."""
+        return len(self.tokens)
+
+    def __len__(self) -> int:
+        return self.n_documents
+
+    def __getitem__(self, document: int) -> Ids:
+        """The rows of one document's words, a view of ``tokens``."""
+        row = document + len(self) if document < 0 else document
+        if not 0 <= row < len(self):
+            raise IndexError(f"document {document} of {len(self)}")
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+    def __enter__(self) -> EncodedCorpus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the mapped files; their disk space is free once no view of ``tokens`` or ``offsets`` is left."""
+        self.tokens = np.empty(0, np.int32)
+        self.offsets = np.zeros(1, np.int64)

@@ -1,0 +1,336 @@
+"""The encoded corpus: a text as integers, in two mapped temporary files.
+
+One pass over the text numbers its words in the order of their first appearance and spills these numbers to a temporary
+file. Only then is it known how often each word occurs, so which ones are kept and in which order; a pass over the file
+replaces the provisional numbers by rows of the vocabulary. Words that are left out leave no gap: the words around them
+become neighbours.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.errors import ConfigError, CorpusError, TrainingError
+from jose_embed.progress import Reporter, SilentReporter
+from jose_embed.text.compression import EXPANSION_LIMIT
+from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
+from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
+from jose_embed.text.sources import Sources, find_sources, printable
+from jose_embed.text.tokenizers import valid_text
+from jose_embed.text.vocabulary import Vocabulary
+from jose_embed.text.word_table import CompiledWords, Ends, Ids, WordTable, word_table
+
+__all__ = ["TokenSpill", "encode", "encode_texts"]
+
+_BATCH = 1 << 20  # characters tokenised at a time
+
+
+def encode(
+    sources: Sources,
+    *,
+    tokenizer: str | Tokenizer = "words",
+    min_count: int = 5,
+    reporter: Reporter | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    max_expansion: float | None = EXPANSION_LIMIT,
+) -> EncodedCorpus:
+    """Read text, one document per line, and turn it into rows of the vocabulary that it gives.
+
+    Args:
+        sources: A path, a glob, a directory, ``"-"`` for standard input, or several of these; plain or compressed.
+        tokenizer: A registered name, or a tokenizer.
+        min_count: Words that occur less often are left out; at least 1.
+        reporter: Told about the progress.
+        directory: Where the temporary files lie: 4 bytes per running word, 8 per document. The system's directory for
+            such files where it is ``None``.
+        max_expansion: Decompressed bytes allowed per compressed byte, beyond the first GiB of a file; ``None`` for no
+            limit.
+
+    Raises:
+        ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
+        CorpusError: a source that is missing, unreadable, binary, damaged or empty, or no word that is frequent enough.
+        TrainingError: no room for the temporary files.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(b"To be, or not to be\\n\\nthat is not it"), file.flush()
+        ...     with encode(file.name, min_count=2) as corpus:
+        ...         print(corpus.vocabulary.words, corpus.tokens.tolist(), corpus.offsets.tolist())
+        ('be', 'not', 'to') [2, 0, 1, 2, 0, 1] [0, 5, 5, 6]
+    """
+    chosen, reporter = _checked(tokenizer, min_count), reporter or SilentReporter()
+    found = find_sources(sources, reporter.note)
+    table = word_table(chosen)
+    with ExitStack() as stack:
+        spool = stack.enter_context(TokenSpill(directory))
+        reader = stack.enter_context(
+            BlockReader(found, whole_lines=not isinstance(table, CompiledWords), max_expansion=max_expansion)
+        )
+        reporter.start("reading", reader.total, "bytes")
+        for block in reader:
+            spool.progress += block.consumed / reader.total if reader.total else 0.0
+            spool.append(*table.add_lines(block.data))
+            reporter.advance(block.consumed, tokens=spool.n_tokens)
+        for message in complaints(reader.reports):
+            reporter.note(message)
+        return _finished(spool, table, chosen, reader.reports, reader.sha256, min_count, reporter)
+
+
+def encode_texts(
+    texts: Iterable[str],
+    *,
+    tokenizer: str | Tokenizer = "words",
+    min_count: int = 5,
+    reporter: Reporter | None = None,
+    directory: str | os.PathLike[str] | None = None,
+) -> EncodedCorpus:
+    """The same as :func:`encode` for strings; each is one document, line ends in it and all.
+
+    Args:
+        texts: The documents; any iterable, taken once.
+        tokenizer: A registered name, or a tokenizer.
+        min_count: Words that occur less often are left out; at least 1.
+        reporter: Told about the progress.
+        directory: Where the temporary files lie.
+
+    Raises:
+        ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
+        CorpusError: something that is no string, no word at all, or none that is frequent enough.
+        TrainingError: no room for the temporary files.
+
+    Example:
+        >>> with encode_texts(["a b a", "b c"], min_count=2) as corpus:
+        ...     print(corpus.vocabulary.words, corpus[0].tolist(), corpus[1].tolist())
+        ('a', 'b') [0, 1, 0] [1]
+    """
+    chosen, reporter = _checked(tokenizer, min_count), reporter or SilentReporter()
+    if isinstance(texts, (str, bytes)):
+        raise CorpusError("the documents are one string; give a list of strings, one for each document")
+    table = word_table(chosen)
+    report = SourceReport("documents")
+    sha256 = hashlib.sha256()
+    with TokenSpill(directory) as spool:
+        reporter.start("reading", len(texts) if isinstance(texts, Sequence) else None, "documents")
+        for batch in _batches(texts, report):
+            spool.append(*table.add_texts(batch))
+            content = "".join(f"{text}\n" for text in batch).encode()
+            sha256.update(content)
+            report.n_bytes += len(content)
+            report.n_lines += len(batch)
+            reporter.advance(len(batch), tokens=spool.n_tokens)
+        if report.invalid_lines:
+            what = "NUL characters or lone surrogates were replaced by U+FFFD"
+            reporter.note(f"{report.invalid_lines:,} documents: {what} (the first in document {report.first_invalid})")
+        return _finished(spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter)
+
+
+def _checked(tokenizer: str | Tokenizer, min_count: int) -> Tokenizer:
+    if not isinstance(min_count, int) or isinstance(min_count, bool) or min_count < 1:
+        raise ConfigError(f"min_count is {min_count!r}; it must be a whole number from 1 up")
+    return get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+
+
+def _batches(texts: Iterable[str], report: SourceReport) -> Iterator[list[str]]:
+    """Lists of strings of about a million characters together, without NUL and lone surrogates, which are counted."""
+    batch: list[str] = []
+    size = 0
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise CorpusError(f"document {number} is of type {type(text).__name__}; every document must be a string")
+        clean = valid_text(text)
+        if clean != text:
+            report.invalid_lines += 1
+            report.first_invalid = report.first_invalid or number
+        batch.append(clean)
+        size += len(clean) + 1
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _finished(
+    spool: TokenSpill,
+    table: WordTable,
+    tokenizer: Tokenizer,
+    reports: Sequence[SourceReport],
+    sha256: str,
+    min_count: int,
+    reporter: Reporter,
+) -> EncodedCorpus:
+    """The corpus of what was read: choose the words, then renumber."""
+    reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
+    counts = table.counts()
+    statistics = CorpusStatistics(
+        n_bytes=sum(report.n_bytes for report in reports),
+        n_documents=spool.n_documents,
+        n_empty=spool.n_empty,
+        n_tokens_seen=spool.n_tokens,
+        n_words_seen=len(counts),
+        invalid_utf8_lines=sum(report.invalid_lines for report in reports),
+        invalid_utf8_bytes=sum(report.invalid_bytes for report in reports),
+        sources=tuple(printable(report.name) for report in reports),
+        sha256=sha256,
+    )
+    numbers = np.flatnonzero(counts >= min_count)
+    if not len(numbers):
+        raise CorpusError(_nothing_to_train_on(statistics, min_count))
+    words = table.words(numbers)
+    by_spelling = np.array(sorted(range(len(words)), key=words.__getitem__), np.intp)
+    order = by_spelling[np.argsort(-counts[numbers[by_spelling]], kind="stable")]
+    rows = np.full(len(counts), -1, np.int32)
+    rows[numbers[order]] = np.arange(len(numbers), dtype=np.int32)
+    tokens, offsets = spool.renumbered(rows, reporter)
+    vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
+    doc_ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
+    return EncodedCorpus(tokens, offsets, doc_ids, vocabulary, tokenizer, statistics, min_count, reports)
+
+
+def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int) -> str:
+    names = statistics.sources
+    where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+    if not statistics.n_bytes:
+        return f"{where}: the text is empty; one document is expected on each line"
+    if not statistics.n_tokens_seen:
+        return f"{where}: there is no word in it ({statistics.n_documents:,} lines, {statistics.n_bytes:,} bytes)"
+    seen = f"{statistics.n_words_seen:,} words, {statistics.n_tokens_seen:,} tokens"
+    return f"{where}: no word occurs {min_count:,} times or more ({seen}); lower --min-count"
+
+
+_CHUNK = 1 << 18  # numbers replaced at a time
+
+
+class TokenSpill:
+    """Numbers of words and ends of documents in two nameless files, which become the mapped arrays of a corpus.
+
+    Args:
+        directory: Where the files lie; the system's directory for such files where it is ``None``.
+
+    Attributes:
+        n_tokens: How many numbers were written.
+        n_documents: How many documents were written.
+        n_empty: How many of them are empty.
+        progress: The share of the text that was written, as far as it is known; it tells how much room a full disk
+            lacks.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None) -> None:
+        self.n_tokens = self.n_documents = self.n_empty = 0
+        self.progress = 0.0
+        self._directory = os.fspath(directory) if directory is not None else None
+        self._last_end = 0
+        with ExitStack() as stack:
+            try:
+                self._directory = self._directory or tempfile.gettempdir()
+                self._tokens = stack.enter_context(_nameless_file(self._directory))
+                self._ends = stack.enter_context(_nameless_file(self._directory))
+            except OSError as error:
+                place = printable(self._directory or "the system's temporary directory")
+                reason = error.strerror or error
+                raise TrainingError(
+                    f"{place}: no temporary file can be made there: {reason}; name another directory"
+                ) from error
+            self._files = stack.pop_all()
+        self._write(self._ends, np.zeros(1, np.int64))
+
+    def __enter__(self) -> TokenSpill:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # a buffer that still finds no room; the error that matters is on its way
+            self._files.close()
+
+    def append(self, ids: Ids, ends: Ends) -> None:
+        """Write the numbers of more words, and for each document that ends among them, after how many it does."""
+        ends = ends + self.n_tokens
+        self.n_tokens += len(ids)
+        self.n_documents += len(ends)
+        self._write(self._tokens, ids)
+        self._write(self._ends, ends)
+        if len(ends):
+            self.n_empty += int(np.count_nonzero(np.diff(ends, prepend=self._last_end) == 0))
+            self._last_end = int(ends[-1])
+
+    def renumbered(self, rows: Ids, reporter: Reporter) -> tuple[Ids, Ends]:
+        """Replace every number by its row, drop those without one, and map the files.
+
+        Args:
+            rows: int32 (n_words_seen,): the row of each number; -1 for none.
+            reporter: Told about the progress.
+
+        Returns:
+            ``tokens`` int32 and ``offsets`` int64, both read-only; they keep the files alive.
+        """
+        reporter.start("encoding", self.n_tokens, "tokens")
+        self._flush()
+        offsets = np.frombuffer(mmap.mmap(self._ends.fileno(), 0), np.int64)
+        chunk = np.empty(_CHUNK, np.int32)
+        read = written = 0
+        document = 1
+        while read < self.n_tokens:
+            self._tokens.seek(4 * read)
+            numbers = chunk[: min(_CHUNK, self.n_tokens - read)]
+            numbers = numbers[: self._tokens.readinto(numbers.data) // 4]
+            kept = rows[numbers]
+            is_kept = kept >= 0
+            before = np.concatenate(([0], np.cumsum(is_kept)))
+            beyond = document + int(np.searchsorted(offsets[document:], read + len(numbers), side="right"))
+            offsets[document:beyond] = written + before[offsets[document:beyond] - read]
+            self._tokens.seek(4 * written)
+            self._write(self._tokens, kept[is_kept])
+            document = beyond
+            read += len(numbers)
+            written += int(before[-1])
+            reporter.advance(len(numbers))
+        self._flush()
+        self._tokens.truncate(4 * written)
+        reporter.finish(tokens=written)
+        tokens = np.frombuffer(mmap.mmap(self._tokens.fileno(), 0, access=mmap.ACCESS_READ), np.int32)
+        offsets.setflags(write=False)
+        return tokens, offsets
+
+    def _write(self, file: io.BufferedRandom, array: npt.NDArray[Any]) -> None:
+        try:
+            file.write(np.ascontiguousarray(array).data)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _flush(self) -> None:
+        try:
+            self._tokens.flush()
+            self._ends.flush()
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> Exception:
+        assert self._directory is not None
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return TrainingError(
+                f"{printable(self._directory)}: the temporary file cannot be written: {error.strerror or error}"
+            )
+        size = 4 * self.n_tokens + 8 * self.n_documents
+        needed = f"about {size / self.progress / 1e6:,.1f}" if self.progress > 0.0 else f"more than {size / 1e6:,.1f}"
+        ours = sum(os.fstat(file.fileno()).st_size for file in (self._tokens, self._ends))
+        free = f"{(shutil.disk_usage(self._directory).free + ours) / 1e6:,.1f}"
+        return TrainingError(
+            f"{printable(self._directory)}: no room for the encoded text ({error.strerror}; needed: {needed} MB, "
+            f"there was: {free} MB); make room or name another directory"
+        )
+
+
+def _nameless_file(directory: str) -> io.BufferedRandom:
+    return tempfile.TemporaryFile(dir=directory)

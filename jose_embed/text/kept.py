@@ -1,0 +1,518 @@
+"""Encoded corpora that are kept: a directory that stands for a text under one tokenizer and one minimal count.
+
+================ ==============================================================================================
+manifest.json    format and version, tokenizer, min_count, counts, what the text was, size and SHA-256 of every
+                 other file, and a sum of its own
+tokens.npy       int32 (n_tokens,), rows of the vocabulary
+offsets.npy      int64 (n_documents + 1,), where documents begin
+vocabulary.tsv   a word, a tab and its count per line, most frequent first, UTF-8
+sources.json     what was found in each source: its name, lines, bytes on the disk and their SHA-256
+================ ==============================================================================================
+
+An encoding is used again only where the settings are equal and every source still has the same bytes on the disk. They
+are hashed, always: that is an order of magnitude faster than encoding, needs no decompression, and times of files can
+lie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import os
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from jose_embed.config import TrainConfig
+from jose_embed.errors import ConfigError, CorpusError, ModelError
+from jose_embed.progress import Reporter, SilentReporter
+from jose_embed.storage.atomic import Chunk, DirectoryWriter, check_target
+from jose_embed.storage.columns import array_chunks, counted, read_vocabulary, row_blocks, vocabulary_chunks
+from jose_embed.storage.directory import DirectoryKind, DirectoryReader, array_header
+from jose_embed.storage.manifest import LARGEST_MANIFEST, MANIFEST_NAME, json_bytes, manifest_checksum
+from jose_embed.text.compression import EXPANSION_LIMIT
+from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
+from jose_embed.text.encode import encode
+from jose_embed.text.reader import DocumentIds, SourceReport, Tokenizer, get_tokenizer
+from jose_embed.text.sources import Source, Sources, find_sources, listed, printable, sha256_of
+from jose_embed.text.tokenizers import CodePointTokenizer
+from jose_embed.text.vocabulary import Vocabulary
+from jose_embed.version import __version__
+
+__all__ = [
+    "ENCODED",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "check_encoded_target",
+    "encoding_facts",
+    "is_encoded",
+    "kept_encoding",
+    "open_encoded",
+    "text_for",
+    "write_encoded",
+]
+
+FORMAT: Final = "jose-embed-encoded"
+FORMAT_VERSION: Final = 1  # also to be raised where the same tokenizer begins to split text in another way
+ENCODED: Final = DirectoryKind(
+    "encoded corpus", "make one with jose encode", "remove it and encode the text again", CorpusError
+)
+_FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def write_encoded(
+    corpus: EncodedCorpus,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> None:
+    """Write an encoded corpus as a directory, whole or not at all.
+
+    Args:
+        corpus: What to write; it stays open.
+        path: The directory.
+        overwrite: Replace an encoded corpus; nothing else is ever replaced.
+        reporter: Told of the phase "keeping", in bytes.
+
+    Raises:
+        CorpusError: the place is taken or cannot be written.
+        TrainingError: no room on the disk, with what was needed and what there was.
+
+    Example:
+        >>> import tempfile
+        >>> from jose_embed.text.encode import encode_texts
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with encode_texts(["a b a", "b c"], min_count=2) as corpus:
+        ...         write_encoded(corpus, f"{folder}/texts.encoded")
+        ...     with open_encoded(f"{folder}/texts.encoded") as again:
+        ...         print(again.vocabulary.words, again.tokens.tolist(), again.min_count)
+        ('a', 'b') [0, 1, 0, 1] 2
+    """
+    reporter = reporter or SilentReporter()
+    sources = json_bytes([dataclasses.asdict(report) for report in corpus.sources], "sources.json")
+    files: dict[str, Iterator[Chunk]] = {
+        "tokens.npy": array_chunks(corpus.tokens, "tokens.npy"),
+        "offsets.npy": array_chunks(corpus.offsets, "offsets.npy"),
+        "vocabulary.tsv": vocabulary_chunks(corpus.vocabulary.words, corpus.vocabulary.counts),
+        "sources.json": iter([sources]),
+    }
+    needed = corpus.tokens.nbytes + corpus.offsets.nbytes + 16 * corpus.vocabulary.n_words + len(sources) + 8192
+    reporter.start("keeping", needed, "bytes")
+    try:
+        with DirectoryWriter(path, overwrite=overwrite, known=_known_encoding, needed_bytes=needed) as directory:
+            for name, chunks in files.items():
+                directory.write(name, counted(chunks, reporter.advance))
+            manifest = _manifest(corpus) | {"files": dict(directory.files)}
+            manifest["checksum"] = manifest_checksum(manifest)
+            directory.write(MANIFEST_NAME, [json_bytes(manifest, MANIFEST_NAME)])
+    except ModelError as error:
+        raise CorpusError(str(error)) from error
+    reporter.finish()
+
+
+def check_encoded_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """The absolute place that an encoded corpus written as ``path`` would take, found fit before any text is read.
+
+    Raises:
+        CorpusError: as writing would: taken, no directory to write to, or something there that is no encoded corpus.
+    """
+    try:
+        return check_target(path, overwrite=overwrite, known=_known_encoding)
+    except ModelError as error:
+        raise CorpusError(str(error)) from error
+
+
+def _manifest(corpus: EncodedCorpus) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **_settings(corpus.tokenizer, corpus.min_count),
+        "counts": {
+            "n_words": corpus.vocabulary.n_words,
+            "n_documents": corpus.n_documents,
+            "n_tokens": corpus.n_tokens,
+        },
+        "corpus": {name: value for name, value in corpus.statistics.to_dict().items() if "sources" not in name},
+    }
+
+
+def _settings(tokenizer: Tokenizer, min_count: int) -> dict[str, Any]:
+    """All but the text that decides what an encoding holds, as it stands in the manifest."""
+    rules = None
+    if isinstance(tokenizer, CodePointTokenizer):  # the tables follow from the Unicode version of Python, and from us
+        rules = hashlib.sha256(tokenizer.rules().astype("<u4").tobytes()).hexdigest()
+    return {
+        "tokenizer": {"name": tokenizer.name, "settings": tokenizer.settings()},
+        "tokenizer_rules": rules,
+        "unicode": unicodedata.unidata_version,
+        "min_count": min_count,
+    }
+
+
+def _known_encoding(path: Path) -> None:
+    """Passes where a directory holds an encoded corpus and nothing else, so that replacing it destroys nothing."""
+    advice = "only an encoded corpus is ever overwritten; choose another name or remove it yourself"
+    if not is_encoded(path):
+        raise CorpusError(f"{path}: is a directory, but no encoded corpus; {advice}")
+    foreign = sorted(name for name in os.listdir(path) if name not in _FILES and name != MANIFEST_NAME)
+    if foreign:
+        raise CorpusError(f"{path}: holds {printable(foreign[0])!r}, which is not part of the encoded corpus; {advice}")
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def is_encoded(path: str | os.PathLike[str]) -> bool:
+    """Whether a name stands for a directory that says of itself that it is an encoded corpus; it may be damaged."""
+    try:
+        with DirectoryReader(path, ENCODED) as directory:
+            head = directory.read(MANIFEST_NAME, largest=LARGEST_MANIFEST)
+    except CorpusError:
+        return False
+    return f'"{FORMAT}"'.encode() in head[:200]
+
+
+def open_encoded(
+    path: str | os.PathLike[str], *, verify: bool = True, reporter: Reporter | None = None
+) -> EncodedCorpus:
+    """Map an encoded corpus, read-only.
+
+    Every byte is compared with its checksum, because training trusts the numbers blindly: a row beyond the vocabulary
+    would be memory that is not ours.
+
+    Args:
+        path: The directory.
+        verify: Compare with the checksums; to be left out only for what this process has just written.
+        reporter: Told of the phase "verifying", in bytes.
+
+    Raises:
+        CorpusError: missing, damaged, foreign, or of a newer format; the message names the file and says what to do.
+        ConfigError: a tokenizer that is not registered.
+    """
+    with DirectoryReader(path, ENCODED) as directory:
+        return _opened(directory, _read_manifest(directory), verify, reporter or SilentReporter())
+
+
+def encoding_facts(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[SourceReport]]:
+    """The manifest of an encoded corpus, and what was found in each of its sources; nothing else is read.
+
+    Raises:
+        CorpusError: missing, damaged, foreign, or of a newer format.
+    """
+    with DirectoryReader(path, ENCODED) as directory:
+        manifest = _read_manifest(directory)
+        return manifest, _read_sources(directory, manifest["counts"]["n_documents"])
+
+
+def _opened(directory: DirectoryReader, manifest: Mapping[str, Any], verify: bool, reporter: Reporter) -> EncodedCorpus:
+    counts, files = manifest["counts"], manifest["files"]
+    n_words, n_documents, n_tokens = counts["n_words"], counts["n_documents"], counts["n_tokens"]
+    for name, facts in files.items():
+        size = directory.size(name)
+        if size != facts["bytes"]:
+            raise directory.error(name, f"is {size} bytes long, but the manifest says {facts['bytes']}")
+    if verify:
+        reporter.start("verifying", sum(facts["bytes"] for facts in files.values()), "bytes")
+        for name, facts in files.items():
+            if _checked_sum(directory, name, n_words if name == "tokens.npy" else None, reporter) != facts["sha256"]:
+                raise directory.error(name, "is damaged: its SHA-256 is not the manifest's")
+        reporter.finish()
+    tokens = directory.array("tokens.npy", dtype="<i4", shape=(n_tokens,))
+    offsets = directory.array("offsets.npy", dtype="<i8", shape=(n_documents + 1,))
+    if offsets[0] != 0 or offsets[-1] != n_tokens or any((np.diff(part) < 0).any() for part in _overlapping(offsets)):
+        raise directory.error("offsets.npy", f"must rise from 0 to {n_tokens}")
+    words, word_counts = read_vocabulary(directory, n_words, n_tokens)
+    reports = _read_sources(directory, n_documents)
+    statistics = _statistics(directory, manifest["corpus"], reports)
+    tokenizer = get_tokenizer(manifest["tokenizer"]["name"], manifest["tokenizer"]["settings"])
+    return EncodedCorpus(
+        tokens,
+        offsets,
+        DocumentIds([report.name for report in reports], [report.n_lines for report in reports]),
+        Vocabulary(tuple(words), word_counts),
+        tokenizer,
+        statistics,
+        manifest["min_count"],
+        reports,
+    )
+
+
+def _overlapping(offsets: np.ndarray[Any, np.dtype[np.int64]]) -> Sequence[np.ndarray[Any, np.dtype[np.int64]]]:
+    """Pieces of the offsets, each beginning with the last one of the piece before."""
+    return [offsets[max(0, first - 1) : first + len(block)] for first, block in row_blocks(offsets)]
+
+
+def _checked_sum(directory: DirectoryReader, name: str, n_rows: int | None, reporter: Reporter) -> str:
+    """The SHA-256 of a file; where it holds rows of the vocabulary, they are looked at on the way."""
+    digest = hashlib.sha256()
+    start = 0
+    for number, block in enumerate(directory.blocks(name)):
+        digest.update(block)
+        if n_rows is not None:
+            if number == 0:
+                try:
+                    start = array_header(block)[2]
+                except ValueError as error:
+                    raise directory.error(name, str(error)) from None
+            rows = np.frombuffer(block, "<i4", (len(block) - start) // 4, start)
+            if len(rows) and not (rows.min() >= 0 and rows.max() < n_rows):
+                raise directory.error(name, f"holds a row outside of the vocabulary of {n_rows} words")
+            start = 0
+        reporter.advance(len(block))
+    return digest.hexdigest()
+
+
+def _read_manifest(directory: DirectoryReader) -> dict[str, Any]:
+    """The checked manifest: every field that reading relies on is of the right type, its sum is right."""
+    manifest = directory.json(MANIFEST_NAME)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise directory.error(MANIFEST_NAME, "is not the manifest of an encoded corpus", ENCODED.made)
+    version = manifest.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        newer = f"has the format version {version}, newer than {FORMAT_VERSION}, the newest that this jose-embed reads"
+        raise directory.error(MANIFEST_NAME, newer, "update jose-embed, or encode the text again")
+    tokenizer, counts, files = manifest.get("tokenizer"), manifest.get("counts"), manifest.get("files")
+    sound = (
+        version == FORMAT_VERSION
+        and isinstance(tokenizer, dict)
+        and isinstance(tokenizer.get("name"), str)
+        and isinstance(tokenizer.get("settings"), dict)
+        and _is_count(manifest.get("min_count"), 1)
+        and isinstance(counts, dict)
+        and all(_is_count(counts.get(name), 1) for name in ("n_words", "n_documents", "n_tokens"))
+        and counts["n_words"] < 2**31
+        and isinstance(manifest.get("corpus"), dict)
+        and isinstance(files, dict)
+        and files.keys() == _FILES
+        and all(
+            isinstance(facts, dict) and _is_count(facts.get("bytes"), 1) and isinstance(facts.get("sha256"), str)
+            for facts in files.values()
+        )
+    )
+    if not sound or manifest.get("checksum") != manifest_checksum(manifest):
+        raise directory.error(
+            MANIFEST_NAME, "is damaged: a field is not what it must be, or its checksum does not match"
+        )
+    return manifest
+
+
+def _is_count(value: object, least: int) -> bool:
+    return type(value) is int and least <= value < 2**62
+
+
+def _read_sources(directory: DirectoryReader, n_documents: int) -> list[SourceReport]:
+    try:
+        reports = [SourceReport(**facts) for facts in directory.json("sources.json")]
+        for report in reports:
+            for option in dataclasses.fields(SourceReport):
+                kinds = str(option.type).replace("None", "NoneType").split(" | ")
+                if type(getattr(report, option.name)).__name__ not in kinds:
+                    raise TypeError(option.name)
+        n_lines = sum(report.n_lines for report in reports)
+        if n_lines != n_documents or any(report.n_lines < 0 for report in reports):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise directory.error("sources.json", "does not describe the sources of this encoding") from None
+    return reports
+
+
+def _statistics(
+    directory: DirectoryReader, facts: Mapping[str, Any], reports: Sequence[SourceReport]
+) -> CorpusStatistics:
+    try:
+        return CorpusStatistics(**facts, sources=tuple(printable(report.name) for report in reports))
+    except TypeError:
+        raise directory.error(MANIFEST_NAME, "does not describe the text of this encoding") from None
+
+
+# -------------------------------------------------------------------------------------------------------------- reusing
+
+
+def kept_encoding(
+    sources: Sources,
+    path: str | os.PathLike[str],
+    *,
+    tokenizer: str | Tokenizer = "words",
+    min_count: int = 5,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    max_expansion: float | None = EXPANSION_LIMIT,
+) -> EncodedCorpus:
+    """The encoded corpus of a text: that which is kept, where it is still that of the text, or a new one that is kept.
+
+    What is kept is taken where the settings are equal and the sources, in their order, have the same bytes on the disk.
+    Where the text of the same files or the settings have changed, the encoding is replaced; one of other files is not,
+    unless ``overwrite`` says so.
+
+    Args:
+        sources: As for :func:`~jose_embed.text.encode.encode`.
+        path: The directory of the encoded corpus.
+        tokenizer: A registered name, or a tokenizer.
+        min_count: Words that occur less often are left out; at least 1.
+        overwrite: Replace the encoding of any other text, too, also a damaged one.
+        reporter: Told of what is done, and why.
+        max_expansion: As for ``encode``.
+
+    Raises:
+        ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
+        CorpusError: text that cannot be read; something else at ``path``; a damaged encoding.
+        TrainingError: no room on the disk.
+    """
+    chosen = get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    reporter = reporter or SilentReporter()
+    names = listed(sources)
+    if (encoded := _encoded_among(names)) is not None:
+        raise CorpusError(f"{encoded}: is an encoded corpus already; name the text that it was made of")
+    found = find_sources(names)
+    target = check_encoded_target(path, overwrite=True)
+    place = printable(os.fspath(path))
+    if os.path.lexists(target) and os.listdir(target):
+        try:
+            taken = _taken(path, found, _settings(chosen, min_count), overwrite, reporter)
+        except CorpusError as damage:  # of the encoding; if it is of the text, reading that will tell
+            if not overwrite:
+                raise
+            taken = str(damage).removeprefix(f"{place}: ")
+        if isinstance(taken, EncodedCorpus):
+            reporter.note(f"{place}: this is the encoding of the same text, and is taken")
+            return taken
+        reporter.note(f"{place}: {taken}; the text is encoded again")
+    with encode(
+        names,
+        tokenizer=chosen,
+        min_count=min_count,
+        reporter=reporter,
+        directory=target.parent,
+        max_expansion=max_expansion,
+    ) as corpus:
+        write_encoded(corpus, path, overwrite=True, reporter=reporter)
+    return open_encoded(path, verify=False)
+
+
+def text_for(
+    sources: Sources,
+    config: TrainConfig,
+    *,
+    given: Collection[str] = (),
+    keep_encoded: str | os.PathLike[str] | None = None,
+    reporter: Reporter | None = None,
+    directory: str | os.PathLike[str] | None = None,
+) -> tuple[EncodedCorpus, TrainConfig]:
+    """The text of a training, encoded: opened, read, or read and kept.
+
+    Args:
+        sources: As for :func:`~jose_embed.text.encode.encode`, or one encoded corpus.
+        config: The settings of the training.
+        given: The settings that somebody chose; the tokenizer and the minimal count of an encoded corpus stand against
+            these, and take the place of mere defaults.
+        keep_encoded: Where the encoding of a text is kept, as by :func:`kept_encoding`.
+        reporter: Told about the progress.
+        directory: Where the temporary files of a text that is not kept lie.
+
+    Returns:
+        The corpus and the settings, with the corpus' own tokenizer and minimal count.
+
+    Raises:
+        ConfigError: settings that are not those of the encoded corpus, or nothing to keep.
+        CorpusError: text or an encoding that cannot be read; an encoded corpus beside other text.
+        TrainingError: no room on the disk.
+    """
+    names = listed(sources)
+    place = _encoded_among(names)
+    if place is None:
+        settings: dict[str, Any] = {"tokenizer": config.tokenizer, "min_count": config.min_count, "reporter": reporter}
+        if keep_encoded is None:
+            return encode(names, directory=directory, **settings), config
+        return kept_encoding(names, keep_encoded, **settings), config
+    if len(names) > 1:
+        raise CorpusError(f"{place}: is an encoded corpus, which cannot be joined with other text; name it alone")
+    if keep_encoded is not None:
+        raise ConfigError(f"{place}: is an encoded corpus already, there is nothing to keep; leave --keep-encoded out")
+    corpus = open_encoded(names[0], reporter=reporter)
+    own: dict[str, Any] = {"tokenizer": corpus.tokenizer.name, "min_count": corpus.min_count}
+    for name, value in own.items():
+        wanted = getattr(config, name)
+        if wanted != value and name in given:
+            advice = f"leave --{name.replace('_', '-')} out, or encode the text again"
+            raise ConfigError(f"{name} is {wanted!r}, but {place} was encoded with {value!r}; {advice}")
+    return corpus, dataclasses.replace(config, **own)
+
+
+def _taken(
+    path: str | os.PathLike[str],
+    found: Sequence[Source],
+    settings: Mapping[str, Any],
+    overwrite: bool,
+    reporter: Reporter,
+) -> EncodedCorpus | str:
+    """What is kept, if it is what is wanted; if it is not, why."""
+    with DirectoryReader(path, ENCODED) as directory:
+        manifest = _read_manifest(directory)
+        reports = _read_sources(directory, manifest["counts"]["n_documents"])
+        why = _why_not(manifest, reports, found, settings, reporter)
+        if why is None:
+            return _renamed(_opened(directory, manifest, True, reporter), found)
+    if not overwrite and [report.path for report in reports] != [_absolute(source) for source in found]:
+        names = " ".join(printable(report.name)[-100:] for report in reports[:3]) + (" ..." if len(reports) > 3 else "")
+        place = printable(os.fspath(path))
+        advice = "name another directory, or overwrite it (jose encode --overwrite)"
+        raise CorpusError(f"{place}: holds the encoding of another text ({names}); {advice}")
+    return why
+
+
+def _why_not(
+    manifest: Mapping[str, Any],
+    reports: Sequence[SourceReport],
+    found: Sequence[Source],
+    settings: Mapping[str, Any],
+    reporter: Reporter,
+) -> str | None:
+    """What differs between an encoding and what is wanted; None where nothing does."""
+    for name, value in settings.items():
+        if manifest.get(name) != value:
+            shown = "" if isinstance(value, (dict, str)) else f" (it was {manifest.get(name)}, and is {value} now)"
+            return f"another {name.replace('_', ' ')}{shown}"
+    if len(reports) != len(found):
+        return f"it was made of {len(reports):,} files, and there are {len(found):,} now"
+    for report, source in zip(reports, found, strict=True):
+        if source.path is None or source.size() != report.disk_bytes:
+            return f"{printable(source.name)} has changed since"
+    reporter.start("checking", sum(report.disk_bytes for report in reports), "bytes")
+    for report, source in zip(reports, found, strict=True):
+        if sha256_of(source, reporter.advance) != report.disk_sha256:
+            return f"{printable(source.name)} has changed since"
+    reporter.finish()
+    return None
+
+
+def _encoded_among(names: Sequence[str | os.PathLike[str]]) -> str | None:
+    """The first of the names that stands for an encoded corpus, as messages show it."""
+    paths = [name for name in names if name != "-" and isinstance(name, (str, os.PathLike))]
+    return next((printable(os.fspath(path)) for path in paths if is_encoded(path)), None)
+
+
+def _absolute(source: Source) -> str | None:
+    return None if source.path is None else os.path.abspath(source.path)
+
+
+def _renamed(corpus: EncodedCorpus, found: Sequence[Source]) -> EncodedCorpus:
+    """The same corpus with its sources under the names by which they are called today."""
+    corpus.sources = [
+        dataclasses.replace(report, name=source.name, path=_absolute(source))
+        for report, source in zip(corpus.sources, found, strict=True)
+    ]
+    corpus.doc_ids = DocumentIds([source.name for source in found], [report.n_lines for report in corpus.sources])
+    corpus.statistics = dataclasses.replace(
+        corpus.statistics, sources=tuple(printable(source.name) for source in found)
+    )
+    return corpus

@@ -1,0 +1,511 @@
+"""Checkpoints: a training that was stopped, by whatever, goes on where it stood.
+
+What is drawn at random follows from the seed and from where it is drawn, the learning rate from how many words came
+before, and chunks are trained one after the other; so the tables and the place between two chunks are all that a run
+is. With one worker a run that was stopped anywhere and goes on ends with the same bytes as one that never stopped.
+
+A run has a directory of its own, by custom ``NAME.jose.run`` beside the model ``NAME.jose``:
+
+=================== ===========================================================================================
+checkpoint-NNNNNN/  the newest two. In each: checkpoint.json (format, versions, settings, the text's SHA-256, the
+                    standing, size and SHA-256 of every table) and the tables center.npy, context.npy and
+                    document.npy, float32
+text/               the encoded text (encodedfiles.py), so that the text is not read again
+=================== ===========================================================================================
+
+Each is written beside its place, synced and renamed: at any moment what has a name is whole. The directory belongs to
+one process at a time, and disappears when the model is saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.config import TrainConfig
+from jose_embed.errors import ConfigError, CorpusError, JoseError, TrainingError
+from jose_embed.progress import Reporter, SilentReporter
+from jose_embed.storage.atomic import DirectoryWriter, reason, tidy
+from jose_embed.storage.columns import array_chunks, row_blocks
+from jose_embed.storage.directory import DirectoryKind, DirectoryReader
+from jose_embed.storage.locks import directory_lock
+from jose_embed.storage.manifest import json_bytes, manifest_checksum
+from jose_embed.storage.memory import release
+from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.text.kept import is_encoded, open_encoded, write_encoded
+from jose_embed.text.reader import SourceReport
+from jose_embed.text.sources import Source, Sources, find_sources, printable, sha256_of
+from jose_embed.training.schedule import RunState
+from jose_embed.version import __version__
+
+__all__ = ["Checkpoint", "Checkpoints"]
+
+Tables = Sequence[npt.NDArray[np.float32]]
+
+FORMAT: Final = "jose-embed-checkpoint"
+FORMAT_VERSION: Final = 1
+_KIND: Final = DirectoryKind("checkpoint", "start anew without --resume", "it is not used", TrainingError)
+_FACTS: Final = "checkpoint.json"
+_TABLES: Final = ("center", "context", "document")
+_NAME: Final = re.compile(r"checkpoint-(\d{6,})")
+_OURS: Final = re.compile(r"checkpoint-\d{6,}|text|\.(checkpoint-\d{6,}|text)\.tmp-\d+-[0-9a-f]{8}")
+_KEPT: Final = 2
+_ELSEWHERE: Final = "see to that, or choose another name for the model"
+# Settings that say where vectors are stored, not what they are; backends are compared by what "auto" took.
+_FREE: Final = frozenset({"backend", "doc_vectors"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, found whole.
+
+    Attributes:
+        path: Its directory.
+        run: A name of the run, drawn at random.
+        config: Its settings.
+        backend: What trained it.
+        corpus: The text: its ``sha256``, ``n_documents``, ``n_words`` and ``n_tokens``.
+        standing: How far it came.
+        phases: Seconds that it has spent, by name.
+    """
+
+    path: Path
+    run: str
+    config: Mapping[str, Any]
+    backend: str
+    corpus: Mapping[str, Any]
+    standing: RunState
+    phases: Mapping[str, float]
+
+    @property
+    def epochs(self) -> int:
+        """How many the training has."""
+        return TrainConfig.from_dict(self.config).for_text(self.corpus["n_tokens"]).epochs
+
+    @property
+    def share(self) -> float:
+        """The share of the training that is done."""
+        done = self.standing.epoch * self.corpus["n_tokens"] + self.standing.tokens
+        return float(done / max(1, self.epochs * self.corpus["n_tokens"]))
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for people."""
+        epochs = self.epochs
+        return f"epoch {min(self.standing.epoch + 1, epochs)} of {epochs}, {100 * self.share:.0f}% of the training"
+
+
+class Checkpoints:
+    """The directory of a run, as a context that holds it for this process alone.
+
+    Args:
+        directory: By custom ``NAME.jose.run``; it is made when the first checkpoint is written.
+        every: Seconds between two checkpoints; 0 for none, so that a run can go on without.
+        clock: Seconds that only grow.
+
+    Attributes:
+        directory: The directory.
+        run: The name of the run.
+        latest: The newest checkpoint that is whole, or None.
+
+    Raises:
+        TrainingError: the directory cannot be read, belongs to a run that is going on, or holds something else.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        every: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not every >= 0.0:
+            raise ConfigError(f"checkpoint_every is {every!r}; it must be a number of seconds, 0 for no checkpoints")
+        self.directory = Path(directory)
+        self.every = every
+        self.run = secrets.token_hex(8)
+        self.latest: Checkpoint | None = None
+        self._clock = clock
+        self._next = clock() + every
+        self._lock = -1
+        self._text_is_kept = False
+        self._damaged: list[int] = []
+
+    def __enter__(self) -> Checkpoints:
+        if self.directory.parent.is_dir():
+            with contextlib.suppress(OSError):
+                tidy(self.directory)
+        if os.path.lexists(self.directory):
+            self._hold()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._let_go()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def begin(self, resume: bool, reporter: Reporter | None = None) -> None:
+        """Look at what an earlier process left here.
+
+        Args:
+            resume: Whether to go on with it; then ``latest`` is the newest checkpoint that is whole, if there is one.
+            reporter: Told of checkpoints that are damaged, and of the phase "verifying", in bytes: the tables of a
+                checkpoint may be large.
+
+        Raises:
+            TrainingError: there are checkpoints that are not to be gone on with, or of another version of this package.
+        """
+        reporter = reporter or SilentReporter()
+        numbers = self._numbers()
+        if numbers and not resume:
+            raise TrainingError(
+                f"{self.directory}: holds the checkpoints of a training that did not come to its end; "
+                "go on with it (--resume), or remove the directory"
+            )
+        for number in reversed(numbers):
+            try:
+                self.latest = _opened(self.directory / f"checkpoint-{number:06d}", reporter)
+            except _OtherVersionError:
+                raise
+            except TrainingError as error:
+                reporter.note(str(error))
+                self._damaged.append(number)
+                continue
+            self.run = self.latest.run
+            break
+        else:
+            if resume:
+                reporter.note(f"{self.directory}: there is no checkpoint, so the training starts from its beginning")
+
+    def check(self, config: TrainConfig, given: Collection[str] | None = None) -> None:
+        """Passes where the settings are those of the run that is to go on.
+
+        Args:
+            config: The settings.
+            given: Those that somebody chose, where an encoded corpus has a say in the others; None where it has none.
+
+        Raises:
+            ConfigError: one differs; it is named.
+        """
+        if self.latest is None:
+            return
+        before = self.latest.config
+        for name, value in config.to_dict().items():
+            if name in _FREE or (given is not None and name in ("tokenizer", "min_count") and name not in given):
+                continue
+            if before.get(name) != value:
+                had = printable(str(before.get(name)))[:80]
+                raise ConfigError(
+                    f"{self.directory}: the training that is to go on had {name} {had}, and now it is "
+                    f"{value}; go on with the same settings, or remove the directory to start anew"
+                )
+
+    def kept_text(self, sources: Sources, reporter: Reporter) -> EncodedCorpus | None:
+        """The encoded text of the run that goes on, unless the sources have changed since.
+
+        Files are compared by what they hold; those that are gone, and standard input, are not needed any more.
+
+        Args:
+            sources: The sources of the text.
+            reporter: Told about the progress, and of what is not looked at.
+        """
+        if self.latest is None or not is_encoded(self.text):
+            return None
+        try:
+            corpus = open_encoded(self.text, reporter=reporter)
+        except CorpusError as error:
+            reporter.note(str(error))
+            return None
+        if _unchanged(corpus.sources, find_sources(sources), reporter):
+            reporter.note(f"{self.text}: the text is taken from here")
+            self._text_is_kept = True
+            return corpus
+        return None
+
+    def restore(self, tables: Tables, corpus: EncodedCorpus, phases: dict[str, float], reporter: Reporter) -> RunState:
+        """Fill tables with those of the newest checkpoint.
+
+        Args:
+            tables: Center, context and document vectors, float32 (rows, dim), written in place.
+            corpus: The text that the run goes on with.
+            phases: Seconds by name; those of the checkpoint are added.
+            reporter: Told of the phase "restoring", in bytes, and of where it goes on.
+
+        Returns:
+            Where the run stands.
+
+        Raises:
+            CorpusError: the checkpoint is one of another text.
+        """
+        found = self.latest
+        assert found is not None
+        if _facts_of(corpus) != found.corpus:
+            raise CorpusError(
+                f"{self.directory}: the text is not that of the training that is to go on (SHA-256 "
+                f"{corpus.statistics.sha256[:12]} instead of {found.corpus['sha256'][:12]}); "
+                "bring it back, or remove the directory to start anew"
+            )
+        with DirectoryReader(found.path, _KIND) as directory:
+            reporter.start("restoring", sum(table.nbytes for table in tables), "bytes")
+            for name, table in zip(_TABLES, tables, strict=True):
+                kept = directory.array(f"{name}.npy", dtype="<f4", shape=table.shape)
+                for first, rows in row_blocks(kept):
+                    table[first : first + len(rows)] = rows
+                    release(rows)
+                    release(table[first : first + len(rows)])
+                    reporter.advance(rows.nbytes)
+            reporter.finish()
+        for name, seconds in found.phases.items():
+            phases[name] = phases.get(name, 0.0) + seconds
+        reporter.note(f"going on from {found.path}: {found.place}")
+        return RunState.from_dict(found.standing.to_dict())
+
+    def check_backend(self, name: str) -> None:
+        """Passes where the run that goes on was trained by this backend.
+
+        Raises:
+            ConfigError: it was not.
+        """
+        if self.latest is not None and self.latest.backend != name:
+            raise ConfigError(
+                f"{self.directory}: the training was begun on the {self.latest.backend} and cannot go on on the {name};"
+                " use the same backend, or remove the directory to start anew"
+            )
+
+    @property
+    def text(self) -> Path:
+        """The directory of the encoded text."""
+        return self.directory / "text"
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return self.every > 0.0 and self._clock() >= self._next
+
+    def write(
+        self,
+        tables: Tables,
+        standing: RunState,
+        *,
+        corpus: EncodedCorpus,
+        keep_text: bool,
+        config: TrainConfig,
+        backend: str,
+        phases: Mapping[str, float],
+    ) -> Checkpoint:
+        """Write a checkpoint, which becomes ``latest``; the last but one is kept, older and damaged ones are removed.
+
+        Args:
+            tables: Center, context and document vectors, float32 (rows, dim).
+            standing: Where the run stands.
+            corpus: The encoded text.
+            keep_text: Whether the encoded text is to be kept here too, once.
+            config: The settings.
+            backend: What trains.
+            phases: Seconds spent so far, by name.
+
+        Raises:
+            TrainingError: no room on the disk, or a place that cannot be written to; older checkpoints are untouched.
+        """
+        self._next = self._clock() + self.every
+        try:
+            if self._lock < 0:
+                os.makedirs(self.directory, exist_ok=True)
+                self._hold()
+            if keep_text and not self._text_is_kept:
+                shutil.rmtree(self.text, ignore_errors=True)  # of a run that had no checkpoint yet, or damaged
+                write_encoded(corpus, self.text)
+                self._text_is_kept = True
+            written = self._written(tables, standing, corpus, config, backend, phases)
+        except OSError as error:
+            raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)}); {_ELSEWHERE}") from error
+        self.latest = written
+        whole = [number for number in self._numbers() if number not in self._damaged]
+        for number in [*whole[:-_KEPT], *self._damaged]:
+            shutil.rmtree(self.directory / f"checkpoint-{number:06d}", ignore_errors=True)
+        self._next = self._clock() + self.every
+        return written
+
+    def remove(self) -> None:
+        """Remove the directory: the run has come to its end."""
+        if self._lock < 0:
+            return
+        # Under a name that no run looks at, so that a process that is killed meanwhile leaves no half of it.
+        aside = self.directory.with_name(f".{self.directory.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+        with contextlib.suppress(OSError):
+            os.rename(self.directory, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        self.latest = None
+        self._let_go()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _written(
+        self,
+        tables: Tables,
+        standing: RunState,
+        corpus: EncodedCorpus,
+        config: TrainConfig,
+        backend: str,
+        phases: Mapping[str, float],
+    ) -> Checkpoint:
+        number = (self._numbers() or [0])[-1] + 1
+        path = self.directory / f"checkpoint-{number:06d}"
+        needed = sum(table.size * 4 for table in tables) + 200 * len(standing.epochs) + 8192
+        facts: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "package_version": __version__,
+            "run": self.run,
+            "config": config.to_dict(),
+            "backend": backend,
+            "corpus": _facts_of(corpus),
+            "standing": standing.to_dict(),
+            "phases": dict(phases),
+        }
+        with DirectoryWriter(path, needed_bytes=needed) as directory:
+            for name, table in zip(_TABLES, tables, strict=True):
+                directory.write(f"{name}.npy", array_chunks(table, f"{name}.npy"))
+            facts["files"] = dict(directory.files)
+            facts["checksum"] = manifest_checksum(facts)
+            directory.write(_FACTS, [json_bytes(facts, _FACTS)])
+        return Checkpoint(path, self.run, facts["config"], backend, facts["corpus"], standing, facts["phases"])
+
+    def _numbers(self) -> list[int]:
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise TrainingError(f"{self.directory}: cannot be read ({reason(error)}); {_ELSEWHERE}") from error
+        return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+
+    def _hold(self) -> None:
+        """Take the directory for this process, and see that nothing of anybody else's is in it."""
+        try:
+            foreign = sorted(name for name in os.listdir(self.directory) if not _OURS.fullmatch(name))
+            held = None if foreign else directory_lock(self.directory)
+        except OSError as error:
+            raise TrainingError(f"{self.directory}: cannot be read ({reason(error)}); {_ELSEWHERE}") from error
+        if foreign:
+            raise TrainingError(
+                f"{self.directory}: holds {foreign[0]!r}, which is no part of a checkpoint; choose another name for "
+                "the model, or remove it"
+            )
+        if held is None:
+            raise TrainingError(f"{self.directory}: belongs to a training that is going on; wait for its end")
+        self._lock = held
+
+    def _let_go(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+class _OtherVersionError(TrainingError):
+    """A checkpoint that is whole, but not ours to go on with."""
+
+
+def _unchanged(reports: Sequence[SourceReport], found: Sequence[Source], reporter: Reporter) -> bool:
+    """Whether sources hold what they held when the reports were made, as far as they can be looked at."""
+    if len(reports) != len(found):
+        return False
+    reporter.start("checking", sum(report.disk_bytes for report in reports), "bytes")
+    for report, source in zip(reports, found, strict=True):
+        if source.path is None:
+            reporter.note("standard input is not read: the text that the training kept is taken")
+        elif not os.path.lexists(source.path):
+            reporter.note(f"{printable(source.name)} is gone: the text that the training kept is taken")
+        elif source.size() != report.disk_bytes or sha256_of(source, reporter.advance) != report.disk_sha256:
+            return False
+    reporter.finish()
+    return True
+
+
+def _facts_of(corpus: EncodedCorpus) -> dict[str, Any]:
+    return {
+        "sha256": corpus.statistics.sha256,
+        "n_documents": corpus.n_documents,
+        "n_words": corpus.vocabulary.n_words,
+        "n_tokens": corpus.n_tokens,
+    }
+
+
+def _opened(path: Path, reporter: Reporter) -> Checkpoint:
+    """A checkpoint, every byte of which is as it was written.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    with DirectoryReader(path, _KIND) as directory:
+        facts = directory.json(_FACTS)
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            raise directory.error(_FACTS, "does not describe a checkpoint")
+        way_on = f"go on with the version that began the training, or remove {path.parent} to start anew"
+        if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != FORMAT_VERSION:
+            writer = printable(str(version)[:40])
+            raise _OtherVersionError(f"{path}: was written by jose-embed {writer}, and this is {__version__}; {way_on}")
+        if facts.get("checksum") != manifest_checksum(facts):
+            raise directory.error(_FACTS, "is damaged: its checksum does not match its contents")
+        try:
+            # Settings come and go between two releases; a run must not go on with a default that it was not begun with.
+            if differing := sorted(TrainConfig().to_dict().keys() ^ facts["config"].keys()):
+                shown = printable(", ".join(differing)[:200])
+                raise _OtherVersionError(f"{path}: records other settings than this jose-embed has ({shown}); {way_on}")
+            files = [f"{name}.npy" for name in _TABLES]
+            reporter.start("verifying", sum(map(directory.size, files)), "bytes")
+            for name in files:
+                if directory.sha256(name, reporter.advance) != facts["files"][name]["sha256"]:
+                    raise directory.error(name, "is damaged: its SHA-256 is not that of checkpoint.json")
+            reporter.finish()
+            standing = RunState.from_dict(facts["standing"])
+            names = ("run", "config", "backend", "corpus", "phases")
+            run, config, backend, corpus, phases = (facts[name] for name in names)
+            _check(run, config, backend, corpus, phases)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, JoseError) and not isinstance(error, ConfigError):
+                raise
+            raise directory.error(_FACTS, f"is not what it must be ({reason(error)})") from None
+    return Checkpoint(path, run, config, backend, corpus, standing, phases)
+
+
+def _check(run: Any, config: Any, backend: Any, corpus: Any, phases: Any) -> None:
+    """Passes where the facts of a checkpoint are of their kinds; a sum that fits says nothing about that.
+
+    Raises:
+        ConfigError, ValueError: they are not.
+    """
+    counts = ("n_documents", "n_words", "n_tokens")
+    if (
+        not isinstance(run, str)
+        or re.fullmatch(r"[0-9a-f]{1,64}", run) is None
+        or not isinstance(backend, str)
+        or re.fullmatch(r"[a-z]{1,16}", backend) is None
+        or not isinstance(config, dict)
+        or not isinstance(corpus, dict)
+        or corpus.keys() != {"sha256", *counts}
+        or not isinstance(corpus["sha256"], str)
+        or re.fullmatch(r"[0-9a-f]{64}", corpus["sha256"]) is None
+        or not all(type(corpus[name]) is int and 0 <= corpus[name] < 2**62 for name in counts)
+        or not isinstance(phases, dict)
+        or not all(type(seconds) in (int, float) and 0 <= seconds < 2**62 for seconds in phases.values())
+    ):
+        raise ValueError("a field is of another kind")
+    if TrainConfig.from_dict(config).to_dict() != config:
+        raise ValueError("a setting is of another kind")

@@ -1,0 +1,76 @@
+"""What a training would take, from a short trial."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.compute.backends import choose_backend, make_backend
+from jose_embed.compute.documents import gathered
+from jose_embed.compute.gpu.backend import needed_bytes
+from jose_embed.compute.sampling import SamplingTables
+from jose_embed.compute.sphere import random_points
+from jose_embed.compute.tables import Tables, Text, padded_table
+from jose_embed.config import TrainConfig
+from jose_embed.progress import SilentReporter
+from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.training.schedule import visiting_order
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["estimate"]
+
+
+def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
+    """What a training would take: ``memory_bytes`` and ``seconds``, the latter from a short trial on this machine.
+
+    On a CUDA device also ``device_bytes``, of its memory.
+    """
+    config = config.for_text(corpus.n_tokens)
+    chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, SilentReporter())
+    rows = 2 * corpus.vocabulary.n_words + (corpus.n_documents if config.doc_vectors == "memory" else 0)
+    n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16 + 150 * corpus.vocabulary.n_words
+    on_cpu = chosen == "cpu"
+    trial = replace(config, epochs=1, workers=1 if on_cpu else config.workers)
+    documents = _trial_tokens(corpus, 100_000 if on_cpu else 1 << 21)
+    seconds = _trial_seconds(corpus, trial, documents, chosen)
+    runs = config.epochs * corpus.n_tokens / max(1, int(np.diff(corpus.offsets)[documents].sum()))
+    need = {"memory_bytes": 2.2e8 + n_bytes, "seconds": runs * seconds / (config.resolved_workers() if on_cpu else 1)}
+    if not on_cpu:
+        longest = int(np.diff(corpus.offsets).max(initial=0))
+        n_words = corpus.vocabulary.n_words
+        need["device_bytes"] = needed_bytes(config, n_words, corpus.n_documents, longest, corpus.n_tokens)
+    return need
+
+
+def _trial_tokens(corpus: EncodedCorpus, n_tokens: int) -> npt.NDArray[np.int64]:
+    """Documents of about ``n_tokens`` running words, from all over the text."""
+    order = visiting_order(corpus.offsets, 0, 0)
+    ends = np.cumsum(np.diff(corpus.offsets)[order])
+    return order[: 1 + int(np.searchsorted(ends, n_tokens))]
+
+
+def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.NDArray[np.int64], chosen: str) -> float:
+    """Seconds that one worker, or a device, needs for these documents, on tables that are thrown away."""
+    vocabulary, dim = corpus.vocabulary, config.dim
+    tables = Tables(
+        padded_table(vocabulary.n_words, dim), padded_table(vocabulary.n_words, dim),
+        padded_table(len(documents), dim),
+    )  # fmt: skip
+    for number, table in enumerate(tables[:2]):
+        random_points(np.random.default_rng(number), table[:, :dim])
+    tables.document[:, 0] = 1
+    samples = SamplingTables.of(vocabulary.counts, config.subsample_threshold, config.noise_exponent)
+    # A text of these documents alone: a device would be sent all of it.
+    text = Text(*gathered(corpus.tokens, corpus.offsets, documents))
+    backend = make_backend(chosen, text, samples, tables, config, corpus.n_tokens, vocabulary.counts)
+    backend.prepare()
+    started = time.perf_counter()
+    backend.train_chunk(np.arange(len(documents)), 0, 0)
+    return time.perf_counter() - started

@@ -1,0 +1,196 @@
+"""The schedule of a training: which documents are visited when, and how far a run has come.
+
+Nothing here depends on the clock or on the number of workers. The order of an epoch follows from the seed and the
+number of the epoch; it is cut into chunks, and a run stands between two of them. So a run that stopped there goes on as
+if it had not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.compute.tables import Result
+
+__all__ = ["Chunk", "RunState", "chunk_tokens", "chunks", "visiting_order"]
+
+_LOOKED_AT = 1 << 16  # documents whose lengths are looked at together
+_SHUFFLE_TOKENS = 1 << 28  # running words (4 bytes each) that are shuffled as one block: what memory surely holds
+
+
+class Chunk(NamedTuple):
+    """A run of documents of one epoch, the unit of work.
+
+    Attributes:
+        documents: int64, in the order of their training.
+        n_tokens: Their running words.
+        first_token: Running words of all epochs before them.
+    """
+
+    documents: npt.NDArray[np.int64]
+    n_tokens: int
+    first_token: int
+
+
+def visiting_order(
+    offsets: npt.NDArray[np.int64], seed: int, epoch: int, block_tokens: int = _SHUFFLE_TOKENS
+) -> npt.NDArray[np.int64]:
+    """The documents that have a word, in the random order of one epoch.
+
+    A corpus of up to ``block_tokens`` running words is shuffled as a whole. A larger one is cut into stretches of the
+    file of a sixteenth of that; the stretches are shuffled, and documents are shuffled among sixteen of them at a time,
+    so that what is read from the disk at any time fits into memory.
+
+    Args:
+        offsets: int64 (n_documents + 1,).
+        seed: The run's seed.
+        epoch: From 0.
+        block_tokens: Running words whose documents are shuffled together.
+
+    Returns:
+        int64, a permutation of the documents that are not empty.
+    """
+    random = np.random.Generator(np.random.PCG64([seed, 3, epoch]))
+    present = np.flatnonzero(np.diff(offsets))
+    if offsets[-1] <= block_tokens:
+        return random.permutation(present)
+    stretch = offsets[present] // max(1, block_tokens // 16)
+    borders = np.flatnonzero(np.diff(stretch)) + 1
+    stretches = np.split(present, borders)
+    shuffled = [stretches[i] for i in random.permutation(len(stretches))]
+    return np.concatenate(
+        [random.permutation(np.concatenate(shuffled[i : i + 16])) for i in range(0, len(shuffled), 16)]
+    )
+
+
+def chunk_tokens(n_tokens: int, n_threads: int, limits: tuple[int, int]) -> int:
+    """Running words that a thread takes at a time: few enough that none waits long for the last one of an epoch.
+
+    At the most some 150 ms of work, which is what an interrupt waits for.
+
+    Args:
+        n_tokens: Running words of an epoch.
+        n_threads: Threads that take chunks.
+        limits: The fewest and the most that the backend wants.
+    """
+    least, most = limits
+    return min(max(n_tokens // (32 * n_threads), least), most)
+
+
+def chunks(
+    order: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], first_token: int, chunk_tokens: int
+) -> Iterator[Chunk]:
+    """The order of an epoch, or the rest of it from the beginning of a chunk, in chunks of about equally many words.
+
+    A document is never divided; one that is as long as a chunk is a chunk of its own.
+
+    Args:
+        order: int64, documents.
+        offsets: int64 (n_documents + 1,).
+        first_token: Running words of all epochs before the first document.
+        chunk_tokens: The most running words of a chunk.
+    """
+    begin, n_tokens = 0, 0
+    for start in range(0, len(order), _LOOKED_AT):
+        some = order[start : start + _LOOKED_AT]
+        ends = np.cumsum(offsets[some + 1] - offsets[some])
+        past = 0  # words of the block that are in chunks already
+        while (end := int(np.searchsorted(ends, past + chunk_tokens - n_tokens, side="right"))) < len(some):
+            if not n_tokens and (not end or ends[end - 1] == past):
+                end += 1  # a document as long as a chunk
+            n_tokens += int(ends[end - 1]) - past if end else 0
+            yield Chunk(order[begin : start + end], n_tokens, first_token)
+            past, first_token = int(ends[end - 1]) if end else 0, first_token + n_tokens
+            begin, n_tokens = start + end, 0
+        n_tokens += int(ends[-1]) - past
+    if begin < len(order):
+        yield Chunk(order[begin:], n_tokens, first_token)
+
+
+@dataclass
+class RunState:
+    """How far a run has come, always between two chunks, and what it saw on the way.
+
+    Attributes:
+        epochs: The report of every epoch that is over.
+        documents: Documents of the running epoch's order that are done.
+        tokens: Their running words.
+        loss: Sum of the hinges in the running epoch.
+        active: Hinges above zero.
+        pairs: Hinges.
+        positions: Running words that were kept.
+        seconds: What the running epoch has taken so far.
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    documents: int = 0
+    tokens: int = 0
+    loss: float = 0.0
+    active: int = 0
+    pairs: int = 0
+    positions: int = 0
+    seconds: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """The running epoch, from 0."""
+        return len(self.epochs)
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean hinge of the running epoch."""
+        return self.loss / max(self.pairs, 1)
+
+    @property
+    def active_share(self) -> float:
+        """The share of the hinges of the running epoch that are above zero."""
+        return self.active / max(self.pairs, 1)
+
+    def add(self, chunk: Chunk, result: Result) -> None:
+        """The next chunk of the running epoch is done."""
+        self.documents += len(chunk.documents)
+        self.tokens += chunk.n_tokens
+        self.loss += result.loss
+        self.active += result.active
+        self.pairs += result.pairs
+        self.positions += result.positions
+
+    def after_epoch(self) -> RunState:
+        """The standing before the first chunk of the next epoch; this one becomes a report."""
+        report = {
+            "epoch": self.epoch + 1,
+            "loss": self.mean_loss,
+            "active": self.active_share,
+            "pairs": self.pairs,
+            "positions": self.positions,
+            "seconds": self.seconds,
+            "words_per_second": self.tokens / max(self.seconds, 1e-9),
+        }
+        return RunState([*self.epochs, report])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunState:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: values that are no standing.
+        """
+        kinds = {option.name: type(option.default) for option in dataclasses.fields(cls) if option.name != "epochs"}
+        if (
+            not isinstance(values, Mapping)
+            or values.keys() != {"epochs", *kinds}
+            or any(type(values[name]) is not kind or not 0 <= values[name] < 2**62 for name, kind in kinds.items())
+            or not isinstance(values["epochs"], list)
+            or not all(isinstance(report, dict) for report in values["epochs"])
+        ):
+            raise ValueError("does not say where a training stands")
+        return cls(**values)

@@ -1,0 +1,327 @@
+"""What all calls share: the right to ask, a place in the queue, a body that is read within bounds, an answer in
+bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, ClassVar, Final, cast
+
+import orjson
+from fastapi import APIRouter
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope
+
+from service import settings
+from service.engine.engine import Engine
+from service.problems import CATALOGUE, MEDIA_TYPE, Problem, from_validation, shown
+from service.web import schemas
+from service.web.access import Access, Right
+from service.web.body import ExcessiveJSONError, MalformedJSONError, parsed
+
+__all__ = [
+    "JSON",
+    "MOST_PARAMETERS",
+    "Admission",
+    "OpenRoute",
+    "ReadRoute",
+    "WriteRoute",
+    "answer",
+    "calls",
+    "engine_of",
+    "problems",
+    "results",
+]
+
+JSON: Final = "application/json"
+MOST_PARAMETERS: Final = 32  # of a query string
+_SMALL: Final = 16 << 10  # bytes of a body that is parsed in the event loop: a fraction of a millisecond
+
+# Bodies with a long list: its items are checked one by one, so that no check holds the interpreter for long.
+_LONG_LISTS: Final[Mapping[type, tuple[str, TypeAdapter[Any]]]] = {
+    schemas.SimilarBatch: ("queries", TypeAdapter(schemas.SimilarItem)),
+    schemas.DocumentBatch: ("operations", TypeAdapter(schemas.Operation)),
+}
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine behind a request's application."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def calls(route_class: type[ReadRoute], tag: str, prefix: str = "") -> APIRouter:
+    """A router for calls of one sort; in the OpenAPI document each goes by the name of its function."""
+    return APIRouter(
+        prefix=prefix, route_class=route_class, tags=[tag], generate_unique_id_function=lambda route: str(route.name)
+    )
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer in JSON; bytes are JSON already."""
+    content = value if isinstance(value, bytes) else orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(content, status, headers, JSON)
+
+
+def results(items: Sequence[bytes], model: Mapping[str, str]) -> bytes:
+    """The body of an answer with one result per item. Of hundreds of items it is megabytes, and then work for a
+    lane."""
+    return b"".join((b'{"results":[', b",".join(items), b'],"model":', orjson.dumps(model), b"}"))
+
+
+def problems(
+    *kinds: str, body: bool = False, right: Right = "read", v1: bool = False
+) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the problems a call may answer with: those named, and those that every call of its sort
+    has."""
+    named = [*kinds, "internal"]
+    if right != "open":
+        named += ["missing-key", "host-not-allowed", "invalid-request", "saturated"]
+    if body:
+        named += ["malformed-json", "body-too-slow", "body-too-large", "not-json"]
+    by_status: dict[int, list[str]] = {}
+    for name in named:
+        by_status.setdefault(CATALOGUE[name].status, []).append(name)
+    media = (
+        {JSON: {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+        if v1
+        else {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    )
+    found: dict[int | str, dict[str, Any]] = {
+        status: {"description": "; ".join(CATALOGUE[name].title for name in dict.fromkeys(names)), "content": media}
+        for status, names in sorted(by_status.items())
+    }
+    if 503 in found:
+        seconds = {"description": "Seconds after which to ask again.", "schema": {"type": "integer", "minimum": 1}}
+        found[503]["headers"] = {"Retry-After": seconds}
+    return found
+
+
+class Admission:
+    """Counts the requests under way and the bytes of their bodies, and refuses what is beyond the bounds.
+
+    Args:
+        most: Requests.
+        most_bytes: Bytes.
+        advice: Whole seconds after which one who is refused may try again.
+    """
+
+    def __init__(self, most: int, most_bytes: int, advice: Callable[[], int]) -> None:
+        self._advice = advice
+        self.n = 0
+        self.n_bytes = 0
+        self._most = most
+        self._most_bytes = most_bytes
+
+    def enter(self) -> None:
+        """Lets one more request in; :meth:`leave` must follow.
+
+        Raises:
+            Problem: ``saturated``.
+        """
+        if self.n >= self._most:
+            raise self._full(f"{self.n} requests are under way; {self._most} may be")
+        self.n += 1
+
+    def leave(self, n_bytes: int) -> None:
+        """One request less, and the bytes of its body."""
+        self.n -= 1
+        self.n_bytes -= n_bytes
+
+    def take(self, n_bytes: int) -> None:
+        """Counts bytes of a body as they arrive.
+
+        Raises:
+            Problem: ``saturated``.
+        """
+        if self.n_bytes + n_bytes > self._most_bytes:
+            raise self._full(f"request bodies of {self.n_bytes} bytes are under way; {self._most_bytes} may be")
+        self.n_bytes += n_bytes
+
+    def _full(self, detail: str) -> Problem:
+        return Problem("saturated", detail, headers={"Retry-After": str(self._advice())})
+
+
+class _ReadRequest(Request):
+    """A request whose body was read and parsed, and if it is large also checked, already."""
+
+    def __init__(self, scope: Scope, receive: Receive, value: Any) -> None:
+        super().__init__(scope, receive)
+        self._value = value
+
+    async def body(self) -> bytes:
+        return b"read"  # FastAPI asks only whether there is one
+
+    async def json(self) -> Any:
+        return self._value
+
+
+class ReadRoute(APIRoute):
+    """A call that needs the right to read; the class attribute says which right, and subclasses change it."""
+
+    right: ClassVar[Right] = "read"
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        right, body_field, dependant = self.right, self.body_field, self.dependant
+        body_type: Any = body_field.field_info.annotation if body_field is not None else None
+        known = frozenset(_query_names(dependant))
+
+        async def called(request: Request) -> Response:
+            state = request.app.state
+            access: Access = state.access
+            access.check(request, right)
+            if right == "open":
+                return await handle(request)
+            admission: Admission = state.admission
+            admission.enter()
+            taken: list[int] = []
+            try:
+                if request.scope["query_string"]:
+                    _check_parameters(request, known)
+                if body_type is not None:
+                    pieces = await _read(request, admission, taken)
+                    if sum(taken) <= _SMALL:
+                        value = _understood(pieces, parsed)
+                    else:
+                        value = await state.engine.long_work(
+                            lambda: _understood(pieces, lambda body: _checked(parsed(body), body_type))
+                        )
+                    request = _ReadRequest(request.scope, request.receive, value)
+                return await handle(request)
+            finally:
+                admission.leave(sum(taken))
+
+        return called
+
+
+class WriteRoute(ReadRoute):
+    """A call that changes something."""
+
+    right: ClassVar[Right] = "write"
+
+
+class OpenRoute(ReadRoute):
+    """A call that everyone may make, and that is never refused for want of room."""
+
+    right: ClassVar[Right] = "open"
+
+
+async def _read(request: Request, admission: Admission, taken: list[int]) -> list[bytes]:
+    """The whole body in the pieces that arrived, within the bounds of size, sum and time.
+
+    Raises:
+        Problem: ``not-json``, ``body-too-large``, ``body-too-slow``, ``saturated``.
+    """
+    settings = engine_of(request).settings
+    most = settings.max_body_bytes
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise Problem("not-json", f"Content-Type is {shown(content_type)}; it must be application/json")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise Problem(
+            "body-too-large",
+            f"the body has {length} bytes; at most {most} are allowed",
+            headers={"Connection": "close"},
+        )
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > most:
+                    raise Problem(
+                        "body-too-large", f"the body has more than {most} bytes", headers={"Connection": "close"}
+                    )
+                admission.take(len(piece))
+                taken.append(len(piece))
+                pieces.append(piece)
+    except ClientDisconnect:  # nobody will read this, but it is no mistake of ours either
+        raise Problem("malformed-json", f"the connection ended after {size} bytes of the body") from None
+    except TimeoutError:
+        raise Problem(
+            "body-too-slow",
+            f"after {settings.body_seconds:g} s {size} bytes had arrived",
+            headers={"Connection": "close"},
+        ) from None
+    return pieces
+
+
+def _understood(pieces: list[bytes], read: Callable[[bytes], Any]) -> Any:
+    """What a body stands for; takes its pieces out of the list.
+
+    Raises:
+        Problem: ``malformed-json``, ``invalid-request``.
+    """
+    body = b"".join(pieces)
+    pieces.clear()
+    try:
+        return read(body)
+    except MalformedJSONError as error:
+        problem = Problem("malformed-json", str(error))
+    except ExcessiveJSONError as error:
+        problem = Problem("invalid-request", str(error), errors=[])
+    except RequestValidationError as error:
+        problem = from_validation(error.errors())
+    # Out here, and without the body: an error keeps the frames that it came through, and what they hold, and one that
+    # was raised while another was handled keeps that one's too.
+    del body
+    raise problem
+
+
+def _checked(value: Any, body_type: type[BaseModel]) -> BaseModel:
+    """A large body as FastAPI would hand it on, made outside of the event loop, its long list item by item.
+
+    Raises:
+        RequestValidationError: as FastAPI would.
+    """
+    name, adapter = _LONG_LISTS.get(body_type, ("", None))
+    items = value.get(name) if adapter is not None and isinstance(value, dict) else None
+    if adapter is not None and isinstance(items, list) and len(items) <= settings.MAX_BATCH:
+        value[name] = [_valid(adapter.validate_python, item, name, i) for i, item in enumerate(items)]
+    return cast(BaseModel, _valid(body_type.model_validate, value))
+
+
+def _valid(validate: Callable[..., Any], value: Any, *place: str | int) -> Any:
+    try:
+        return validate(value, from_attributes=True)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**found, "loc": ("body", *place, *found["loc"])} for found in error.errors(include_url=False)]
+        ) from None
+
+
+def _query_names(dependant: Any) -> list[str]:
+    names: list[str] = []
+    for field in dependant.query_params:
+        annotation = field.field_info.annotation
+        names += list(annotation.model_fields) if hasattr(annotation, "model_fields") else [field.alias]
+    return names
+
+
+def _check_parameters(request: Request, known: frozenset[str]) -> None:
+    """Refuses parameters where a call takes none, one that is given twice, of which a call would take the last, and
+    thousands, which would be read in the event loop.
+
+    Raises:
+        Problem: ``invalid-request``.
+    """
+    n = request.scope["query_string"].count(b"&") + 1
+    if n > MOST_PARAMETERS:
+        raise Problem("invalid-request", f"{n} parameters were sent; at most {MOST_PARAMETERS} are allowed", errors=[])
+    names = [name for name, _ in request.query_params.multi_items()]
+    listed = ", ".join(map(shown, sorted(set(names))[:5]))
+    if not known:
+        detail = f"{request.scope['path']} takes no parameters, but {listed or 'a query'} was sent"
+        raise Problem("invalid-request", detail, errors=[])
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        detail = f"the parameter {shown(twice)} is given {names.count(twice)} times; give it once"
+        raise Problem("invalid-request", detail, errors=[])

@@ -1,0 +1,693 @@
+"""Requests and answers: what is checked on the way in, and what the OpenAPI document promises on the way out.
+
+Answers are written as bytes by the calls themselves, for speed; that they are as promised here is what the tests check.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
+
+from service.settings import MAX_ANSWERS, MAX_BATCH, MAX_K
+
+__all__ = [
+    "LEFT_OUT",
+    "Distance",
+    "DistanceQuery",
+    "Document",
+    "DocumentBatch",
+    "DocumentBatchAnswer",
+    "DocumentId",
+    "DocumentList",
+    "DocumentListQuery",
+    "DocumentPut",
+    "DocumentWritten",
+    "EmbedAnswer",
+    "EmbedBatchAnswer",
+    "EmbedRequest",
+    "Info",
+    "OpenAIEmbeddings",
+    "OpenAIError",
+    "OpenAIModel",
+    "OpenAIModels",
+    "OpenAIRequest",
+    "Operation",
+    "ProblemDocument",
+    "PutOperation",
+    "Ready",
+    "Reloaded",
+    "SearchAnswer",
+    "SearchRequest",
+    "SimilarAnswer",
+    "SimilarBatch",
+    "SimilarBatchAnswer",
+    "SimilarItem",
+    "SimilarQuery",
+    "WordAnswer",
+    "WordList",
+    "WordListQuery",
+]
+
+MAX_DIM: Final = 4_096
+LEFT_OUT: Final[Any] = None  # the default of a parameter or header that is sent or not, but is never null
+_DIGITS: Final = re.compile(r"-?[0-9]+")
+_NUMBER: Final = re.compile(r"-?[0-9.]+(?:[eE]-?[0-9]+)?")
+_DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
+
+
+def _plain_id(id: str) -> str:
+    if _DOTS.search(id):
+        raise ValueError("an id must not hold '.' or '..' as a path segment, which clients would resolve away")
+    return id
+
+
+def _whole(value: Any) -> Any:
+    """10.0 as 10, which JSON does not tell apart; everything else is left for the check.
+
+    In a query a number is text. What Python would read as one and others would not, such as 1_0 or a space before it,
+    is refused.
+    """
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise PydanticKnownError("int_parsing")
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _plain_number(value: Any) -> Any:
+    """As :func:`_whole`, for numbers with a fraction: refuses 0_1, inf, a space before it."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise PydanticKnownError("float_parsing")
+    return value
+
+
+def _some_text(value: Any) -> str:
+    """A string that is not empty. pydantic's own check would make a copy in UTF-8 of a text of megabytes, in one
+    call."""
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
+    if not value:
+        raise PydanticKnownError("string_too_short", {"min_length": 1})
+    return value
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _exactly_one(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What JSON Schema says where exactly one of several members may be given and the others are null or left out."""
+    branches = [
+        {
+            "required": [name],
+            "properties": {other: schema if other == name else _NULL for other, schema in schemas.items()},
+        }
+        for name in schemas
+    ]
+    return {"anyOf": branches}
+
+
+_STRING: Final[dict[str, Any]] = {"type": "string"}
+_ARRAY: Final[dict[str, Any]] = {"type": "array"}
+_NULL: Final[dict[str, Any]] = {"type": "null"}
+_EMPTY: Final[dict[str, Any]] = {"maxItems": 0}
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
+
+
+Word = Annotated[str, Field(min_length=1, max_length=1_000, description="A word as the vocabulary spells it.")]
+# Lists stop at the first item that does not fit: to tell of ten thousand would stop everybody else.
+Words = Annotated[list[Word], Field(max_length=1_000, fail_fast=True)]
+# The validator stands behind the bounds: before them it would hide them from the document.
+K = Annotated[int, Field(ge=1, le=MAX_K, description="How many neighbours, at most."), BeforeValidator(_whole)]
+Rank = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
+Limit = Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
+Cosine = Annotated[float, Field(ge=-1, le=1), BeforeValidator(_plain_number)]
+_MAX_RANK: Final = "Only the so many most frequent words are answers."
+_MIN_SCORE: Final = "Only neighbours of at least this cosine."
+MaxRank = Annotated[Rank | None, Field(description=_MAX_RANK)]
+MinScore = Annotated[Cosine | None, Field(description=_MIN_SCORE)]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
+Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_DIM, fail_fast=True)]
+Text = Annotated[
+    str,
+    PlainValidator(_some_text),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "description": "Any text; the model's own tokenizer makes words of it."}
+    ),
+]
+DocumentId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="Any printable text without '.' or '..' as a path segment.",
+        examples=["report-7"],
+    ),
+    AfterValidator(_plain_id),
+]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# the parts of answers
+
+
+class ProblemDocument(BaseModel):
+    """What went wrong, as RFC 9457 says it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(
+        description="Which kind of problem; leads to its explanation.", examples=["/problems#unknown-word"]
+    )
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str = Field(description="What is wrong here: the value and what is allowed.")
+    advice: str = Field(description="What to do.")
+    suggestions: list[str] | None = Field(None, description="Similar spellings (unknown-word only).")
+    errors: list[dict[str, Any]] | None = Field(
+        None, description="Each place that does not fit (invalid-request only)."
+    )
+
+
+class ModelRef(_Answer):
+    """The model that answered."""
+
+    id: str = Field(description="SHA-256 over all that answers depend on.")
+    version: str = Field(description="When it was made.")
+
+
+class Neighbor(_Answer):
+    """A word near to the query."""
+
+    word: str
+    score: float = Field(ge=-1, le=1, description="The cosine.")
+    angle_deg: float = Field(ge=0, le=180)
+    rank: int = Field(ge=1, description="Its place by frequency; 1 is the most frequent word.")
+    count: int = Field(ge=1, description="How often it occurs in the training text.")
+
+
+class Failed(_Answer):
+    """An item of a batch that could not be answered."""
+
+    status: int = Field(ge=400, le=599)
+    problem: ProblemDocument
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# similar
+
+
+class SimilarQuery(_Request):
+    """The parameters of ``GET /similar``."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    word: Word
+    k: K = 10
+    max_rank: Annotated[Rank, Field(description=_MAX_RANK)] = LEFT_OUT
+    min_score: Annotated[Cosine, Field(description=_MIN_SCORE)] = LEFT_OUT
+
+
+class SimilarAnswer(_Answer):
+    """The neighbours of one word."""
+
+    word: str
+    neighbors: list[Neighbor]
+    model: ModelRef
+
+
+class SimilarItem(_Request):
+    """One query: exactly one of ``word``, ``positive``/``negative``, or ``vector``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {
+                    "required": ["word"],
+                    "properties": {"word": _STRING, "vector": _NULL, "positive": _EMPTY, "negative": _EMPTY},
+                },
+                {
+                    "required": ["vector"],
+                    "properties": {"word": _NULL, "vector": _ARRAY, "positive": _EMPTY, "negative": _EMPTY},
+                },
+                {"required": ["positive"], "properties": {"word": _NULL, "vector": _NULL, "positive": {"minItems": 1}}},
+                {"required": ["negative"], "properties": {"word": _NULL, "vector": _NULL, "negative": {"minItems": 1}}},
+            ]
+        }
+    )
+
+    word: Word | None = None
+    positive: Words = Field(default=[], description="Words whose directions are added.", examples=[["king", "woman"]])
+    negative: Words = Field(default=[], description="Words whose directions are subtracted.", examples=[["man"]])
+    vector: Vector | None = Field(None, description="Any finite vector of the model's dimension but zero.")
+    without: Words = Field(
+        default=[], description="Words projected out, so that what remains of the query is orthogonal to all of them."
+    )
+    among: Annotated[list[Word], Field(max_length=10_000, fail_fast=True)] | None = Field(
+        None, description="Only these words are answers."
+    )
+    k: K = 10
+    max_rank: MaxRank = None
+    min_score: MinScore = None
+
+    @model_validator(mode="after")
+    def _one_query(self) -> SimilarItem:
+        given = (self.word is not None) + (self.vector is not None) + bool(self.positive or self.negative)
+        if given != 1:
+            raise ValueError("give exactly one of word, positive/negative words, or vector")
+        return self
+
+
+class SimilarBatch(_Request):
+    """Queries that are answered one by one, each with a status of its own."""
+
+    queries: list[SimilarItem] = Field(
+        min_length=1, max_length=MAX_BATCH, fail_fast=True, description=f"Their k must sum to {MAX_ANSWERS:,} at most."
+    )
+
+
+class SimilarFound(_Answer):
+    """An answered item."""
+
+    status: Literal[200]
+    neighbors: list[Neighbor]
+
+
+class SimilarBatchAnswer(_Answer):
+    """One result per query, in order."""
+
+    results: list[SimilarFound | Failed]
+    model: ModelRef
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# embed-doc
+
+
+class EmbedRequest(_Request):
+    """A text, or several."""
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one({"text": _STRING, "texts": _ARRAY}))
+
+    text: Text | None = None
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)] | None = None
+    truncate: Literal["none", "start", "end"] = Field(
+        "none", description="What is cut off a text that is too long; none refuses it."
+    )
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32.")
+    explain: bool = Field(False, description="Also say which words made the vector.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> EmbedRequest:
+        if (self.text is None) == (self.texts is None):
+            raise ValueError("give exactly one of text and texts")
+        return self
+
+
+class Contribution(_Answer):
+    """A word's part in a text's vector."""
+
+    word: str
+    count: int = Field(ge=1, description="How often it occurs in the text.")
+    score: float = Field(ge=-1, le=1, description="The cosine between the word and the text's vector.")
+
+
+class Embedded(_Answer):
+    """A text's vector and what it was made of."""
+
+    embedding: list[float] | str = Field(description="Of norm 1; numbers, or base64 of little-endian float32.")
+    tokens: int = Field(ge=0, description="Words of the text.")
+    known: int = Field(ge=1, description="Those in the vocabulary.")
+    coverage: float = Field(ge=0, le=1, description="known / tokens.")
+    unknown: list[str] = Field(description="Different unknown words, at most 100, in the order of the text.")
+    concentration: float = Field(
+        ge=0, le=1, description="Mean resultant length of the known words' vectors: 1 where all point one way."
+    )
+    truncated: bool = Field(description="Whether a part was cut off.")
+    explain: list[Contribution] | None = Field(None, description="The words that weigh most, at most 20.")
+
+
+class EmbedAnswer(Embedded):
+    """The answer to ``text``."""
+
+    model: ModelRef
+
+
+class EmbeddedItem(Embedded):
+    """An answered item."""
+
+    status: Literal[200]
+
+
+class EmbedBatchAnswer(_Answer):
+    """The answer to ``texts``: one result per text, in order."""
+
+    results: list[EmbeddedItem | Failed]
+    model: ModelRef
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# words
+
+
+class WordListQuery(_Request):
+    """The parameters of ``GET /words``."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    prefix: str = Field("", max_length=1_000)
+    limit: Limit = 20
+
+
+class WordEntry(_Answer):
+    """A word of the vocabulary."""
+
+    word: str
+    rank: int = Field(ge=1)
+    count: int = Field(ge=1)
+
+
+class WordList(_Answer):
+    """The most frequent words of a prefix."""
+
+    prefix: str
+    words: list[WordEntry]
+    total: int = Field(ge=0, description="How many words have the prefix.")
+    model: ModelRef
+
+
+class WordAnswer(WordEntry):
+    """A word with its vector."""
+
+    embedding: list[float]
+    model: ModelRef
+
+
+class DistanceQuery(_Request):
+    """The parameters of ``GET /distance``."""
+
+    a: Word
+    b: Word
+
+
+class Distance(_Answer):
+    """How far two words are apart."""
+
+    a: str
+    b: str
+    score: float = Field(ge=-1, le=1, description="The cosine.")
+    cosine_distance: float = Field(ge=0, le=2, description="1 - score.")
+    angle_deg: float = Field(ge=0, le=180)
+    model: ModelRef
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# search
+
+
+class SearchRequest(_Request):
+    """One query: exactly one of ``text``, ``word``, ``vector`` or ``document_id``."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_exactly_one({"text": _STRING, "word": _STRING, "vector": _ARRAY, "document_id": _STRING})
+    )
+
+    text: Text | None = None
+    word: Word | None = None
+    vector: Vector | None = None
+    document_id: str | None = Field(
+        None, min_length=1, max_length=1_000, description="A document, added or trained, which is itself no answer."
+    )
+    k: K = 10
+    target: Literal["documents", "words"] = "documents"
+    source: Literal["all", "added", "trained"] = Field(
+        "all", description="Which documents are answers, and where document_id is looked up (all: added first)."
+    )
+    min_score: MinScore = None
+
+    @model_validator(mode="after")
+    def _one_query(self) -> SearchRequest:
+        if sum(value is not None for value in (self.text, self.word, self.vector, self.document_id)) != 1:
+            raise ValueError("give exactly one of text, word, vector, document_id")
+        return self
+
+
+class DocumentNeighbor(_Answer):
+    """A document near to the query."""
+
+    id: str
+    source: Literal["added", "trained"]
+    score: float = Field(ge=-1, le=1)
+    angle_deg: float = Field(ge=0, le=180)
+
+
+class SearchAnswer(_Answer):
+    """The neighbours of the query, of the kind that ``target`` asks for."""
+
+    target: Literal["documents", "words"]
+    neighbors: list[DocumentNeighbor] | list[Neighbor]
+    model: ModelRef
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# documents
+
+
+class DocumentPut(_Request):
+    """A document's text."""
+
+    text: Text
+
+
+class DocumentListQuery(_Request):
+    """The parameters of ``GET /documents``."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    after: str = Field("", max_length=512, description="The last id of the page before.")
+    limit: Limit = 100
+
+
+class DocumentWritten(_Answer):
+    """A document that is on the disk and in the index."""
+
+    id: str
+    revision: int = Field(ge=1, description="Its version; the ETag is this number in quotes.")
+    created: str
+    updated: str
+    tokens: int = Field(ge=0)
+    known: int = Field(ge=0)
+    coverage: float = Field(ge=0, le=1)
+    model: ModelRef
+
+
+class Document(_Answer):
+    """A stored document."""
+
+    id: str
+    revision: int = Field(ge=1)
+    text: str
+    created: str
+    updated: str
+    searchable: bool = Field(description="Whether the present model knows a word of it.")
+
+
+class DocumentEntry(_Answer):
+    """A stored document without its text."""
+
+    id: str
+    revision: int = Field(ge=1)
+    characters: int = Field(ge=1)
+    created: str
+    updated: str
+
+
+class DocumentList(_Answer):
+    """Documents in the order of their ids."""
+
+    documents: list[DocumentEntry]
+    next: str | None = Field(description="What to send as after= for the next page; null on the last.")
+
+
+class PutOperation(_Request):
+    """Add or replace."""
+
+    op: Literal["put"]
+    id: DocumentId
+    text: Text
+
+
+class DeleteOperation(_Request):
+    """Delete."""
+
+    op: Literal["delete"]
+    id: DocumentId
+
+
+Operation = Annotated[PutOperation | DeleteOperation, Field(discriminator="op")]
+
+
+class DocumentBatch(_Request):
+    """Changes that are made in order and written together; each has a status of its own."""
+
+    operations: list[Operation] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
+
+
+class PutDone(_Answer):
+    """A document of a batch that was added (201) or replaced (200)."""
+
+    status: Literal[200, 201]
+    id: str
+    revision: int = Field(ge=1)
+    tokens: int = Field(ge=0)
+    known: int = Field(ge=0)
+
+
+class DeleteDone(_Answer):
+    """A document of a batch that was deleted."""
+
+    status: Literal[204]
+    id: str
+
+
+class FailedOperation(Failed):
+    """An operation that was refused."""
+
+    id: str
+
+
+class DocumentBatchAnswer(_Answer):
+    """One result per operation, in order; all that succeeded is on the disk."""
+
+    results: list[PutDone | DeleteDone | FailedOperation]
+    model: ModelRef
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# /v1
+
+
+class OpenAIRequest(BaseModel):
+    """The body of OpenAI's ``/v1/embeddings``; members that we do not know are passed over, as there."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    input: Annotated[
+        Annotated[Text, Tag("text")]
+        | Annotated[list[Text], Field(min_length=1, max_length=2_048, fail_fast=True), Tag("texts")],
+        Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
+    ]
+    model: str = Field(description="The served model's name or id; GET /v1/models lists it.")
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Rank | None = Field(None, description="Must be the model's own, if given.")
+    user: str | None = None
+
+
+class OpenAIVector(_Answer):
+    """One vector."""
+
+    object: Literal["embedding"]
+    index: int = Field(ge=0)
+    embedding: list[float] | str
+
+
+class OpenAIUsage(_Answer):
+    """Words read."""
+
+    prompt_tokens: int = Field(ge=0)
+    total_tokens: int = Field(ge=0)
+
+
+class OpenAIEmbeddings(_Answer):
+    """Vectors, in the order of the inputs."""
+
+    object: Literal["list"]
+    data: list[OpenAIVector]
+    model: str
+    usage: OpenAIUsage
+
+
+class OpenAIModel(_Answer):
+    """A served model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class OpenAIModels(_Answer):
+    """The served models."""
+
+    object: Literal["list"]
+    data: list[OpenAIModel]
+
+
+class OpenAIErrorBody(_Answer):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(_Answer):
+    """An error in OpenAI's shape."""
+
+    error: OpenAIErrorBody
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# operations
+
+
+class Ready(_Answer):
+    """What the probe of every part took."""
+
+    status: Literal["ready", "alive"]
+    checks: dict[str, float] = Field(description="Seconds per part.")
+
+
+class Reloaded(_Answer):
+    """What a reload did."""
+
+    model: ModelRef
+    previous: ModelRef
+    changed: bool = Field(description="Whether it is another model than before.")
+    documents: int = Field(ge=0, description="Stored documents whose texts were made vectors of again.")
+    seconds: float = Field(ge=0)
+
+
+class Info(_Answer):
+    """What is served, and how."""
+
+    name: str
+    model: ModelRef
+    dim: int
+    words: int
+    trained_documents: int
+    tokenizer: dict[str, Any]
+    training: dict[str, Any]
+    index: dict[str, Any]
+    documents: dict[str, Any]
+    limits: dict[str, Any]
+    versions: dict[str, str]
+    started: str
+    uptime_seconds: float

@@ -1,0 +1,187 @@
+"""uvicorn, made to stop without losing a request.
+
+On SIGTERM the listening socket stays open for a moment while every answer asks its client to go (``Connection: close``)
+and ``/readyz`` says no. Then nobody is let in any more, what still waits in the socket's queue is taken in, and the
+socket is closed. A connection is closed once it has been quiet for a while: a client that is slow between connecting
+and asking, or between two requests, still gets its answer. What is under way gets its time to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import logging
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Generator
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.engine import garbage
+from service.engine.engine import Engine
+from service.settings import Settings
+from service.web.protocol import Protocol
+
+__all__ = ["Server", "serve"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+# The interpreter's lock goes round at least so often: a computing thread keeps the event loop waiting no longer.
+_SWITCH_SECONDS: Final = 0.0005
+_SETTLE_SECONDS: Final = 0.5
+# A classic packet filter that drops what asks for a new connection (SYN without ACK in the flags, byte 13 of a TCP
+# header) and lets everything else through: (operation, jump if true, jump if false, operand) each.
+_NO_HANDSHAKES: Final = (
+    (0x30, 0, 0, 13),  # load the byte at 13
+    (0x54, 0, 0, 0x12),  # and SYN | ACK
+    (0x15, 0, 1, 0x02),  # is it SYN?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+)
+_SO_ATTACH_FILTER: Final = 26  # of Linux; the socket module has no name for it
+_HANDSHAKE_SECONDS: Final = 0.1
+# A connection on which nothing began during so many looks is idle, which takes a second. Looks and no clock, because on
+# a machine that is busy both the looks and the clients' requests come later.
+_QUIET_LOOKS: Final = 50
+_BETWEEN_LOOKS: Final = 0.02
+# Longer than clients and proxies keep an idle connection: whoever closes first should not be the one who is asked.
+_KEEP_ALIVE_SECONDS: Final = 75
+_log = logging.getLogger("service")
+
+
+class Server(uvicorn.Server):
+    """A server for one application, with a drain before its end.
+
+    Args:
+        config: uvicorn's.
+        engine: Told when the drain begins.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drains, then stops as uvicorn does."""
+        self._engine.draining = True
+        n = len(self.server_state.connections)
+        _log.info(
+            "stopping: %d connections are open, requests under way get %g s", n, self._engine.settings.drain_seconds
+        )
+        if not self.force_exit:
+            # Busy clients get an answer that asks them to go, and go.
+            await asyncio.sleep(min(_SETTLE_SECONDS, self._engine.settings.drain_seconds))
+            for listener in sockets or []:
+                _let_nobody_in(listener)
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
+            await self._take_in_the_queue(sockets or [])
+            await self._close_the_quiet()
+        await super().shutdown(sockets)
+
+    async def _take_in_the_queue(self, sockets: list[socket.socket]) -> None:
+        """Accepts what the kernel has accepted already: closing the socket would reset it."""
+        loop = asyncio.get_running_loop()
+        protocol_class: Any = self.config.http_protocol_class
+        protocol = functools.partial(
+            protocol_class, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        for listener in sockets:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # nothing waits
+                    break
+                connection.setblocking(False)
+                await loop.connect_accepted_socket(protocol, connection)
+        for server in self.servers:
+            server.close()
+
+    async def _close_the_quiet(self) -> None:
+        """Waits until no connection is left, or each left one has a request under way, or time is up.
+
+        uvicorn by itself closes at once whatever has no request under way, also a connection whose first request is
+        still on its way.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        allowed = self._engine.settings.drain_seconds
+        looks: dict[Any, tuple[Any, int]] = {}  # at a connection that was quiet: its last request, and how many
+        while not self.force_exit and loop.time() - began < allowed:
+            waiting = False
+            connections: list[Any] = list(self.server_state.connections)  # of HTTP alone: ws is "none"
+            for connection in connections:
+                request = connection.cycle
+                if request is not None and not request.response_complete:
+                    looks.pop(connection, None)
+                    continue
+                last, quiet = looks.get(connection, (request, 0))
+                quiet = quiet + 1 if last is request else 0
+                looks[connection] = (request, quiet)
+                if quiet >= _QUIET_LOOKS:
+                    connection.shutdown()
+                else:
+                    waiting = True
+            if not waiting:
+                return
+            await asyncio.sleep(_BETWEEN_LOOKS)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """As uvicorn does, but a stop that was asked for ends the process with status 0."""
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _let_nobody_in(listener: socket.socket) -> None:
+    """Makes Linux ignore new handshakes, while those that are under way come to their end.
+
+    A socket that is closed during a handshake resets it, and the client, for whom the connection stands already, does
+    not know whether its request was read. One who is ignored asks again a second later, and finds the socket closed or
+    a successor's. Elsewhere than on Linux nothing is done.
+    """
+    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    steps = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_HANDSHAKES))
+    program = struct.pack("HL", len(_NO_HANDSHAKES), ctypes.addressof(steps))
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
+    """Runs an application until a signal stops it.
+
+    Args:
+        app: As :func:`service.app.create_app` makes it.
+        settings: What it runs with.
+        sock: The listening socket.
+
+    Returns:
+        The exit status.
+    """
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    garbage.freeze()
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level=settings.log_level,
+        access_log=settings.access_log,
+        http=Protocol,
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    )
+    server = Server(config, app.state.engine)
+    server.run(sockets=[sock])
+    return 0 if server.started else 3

@@ -1,0 +1,160 @@
+"""Each vector primitive against NumPy, over row lengths that are one register, many, and odd ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jose_embed.compute.cpu.simd import active_bits, lane_sum, popcount, row_primitives, store_lanes, where_positive
+from jose_embed.compute.jit import jit
+from jose_embed.compute.tables import LANES, padded_table
+
+CHUNKS = [1, 2, 7]
+
+
+def table(n_chunks: int, n: int, seed: int) -> np.ndarray:
+    rows = padded_table(n, n_chunks * LANES)
+    rows[:] = np.random.default_rng(seed).standard_normal(rows.shape)
+    return rows
+
+
+def test_padded_tables_begin_at_cache_lines_and_are_zero() -> None:
+    for dim, width in ((1, 16), (16, 16), (17, 32), (100, 112)):
+        rows = padded_table(3, dim)
+        assert rows.shape == (3, width)
+        assert rows.ctypes.data % 64 == 0
+        assert rows.flags.c_contiguous
+        assert not rows.any()
+
+
+@pytest.mark.parametrize("n_chunks", CHUNKS)
+def test_gather_products(n_chunks: int) -> None:
+    gather = row_primitives(n_chunks).gather_products
+
+    @jit
+    def run(rows: Any, indices: Any, first: Any, n: Any, anchors: Any, out: Any) -> None:
+        store_lanes(out, 0, gather(rows, indices, first, n, anchors, np.uint64(1), np.float32(-7)))
+
+    rows, anchors = table(n_chunks, 40, 1), table(n_chunks, 3, 2)
+    indices = np.random.default_rng(3).integers(0, 40, 32).astype(np.uint32)
+    for first in (0, 16):
+        for n in range(1, LANES + 1):
+            out = np.zeros(LANES, np.float32)
+            run(rows, indices, first, n, anchors, out)
+            wanted = rows[indices[first : first + n]].astype(np.float64) @ anchors[1]
+            assert np.allclose(out[:n], wanted, atol=1e-4)
+            assert (out[n:] == -7).all()
+
+
+@pytest.mark.parametrize("n_chunks", CHUNKS)
+@pytest.mark.parametrize("bits", [1 << 0, 1 << 31, 0b1011, 0xFFFF_FFFF])
+def test_step_rows(n_chunks: int, bits: int) -> None:
+    step = row_primitives(n_chunks).step_rows
+
+    @jit
+    def run(rows: Any, indices: Any, bits: Any, anchors: Any, own: Any, towards: Any, weight: Any, total: Any) -> None:
+        step(rows, indices, bits, anchors, np.uint64(2), own, towards, weight, total)
+
+    random = np.random.default_rng(4)
+    rows, anchors, total = table(n_chunks, 60, 5), table(n_chunks, 3, 6), table(n_chunks, 1, 7)
+    indices = random.permutation(60)[:32].astype(np.uint32)
+    own, towards, weight = (random.standard_normal(32).astype(np.float32) for _ in range(3))
+    before = rows.astype(np.float64)
+    run(rows, indices, np.uint64(bits), anchors, own, towards, weight, total)
+    moved = [r for r in range(32) if bits >> r & 1]
+    for r in moved:
+        wanted = own[r] * before[indices[r]] + towards[r] * anchors[2].astype(np.float64)
+        assert np.allclose(rows[indices[r]], wanted / np.linalg.norm(wanted), atol=1e-6)
+    untouched = np.setdiff1d(np.arange(60), indices[moved])
+    assert np.array_equal(rows[untouched], before[untouched])
+    assert np.allclose(total[0], sum(weight[r] * before[indices[r]] for r in moved), atol=1e-4)
+
+
+def test_a_row_that_stands_twice_is_moved_twice_and_stays_on_the_sphere() -> None:
+    step = row_primitives(1).step_rows
+
+    @jit
+    def run(rows: Any, indices: Any, bits: Any, anchors: Any, own: Any, towards: Any, weight: Any, total: Any) -> None:
+        step(rows, indices, bits, anchors, np.uint64(0), own, towards, weight, total)
+
+    rows, anchors = table(1, 1, 1), table(1, 1, 2)
+    first = rows[0].astype(np.float64)
+    ones = np.ones(32, np.float32)
+    run(rows, np.zeros(32, np.uint32), np.uint64(0b11), anchors, ones, ones, ones, table(1, 1, 3))
+    for _ in range(2):
+        first = first + anchors[0]
+        first /= np.linalg.norm(first)
+    assert np.allclose(rows[0], first, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_chunks", CHUNKS)
+def test_move_row_is_the_retraction_along_the_tangent_projection(n_chunks: int) -> None:
+    from jose_embed.compute.sphere import normalized, retraction, tangent_projection
+
+    move = row_primitives(n_chunks).move_row
+
+    @jit
+    def run(rows: Any, sums: Any) -> None:
+        move(rows, np.uint64(1), sums, np.uint64(0), np.float32(0.6))
+
+    rows, sums = table(n_chunks, 3, 8), table(n_chunks, 1, 9)
+    rows[:] = normalized(rows)
+    before = rows.astype(np.float64)
+    run(rows, sums)
+    x, y = before[1], sums[0].astype(np.float64)
+    assert np.allclose(rows[1], retraction(x, 0.6 * tangent_projection(x, y)), atol=1e-6)
+    assert np.array_equal(rows[[0, 2]], before[[0, 2]])
+
+
+def test_add_rows_and_prefetch() -> None:
+    primitives = row_primitives(2)
+    add, prefetch = primitives.add_rows, primitives.prefetch_row
+
+    @jit
+    def run(out: Any, a: Any, b: Any) -> None:
+        prefetch(a, np.uint64(2))
+        add(out, a, np.uint64(2), b, np.uint64(1))
+
+    out, a, b = table(2, 1, 1), table(2, 3, 2), table(2, 2, 3)
+    run(out, a, b)
+    assert np.array_equal(out[0], a[2] + b[1])
+
+
+def test_lane_functions() -> None:
+    gather = row_primitives(1).gather_products
+
+    @jit
+    def run(rows: Any, indices: Any, anchors: Any, out: Any) -> Any:
+        f = gather(rows, indices, 0, 16, anchors, np.uint64(0), np.float32(0))
+        store_lanes(out, 0, where_positive(f, np.float32(2) * f - np.float32(1) + f * f))
+        bits = active_bits(f)
+        return lane_sum(f), bits, popcount(bits)
+
+    rows, anchors = table(1, 16, 1), table(1, 1, 2)
+    out = np.zeros(16, np.float32)
+    total, bits, n = run(rows, np.arange(32, dtype=np.uint32) % 16, anchors, out)
+    f = rows @ anchors[0]
+    assert np.allclose(out, np.where(f > 0, 2 * f - 1 + f * f, 0), atol=1e-4)
+    assert total == pytest.approx(f.sum(), abs=1e-4)
+    assert [bool(int(bits) >> r & 1) for r in range(16)] == (f > 0).tolist()
+    assert n == (f > 0).sum()
+
+
+def test_no_number_counts_as_above_zero() -> None:
+    """So that a NaN is never mistaken for a satisfied hinge."""
+    gather = row_primitives(1).gather_products
+
+    @jit
+    def run(rows: Any, indices: Any, anchors: Any, out: Any) -> Any:
+        f = gather(rows, indices, 0, 16, anchors, np.uint64(0), np.float32(0))
+        store_lanes(out, 0, where_positive(f, f))
+        return active_bits(f)
+
+    rows, out = np.zeros((16, 16), np.float32), np.zeros(LANES, np.float32)
+    rows[:, 0] = [np.nan, -np.inf, np.inf, 1, 0, -0.0, *[-1] * 10]
+    bits = run(rows, np.arange(32, dtype=np.uint32) % 16, np.eye(1, 16, dtype=np.float32), out)
+    assert int(bits) == 0b1101
+    assert np.isnan(out[0])
+    assert out[1:].tolist() == [0, np.inf, 1, *[0] * 12]
