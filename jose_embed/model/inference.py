@@ -183,7 +183,7 @@ def word_weights(model: Embeddings) -> npt.NDArray[np.float64]:
     """
     kept = model.extra_arrays.get(WORD_WEIGHTS)
     if kept is None:
-        return _topic_alone(np.log((int(model.counts.sum()) + 1) / model.counts.astype(np.float64)))
+        return topic_alone(np.log((int(model.counts.sum()) + 1) / model.counts.astype(np.float64)))
     if kept.shape != (model.n_words, 2):
         raise ModelError(
             f"{WORD_WEIGHTS} has the shape {kept.shape}; to fit the words it must be {(model.n_words, 2)}; train again"
@@ -415,7 +415,7 @@ def _vectors_of(
     return vectors, vectors - share * model.context_vectors[rows].astype(np.float64) if share else vectors
 
 
-def _topic_alone(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def topic_alone(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.stack([np.zeros(len(weights)), weights], axis=1)
 
 

@@ -8,7 +8,7 @@ A run has a directory of its own, by custom ``NAME.jose.run`` beside the model `
 
 =================== ===========================================================================================
 checkpoint-NNNNNN/  the newest two. In each: checkpoint.json (format, versions, settings, the text's SHA-256, the
-                    standing, size and SHA-256 of every table) and the tables center.npy, context.npy and
+                    state, size and SHA-256 of every table) and the tables center.npy, context.npy and
                     document.npy, float32
 text/               the encoded text (encodedfiles.py), so that the text is not read again
 =================== ===========================================================================================
@@ -55,7 +55,7 @@ __all__ = ["Checkpoint", "Checkpoints"]
 Tables = Sequence[npt.NDArray[np.float32]]
 
 FORMAT: Final = "jose-embed-checkpoint"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _KIND: Final = DirectoryKind("checkpoint", "start anew without --resume", "it is not used", TrainingError)
 _FACTS: Final = "checkpoint.json"
 _TABLES: Final = ("center", "context", "document")
@@ -74,37 +74,34 @@ class Checkpoint:
     Attributes:
         path: Its directory.
         run: A name of the run, drawn at random.
-        config: Its settings.
+        config: Its settings, as the user gave them.
+        epochs: Epochs of the whole training.
         backend: What trained it.
         corpus: The text: its ``sha256``, ``n_documents``, ``n_words`` and ``n_tokens``.
-        standing: How far it came.
+        state: How far it came.
         phases: Seconds that it has spent, by name.
     """
 
     path: Path
     run: str
     config: Mapping[str, Any]
+    epochs: int
     backend: str
     corpus: Mapping[str, Any]
-    standing: RunState
+    state: RunState
     phases: Mapping[str, float]
-
-    @property
-    def epochs(self) -> int:
-        """How many the training has."""
-        return TrainConfig.from_dict(self.config).for_text(self.corpus["n_tokens"]).epochs
 
     @property
     def share(self) -> float:
         """The share of the training that is done."""
-        done = self.standing.epoch * self.corpus["n_tokens"] + self.standing.tokens
+        done = self.state.epoch * self.corpus["n_tokens"] + self.state.tokens
         return float(done / max(1, self.epochs * self.corpus["n_tokens"]))
 
     @property
     def place(self) -> str:
         """Where it stands, for people."""
         epochs = self.epochs
-        return f"epoch {min(self.standing.epoch + 1, epochs)} of {epochs}, {100 * self.share:.0f}% of the training"
+        return f"epoch {min(self.state.epoch + 1, epochs)} of {epochs}, {100 * self.share:.0f}% of the training"
 
 
 class Checkpoints:
@@ -272,7 +269,7 @@ class Checkpoints:
         for name, seconds in found.phases.items():
             phases[name] = phases.get(name, 0.0) + seconds
         reporter.note(f"going on from {found.path}: {found.place}")
-        return RunState.from_dict(found.standing.to_dict())
+        return RunState.from_dict(found.state.to_dict())
 
     def check_backend(self, name: str) -> None:
         """Passes where the run that goes on was trained by this backend.
@@ -301,11 +298,12 @@ class Checkpoints:
     def write(
         self,
         tables: Tables,
-        standing: RunState,
+        state: RunState,
         *,
         corpus: EncodedCorpus,
         keep_text: bool,
         config: TrainConfig,
+        epochs: int,
         backend: str,
         phases: Mapping[str, float],
     ) -> Checkpoint:
@@ -313,10 +311,11 @@ class Checkpoints:
 
         Args:
             tables: Center, context and document vectors, float32 (rows, dim).
-            standing: Where the run stands.
+            state: Where the run stands.
             corpus: The encoded text.
             keep_text: Whether the encoded text is to be kept here too, once.
-            config: The settings.
+            config: The settings, as the user gave them.
+            epochs: Epochs of the whole training.
             backend: What trains.
             phases: Seconds spent so far, by name.
 
@@ -332,7 +331,7 @@ class Checkpoints:
                 shutil.rmtree(self.text, ignore_errors=True)  # of a run that had no checkpoint yet, or damaged
                 write_encoded(corpus, self.text)
                 self._text_is_kept = True
-            written = self._written(tables, standing, corpus, config, backend, phases)
+            written = self._written(tables, state, corpus, config, epochs, backend, phases)
         except OSError as error:
             raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)}); {_ELSEWHERE}") from error
         self.latest = written
@@ -359,24 +358,26 @@ class Checkpoints:
     def _written(
         self,
         tables: Tables,
-        standing: RunState,
+        state: RunState,
         corpus: EncodedCorpus,
         config: TrainConfig,
+        epochs: int,
         backend: str,
         phases: Mapping[str, float],
     ) -> Checkpoint:
         number = (self._numbers() or [0])[-1] + 1
         path = self.directory / f"checkpoint-{number:06d}"
-        needed = sum(table.size * 4 for table in tables) + 200 * len(standing.epochs) + 8192
+        needed = sum(table.size * 4 for table in tables) + 200 * len(state.epochs) + 8192
         facts: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "package_version": __version__,
             "run": self.run,
             "config": config.to_dict(),
+            "epochs": epochs,
             "backend": backend,
             "corpus": _facts_of(corpus),
-            "standing": standing.to_dict(),
+            "state": state.to_dict(),
             "phases": dict(phases),
         }
         with DirectoryWriter(path, needed_bytes=needed) as directory:
@@ -385,7 +386,7 @@ class Checkpoints:
             facts["files"] = dict(directory.files)
             facts["checksum"] = manifest_checksum(facts)
             directory.write(_FACTS, [json_bytes(facts, _FACTS)])
-        return Checkpoint(path, self.run, facts["config"], backend, facts["corpus"], standing, facts["phases"])
+        return Checkpoint(path, self.run, facts["config"], epochs, backend, facts["corpus"], state, facts["phases"])
 
     def _numbers(self) -> list[int]:
         try:
@@ -474,18 +475,18 @@ def _opened(path: Path, reporter: Reporter) -> Checkpoint:
                 if directory.sha256(name, reporter.advance) != facts["files"][name]["sha256"]:
                     raise directory.error(name, "is damaged: its SHA-256 is not that of checkpoint.json")
             reporter.finish()
-            standing = RunState.from_dict(facts["standing"])
-            names = ("run", "config", "backend", "corpus", "phases")
-            run, config, backend, corpus, phases = (facts[name] for name in names)
-            _check(run, config, backend, corpus, phases)
+            state = RunState.from_dict(facts["state"])
+            names = ("run", "config", "epochs", "backend", "corpus", "phases")
+            run, config, epochs, backend, corpus, phases = (facts[name] for name in names)
+            _check(run, config, epochs, backend, corpus, phases)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, JoseError) and not isinstance(error, ConfigError):
                 raise
             raise directory.error(_FACTS, f"is not what it must be ({reason(error)})") from None
-    return Checkpoint(path, run, config, backend, corpus, standing, phases)
+    return Checkpoint(path, run, config, epochs, backend, corpus, state, phases)
 
 
-def _check(run: Any, config: Any, backend: Any, corpus: Any, phases: Any) -> None:
+def _check(run: Any, config: Any, epochs: Any, backend: Any, corpus: Any, phases: Any) -> None:
     """Passes where the facts of a checkpoint are of their kinds; a sum that fits says nothing about that.
 
     Raises:
@@ -498,6 +499,8 @@ def _check(run: Any, config: Any, backend: Any, corpus: Any, phases: Any) -> Non
         or not isinstance(backend, str)
         or re.fullmatch(r"[a-z]{1,16}", backend) is None
         or not isinstance(config, dict)
+        or type(epochs) is not int
+        or not 1 <= epochs <= 100_000
         or not isinstance(corpus, dict)
         or corpus.keys() != {"sha256", *counts}
         or not isinstance(corpus["sha256"], str)

@@ -1,84 +1,80 @@
-"""What a training learns about its documents: the weights of words, and the reliability of the space's axes.
+"""How words make a document vector: the weights of words, and the reliability of the axes of the space.
 
-How much a word says about its documents is seen from how well these agree. With z_d the direction of document d, the
-mean of all z_d taken away and the rest scaled to norm 1, a word w of n documents has the mean resultant length
+A word's weights follow from how well its documents agree. With z_d the direction of document d, centered (the mean of
+all z_d is subtracted, the rest scaled to norm 1), a word w in n documents has the mean cosine of two of its documents
 
     r(w)^2 = (|sum_d z_d|^2 - n) / (n (n - 1)),
 
-the mean cosine of two different documents of the word: near 0 for a word that stands in documents of all kinds, high
-for one whose documents point one way. (The plain |sum|/n would be large for every rare word.) With N documents in all,
-and means over all words, each as often as it has documents, a word has the weights
+an unbiased squared mean resultant length: near 0 for a word that occurs in documents of all kinds, high for a word
+whose documents point in one direction. (The plain |sum| / n would be large for every rare word.) With N documents in
+all, and means over all words weighted by their n, a word has two weights:
 
     presence  =  (1 - n / (N + 1)) / mean(1 - n / (N + 1))  *  n / (n + 20),
     topic     =  t r^2 / m  *  n / (n + 5),        m = mean(r^2),  t = 4 m^6 / (m^6 + 0.08^6).
 
-That a word stands in a document says the less the more documents have it, and says it once, however often it is
-repeated. t is how much the topics count beside that: in a text of many, r^2 decides; in one of a single topic, where no
-word's documents agree, all words count alike. The last factors are those of a mean of n documents beside a prior of
-twenty or five: what a rare word says is known less well, and least where nothing speaks for it but its presence.
+The presence weight counts once per document, however often the word is repeated there, and is the smaller the more
+documents have the word. The factor t sets the topic weights of the whole text: where documents agree well (m is large),
+r^2 decides; in a text on a single topic all words count alike. The last factors shrink the weights of rare words, as
+the posterior mean of n documents beside a prior of 20 or 5 documents does.
 
-A document is a sample of words, and another sample of the same document has another direction. How much of a direction
-is the document and how much is the sample is seen by halves: its different words are dealt out to two halves, each gets
-its own direction, centered, and along each principal axis of these the two halves of all documents have a correlation
-r. That of two whole samples follows by the formula of Spearman and Brown, 2 r / (1 + r), the axis's reliability. The
-matrix of :func:`reliability_matrix` scales every axis by a power of it: the first is the best linear guess of what is
-behind an observation, higher ones look for what is coarser. Few documents say little about an axis: n of them count as
-n beside ``dim`` documents that agree.
+The reliability of an axis: a document is a sample of words, and another sample of the same document would have another
+direction. Split-half correlation tells how much of a direction is due to the sample. The different words of each
+document are dealt to two halves, each half gets its own direction, centered, and along each principal axis of these the
+halves of all documents have a correlation r. The reliability of the whole sample is 2 r / (1 + r) (Spearman and Brown).
+:func:`reliability_matrix` scales each axis by a power of its reliability; the power 1 is the best linear estimate of
+the true direction (Kelley). An axis seen in n documents is shrunk towards reliability 1 with the weight of ``dim``
+documents.
 
-Source: Mardia and Jupp, Directional Statistics, section 9.2, for the resultant length; that words are weighted by it is
-our own (DESIGN.md, decision 12).
-Spearman, Correlation calculated from faulty data, and Brown, Some experimental results in the correlation of
-mental abilities (both 1910), for the formula; Kelley, Interpretation of educational measurements (1927), for the guess;
-DESIGN.md, decisions 33 and 38, for what it does.
+Source: Mardia and Jupp, Directional Statistics, section 9.2, for the resultant length; the weighting of words by it is
+our own (DESIGN.md, decision 12). Spearman, Correlation calculated from faulty data, and Brown, Some experimental
+results in the correlation of mental abilities (both 1910); Kelley, Interpretation of educational measurements (1927);
+DESIGN.md, decisions 33 and 38, for the measured effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.compute.backends import directions_writer
-from jose_embed.compute.cpu.directions import count_documents
+from jose_embed.compute.backends import Writer
 from jose_embed.compute.documents import gathered, stretches
 from jose_embed.compute.jit import jit
 from jose_embed.compute.sampling import GOLDEN, mixed_bits
-from jose_embed.compute.tables import DocumentInputs
-from jose_embed.model.inference import Vectors, _topic_alone
+from jose_embed.model.inference import topic_alone
 from jose_embed.storage.memory import anonymous_pages, release
 
-if TYPE_CHECKING:
-    from jose_embed.compute.tables import DocumentInputs
-    from jose_embed.text.corpus import EncodedCorpus
+__all__ = ["concentration_weights", "reliability_matrix", "retrieval_weights"]
 
-__all__ = [
-    "concentration_weights",
-    "document_directions",
-    "document_frequencies",
-    "learned_weights",
-    "reliability_matrix",
-    "retrieval_weights",
-]
+# The constants of both weights; DESIGN.md, decisions 12 and 38, has the evidence.
+_MOST_TOPIC: Final = 4.0  # the limit of t
+_HALF_TOPIC: Final = 0.08  # the m at which t is half of its limit
+_PRESENCE_PRIOR: Final = 20  # documents
+_TOPIC_PRIOR: Final = 5
 
-_SUMS = 1 << 20  # floats in the table of sums of directions, a row for each word of a slice
+_SUM_FLOATS: Final = 1 << 20  # floats in the table of sums: one row for each word of a slice of the vocabulary
+_MOST_SLICES: Final = 64
+_BLOCK_ROWS: Final = 1 << 10  # document rows converted to float64 at a time
 
-
-_MOST_SLICES = 64
+_MOST_DOCUMENTS: Final = 20_000  # a larger text is sampled for the reliability matrix
+_BLOCK_DOCUMENTS: Final = 256  # documents halved at a time
+_LEAST_RELIABILITY: Final = 0.01  # of an axis along which the halves do not agree
 
 
-_BLOCK = 1 << 10  # rows that are converted to float64 at a time: what they take fits into the heap's gaps
+def retrieval_weights(frequencies: npt.NDArray[np.int64], n_documents: int) -> npt.NDArray[np.float64]:
+    """The weights of text retrieval: presence 0, topic log((N + 1) / n) for a word in n of N documents.
 
+    N + 1 instead of N, so that a text whose words are in every document still has a direction.
 
-# DESIGN.md, decisions 12 and 38, has the evidence for all four.
-_MOST_TOPIC = 4.0  # what topics count, beside the presence of words, where documents agree very well
+    Args:
+        frequencies: int64 (n_words,), the number of documents of each word.
+        n_documents: N, documents with at least one word.
 
-
-_HALF_TOPIC = 0.08  # the mean agreement at which they count half of that
-
-
-_PRESENCE_PRIOR, _TOPIC_PRIOR = 20, 5  # documents that a word must have to count half of what it says
+    Returns:
+        float64 (n_words, 2).
+    """
+    return topic_alone(np.log((n_documents + 1) / np.maximum(frequencies, 1)))
 
 
 def concentration_weights(
@@ -87,22 +83,27 @@ def concentration_weights(
     frequencies: npt.NDArray[np.int64],
     doc_vectors: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    """float64 (n_words, 2): the presence and the topic of all words; the first is above 0, the second not below it.
+    """The presence and topic weights of all words, from how well the documents of each word agree.
 
-    Some words are taken at a time, so that little is held besides the vectors: the text is passed for each slice of the
-    vocabulary, but most of it belongs to the frequent words of the first.
+    The formulas are in the module's docstring. The sums of directions are made for one slice of the vocabulary at a
+    time, each in one pass over the text, which bounds the memory.
 
     Args:
         tokens: int32 (n_tokens,).
         offsets: int64 (n_documents + 1,).
-        frequencies: int64 (n_words,), see :func:`count_documents`.
-        doc_vectors: float32 (n_documents, dim), on the sphere; those of documents without a word are not looked at.
+        frequencies: int64 (n_words,), the number of documents of each word, see
+            :func:`~jose_embed.compute.cpu.directions.count_documents`.
+        doc_vectors: float32 (n_documents, dim), rows of norm 1, padded with zeros or not; rows of documents without a
+            word are ignored.
+
+    Returns:
+        float64 (n_words, 2): presence, above 0, and topic, at least 0.
     """
     n_words, dim = len(frequencies), doc_vectors.shape[1]
     mean, scales = _centering(offsets, doc_vectors)
     squares = np.zeros(n_words)
     one = np.zeros(dim, np.float32)
-    at_once = min(n_words, max(1, _SUMS // dim, n_words // _MOST_SLICES))
+    at_once = min(n_words, max(1, _SUM_FLOATS // dim, n_words // _MOST_SLICES))
     table = anonymous_pages(at_once * dim, np.float32).reshape(at_once, dim)
     for begin in range(0, n_words, at_once):
         sums = table[: n_words - begin]
@@ -130,13 +131,13 @@ def _centering(
     mean = np.zeros(doc_vectors.shape[1])
     scales = np.empty(len(doc_vectors), np.float32)
     has_words = np.diff(offsets) > 0
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(doc_vectors), _BLOCK)]
+    blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(doc_vectors), _BLOCK_ROWS)]
     for rows in blocks:
         mean += doc_vectors[rows][has_words[rows]].sum(0, dtype=np.float64)
         release(doc_vectors[rows])
     mean /= max(1, int(np.count_nonzero(has_words)))
     for rows in blocks:
-        # A document that points exactly where all do says nothing.
+        # A document in the mean direction has no centered direction; the bound keeps its scale finite.
         scales[rows] = 1 / np.maximum(np.linalg.norm(doc_vectors[rows] - mean, axis=1), 1e-6)
         release(doc_vectors[rows])
     return mean.astype(np.float32), scales
@@ -147,8 +148,8 @@ def _add_directions(
     words: Any, ends: Any, first: Any, begin: Any, vectors: Any, mean: Any, scales: Any, last_seen: Any, one: Any,
     sums: Any,
 ) -> None:  # fmt: skip
-    # Adds each document's centered direction to those of its words that have a row in sums, once to each. The first
-    # document and the first word are given; one is work space.
+    # Adds the centered direction of each document to the sums of its different words. first is the number of the first
+    # document, begin the word of the first row of sums; one is work space for one direction.
     n_rows, dim = last_seen.shape[0], one.shape[0]
     for place in range(ends.shape[0] - 1):
         document = first + place
@@ -165,86 +166,34 @@ def _add_directions(
                     sums[row, c] += one[c]
 
 
-def retrieval_weights(corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """float64 (n_words, 2): 0 and log(N / n), the weights of text retrieval, for words of n of N documents.
-
-    N + 1 stands in the place of N: a word of every document counts next to nothing, but a text of such words has a
-    direction.
-    """
-    return _topic_alone(np.log((corpus.n_with_words + 1) / np.maximum(frequencies, 1)))
-
-
-def learned_weights(
-    corpus: EncodedCorpus, frequencies: npt.NDArray[np.int64], doc_vectors: Vectors
-) -> npt.NDArray[np.float64]:
-    """float64 (n_words, 2): the weights of a corpus's words, see :func:`word_weights`, as directions.py has them.
-
-    Args:
-        corpus: The encoded text.
-        frequencies: int64 (n_words,), see :func:`document_frequencies`.
-        doc_vectors: float32 (n_documents, dim or more), on the sphere: trained, or directions by other weights. Columns
-            of zeros beyond dim change nothing.
-    """
-    return concentration_weights(corpus.tokens, corpus.offsets, frequencies, doc_vectors)
-
-
-def document_frequencies(corpus: EncodedCorpus) -> npt.NDArray[np.int64]:
-    """int64 (n_words,): the number of documents that each word of the vocabulary occurs in."""
-    return count_documents(corpus.tokens, corpus.offsets, corpus.vocabulary.n_words)
-
-
-def document_directions(
-    corpus: EncodedCorpus, inputs: DocumentInputs, out: Vectors, *, backend: str = "cpu", threads: int = 1
-) -> None:
-    """Write the directions of a corpus's documents; a document without a word keeps its row.
-
-    Args:
-        corpus: The encoded text.
-        inputs: The words' weights (:func:`learned_weights`) and vectors. Columns of zeros beyond dim change nothing;
-            contiguous rows are twice as fast as a view of padded ones.
-        out: float32 (n_documents, as many columns as the vectors), written in place.
-        backend: "cpu", "gpu" or "auto"; the bytes are the same.
-        threads: That work on it at the most, on the processor.
-    """
-    directions_writer(backend, inputs, threads=threads)(corpus.tokens, corpus.offsets, out)
-
-
-_MOST_DOCUMENTS = 20_000  # that are looked at, about
-
-
-_AT_ONCE = 256  # of them, so that their halves take little memory
-
-
-_LEAST = 0.01  # reliability of an axis along which the halves do not agree at all
-
-
-Writer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
-
-
 def reliability_matrix(
     tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, width: int, power: float, write: Writer
 ) -> npt.NDArray[np.float64]:
-    """float64 (dim, dim), symmetric: what directions of documents are multiplied with, before they get norm 1.
+    """The matrix that scales each axis of document directions by a power of its reliability.
 
     Args:
-        tokens: int32 (n_tokens,), the words of all documents, possibly mapped.
+        tokens: int32 (n_tokens,), may be mapped.
         offsets: int64 (n_documents + 1,).
-        dim: Columns of a direction.
-        width: The same with the padding that ``write`` expects.
-        power: Of the reliability, from 0 up.
-        write: Writes the directions of documents, as :func:`jose_embed.compute.backends.directions_writer` returns it.
+        dim: Dimension of the vectors.
+        width: Columns, padding included, of the rows that ``write`` fills.
+        power: Exponent of the reliability, at least 0.
+        write: Writes the directions of documents without a matrix, as
+            :func:`~jose_embed.compute.backends.directions_writer` returns it.
+
+    Returns:
+        float64 (dim, dim), symmetric; the identity if fewer than two documents have two different words.
 
     Example::
 
         write = directions_writer("cpu", inputs)  # without a matrix
         matrix = reliability_matrix(corpus.tokens, corpus.offsets, 100, 100, 1.5, write)
     """
-    chosen = np.arange(len(offsets) - 1) if len(offsets) <= _MOST_DOCUMENTS else _some(len(offsets) - 1)
+    chosen = np.arange(len(offsets) - 1) if len(offsets) <= _MOST_DOCUMENTS else _sample(len(offsets) - 1)
     chosen = chosen[offsets[chosen + 1] - offsets[chosen] > 1]
     n, sums = 0, np.zeros((2, dim))
     own, crossed = np.zeros((dim, dim)), np.zeros((dim, dim))
-    for start in range(0, len(chosen), _AT_ONCE):
-        some = chosen[start : start + _AT_ONCE]
+    for start in range(0, len(chosen), _BLOCK_DOCUMENTS):
+        some = chosen[start : start + _BLOCK_DOCUMENTS]
         halves = _halves(*gathered(tokens, offsets, some), some, width, write)[:, :, :dim]
         n += len(halves[0])
         sums += halves.sum(1)
@@ -257,14 +206,14 @@ def reliability_matrix(
     crossed -= n * np.outer(*means)
     spread, axes = np.linalg.eigh(own / 2)
     agreement = (axes * (crossed @ axes)).sum(0)
-    r = np.clip(agreement / np.maximum(spread, 1e-12 * n), _LEAST, 1)
+    r = np.clip(agreement / np.maximum(spread, 1e-12 * n), _LEAST_RELIABILITY, 1)
     reliability = (n * 2 * r / (1 + r) + dim) / (n + dim)
     matrix: npt.NDArray[np.float64] = (axes * reliability**power) @ axes.T
     return matrix
 
 
-def _some(n_documents: int) -> npt.NDArray[np.int64]:
-    """Rows by chance, and not every nth: a file may be made of pairs."""
+def _sample(n_documents: int) -> npt.NDArray[np.int64]:
+    """A random sample of rows, ascending; every nth row could fall in step with the structure of a file."""
     return np.unique(np.random.default_rng(0).integers(0, n_documents, _MOST_DOCUMENTS))
 
 
@@ -275,8 +224,8 @@ def _halves(
     width: int,
     write: Writer,
 ) -> npt.NDArray[np.float64]:
-    """float64 (2, n, width): the directions of both halves of those documents whose halves both have one."""
-    second = _dealt(words, np.repeat(documents, np.diff(ends)))
+    """float64 (2, n, width): the directions of both halves, for the documents of which both halves have one."""
+    second = _in_second_half(words, np.repeat(documents, np.diff(ends)))
     directions = np.zeros((2, len(documents), width), np.float32)
     for half, mask in enumerate((~second, second)):
         write(words[mask], np.concatenate(([0], np.cumsum(mask)))[ends], directions[half])
@@ -284,10 +233,10 @@ def _halves(
     return directions[:, both].astype(np.float64)
 
 
-def _dealt(words: npt.NDArray[np.int32], documents: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether each running word belongs to the second half: all occurrences in a document to the same.
+def _in_second_half(words: npt.NDArray[np.int32], documents: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """bool (n_tokens,): which running words belong to the second half; all occurrences of a word in a document agree.
 
-    By a hash of both numbers; in NumPy, because compiling it would take longer.
+    The half is one bit of a hash of word and document.
     """
     keys = words.astype(np.uint64) * np.uint64(GOLDEN) + documents.astype(np.uint64)
     second: npt.NDArray[np.bool_] = (mixed_bits(keys) >> np.uint64(63)).astype(np.bool_)

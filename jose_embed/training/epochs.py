@@ -35,7 +35,7 @@ class Keeper(Protocol):
     @property
     def wanted(self) -> bool: ...
 
-    def keep(self, standing: RunState) -> None:
+    def keep(self, state: RunState) -> None:
         """Keep it; no chunk is running. The training goes on after that, unless this raises."""
 
 
@@ -45,7 +45,7 @@ def train_epochs(
     config: TrainConfig,
     reporter: Reporter,
     *,
-    standing: RunState | None = None,
+    state: RunState | None = None,
     keeper: Keeper | None = None,
 ) -> RunState:
     """Train all epochs, or those that are left.
@@ -55,7 +55,7 @@ def train_epochs(
         offsets: int64 (n_documents + 1,), the corpus's.
         config: The settings.
         reporter: Told of the phase "training", in running words.
-        standing: Where the run stands; at its beginning when left out.
+        state: Where the run stands; at its beginning when left out.
         keeper: Asked between any two chunks.
 
     Returns:
@@ -64,16 +64,16 @@ def train_epochs(
     Raises:
         TrainingError: a loss that is infinite or no number.
     """
-    standing = standing or RunState()
+    state = state or RunState()
     n_tokens = int(offsets[-1])
-    reporter.start("training", (config.epochs - standing.epoch) * n_tokens - standing.tokens, "words")
+    reporter.start("training", (config.epochs - state.epoch) * n_tokens - state.tokens, "words")
     with ThreadPoolExecutor(backend.threads, thread_name_prefix="jose-train") as pool:
-        while standing.epoch < config.epochs:
-            _train_epoch(pool, backend, offsets, config, reporter, standing, keeper)
-            standing = standing.after_epoch()
-    last = standing.epochs[-1]
+        while state.epoch < config.epochs:
+            _train_epoch(pool, backend, offsets, config, reporter, state, keeper)
+            state = state.after_epoch()
+    last = state.epochs[-1]
     reporter.finish(loss=last["loss"], active=last["active"])
-    return standing
+    return state
 
 
 def _train_epoch(
@@ -82,15 +82,15 @@ def _train_epoch(
     offsets: npt.NDArray[np.int64],
     config: TrainConfig,
     reporter: Reporter,
-    standing: RunState,
+    state: RunState,
     keeper: Keeper | None,
 ) -> None:
-    """Train the rest of an epoch; ``standing`` moves with every chunk."""
-    started = time.perf_counter() - standing.seconds
-    epoch, n_tokens = standing.epoch, int(offsets[-1])
-    order = visiting_order(offsets, config.seed, epoch)[standing.documents :]
+    """Train the rest of an epoch; ``state`` moves with every chunk."""
+    started = time.perf_counter() - state.seconds
+    epoch, n_tokens = state.epoch, int(offsets[-1])
+    order = visiting_order(offsets, config.seed, epoch)[state.documents :]
     size = chunk_tokens(n_tokens, backend.threads, backend.chunk_limits)
-    coming = chunks(order, offsets, epoch * n_tokens + standing.tokens, size)
+    coming = chunks(order, offsets, epoch * n_tokens + state.tokens, size)
     waiting: deque[tuple[Chunk, Future[Result]]] = deque()
     just_kept = False  # between two checkpoints something is trained, however soon the next one is due
     try:
@@ -108,11 +108,11 @@ def _train_epoch(
                         f"lower --learning-rate (it is {config.learning_rate})"
                     )
                 just_kept = False
-                standing.add(chunk, result)
-                standing.seconds = time.perf_counter() - started
-                reporter.advance(chunk.n_tokens, loss=standing.mean_loss, active=standing.active_share)
+                state.add(chunk, result)
+                state.seconds = time.perf_counter() - started
+                reporter.advance(chunk.n_tokens, loss=state.mean_loss, active=state.active_share)
             elif keeper is not None and pausing:
-                keeper.keep(standing)
+                keeper.keep(state)
                 just_kept = True
             else:
                 return

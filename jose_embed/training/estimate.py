@@ -1,11 +1,10 @@
-"""What a training would take, from a short trial."""
+"""Estimate the memory and the time of a training."""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +20,19 @@ from jose_embed.progress import SilentReporter
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.schedule import visiting_order
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["estimate"]
 
 
 def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
-    """What a training would take: ``memory_bytes`` and ``seconds``, the latter from a short trial on this machine.
+    """Estimate memory and time of a training by a short trial on this machine.
 
-    On a CUDA device also ``device_bytes``, of its memory.
+    Args:
+        corpus: The encoded text.
+        config: The settled settings, see :meth:`TrainConfig.for_text`.
+
+    Returns:
+        ``memory_bytes``, ``seconds`` and, on a CUDA device, ``device_bytes`` of its memory.
     """
-    config = config.for_text(corpus.n_tokens)
     chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, SilentReporter())
     rows = 2 * corpus.vocabulary.n_words + (corpus.n_documents if config.doc_vectors == "memory" else 0)
     n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16 + 150 * corpus.vocabulary.n_words
@@ -50,14 +50,14 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
 
 
 def _trial_tokens(corpus: EncodedCorpus, n_tokens: int) -> npt.NDArray[np.int64]:
-    """Documents of about ``n_tokens`` running words, from all over the text."""
+    """A random sample of documents with about ``n_tokens`` running words."""
     order = visiting_order(corpus.offsets, 0, 0)
     ends = np.cumsum(np.diff(corpus.offsets)[order])
     return order[: 1 + int(np.searchsorted(ends, n_tokens))]
 
 
 def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.NDArray[np.int64], chosen: str) -> float:
-    """Seconds that one worker, or a device, needs for these documents, on tables that are thrown away."""
+    """Seconds that one worker, or a CUDA device, needs to train these documents once."""
     vocabulary, dim = corpus.vocabulary, config.dim
     tables = Tables(
         padded_table(vocabulary.n_words, dim), padded_table(vocabulary.n_words, dim),
@@ -67,7 +67,7 @@ def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.ND
         random_points(np.random.default_rng(number), table[:, :dim])
     tables.document[:, 0] = 1
     samples = SamplingTables.of(vocabulary.counts, config.subsample_threshold, config.noise_exponent)
-    # A text of these documents alone: a device would be sent all of it.
+    # Only these documents: the whole text would be copied to the device.
     text = Text(*gathered(corpus.tokens, corpus.offsets, documents))
     backend = make_backend(chosen, text, samples, tables, config, corpus.n_tokens, vocabulary.counts)
     backend.prepare()

@@ -27,7 +27,8 @@ class CheckpointKeeper:
         tables: Center, context and document vectors, float32 (rows, dim).
         corpus: The encoded text.
         keep_text: Whether the encoded text is kept too.
-        config: The settings.
+        config: The settings, as the user gave them.
+        epochs: Epochs of the whole training.
         backend: What trains.
         phases: Seconds spent before the training, by name.
         reporter: Told of every checkpoint, and of those that could not be written.
@@ -44,6 +45,7 @@ class CheckpointKeeper:
         corpus: EncodedCorpus,
         keep_text: bool,
         config: TrainConfig,
+        epochs: int,
         backend: Backend,
         phases: Mapping[str, float],
         reporter: Reporter,
@@ -54,6 +56,7 @@ class CheckpointKeeper:
         self._corpus = corpus
         self._keep_text = keep_text
         self._config = config
+        self._epochs = epochs
         self._backend = backend
         self._phases = phases
         self._reporter = reporter
@@ -74,16 +77,17 @@ class CheckpointKeeper:
         """Whether it is time, or somebody interrupts."""
         return self._checkpoints.due or self._interrupts.number is not None
 
-    def keep(self, standing: RunState) -> None:
+    def keep(self, state: RunState) -> None:
         """Write a checkpoint; a run that cannot be kept goes on."""
         self._backend.collect()
         try:
             written = self._checkpoints.write(
                 self._tables,
-                standing,
+                state,
                 corpus=self._corpus,
                 keep_text=self._keep_text,
                 config=self._config,
+                epochs=self._epochs,
                 backend=self._backend.name,
                 phases=self._phases,
             )
@@ -93,10 +97,10 @@ class CheckpointKeeper:
             self._reporter.note(f"checkpoint: {written.place}")
         self._interrupts.let_through()
 
-    def keep_the_end(self, standing: RunState) -> None:
+    def keep_the_end(self, state: RunState) -> None:
         """A run that has a checkpoint gets one of its end too: then nothing of it is trained twice."""
         if self._checkpoints.every and self._checkpoints.latest is not None:
-            self.keep(standing)
+            self.keep(state)
 
 
 _Handler = Callable[[int, FrameType | None], object]

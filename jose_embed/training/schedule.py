@@ -161,7 +161,7 @@ class RunState:
         self.positions += result.positions
 
     def after_epoch(self) -> RunState:
-        """The standing before the first chunk of the next epoch; this one becomes a report."""
+        """The state before the first chunk of the next epoch; this one becomes a report."""
         report = {
             "epoch": self.epoch + 1,
             "loss": self.mean_loss,
@@ -182,7 +182,7 @@ class RunState:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: values that are no standing.
+            ValueError: values that are no state.
         """
         kinds = {option.name: type(option.default) for option in dataclasses.fields(cls) if option.name != "epochs"}
         if (

@@ -1,54 +1,43 @@
-"""A training run: text in, unit vectors out.
+"""A training run from text to model.
 
-The plan, from top to bottom: encode the text; scatter random points on the sphere; visit every document once per epoch,
-in an order that is drawn anew for each epoch; turn the words into document vectors; hand over the model. What happens
-to the vectors in between is the backend's business.
+:func:`train` checks the arguments, opens the checkpoints and encodes the text; :func:`fit` trains on the encoded text.
+The steps of ``fit`` are functions of their own: tables (initial.py), epochs (epochs.py), word vectors, weights and
+document vectors (finish.py).
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from jose_embed.compute.backends import check_backend, choose_backend, directions_writer, make_backend
-from jose_embed.compute.cpu import backend as cpu
+from jose_embed.compute.backends import Backend, check_backend, choose_backend, make_backend
 from jose_embed.compute.sampling import SamplingTables
-from jose_embed.compute.sphere import random_points
-from jose_embed.compute.tables import DocumentInputs, Tables, Text, padded_table
+from jose_embed.compute.tables import Tables, Text
 from jose_embed.config import TrainConfig, available_workers, preset_settings
-from jose_embed.errors import ConfigError, TrainingError
+from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.inference import CONTEXT_SHARE, DOCUMENT_MATRIX, NO_MATRIX, TERM_WEIGHTS, WORD_WEIGHTS
 from jose_embed.progress import Reporter, SilentReporter
-from jose_embed.storage.columns import row_blocks
-from jose_embed.storage.memory import mapped_table, read_in_order, release
+from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.encode import encode_texts
 from jose_embed.text.kept import is_encoded, text_for
 from jose_embed.text.sources import Sources, listed
 from jose_embed.training.checkpoints import Checkpoints
-from jose_embed.training.document_weights import (
-    document_directions,
-    document_frequencies,
-    learned_weights,
-    reliability_matrix,
-    retrieval_weights,
-)
 from jose_embed.training.epochs import train_epochs
+from jose_embed.training.finish import add_context_vectors, learn_documents, normalize_rows
+from jose_embed.training.initial import allocate_tables, fill_with_random_points, trained_rows
 from jose_embed.training.keeper import CheckpointKeeper
 from jose_embed.training.machine import machine_facts
-from jose_embed.training.schedule import RunState, chunk_tokens
-
-if TYPE_CHECKING:
-    pass
+from jose_embed.training.schedule import RunState
 
 __all__ = ["fit", "train"]
+
+Path = str | os.PathLike[str]
 
 
 def train(
@@ -58,47 +47,41 @@ def train(
     config: TrainConfig | None = None,
     preset: str | None = None,
     reporter: Reporter | None = None,
-    keep_encoded: str | os.PathLike[str] | None = None,
-    checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+    keep_encoded: Path | None = None,
+    checkpoint: Path | Checkpoints | None = None,
     checkpoint_every: float = 600.0,
     resume: bool = False,
-    temporary_directory: str | os.PathLike[str] | None = None,
+    temporary_directory: Path | None = None,
     **settings: Any,
 ) -> Embeddings:
     """Train word and document vectors.
 
     Args:
-        source: A path, a glob, a directory, ``-`` for standard input, or a list of these; one document per line. Or one
+        source: A path, a glob, a directory, ``-`` for standard input, or a list of these, one document per line; or one
             encoded corpus, as ``keep_encoded`` and ``jose encode`` make them.
-        documents: Texts, in the place of a source.
-        config: The settings; the default recipe when left out.
-        preset: The name of some settings that serve one purpose better, over those of ``config``; see
-            :data:`jose_embed.config.PRESETS`.
-        reporter: Who is told about progress; nobody when left out.
-        keep_encoded: A directory that keeps the encoded text of ``source``; the next training with the same text,
-            tokenizer and ``min_count`` takes it from there.
-        checkpoint: A directory for checkpoints, by custom ``NAME.jose.run`` for a model ``NAME.jose``. Ctrl-C then
-            raises ``KeyboardInterrupt`` after one was written. The directory is removed when the training has come to
-            its end. A :class:`~jose_embed.training.checkpoints.Checkpoints` that the caller has opened and begun is the
-            caller's to remove, once the model is saved; it knows its own ``every`` and what to go on from.
-        checkpoint_every: Seconds between two checkpoints; 0 for none, also not when interrupted.
-        resume: Go on from the newest checkpoint, with the same text and settings (``doc_vectors`` alone may differ);
-            from the beginning where there is none. With one worker the model has the same bytes as one whose training
-            never stopped.
-        temporary_directory: Where temporary files lie: the encoded text, and document vectors that are mapped. The
-            system's directory for such files when left out.
-        **settings: Single settings by name, over those of ``config`` and ``preset``; see :class:`TrainConfig`.
+        documents: Texts, instead of a source.
+        config: The settings; the default recipe if omitted.
+        preset: The name of a preset, which overrides ``config``; see :data:`jose_embed.config.PRESETS`.
+        reporter: Receives the progress.
+        keep_encoded: Directory that keeps the encoded text of ``source`` for the next training with the same text,
+            tokenizer and ``min_count``.
+        checkpoint: Directory for checkpoints, by custom ``NAME.jose.run`` for a model ``NAME.jose``; removed at the end
+            of the training. Ctrl-C then raises ``KeyboardInterrupt`` after a checkpoint is written. A
+            :class:`~jose_embed.training.checkpoints.Checkpoints` object, opened and begun, is left to the caller.
+        checkpoint_every: Seconds between checkpoints; 0 for none, not even when interrupted.
+        resume: Continue from the newest checkpoint with the same text and settings (``doc_vectors`` may differ); start
+            from the beginning if there is none. With one worker the model has the same bytes as without a stop.
+        temporary_directory: Directory of temporary files; the system's if omitted.
+        **settings: Single settings of :class:`TrainConfig` by name; they override ``config`` and ``preset``.
 
     Returns:
-        The model, in memory; :meth:`Embeddings.save` keeps it.
+        The model, in memory; :meth:`Embeddings.save` writes it.
 
     Raises:
-        ConfigError: settings that cannot work, or both or none of ``source`` and ``documents``.
-            Also: settings that are not those of the training that is to go on.
-        CorpusError: text that cannot be read or holds nothing to train on, or is not that of the training that is to
-            go on.
-        TrainingError: vectors that became infinite or no numbers, a disk without room, or checkpoints that nobody
-            asked to go on from.
+        ConfigError: settings that cannot work or differ from those of the run to resume, or not exactly one of
+            ``source`` and ``documents``.
+        CorpusError: text that cannot be read, holds nothing to train on, or is not that of the run to resume.
+        TrainingError: vectors that became infinite or NaN, a full disk, or checkpoints without ``resume``.
 
     Example::
 
@@ -106,41 +89,22 @@ def train(
         model = jose_embed.train(documents=["one text", "another"], min_count=1)
         model = jose_embed.train("corpus.txt", checkpoint="corpus.jose.run", resume=True)
     """
-    if preset is not None:
-        settings = {**preset_settings(preset), **settings}
-    config = _configured(config or TrainConfig(), settings)
-    defaults = TrainConfig().to_dict()
-    given = settings.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}
-    if (source is None) == (documents is None):
-        raise ConfigError("train() takes either a source (files) or documents=... (texts); give one of them")
-    if source is None and keep_encoded is not None:
-        raise ConfigError("keep_encoded keeps the text of files; documents=... are gone when the program ends")
-    if resume and checkpoint is None:
-        raise ConfigError("resume goes on from checkpoints; name their directory (checkpoint=...)")
-    if source is not None and not isinstance(source, (str, os.PathLike)):
-        source = list(source)
+    config, given = _settings_of(config, preset, settings)
+    source = _checked_source(source, documents, keep_encoded, checkpoint, resume)
     check_backend(config.backend)
     reporter = reporter or SilentReporter()
-    started = time.perf_counter()
+    phases: dict[str, float] = {}
     with _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints:
-        keep_text = source is not None and keep_encoded is None and not _is_encoded(source)
-        corpus = None
-        if checkpoints is not None:
-            checkpoints.check(config, given=given if source is not None and _is_encoded(source) else None)
-            corpus = checkpoints.kept_text(source, reporter) if source is not None and keep_text else None
-        if corpus is None and source is not None:
-            options: dict[str, Any] = {"given": given, "keep_encoded": keep_encoded}
-            corpus, config = text_for(source, config, reporter=reporter, directory=temporary_directory, **options)
-        elif corpus is None:
-            assert documents is not None
-            options = {"tokenizer": config.tokenizer, "min_count": config.min_count}
-            corpus = encode_texts(documents, reporter=reporter, directory=temporary_directory, **options)
+        with _timed(phases, "reading"):
+            corpus, config, keep_text = _encoded(
+                source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter
+            )
         with corpus:
             model = fit(
                 corpus,
                 config,
                 reporter=reporter,
-                phases={"reading": time.perf_counter() - started},
+                phases=phases,
                 checkpoints=checkpoints,
                 keep_text=keep_text,
                 temporary_directory=temporary_directory,
@@ -158,131 +122,98 @@ def fit(
     phases: dict[str, float] | None = None,
     checkpoints: Checkpoints | None = None,
     keep_text: bool = False,
-    temporary_directory: str | os.PathLike[str] | None = None,
+    temporary_directory: Path | None = None,
 ) -> Embeddings:
-    """Train on a corpus that is already encoded.
+    """Train on an encoded corpus.
 
     Args:
-        corpus: The text; it may be closed once this returns.
-        config: The settings; ``tokenizer`` and ``min_count`` are the corpus's affair.
-        reporter: Who is told about progress.
-        phases: Seconds already spent, by name; kept with the model.
-        checkpoints: Where the run is kept while it goes on, and from where it goes on if something was found there.
+        corpus: The text; it may be closed afterwards.
+        config: The settings; ``tokenizer`` and ``min_count`` are ignored, as the text is encoded.
+        reporter: Receives the progress.
+        phases: Seconds already spent, by name; stored with the model.
+        checkpoints: Where checkpoints are written, and where the run continues if there is one.
         keep_text: Keep the encoded text beside the checkpoints.
-        temporary_directory: Where mapped document vectors lie.
+        temporary_directory: Directory of mapped document vectors.
 
     Returns:
         The model, in memory.
     """
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
-    started = time.perf_counter()
-    asked, config = config, config.for_text(corpus.n_tokens)
-    vocabulary, dim = corpus.vocabulary, config.dim
-    chosen = choose_backend(config, vocabulary.counts, corpus.offsets, reporter)
-    tables = _tables(corpus, config, chosen, temporary_directory)
-    vectors = tuple(
-        table[:n_rows, :dim]
-        for table, n_rows in zip(tables, (vocabulary.n_words, vocabulary.n_words, corpus.n_documents), strict=True)
-    )
-    if checkpoints is not None and checkpoints.latest is not None:
-        standing = checkpoints.restore(vectors, corpus, phases, reporter)
-    else:
-        standing = RunState()
-        for number, table in enumerate(vectors):
-            _scatter(table, np.random.Generator(np.random.PCG64([config.seed, number])))
-    samples = SamplingTables.of(vocabulary.counts, config.subsample_threshold, config.noise_exponent)
-    text = Text(corpus.tokens, corpus.offsets)
-    total_tokens = config.epochs * corpus.n_tokens
-    backend = make_backend(chosen, text, samples, tables, config, total_tokens, vocabulary.counts)
-    reporter.start("compiling", 1, "kernels")
-    backend.prepare()
-    reporter.advance(1)
-    reporter.finish()
-    phases["preparing"] = phases.get("preparing", 0.0) + time.perf_counter() - started
-
+    settled = config.for_text(corpus.n_tokens)
+    with _timed(phases, "preparing"):
+        device = choose_backend(settled, corpus.vocabulary.counts, corpus.offsets, reporter)
+        tables = allocate_tables(corpus, settled, device, temporary_directory)
+        vectors = trained_rows(tables, corpus.vocabulary.n_words, settled.dim)
+        if checkpoints is not None and checkpoints.latest is not None:
+            state = checkpoints.restore(vectors, corpus, phases, reporter)
+        else:
+            state = RunState()
+            fill_with_random_points(vectors, settled.seed)
+        backend = _compiled_backend(device, corpus, tables, settled, reporter)
     if checkpoints is None:
-        standing = train_epochs(backend, corpus.offsets, config, reporter, standing=standing)
+        state = train_epochs(backend, corpus.offsets, settled, reporter, state=state)
     else:
-        with CheckpointKeeper(checkpoints, vectors, corpus, keep_text, asked, backend, phases, reporter) as keeper:
-            standing = train_epochs(backend, corpus.offsets, config, reporter, standing=standing, keeper=keeper)
-            keeper.keep_the_end(standing)
+        with CheckpointKeeper(
+            checkpoints, vectors, corpus, keep_text, config, settled.epochs, backend, phases, reporter
+        ) as keeper:
+            state = train_epochs(backend, corpus.offsets, settled, reporter, state=state, keeper=keeper)
+            keeper.keep_the_end(state)
     backend.collect()
-    phases["training"] = sum(epoch["seconds"] for epoch in standing.epochs)
-
-    started = time.perf_counter()
-    reporter.start("weighing", corpus.n_documents, "documents")
-    read_in_order(tables.document)
-    if config.word_method == "both":
-        for start, rows in row_blocks(vectors[0]):
-            rows += _OF_CONTEXT * vectors[1][start : start + len(rows)]
-    center_vectors, context_vectors, doc_vectors = (_on_the_sphere(table, config) for table in vectors)
-    frequencies = document_frequencies(corpus)
-    # A device that is full of the training leaves the sums to the processor, which makes the same bytes.
-    summing = "cpu" if chosen == "cpu" else "auto"
-    threads = config.resolved_workers() if chosen == "cpu" else available_workers()
-    if config.doc_method == "words":
-        share = config.context_share(corpus.n_tokens / max(1, corpus.n_with_words))
-        first = retrieval_weights(corpus, frequencies)
-        inputs = DocumentInputs(first, TERM_WEIGHTS, tables.center, tables.context, share, NO_MATRIX)
-        document_directions(corpus, inputs, tables.document, backend=summing, threads=threads)
-    learned = {WORD_WEIGHTS: learned_weights(corpus, frequencies, tables.document)}
-    if config.doc_method == "words":
-        inputs = inputs._replace(word_weights=learned[WORD_WEIGHTS])
-        if share:
-            learned[CONTEXT_SHARE] = np.array(share)
-        if config.doc_shrinkage:
-            write, width = directions_writer(summing, inputs, threads=threads), tables.center.shape[1]
-            matrix = reliability_matrix(corpus.tokens, corpus.offsets, dim, width, config.doc_shrinkage, write)
-            learned[DOCUMENT_MATRIX] = matrix
-            inputs = inputs._replace(matrix=matrix)
-        if config.doc_vectors != "none":
-            # Nothing is done to the rows after that: they have the bytes that the same text is given later.
-            document_directions(corpus, inputs, tables.document, backend=summing, threads=threads)
-    reporter.advance(corpus.n_documents)
-    reporter.finish()
-    phases["documents"] = time.perf_counter() - started
-    documents: dict[str, Any] = {
-        "doc_ids": corpus.doc_ids,
-        "doc_vectors": doc_vectors,
-        "doc_token_counts": np.diff(corpus.offsets),
-    }
-    return Embeddings.from_arrays(
-        words=vocabulary.words,
-        counts=vocabulary.counts,
-        center_vectors=center_vectors,
-        context_vectors=context_vectors,
-        **(documents if config.doc_vectors != "none" else {}),
-        config=config,
-        tokenizer=corpus.tokenizer.name,
-        tokenizer_settings=corpus.tokenizer.settings(),
-        training={
-            "run": checkpoints.run if checkpoints is not None else None,
-            "backend": backend.name,
-            "workers": backend.workers,
-            "epochs": standing.epochs,
-            "phases": phases,
-            "words_per_second": config.epochs * corpus.n_tokens / max(phases["training"], 1e-9),
-            "machine": machine_facts(),
-        },
-        corpus=corpus.statistics.to_dict(),
-        extra_arrays=learned,
-    )
+    phases["training"] = sum(epoch["seconds"] for epoch in state.epochs)
+    with _timed(phases, "documents"):
+        reporter.start("weighing", corpus.n_documents, "documents")
+        read_in_order(tables.document)
+        if settled.word_method == "both":
+            add_context_vectors(vectors)
+        normalize_rows(vectors, settled.learning_rate)
+        # A GPU may be full of the training's tables; "auto" then sums on the CPU, to the same bytes.
+        summing, threads = ("cpu", settled.resolved_workers()) if device == "cpu" else ("auto", available_workers())
+        learned = learn_documents(corpus, settled, tables, backend=summing, threads=threads)
+        reporter.advance(corpus.n_documents)
+        reporter.finish()
+    run = checkpoints.run if checkpoints is not None else None
+    return _model(corpus, settled, vectors, learned, _training_facts(corpus, settled, backend, state, phases, run))
 
 
-#: How much of its context row a word's vector takes where it has both; DESIGN.md, decisions 5 and 34.
-_OF_CONTEXT = np.float32(0.3)
+def _settings_of(
+    config: TrainConfig | None, preset: str | None, settings: dict[str, Any]
+) -> tuple[TrainConfig, Collection[str]]:
+    """The settings, and the names of those that differ from the default or were given by name."""
+    chosen = {**(preset_settings(preset) if preset is not None else {}), **settings}
+    config = config or TrainConfig()
+    if chosen:
+        config = TrainConfig.from_dict({**config.to_dict(), **chosen})
+    defaults = TrainConfig().to_dict()
+    return config, chosen.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}
 
 
-def _configured(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
-    return TrainConfig.from_dict({**config.to_dict(), **settings}) if settings else config
+def _checked_source(
+    source: Sources | None,
+    documents: Iterable[str] | None,
+    keep_encoded: Path | None,
+    checkpoint: Path | Checkpoints | None,
+    resume: bool,
+) -> Sources | None:
+    """The source, which can be iterated more than once.
+
+    Raises:
+        ConfigError: arguments of :func:`train` that exclude each other.
+    """
+    if (source is None) == (documents is None):
+        raise ConfigError("train() takes either a source (files) or documents=... (texts); give one of them")
+    if source is None and keep_encoded is not None:
+        raise ConfigError("keep_encoded needs files; documents=... cannot be found again by a later training")
+    if resume and checkpoint is None:
+        raise ConfigError("resume needs the directory of the checkpoints; add checkpoint=...")
+    return source if source is None or isinstance(source, (str, os.PathLike)) else list(source)
 
 
 @contextmanager
 def _begun(
-    checkpoint: str | os.PathLike[str] | Checkpoints | None, every: float, resume: bool, reporter: Reporter
+    checkpoint: Path | Checkpoints | None, every: float, resume: bool, reporter: Reporter
 ) -> Iterator[Checkpoints | None]:
-    """The checkpoints of a run; those that the caller has opened are the caller's to close."""
+    """The checkpoints of a run; an object that the caller has opened is not closed here."""
     if checkpoint is None or isinstance(checkpoint, Checkpoints):
         yield checkpoint
         return
@@ -291,42 +222,97 @@ def _begun(
         yield checkpoints
 
 
+@contextmanager
+def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds that the context takes to a phase."""
+    started = time.perf_counter()
+    yield
+    phases[name] = phases.get(name, 0.0) + time.perf_counter() - started
+
+
+def _encoded(
+    source: Sources | None,
+    documents: Iterable[str] | None,
+    config: TrainConfig,
+    given: Collection[str],
+    keep_encoded: Path | None,
+    checkpoints: Checkpoints | None,
+    temporary_directory: Path | None,
+    reporter: Reporter,
+) -> tuple[EncodedCorpus, TrainConfig, bool]:
+    """The encoded text, the settings with its tokenizer and minimal count, and whether checkpoints keep the text."""
+    encoded_before = source is not None and _is_encoded(source)
+    keep_text = source is not None and keep_encoded is None and not encoded_before
+    if checkpoints is not None:
+        checkpoints.check(config, given=given if encoded_before else None)
+        if source is not None and keep_text and (corpus := checkpoints.kept_text(source, reporter)) is not None:
+            return corpus, config, keep_text
+    options: dict[str, Any] = {"reporter": reporter, "directory": temporary_directory}
+    if source is None:
+        assert documents is not None
+        corpus = encode_texts(documents, tokenizer=config.tokenizer, min_count=config.min_count, **options)
+        return corpus, config, keep_text
+    return *text_for(source, config, given=given, keep_encoded=keep_encoded, **options), keep_text
+
+
 def _is_encoded(source: Sources) -> bool:
     """Whether a source is one encoded corpus."""
     names = listed(source)
     return len(names) == 1 and isinstance(names[0], (str, os.PathLike)) and is_encoded(names[0])
 
 
-def _tables(
-    corpus: EncodedCorpus, config: TrainConfig, backend: str, temporary_directory: str | os.PathLike[str] | None
-) -> Tables:
-    """The tables of a run, zeroed; those of words with spare rows for the workers."""
-    threads, counts = config.resolved_workers() if backend == "cpu" else 1, corpus.vocabulary.counts
-    spare = cpu.spare_rows(counts, chunk_tokens(corpus.n_tokens, threads, cpu.CHUNK_LIMITS), threads)
-    center, context = (padded_table(len(counts) + spare, config.dim) for _ in range(2))
-    if config.doc_vectors == "memory":
-        return Tables(center, context, padded_table(corpus.n_documents, config.dim))
-    width, what = center.shape[1], "the document vectors"
-    return Tables(center, context, mapped_table(corpus.n_documents, width, temporary_directory, what))
+def _compiled_backend(
+    device: str, corpus: EncodedCorpus, tables: Tables, config: TrainConfig, reporter: Reporter
+) -> Backend:
+    """The backend that moves the vectors in ``tables``, its kernels compiled."""
+    counts = corpus.vocabulary.counts
+    samples = SamplingTables.of(counts, config.subsample_threshold, config.noise_exponent)
+    text, total_tokens = Text(corpus.tokens, corpus.offsets), config.epochs * corpus.n_tokens
+    backend = make_backend(device, text, samples, tables, config, total_tokens, counts)
+    reporter.start("compiling", 1, "kernels")
+    backend.prepare()
+    reporter.advance(1)
+    reporter.finish()
+    return backend
 
 
-def _scatter(table: npt.NDArray[np.float32], generator: np.random.Generator) -> None:
-    """Fill a table with random points, block by block."""
-    for _, rows in row_blocks(table):
-        random_points(generator, rows)
-        release(rows)
+def _training_facts(
+    corpus: EncodedCorpus, config: TrainConfig, backend: Backend, state: RunState, phases: dict[str, float],
+    run: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The record of the training in the model's manifest."""
+    return {
+        "run": run,
+        "backend": backend.name,
+        "workers": backend.workers,
+        "epochs": state.epochs,
+        "phases": phases,
+        "words_per_second": config.epochs * corpus.n_tokens / max(phases["training"], 1e-9),
+        "machine": machine_facts(),
+    }
 
 
-def _on_the_sphere(table: npt.NDArray[np.float32], config: TrainConfig) -> npt.NDArray[np.float32]:
-    """The table, every row of it scaled to norm 1 in float64; block by block, in place."""
-    for start, rows in row_blocks(table):
-        norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-        if not (np.isfinite(norms) & (norms > 0)).all():
-            row = start + int(np.flatnonzero(~(np.isfinite(norms) & (norms > 0))[:, 0])[0])
-            raise TrainingError(
-                f"row {row} has the norm {norms[row - start, 0]} after training; "
-                f"lower --learning-rate (it is {config.learning_rate})"
-            )
-        rows[:] = rows / norms
-        release(rows)
-    return table
+def _model(
+    corpus: EncodedCorpus, config: TrainConfig, vectors: Tables, learned: dict[str, Any], training: dict[str, Any]
+) -> Embeddings:
+    """The model of trained vectors; without documents if ``doc_vectors`` is "none"."""
+    documents: dict[str, Any] = {}
+    if config.doc_vectors != "none":
+        documents = {
+            "doc_ids": corpus.doc_ids,
+            "doc_vectors": vectors.document,
+            "doc_token_counts": np.diff(corpus.offsets),
+        }
+    return Embeddings.from_arrays(
+        words=corpus.vocabulary.words,
+        counts=corpus.vocabulary.counts,
+        center_vectors=vectors.center,
+        context_vectors=vectors.context,
+        **documents,
+        config=config,
+        tokenizer=corpus.tokenizer.name,
+        tokenizer_settings=corpus.tokenizer.settings(),
+        training=training,
+        corpus=corpus.statistics.to_dict(),
+        extra_arrays=learned,
+    )

@@ -37,12 +37,7 @@ from jose_embed.model.inference import (
 from jose_embed.text import tokenizers
 from jose_embed.text.encode import encode_texts
 from jose_embed.training import document_weights
-from jose_embed.training.document_weights import (
-    document_directions,
-    document_frequencies,
-    learned_weights,
-    retrieval_weights,
-)
+from jose_embed.training.document_weights import concentration_weights, retrieval_weights
 from jose_embed.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -422,12 +417,13 @@ def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int
         weights, share = random.random((len(center), 2)) + 0.01, seed % 3 * 0.3
         rows = np.full((len(documents), dim), 7, np.float32)
         matrix = random.standard_normal((dim, dim)) if seed % 2 else NO_MATRIX
-        document_directions(corpus, DocumentInputs(weights, TERM_WEIGHTS, center, context, share, matrix), rows)
+        inputs = DocumentInputs(weights, TERM_WEIGHTS, center, context, share, matrix)
+        directions.write_directions(corpus.tokens, corpus.offsets, inputs, rows)
         padded_center, padded_context = (padded_table(len(center), dim) for _ in range(2))
         padded_center[:, :dim], padded_context[:, :dim] = center, context
         padded_rows = padded_table(len(rows), dim)
         padded = DocumentInputs(weights, TERM_WEIGHTS, padded_center, padded_context, share, matrix)
-        document_directions(corpus, padded, padded_rows)
+        directions.write_directions(corpus.tokens, corpus.offsets, padded, padded_rows)
         model = Embeddings.from_arrays(
             words=corpus.vocabulary.words,
             counts=corpus.vocabulary.counts,
@@ -549,7 +545,7 @@ def test_weights_rise_with_the_agreement_of_a_words_documents(
     monkeypatch: pytest.MonkeyPatch, slice_floats: int, at_once: int
 ) -> None:
     """Against the definition, whatever slices of the vocabulary and of the text are taken at a time."""
-    monkeypatch.setattr(document_weights, "_SUMS", slice_floats)
+    monkeypatch.setattr(document_weights, "_SUM_FLOATS", slice_floats)
     monkeypatch.setattr(passages, "_AT_ONCE", at_once)
     random = np.random.default_rng(3)
     chosen = [random.integers(0, 15, random.integers(0, 12)).tolist() for _ in range(60)]
@@ -560,14 +556,14 @@ def test_weights_rise_with_the_agreement_of_a_words_documents(
         for d, words in enumerate(documents):  # one word's documents point one way
             if 0 in words:
                 vectors[d] = sphere.normalized(vectors[d] + 3 * np.eye(7, dtype=np.float32)[2])
-        frequencies = document_frequencies(corpus)
+        frequencies = directions.count_documents(corpus.tokens, corpus.offsets, corpus.vocabulary.n_words)
         holding = Counter(word for words in documents for word in set(words))
         assert frequencies.tolist() == [holding[word] for word in range(corpus.vocabulary.n_words)]
-        weights = learned_weights(corpus, frequencies, vectors)
+        weights = concentration_weights(corpus.tokens, corpus.offsets, frequencies, vectors)
         lengths = resultant_lengths(documents, corpus.vocabulary.n_words, vectors.astype(np.float64))
         present = sum(bool(words) for words in documents)
         idf = np.log((present + 1) / frequencies)
-        assert retrieval_weights(corpus, frequencies) == pytest.approx(np.stack([0 * idf, idf], axis=1))
+        assert retrieval_weights(frequencies, present) == pytest.approx(np.stack([0 * idf, idf], axis=1))
     assert lengths.min() < -0.02 < 0.5 < lengths.max()  # mean cosines, which are the squares
     lengths, n = np.maximum(lengths, 0), frequencies
     m, rarity = (lengths * n).sum() / n.sum(), 1 - n / (present + 1)
@@ -583,8 +579,8 @@ def test_without_topics_all_words_count_by_their_presence_alone() -> None:
         vectors = np.empty((len(texts), 50), np.float32)
         sphere.random_points(random, vectors)
         with encode_texts(texts, min_count=1) as corpus:
-            frequencies = document_frequencies(corpus)
-            presence, topic = learned_weights(corpus, frequencies, vectors).T
+            frequencies = directions.count_documents(corpus.tokens, corpus.offsets, corpus.vocabulary.n_words)
+            presence, topic = concentration_weights(corpus.tokens, corpus.offsets, frequencies, vectors).T
         assert presence == pytest.approx(frequencies / (frequencies + 20))  # all words are in equally many documents
         assert (topic >= 0).all()
         assert topic.max() < 1e-3

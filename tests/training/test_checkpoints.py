@@ -520,7 +520,7 @@ def test_a_new_start_does_not_throw_an_old_run_away(begun: tuple[Path, Path]) ->
 
 
 def test_there_must_be_a_directory_to_go_on_from(tmp_path: Path, text_file: Path, whole: Embeddings) -> None:
-    with pytest.raises(ConfigError, match="resume goes on from checkpoints; name their directory"):
+    with pytest.raises(ConfigError, match="resume needs the directory of the checkpoints; add checkpoint="):
         train(text_file, resume=True, **SETTINGS)
     reporter = Notes()
     model = train(text_file, checkpoint=tmp_path / "m.run", resume=True, reporter=reporter, **SETTINGS)
@@ -574,7 +574,7 @@ def damage_size(checkpoint: Path) -> None:
 
 def damage_facts(checkpoint: Path) -> None:
     facts = json.loads((checkpoint / "checkpoint.json").read_text())
-    facts["standing"]["tokens"] += 1
+    facts["state"]["tokens"] += 1
     (checkpoint / "checkpoint.json").write_text(json.dumps(facts))
 
 
@@ -636,12 +636,12 @@ def test_what_a_killed_process_left_is_tidied(begun: tuple[Path, Path], whole: E
 
 
 def test_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
-    config, standing = TrainConfig(**SETTINGS), RunState()
-    standing.add(Chunk(np.arange(2), 3, 0), type("Result", (), {"loss": 1.5, "active": 3, "pairs": 4, "positions": 3}))
+    config, state = TrainConfig(**SETTINGS), RunState()
+    state.add(Chunk(np.arange(2), 3, 0), type("Result", (), {"loss": 1.5, "active": 3, "pairs": 4, "positions": 3}))
     tables = [np.full((n, 16), n, np.float32) for n in (3, 3, 2)]
     with encode_texts(["a b", "c"], tokenizer="whitespace", min_count=1) as corpus, Checkpoints(tmp_path / "r") as kept:
         written = kept.write(
-            [*tables], standing, corpus=corpus, keep_text=False, config=config, backend="cpu", phases={"reading": 2.0}
+            [*tables], state, corpus=corpus, keep_text=False, config=config, backend="cpu", phases={"reading": 2.0}
         )
         assert (written.share, written.place) == (1 / 3, "epoch 1 of 3, 33% of the training")
         facts = json.loads((written.path / "checkpoint.json").read_text())
@@ -657,7 +657,7 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
         kept.begin(resume=True)
         assert kept.latest == written
         empty, phases = [np.zeros_like(table) for table in tables], {"reading": 1.0}
-        assert kept.restore(empty, corpus, phases, SilentReporter()) == standing
+        assert kept.restore(empty, corpus, phases, SilentReporter()) == state
         assert all(np.array_equal(a, b) for a, b in zip(empty, tables, strict=True))
         assert phases == {"reading": 3.0}
         assert other.run != kept.run

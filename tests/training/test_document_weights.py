@@ -54,7 +54,7 @@ def test_the_axis_of_the_topics_stays_and_the_others_shrink() -> None:
 def test_pieces_and_a_sample_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     text, center = one_axis_of_topics()
     whole = matrix_of(text, center, 8)
-    monkeypatch.setattr(document_weights, "_AT_ONCE", 7)
+    monkeypatch.setattr(document_weights, "_BLOCK_DOCUMENTS", 7)
     assert matrix_of(text, center, 8) == pytest.approx(whole, abs=1e-9)
     monkeypatch.setattr(document_weights, "_MOST_DOCUMENTS", 133)
     fewer = matrix_of(text, center, 8)

@@ -93,18 +93,18 @@ def test_a_chunk_takes_documents_until_one_does_not_fit(lengths: list[int], size
 
 
 def test_a_standing_survives_as_json() -> None:
-    standing = RunState()
-    standing.add(Chunk(np.arange(3), 70, 0), ChunkResult(0.1, 3, 10, 60))
-    standing.seconds = 0.25
-    standing = standing.after_epoch()
-    standing.add(Chunk(np.arange(2), 30, 100), ChunkResult(0.2, 1, 4, 25))
-    assert (standing.epoch, standing.documents, standing.tokens, standing.active_share) == (1, 2, 30, 0.25)
-    assert standing.epochs[0]["loss"] == pytest.approx(0.01)
-    assert standing.epochs[0]["words_per_second"] == 280
-    again = RunState.from_dict(standing.to_dict())
-    assert again == standing
+    state = RunState()
+    state.add(Chunk(np.arange(3), 70, 0), ChunkResult(0.1, 3, 10, 60))
+    state.seconds = 0.25
+    state = state.after_epoch()
+    state.add(Chunk(np.arange(2), 30, 100), ChunkResult(0.2, 1, 4, 25))
+    assert (state.epoch, state.documents, state.tokens, state.active_share) == (1, 2, 30, 0.25)
+    assert state.epochs[0]["loss"] == pytest.approx(0.01)
+    assert state.epochs[0]["words_per_second"] == 280
+    again = RunState.from_dict(state.to_dict())
+    assert again == state
     for wrong in ({}, {"loss": 1}, {"tokens": -1}, {"epochs": None}, {"more": 1}):
-        values = {**standing.to_dict(), **wrong} if wrong else {}
+        values = {**state.to_dict(), **wrong} if wrong else {}
         with pytest.raises(ValueError, match="does not say where a training stands"):
             RunState.from_dict(values)
 

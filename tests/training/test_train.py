@@ -27,8 +27,7 @@ from jose_embed.model.inference import context_share
 from jose_embed.progress import SilentReporter
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.encode import encode_texts
-from jose_embed.training import epochs
-from jose_embed.training import train as trainer
+from jose_embed.training import epochs, initial
 from jose_embed.training.estimate import estimate
 from jose_embed.training.train import fit, train
 
@@ -167,7 +166,7 @@ def test_no_trained_row_is_near_its_random_start(monkeypatch: pytest.MonkeyPatch
         random_points(generator, out)
         starts.append(out.copy())
 
-    monkeypatch.setattr(trainer, "random_points", remembered)
+    monkeypatch.setattr(initial, "random_points", remembered)
     texts = planted.corpus(200).texts
     odd = {0: "", 17: "once only", 50: "t1w1", 51: " ".join(f"t2w{i % 25}" for i in range(1500)), 199: "   "}
     texts = [odd.get(i, text) for i, text in enumerate(texts)]
@@ -383,7 +382,7 @@ def test_a_number_that_is_none_stops_the_run(monkeypatch: pytest.MonkeyPatch, wh
         if len(tables) == which + 1:
             out[5, 3] = np.nan
 
-    monkeypatch.setattr(trainer, "random_points", poisoned)
+    monkeypatch.setattr(initial, "random_points", poisoned)
     reporter = Recorder()
     with pytest.raises(TrainingError, match=r"the loss became nan in epoch 1: .*lower --learning-rate \(it is 0.04\)"):
         train(documents=planted.corpus(40).texts, reporter=reporter, **SETTINGS)
