@@ -1,0 +1,69 @@
+"""The tables of vectors that a training starts with."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from jose_embed.compute.cpu import backend as cpu
+from jose_embed.compute.sphere import random_points
+from jose_embed.compute.tables import Tables, padded_table
+from jose_embed.config import TrainConfig
+from jose_embed.storage.columns import row_blocks
+from jose_embed.storage.memory import mapped_table, release
+from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.training.schedule import chunk_tokens
+
+__all__ = ["allocate_tables", "fill_with_random_points", "trained_rows"]
+
+
+def allocate_tables(
+    corpus: EncodedCorpus, config: TrainConfig, backend: str, temporary_directory: str | os.PathLike[str] | None
+) -> Tables:
+    """Tables of zeros for a training.
+
+    On the CPU the word tables have spare rows behind those of the words: each worker trains its own copy of the most
+    frequent words there. The document table lies in memory or in a temporary file (``config.doc_vectors``).
+
+    Args:
+        corpus: The encoded text.
+        config: The settled settings.
+        backend: "cpu" or "gpu".
+        temporary_directory: Directory of the temporary file; None for the system's.
+
+    Returns:
+        Padded float32 tables, see :class:`~jose_embed.compute.tables.Tables`.
+
+    Raises:
+        TrainingError: no room on the disk for the document vectors.
+    """
+    counts = corpus.vocabulary.counts
+    threads = config.resolved_workers() if backend == "cpu" else 1
+    spare = cpu.spare_rows(counts, chunk_tokens(corpus.n_tokens, threads, cpu.CHUNK_LIMITS), threads)
+    center, context = (padded_table(len(counts) + spare, config.dim) for _ in range(2))
+    if config.doc_vectors == "memory":
+        document = padded_table(corpus.n_documents, config.dim)
+    else:
+        document = mapped_table(corpus.n_documents, center.shape[1], temporary_directory, "the document vectors")
+    return Tables(center, context, document)
+
+
+def trained_rows(tables: Tables, n_words: int, dim: int) -> Tables:
+    """Views of the tables without padding and spare rows: float32, shapes (n_words, dim) and (n_documents, dim)."""
+    return Tables(tables.center[:n_words, :dim], tables.context[:n_words, :dim], tables.document[:, :dim])
+
+
+def fill_with_random_points(vectors: Tables, seed: int) -> None:
+    """Fill the tables with independent points, uniform on the sphere.
+
+    Args:
+        vectors: Views as :func:`trained_rows` makes them, written in place. Each table has a random stream of its own,
+            so its start does not depend on the size of the others.
+        seed: The seed of the training.
+    """
+    for number, table in enumerate(vectors):
+        generator = np.random.Generator(np.random.PCG64([seed, number]))
+        for _, rows in row_blocks(table):
+            random_points(generator, rows)
+            release(rows)
