@@ -416,6 +416,7 @@ def _vectors_of(
 
 
 def topic_alone(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """float64 (n_words, 2): weights of words by their topic only; their presence has the weight 0."""
     return np.stack([np.zeros(len(weights)), weights], axis=1)
 
 

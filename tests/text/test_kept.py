@@ -353,7 +353,7 @@ def test_a_model_of_a_kept_text_is_that_of_the_text(write: Callable[..., Path]) 
     ]
     assert len({model.id for model in models}) == 1
     assert all(model.manifest["corpus"] == models[0].manifest["corpus"] for model in models)
-    with pytest.raises(ConfigError, match=r"^keep_encoded keeps the text of files"):
+    with pytest.raises(ConfigError, match=r"^keep_encoded needs files"):
         train(documents=["a"], keep_encoded="y")
 
 

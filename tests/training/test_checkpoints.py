@@ -641,7 +641,14 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
     tables = [np.full((n, 16), n, np.float32) for n in (3, 3, 2)]
     with encode_texts(["a b", "c"], tokenizer="whitespace", min_count=1) as corpus, Checkpoints(tmp_path / "r") as kept:
         written = kept.write(
-            [*tables], state, corpus=corpus, keep_text=False, config=config, backend="cpu", phases={"reading": 2.0}
+            [*tables],
+            state,
+            corpus=corpus,
+            keep_text=False,
+            config=config,
+            epochs=config.epochs,
+            backend="cpu",
+            phases={"reading": 2.0},
         )
         assert (written.share, written.place) == (1 / 3, "epoch 1 of 3, 33% of the training")
         facts = json.loads((written.path / "checkpoint.json").read_text())
@@ -661,4 +668,4 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(empty, tables, strict=True))
         assert phases == {"reading": 3.0}
         assert other.run != kept.run
-    assert checkpoints.FORMAT_VERSION == 1
+    assert checkpoints.FORMAT_VERSION == 2
