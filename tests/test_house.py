@@ -24,8 +24,6 @@ BORDERS = {
     "jose_embed/text/tokenizers.py",
     "jose_embed/adapters/",
     "jose_embed/compute/backends.py",
-    "jose_embed/model/inference.py",
-    "jose_embed/model/line_vectors.py",
     "jose_embed/progress.py",
     "service/cli.py",
 }

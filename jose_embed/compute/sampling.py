@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import uint32, uint64
+from numpy import uint32, uint64
 
 from jose_embed.compute.jit import jit
 

@@ -38,11 +38,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.compute.backends import Writer, directions_writer
+from jose_embed.compute.tables import DocumentInputs
 from jose_embed.errors import ModelError, NoKnownWordsError
-from jose_embed.text.tokenizers import get_tokenizer, valid_text
+from jose_embed.text.tokenizers import CodePointTokenizer, get_tokenizer, valid_text
+from jose_embed.text.word_table import Rows, VocabularyLookup
 
 if TYPE_CHECKING:
-    from jose_embed.compute.backends import Writer
     from jose_embed.model.embeddings import Embeddings
 
 __all__ = [
@@ -238,9 +240,6 @@ def word_as_document(model: Embeddings, row: int) -> npt.NDArray[np.float32]:
 
 def writer(model: Embeddings, backend: str) -> Writer:
     """What writes the directions of documents by a model; see :func:`jose_embed.compute.backends.directions_writer`."""
-    from jose_embed.compute.backends import directions_writer
-    from jose_embed.compute.tables import DocumentInputs
-
     return directions_writer(
         backend,
         DocumentInputs(
@@ -313,9 +312,6 @@ def _size(text: Text) -> int:
 
 def _write_together(model: Embeddings, texts: Sequence[Text], backend: str, out: Vectors) -> None:
     """Write the directions of many texts by the compiled ways of the training, some megabytes at a time."""
-    from jose_embed.text.tokenizers import CodePointTokenizer
-    from jose_embed.text.word_table import Rows, VocabularyLookup
-
     write = writer(model, backend)
     compiled = isinstance(model.tokenizer, CodePointTokenizer)
     # Made where they are needed: each takes 20 ms.

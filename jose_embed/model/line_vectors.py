@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from jose_embed.model.inference import infer_detailed, mean_direction, writer
 from jose_embed.text.reader import Block
+from jose_embed.text.word_table import Rows, VocabularyLookup
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
-    from jose_embed.text.word_table import Rows
 
 __all__ = ["LineVectors", "line_vectors"]
 
@@ -90,8 +90,6 @@ class _CompiledLines:
     """Blocks of lines as rows of a model's vocabulary, and as vectors."""
 
     def __init__(self, model: Embeddings, nowhere: npt.NDArray[np.float32], backend: str) -> None:
-        from jose_embed.text.word_table import VocabularyLookup
-
         self._model = model
         self._nowhere = nowhere
         self._write = writer(model, backend)

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from jose_embed.compute import sphere
 from jose_embed.compute.cpu import backend as cpu
-from jose_embed.compute.cpu.backend import CpuBackend
-from jose_embed.compute.cpu.kernel import kernel
+from jose_embed.compute.cpu.backend import CpuBackend, kernel
 from jose_embed.compute.sampling import SamplingTables, alias_table
 from jose_embed.compute.tables import DOCUMENT_BLOCK, PIECE, ChunkResult, Tables, Text, document_step, padded_table
 from jose_embed.config import TrainConfig
@@ -314,7 +313,7 @@ def test_a_negative_that_is_the_center_word_is_left_out() -> None:
 def test_the_kernel_counts_no_references() -> None:
     """Numba would take and give back every array of the scratch at each contrast, a sixth of the time."""
     whole_training(random_text(1, [9]), epochs=1, subsample_threshold=1.0)
-    compiled: Any = kernel(1, "joint", "paper")
+    compiled: Any = kernel(1, "joint", "paper").dispatcher()
     assemblies = list(compiled.inspect_asm().values())
     assert assemblies
     for assembly in assemblies:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -36,4 +38,48 @@ def test_a_division_by_zero_is_infinite_and_no_error() -> None:
 
 def test_the_lock_of_the_interpreter_is_released() -> None:
     for function in (_reciprocal, _sum_of_reciprocals):
-        assert function.targetoptions["nogil"]
+        assert function.dispatcher().targetoptions["nogil"]
+
+
+def test_modules_with_kernels_do_not_import_numba() -> None:
+    modules = ["compute.cpu.backend", "compute.cpu.directions", "text.word_table", "model.inference", "training.train"]
+    imports = "".join(f"import jose_embed.{name}; " for name in modules)
+    code = imports + "import sys; sys.exit('numba' in sys.modules or 'llvmlite' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import numpy as np
+from jose_embed.compute.cpu.directions import count_documents
+
+def interrupt():
+    for _ in range(200):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        if ended.is_set():
+            return
+
+ended = threading.Event()
+thread = threading.Thread(target=interrupt)
+thread.start()
+tokens, offsets = np.array([0, 1, 1], np.int32), np.array([0, 1, 3])
+try:
+    count_documents(tokens, offsets, 2)
+except KeyboardInterrupt:
+    ended.set()
+while thread.is_alive():
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        pass
+assert ended.is_set(), "the interrupt was lost"
+print(count_documents(tokens, offsets, 2).tolist())
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.4])
+def test_an_interrupt_of_a_first_call_waits_until_it_is_compiled(delay: float) -> None:
+    code = INTERRUPTED.replace("for _ in range(200):", f"time.sleep({delay})\n    for _ in range(200):")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("[1, 1]\n", 0), done.stderr

@@ -40,13 +40,15 @@ their own for each worker: copied before a chunk, merged after it.
 from __future__ import annotations
 
 import threading
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.compute.cpu.kernel import Private, Rules, Scratch, kernel
+from jose_embed.compute.cpu.arguments import Private, Rules, Scratch
 from jose_embed.compute.documents import gathered
+from jose_embed.compute.jit import Kernel, kernel_from
 from jose_embed.compute.sampling import SamplingTables
 from jose_embed.compute.sphere import normalized
 from jose_embed.compute.tables import (
@@ -56,16 +58,22 @@ from jose_embed.compute.tables import (
     Text,
     document_step,
 )
-from jose_embed.config import TrainConfig
+from jose_embed.config import NegativeStep, Objective, TrainConfig
 from jose_embed.storage.memory import ResidentRows
 
-__all__ = ["CHUNK_LIMITS", "CpuBackend", "merge_rows", "spare_rows"]
+__all__ = ["CHUNK_LIMITS", "CpuBackend", "kernel", "merge_rows", "spare_rows"]
 
 #: The fewest and the most running words of a chunk.
 CHUNK_LIMITS = (1 << 15, 1 << 19)
 
 #: Words with rows of their own for each worker: at most so many, and only those expected so often in a chunk.
 _MOST_PRIVATE, _LEAST_OCCURRENCES = 2_048, 8
+
+
+@cache
+def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> Kernel:
+    """The training kernel for rows of ``16 * n_chunks`` floats; see :func:`jose_embed.compute.cpu.kernel.kernel`."""
+    return kernel_from("jose_embed.compute.cpu.kernel", "kernel", n_chunks, objective, negative_step)
 
 
 class _Slot(NamedTuple):

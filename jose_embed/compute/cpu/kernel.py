@@ -1,28 +1,23 @@
-"""The training kernel."""
+"""The training kernel, compiled for one row length and one set of rules.
+
+This module imports Numba; backend.py names it and leaves it to the first call to import it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import float32, int64, uint32, uint64
 
 from jose_embed.compute import sampling
 from jose_embed.compute.cpu.simd import active_bits, lane_sum, popcount, row_primitives, store_lanes, where_positive
 from jose_embed.compute.jit import jit
 from jose_embed.compute.sampling import draw_below, draw_word, random_bits, stream_key
-from jose_embed.compute.tables import (
-    DOCUMENT_BLOCK,
-    LANES,
-    PIECE,
-    padded_table,
-)
+from jose_embed.compute.tables import DOCUMENT_BLOCK, LANES, PIECE
 from jose_embed.config import NegativeStep, Objective
 
-__all__ = ["Rules", "Scratch", "kernel"]
+__all__ = ["kernel"]
 
 _N = LANES  # where the negatives' slots begin
 
@@ -34,71 +29,7 @@ _KEEP, _WINDOW = np.uint64(sampling.KEEP), np.uint64(sampling.WINDOW)
 _CONTEXT, _DOCUMENT = np.uint64(sampling.CONTEXT_NEGATIVES), np.uint64(sampling.DOCUMENT_NEGATIVES)
 
 
-class Rules(NamedTuple):
-    """The scalars of a run; see :func:`document_step` for ``visit`` and ``longest_step``.
-
-    ``total_tokens`` is that of all epochs together.
-    """
-
-    seed: np.uint64
-    window: int
-    negatives: int
-    positions_per_draw: int
-    doc_negatives: int
-    context_weight: np.float32
-    doc_weight: np.float32
-    visit: np.float32
-    longest_step: np.float32
-    margin: np.float32
-    learning_rate: np.float32
-    total_tokens: float
-
-
-class Private(NamedTuple):
-    """Where a worker's own rows lie: those of the words below ``n_words`` lie ``shift`` rows further on."""
-
-    n_words: np.uint32
-    shift: np.uint32
-
-
-class Scratch(NamedTuple):
-    """Work space of one call of a kernel, whatever it holds.
-
-    It is made outside: code that allocates arrays takes half a second longer to compile.
-    """
-
-    kept: npt.NDArray[np.uint32]  # (longest piece,): the words of a piece that are not thinned out
-    coming: npt.NDArray[np.uint32]  # (16,): the negatives of the next positions, on their way into the cache
-    rows: npt.NDArray[np.uint32]  # (32,): positives from slot 0, negatives from slot 16
-    products: npt.NDArray[np.float32]  # (16,): -f or h, those that are taken one by one
-    own: npt.NDArray[np.float32]  # (32,): what a row keeps of itself
-    towards: npt.NDArray[np.float32]  # (32,): what it takes of the anchor
-    weight: npt.NDArray[np.float32]  # (32,): with what weight it moves the anchor
-    moves: npt.NDArray[np.float32]  # (1, row): the weighted sum of rows that the anchor is moved by
-    mixed: npt.NDArray[np.float32]  # (1, row): v + d
-
-    @classmethod
-    def of(cls, row: int, longest: int) -> Scratch:
-        """Work space for rows of ``row`` floats and documents of up to ``longest`` running words."""
-        registers = padded_table(7, LANES).reshape(-1)
-        numbers = padded_table(3, LANES).reshape(-1).view(np.uint32)
-        return cls(
-            kept=np.empty(min(longest, PIECE), np.uint32),
-            coming=numbers[:LANES],
-            rows=numbers[LANES:],
-            products=registers[:LANES],
-            own=registers[LANES : 3 * LANES],
-            towards=registers[3 * LANES : 5 * LANES],
-            weight=registers[5 * LANES : 7 * LANES],
-            moves=padded_table(1, row),
-            mixed=padded_table(1, row),
-        )
-
-
-@cache
-def kernel(
-    n_chunks: int, objective: Objective, negative_step: NegativeStep
-) -> Callable[..., tuple[float, int, int, int]]:
+def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> Any:
     """The compiled trainer for one row length and one set of rules.
 
     Args:
@@ -286,5 +217,4 @@ def kernel(
                 positions += n
         return loss, int64(active), pairs, positions
 
-    compiled: Callable[..., tuple[float, int, int, int]] = train
-    return compiled
+    return train
