@@ -31,7 +31,7 @@ BORDERS = {
 # What the service may know of the package.
 SEEN_BY_SERVICE = {"jose_embed.model", "jose_embed.errors", "jose_embed.version"}
 
-HEAVY = ("numpy", "numba", "llvmlite", "scipy", "sklearn", "faiss", "cupy", "tqdm", "fastapi", "service")
+HEAVY = ("numpy", "numba", "llvmlite", "scipy", "sklearn", "faiss", "cupy", "tqdm", "rapidfuzz", "fastapi", "service")
 
 
 def name_of(path: Path) -> str:

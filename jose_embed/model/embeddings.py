@@ -349,7 +349,7 @@ class Embeddings:
     def suggestions(self, word: str, n: int = 3) -> list[str]:
         """At most ``n`` words of the vocabulary within a few typing mistakes of ``word``, nearest first.
 
-        The first call prepares an index of 12 bytes per word.
+        The first call prepares an index of 8 bytes per word, and of the letters of words with upper case.
         """
         if self._spelling is None:
             self._spelling = SpellingIndex(self.words)
