@@ -30,6 +30,7 @@ from jose_embed.model.query import (
     _projected_out,
 )
 from jose_embed.model.spelling import SpellingIndex
+from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
 from jose_embed.storage.columns import RowFinder, first_repetition
 from jose_embed.storage.manifest import json_copy
 from jose_embed.text.tokenizers import get_tokenizer
@@ -92,6 +93,7 @@ class Embeddings:
     _manifest: dict[str, Any] | None
     _rows: dict[str, int] | None
     _doc_rows: RowFinder | None
+    _word_directions: WordDirections | None
     _spelling: SpellingIndex | None
     _tokenizer: Tokenizer | None
 
@@ -184,6 +186,7 @@ class Embeddings:
         model._manifest = manifest
         model._rows = None
         model._doc_rows = None
+        model._word_directions = None
         model._spelling = None
         model._tokenizer = None
         return model
@@ -453,7 +456,8 @@ class Embeddings:
             word: A word, or a vector in its place.
             positive: See :meth:`query`.
             negative: See :meth:`query`.
-            vector: See :meth:`query`.
+            vector: A direction of the word space, such as a mean of word vectors; see :meth:`query`. For a document
+                vector, or a mean of such, use :meth:`words_of`: near it lie no words but rare ones by chance.
             without: See :meth:`query`.
             k: From 1 up; fewer come back where there are fewer.
             max_rank: Only the so many most frequent words are answers.
@@ -529,10 +533,7 @@ class Embeddings:
             raise ConfigError("a query is one of: doc_id, index, text, word, vector; give exactly one of these")
         excluded: list[int] = []
         if doc_id is not None or index is not None:
-            row = self._document_row(doc_id, index)
-            if self.doc_token_counts[row] == 0:
-                name = self.doc_ids[row]
-                raise NoKnownWordsError(f"document {name!r} has no word of the vocabulary; ask for another one")
+            row = self._trained_row(doc_id, index)
             excluded.append(row)
             unit = self.doc_vectors[row]
         elif word is not None:
@@ -549,6 +550,71 @@ class Embeddings:
             DocumentNeighbor(self.doc_ids[i], score, i)
             for i, score in zip(indices.tolist(), np.clip(scores, -1, 1).tolist(), strict=True)
         ]
+
+    def words_of(
+        self,
+        document: str | None = None,
+        *,
+        text: str | None = None,
+        vector: npt.ArrayLike | None = None,
+        k: int = 10,
+        shrinkage: float = SHRINKAGE,
+    ) -> list[Neighbor]:
+        """The ``k`` words that describe a document, a text or a direction of the document space; exact, best first.
+
+        Words are compared by their directions as documents, and rare words are shrunk; see
+        :mod:`jose_embed.model.words_of`. The first call computes the directions of all words and keeps them (n_words x
+        dim float32 values).
+
+        Args:
+            document: The id of a document of the model.
+            text: Any text; its vector is inferred.
+            vector: Any finite vector of shape (dim,) but zero, of the document space: a document vector, or a mean of
+                such.
+            k: From 1 up; fewer come back if there are fewer.
+            shrinkage: Occurrences at which a word's squared score is halved, from 0 (rare words count in full) up.
+
+        Returns:
+            Words with ``score``, the cosine multiplied by the word's reliability, which is at most 1.
+
+        Raises:
+            NoKnownWordsError: the text or the document has no word of the vocabulary.
+            ConfigError: not exactly one query, an unknown document, a vector without a direction, a ``k`` below 1, a
+                ``shrinkage`` below 0, or a document of a model that keeps no document vectors.
+        """
+        k = _at_least_one("k", k)
+        if not (isinstance(shrinkage, int | float) and 0 <= shrinkage < math.inf):
+            raise ConfigError(f"shrinkage is {shrinkage!r}; it must be a number from 0 up")
+        if sum(value is not None for value in (document, text, vector)) != 1:
+            raise ConfigError("a query is one of: document, text, vector; give exactly one of these")
+        if document is not None:
+            self.require_documents()
+            unit = self.doc_vectors[self._trained_row(document, None)]
+        elif text is not None:
+            unit = self.infer([text])[0]
+        else:
+            assert vector is not None
+            unit = self._direction(vector).astype(np.float32)
+        indices, scores = self.word_directions.nearest(unit, k, shrinkage=shrinkage)
+        return [
+            Neighbor(self.words[index], score, index)
+            for index, score in zip(indices.tolist(), np.clip(scores, -1, 1).tolist(), strict=True)
+        ]
+
+    @property
+    def word_directions(self) -> WordDirections:
+        """The directions of all words in the document space, made when first asked for."""
+        if self._word_directions is None:
+            self._word_directions = WordDirections(
+                self.center_vectors,
+                self.context_vectors,
+                inference.context_share(self),
+                inference.document_matrix(self),
+                inference.word_weights(self),
+                self.counts,
+                mean_of_documents(self.doc_vectors, self.doc_token_counts),
+            )
+        return self._word_directions
 
     def require_documents(self) -> None:
         """Passes unless the training kept no document vectors (``doc_vectors="none"``).
@@ -579,6 +645,13 @@ class Embeddings:
     def infer_flagged(self, texts: Iterable[str | Sequence[str]], **options: Any) -> Flagged:
         """The same for texts that may hold no known word; see :func:`~jose_embed.model.inference.infer_flagged`."""
         return inference.infer_flagged(self, texts, **options)
+
+    def _trained_row(self, doc_id: str | None, index: int | None) -> int:
+        row = self._document_row(doc_id, index)
+        if self.doc_token_counts[row] == 0:
+            name = self.doc_ids[row]
+            raise NoKnownWordsError(f"document {name!r} has no word of the vocabulary; ask for another one")
+        return row
 
     def _document_row(self, doc_id: str | None, index: int | None) -> int:
         if index is not None:

@@ -20,6 +20,7 @@ def nearest_rows(
     *,
     excluded: npt.NDArray[np.int64] | None = None,
     counts: npt.NDArray[np.int64] | None = None,
+    factors: npt.NDArray[np.float32] | None = None,
     block_rows: int = BLOCK_ROWS,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The ``k`` rows of largest inner product with ``query``, best first, equal ones by index.
@@ -33,6 +34,7 @@ def nearest_rows(
         k: At least 1; a larger one than there are rows gives all.
         excluded: int64 indices of rows that are not wanted.
         counts: int64, shape (n,), what each row was made of: rows of 0 are not wanted.
+        factors: float32, shape (n,), 0 to 1: each row's inner product is multiplied by its factor.
         block_rows: Rows scored at a time.
 
     Returns:
@@ -48,6 +50,8 @@ def nearest_rows(
         last = min(first + block_rows, n)
         with np.errstate(invalid="ignore", over="ignore"):
             rough = matrix[first:last] @ query
+            if factors is not None:
+                rough *= factors[first:last]
         rough[~np.isfinite(rough)] = -np.inf
         if counts is not None:
             rough[counts[first:last] == 0] = -np.inf
@@ -67,6 +71,8 @@ def nearest_rows(
                 for i in range(0, len(candidates), _SCORED_ROWS)
             ]
         )
+        if factors is not None:
+            exact *= factors[candidates]
         best, scores = np.concatenate([best, candidates]), np.concatenate([scores, exact])
         order = np.lexsort((best, -scores))[:k]
         best, scores = best[order], scores[order]
