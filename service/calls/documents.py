@@ -17,7 +17,7 @@ from service.calls.embed import no_known_words, within_limit
 from service.engine.engine import Engine, StaleModelError
 from service.engine.store import Delete, Outcome, Put
 from service.problems import Problem, shown
-from service.search.bundle import Bundle
+from service.search.served_model import ServedModel
 from service.search.texts import Inferred
 from service.web.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems, results
 from service.web.schemas import (
@@ -86,7 +86,7 @@ async def read_document(request: Request, id: PathId) -> Response:
     found = await engine.work(lambda: engine.store.get(id))
     if found is None:
         raise Problem("unknown-document", f"there is no added document {shown(id)}")
-    searchable = engine.current.library.vector(found.serial) is not None
+    searchable = engine.snapshot.library.vector(found.serial) is not None
     body = {
         "id": id,
         "revision": found.serial,
@@ -128,21 +128,21 @@ async def put_document(
     engine = engine_of(request)
     text, _ = within_limit(document.text, engine.settings.max_text_characters)
     for _ in range(_TRIES):
-        bundle = engine.current.bundle
-        (made,) = await engine.embed(bundle, [text])
+        served = engine.snapshot.served
+        (made,) = await engine.embed(served, [text])
         if made.vector is None:
             raise no_known_words(made)
         change = Put(
             id,
             text,
-            bundle.id,
+            served.id,
             made.vector,
             _serial(if_match),
             if_absent=if_none_match is not None,
             if_present=if_match == "*",
         )
         try:
-            (outcome,) = await engine.write(bundle.id, [change])
+            (outcome,) = await engine.write(served.id, [change])
         except StaleModelError:
             continue
         if isinstance(outcome, Problem):
@@ -153,7 +153,7 @@ async def put_document(
             "coverage": round(made.coverage, 6),
         }
         status = 201 if outcome.replaced is None else 200
-        return answer(body | {"model": bundle.reference}, status, {"ETag": f'"{outcome.serial}"'})
+        return answer(body | {"model": served.reference}, status, {"ETag": f'"{outcome.serial}"'})
     raise _restless()
 
 
@@ -171,7 +171,7 @@ async def delete_document(request: Request, id: PathId, if_match: IfMatch = LEFT
     for _ in range(_TRIES):
         try:
             (outcome,) = await engine.write(
-                engine.current.bundle.id, [Delete(id, _serial(if_match), if_present=if_match == "*")]
+                engine.snapshot.served.id, [Delete(id, _serial(if_match), if_present=if_match == "*")]
             )
         except StaleModelError:
             continue
@@ -192,20 +192,20 @@ async def batch_documents(request: Request, batch: DocumentBatch) -> Response:
     the others. What succeeded is on the disk and in the index when the answer comes."""
     engine = engine_of(request)
     for _ in range(_TRIES):
-        bundle = engine.current.bundle
-        prepared, made = await _prepared(engine, bundle, batch)
+        served = engine.snapshot.served
+        prepared, made = await _prepared(engine, served, batch)
         changes = [change for change in prepared if not isinstance(change, Problem)]
         try:
-            outcomes = await engine.write(bundle.id, changes)
+            outcomes = await engine.write(served.id, changes)
         except StaleModelError:
             continue
-        write_down = functools.partial(_results, bundle, batch, prepared, made, outcomes)
+        write_down = functools.partial(_results, served, batch, prepared, made, outcomes)
         return answer(await engine.work(write_down))
     raise _restless()
 
 
 async def _prepared(
-    engine: Engine, bundle: Bundle, batch: DocumentBatch
+    engine: Engine, served: ServedModel, batch: DocumentBatch
 ) -> tuple[list[Put | Delete | Problem], dict[int, Inferred]]:
     """One change or problem per operation, and the vectors of the puts by their place."""
     most = engine.settings.max_text_characters
@@ -223,16 +223,16 @@ async def _prepared(
             puts.append(i)
             texts.append(operation.text)
             prepared.append(None)
-    made = dict(zip(puts, await engine.embed(bundle, texts), strict=True))
+    made = dict(zip(puts, await engine.embed(served, texts), strict=True))
     for (i, item), text in zip(made.items(), texts, strict=True):
         prepared[i] = (
-            no_known_words(item) if item.vector is None else Put(batch.operations[i].id, text, bundle.id, item.vector)
+            no_known_words(item) if item.vector is None else Put(batch.operations[i].id, text, served.id, item.vector)
         )
     return [change for change in prepared if change is not None], made
 
 
 def _results(
-    bundle: Bundle,
+    served: ServedModel,
     batch: DocumentBatch,
     prepared: Sequence[Put | Delete | Problem],
     made: dict[int, Inferred],
@@ -250,7 +250,7 @@ def _results(
         else:
             item = {"status": 201 if outcome.replaced is None else 200} | _written(outcome, made[i])
         pieces.append(orjson.dumps(item))
-    return results(pieces, bundle.reference)
+    return results(pieces, served.reference)
 
 
 def _written(outcome: Outcome, made: Inferred) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.problems import Problem
-from service.search.bundle import Bundle
+from service.search.served_model import ServedModel
 from service.search.texts import Inferred
 from service.web.route import ReadRoute, answer, calls, engine_of, problems, results
 from service.web.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
@@ -36,14 +36,14 @@ async def embed_doc(request: Request, wanted: EmbedRequest) -> Response:
     process and in every company. A text without a known word has no vector: that is an error for one text, and a status
     of its own for one of several."""
     engine = engine_of(request)
-    bundle = engine.current.bundle
+    served = engine.snapshot.served
     most = engine.settings.max_text_characters
     if wanted.text is not None:
         text, truncated = within_limit(wanted.text, most, wanted.truncate)
-        (made,) = await engine.embed(bundle, [text])
+        (made,) = await engine.embed(served, [text])
         if made.vector is None:
             raise no_known_words(made)
-        return answer(_described(bundle, made, wanted, truncated) | {"model": bundle.reference})
+        return answer(_described(served, made, wanted, truncated) | {"model": served.reference})
     assert wanted.texts is not None
     cut: list[tuple[str, bool] | Problem] = []
     for text in wanted.texts:
@@ -51,13 +51,13 @@ async def embed_doc(request: Request, wanted: EmbedRequest) -> Response:
             cut.append(within_limit(text, most, wanted.truncate))
         except Problem as problem:
             cut.append(problem)
-    made_texts = await engine.embed(bundle, [one[0] for one in cut if not isinstance(one, Problem)])
+    made_texts = await engine.embed(served, [one[0] for one in cut if not isinstance(one, Problem)])
     # Hundreds of vectors take a while to write down: not in the event loop.
-    return answer(await engine.work(lambda: results(_items(bundle, cut, made_texts, wanted), bundle.reference)))
+    return answer(await engine.work(lambda: results(_items(served, cut, made_texts, wanted), served.reference)))
 
 
 def _items(
-    bundle: Bundle, cut: Sequence[tuple[str, bool] | Problem], made_texts: Sequence[Inferred], wanted: EmbedRequest
+    served: ServedModel, cut: Sequence[tuple[str, bool] | Problem], made_texts: Sequence[Inferred], wanted: EmbedRequest
 ) -> list[bytes]:
     pieces: list[bytes] = []
     made_in_turn = iter(made_texts)
@@ -71,14 +71,14 @@ def _items(
             if made.vector is None:
                 problem = no_known_words(made)
             else:
-                item = {"status": 200} | _described(bundle, made, wanted, one[1])
+                item = {"status": 200} | _described(served, made, wanted, one[1])
         if problem is not None:
             item = {"status": problem.status, "problem": problem.document()}
         pieces.append(orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY))
     return pieces
 
 
-def _described(bundle: Bundle, made: Inferred, wanted: EmbedRequest, truncated: bool) -> dict[str, Any]:
+def _described(served: ServedModel, made: Inferred, wanted: EmbedRequest, truncated: bool) -> dict[str, Any]:
     assert made.vector is not None
     found = {
         "embedding": encoded(made.vector, wanted.encoding_format),
@@ -90,16 +90,16 @@ def _described(bundle: Bundle, made: Inferred, wanted: EmbedRequest, truncated: 
         "truncated": truncated,
     }
     if wanted.explain:
-        found["explain"] = _explained(bundle, made)
+        found["explain"] = _explained(served, made)
     return found
 
 
-def _explained(bundle: Bundle, made: Inferred) -> list[dict[str, Any]]:
+def _explained(served: ServedModel, made: Inferred) -> list[dict[str, Any]]:
     """The words that weigh most: by their count times the cosine between them and the text."""
     assert made.vector is not None
-    scores = np.clip((bundle.words.vectors[made.known] * made.vector.astype(np.float64)).sum(axis=1), -1.0, 1.0)
+    scores = np.clip((served.words.vectors[made.known] * made.vector.astype(np.float64)).sum(axis=1), -1.0, 1.0)
     order = np.lexsort((made.known, -(scores * made.counts)))[:_SHOWN_CONTRIBUTIONS]
-    words = bundle.embeddings.words
+    words = served.embeddings.words
     return [
         {"word": words[row], "count": count, "score": round(score, 7)}
         for row, count, score in zip(

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from service.calls.embed import encoded, no_known_words, within_limit
 from service.problems import Problem, shown
-from service.search.bundle import Bundle
+from service.search.served_model import ServedModel
 from service.web.route import ReadRoute, answer, calls, engine_of, problems
 from service.web.schemas import OpenAIEmbeddings, OpenAIModel, OpenAIModels, OpenAIRequest
 
@@ -30,16 +30,16 @@ async def embeddings(request: Request, wanted: OpenAIRequest) -> Response:
     """As OpenAI's call of this name. A text without a known word is an error, and so are token ids: the model's own
     tokenizer reads the texts."""
     engine = engine_of(request)
-    bundle = engine.current.bundle
-    _check_name(bundle, wanted.model)
-    if wanted.dimensions not in (None, bundle.dim):
+    served = engine.snapshot.served
+    _check_name(served, wanted.model)
+    if wanted.dimensions not in (None, served.dim):
         raise Problem(
-            "invalid-request", f"dimensions is {wanted.dimensions}; this model has {bundle.dim}", param="dimensions"
+            "invalid-request", f"dimensions is {wanted.dimensions}; this model has {served.dim}", param="dimensions"
         )
     texts = [wanted.input] if isinstance(wanted.input, str) else wanted.input
     for text in texts:
         within_limit(text, engine.settings.max_text_characters)
-    made = await engine.embed(bundle, texts)
+    made = await engine.embed(served, texts)
     for i, item in enumerate(made):
         if item.vector is None:
             problem = no_known_words(item)
@@ -64,7 +64,7 @@ async def embeddings(request: Request, wanted: OpenAIRequest) -> Response:
 @router.get("/models", response_model=OpenAIModels, responses=problems(v1=True), summary="The served models")
 async def models(request: Request) -> Response:
     """As OpenAI's call of this name: the one model that is served."""
-    return answer({"object": "list", "data": [_described(engine_of(request).current.bundle)]})
+    return answer({"object": "list", "data": [_described(engine_of(request).snapshot.served)]})
 
 
 @router.get(
@@ -75,16 +75,16 @@ async def models(request: Request) -> Response:
 )
 async def model(request: Request, model: str) -> Response:
     """As OpenAI's call of this name; the model may be asked for by its name or its id."""
-    bundle = engine_of(request).current.bundle
-    _check_name(bundle, model)
-    return answer(_described(bundle))
+    served = engine_of(request).snapshot.served
+    _check_name(served, model)
+    return answer(_described(served))
 
 
-def _described(bundle: Bundle) -> dict[str, Any]:
-    created = int(datetime.datetime.fromisoformat(bundle.reference["version"]).timestamp())
-    return {"id": bundle.name, "object": "model", "created": created, "owned_by": "jose-embed"}
+def _described(served: ServedModel) -> dict[str, Any]:
+    created = int(datetime.datetime.fromisoformat(served.reference["version"]).timestamp())
+    return {"id": served.name, "object": "model", "created": created, "owned_by": "jose-embed"}
 
 
-def _check_name(bundle: Bundle, name: str) -> None:
-    if name not in (bundle.name, bundle.id):
-        raise Problem("unknown-model", f"the model {shown(name)} is not served; {bundle.name!r} is", param="model")
+def _check_name(served: ServedModel, name: str) -> None:
+    if name not in (served.name, served.id):
+        raise Problem("unknown-model", f"the model {shown(name)} is not served; {served.name!r} is", param="model")

@@ -16,7 +16,7 @@ from service.calls.embed import no_known_words, within_limit
 from service.calls.similar import unknown_word
 from service.engine.engine import Engine
 from service.problems import Problem, shown
-from service.search.questions import Current, Found, Question
+from service.search.queries import Found, SearchQuery, Snapshot
 from service.web.route import ReadRoute, answer, calls, engine_of, problems
 from service.web.schemas import SearchAnswer, SearchRequest
 
@@ -43,34 +43,34 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
     """Searches the trained documents and those that were added, or the words, by a text, a word, a vector or a
     document. An acknowledged document is found at once. A document without a known word is never found."""
     engine = engine_of(request)
-    current = engine.current
+    snapshot = engine.snapshot
     excluded: tuple[int, ...] = ()
     excluded_id: tuple[str, str] | None = None
     if wanted.word is not None:
-        row = current.bundle.embeddings.index_of(wanted.word)
+        row = snapshot.served.embeddings.index_of(wanted.word)
         if row is None:
-            raise await unknown_word(request, current.bundle, wanted.word)
+            raise await unknown_word(request, snapshot.served, wanted.word)
         if wanted.target == "words":
-            vector, excluded = current.bundle.words.vectors[row], (row,)
+            vector, excluded = snapshot.served.words.vectors[row], (row,)
         else:
             # A product with a matrix of dim rows and columns: not in the event loop.
-            vector = await engine.work(partial(word_as_document, current.bundle.embeddings, row))
+            vector = await engine.work(partial(word_as_document, snapshot.served.embeddings, row))
     elif wanted.vector is not None:
         try:
-            vector = current.bundle.embeddings.query(vector=wanted.vector).vector
+            vector = snapshot.served.embeddings.query(vector=wanted.vector).vector
         except ConfigError as error:
             raise Problem("no-direction", str(error)) from None
     elif wanted.text is not None:
         text, _ = within_limit(wanted.text, engine.settings.max_text_characters)
-        (made,) = await engine.embed(current.bundle, [text])
+        (made,) = await engine.embed(snapshot.served, [text])
         if made.vector is None:
             raise no_known_words(made)
         vector = made.vector
     else:
         assert wanted.document_id is not None
-        source, vector = await _document(engine, current, wanted.document_id, wanted.source)
+        source, vector = await _document(engine, snapshot, wanted.document_id, wanted.source)
         excluded_id = (source, wanted.document_id) if wanted.target == "documents" else None
-    question = Question(
+    question = SearchQuery(
         vector,
         wanted.k,
         wanted.target,
@@ -82,12 +82,12 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
     head = {"target": wanted.target}
 
     def finish(results: list[Found]) -> bytes:
-        return orjson.dumps(head | {"neighbors": results[0], "model": current.bundle.reference})
+        return orjson.dumps(head | {"neighbors": results[0], "model": snapshot.served.reference})
 
-    return answer(await engine.search(current, [question], finish))
+    return answer(await engine.search(snapshot, [question], finish))
 
 
-async def _document(engine: Engine, current: Current, id: str, source: str) -> tuple[str, npt.NDArray[np.float32]]:
+async def _document(engine: Engine, snapshot: Snapshot, id: str, source: str) -> tuple[str, npt.NDArray[np.float32]]:
     """Where a document was found, and its vector.
 
     Raises:
@@ -96,15 +96,15 @@ async def _document(engine: Engine, current: Current, id: str, source: str) -> t
     if source != "trained":
         serial = await engine.work(lambda: engine.store.serial(id))
         if serial is not None:
-            vector = current.library.vector(serial)
+            vector = snapshot.library.vector(serial)
             if vector is None:  # written after this request took its look at things, or without a known word
-                vector = engine.current.library.vector(serial)
+                vector = engine.snapshot.library.vector(serial)
             if vector is None:
                 raise Problem("not-searchable", f"no word of the added document {shown(id)} is known")
             return "added", vector
     if source != "added":
         try:
-            vector = await engine.work(lambda: current.bundle.document(id))
+            vector = await engine.work(lambda: snapshot.served.document(id))
         except KeyError:
             pass
         else:

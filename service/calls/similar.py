@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from jose_embed.errors import ConfigError, UnknownWordError
 from service.problems import Problem, shown
-from service.search.bundle import Bundle
-from service.search.questions import Found, Question
+from service.search.queries import Found, SearchQuery
+from service.search.served_model import ServedModel
 from service.settings import MAX_ANSWERS
 from service.web.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results
 from service.web.schemas import SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
@@ -40,7 +40,7 @@ class KeptRoute(ReadRoute):
         async def called(request: Request) -> Response:
             state = request.app.state
             query_string = request.scope["query_string"]
-            kept = state.engine.current.bundle.answers.get(query_string)
+            kept = state.engine.snapshot.served.answers.get(query_string)
             if kept is None:
                 query = _plain_query(query_string)
                 if query is None:
@@ -79,21 +79,21 @@ async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> 
     """The words nearest to a word by cosine, best first. An unknown word is an error with suggestions, never silently
     another word."""
     engine = engine_of(request)
-    current = engine.current
-    bundle = current.bundle
-    row = bundle.embeddings.index_of(query.word)
+    snapshot = engine.snapshot
+    served = snapshot.served
+    row = served.embeddings.index_of(query.word)
     if row is None:
-        raise await unknown_word(request, bundle, query.word)
-    question = Question(
-        bundle.words.vectors[row], query.k, first_rows=query.max_rank, excluded=(row,), least=query.min_score
+        raise await unknown_word(request, served, query.word)
+    question = SearchQuery(
+        served.words.vectors[row], query.k, first_rows=query.max_rank, excluded=(row,), least=query.min_score
     )
     head = {"word": query.word}
 
     def finish(results: list[Found]) -> bytes:
-        return orjson.dumps(head | {"neighbors": results[0], "model": bundle.reference})
+        return orjson.dumps(head | {"neighbors": results[0], "model": served.reference})
 
-    body = await engine.search(current, [question], finish)
-    bundle.answers.put(request.scope["query_string"], body)
+    body = await engine.search(snapshot, [question], finish)
+    served.answers.put(request.scope["query_string"], body)
     return answer(body)
 
 
@@ -108,8 +108,8 @@ async def similar_batch(request: Request, batch: SimilarBatch) -> Response:
     `among` names the only candidates. Each item has a status of its own: one that fails does not fail the others. The
     words of a query are no answers to it."""
     engine = engine_of(request)
-    current = engine.current
-    bundle = current.bundle
+    snapshot = engine.snapshot
+    served = snapshot.served
     wanted = sum(item.k for item in batch.queries)
     if wanted > MAX_ANSWERS:
         raise Problem(
@@ -120,22 +120,22 @@ async def similar_batch(request: Request, batch: SimilarBatch) -> Response:
     pieces: list[bytes] = []
     for first in range(0, len(batch.queries), _CHUNK):
         items = batch.queries[first : first + _CHUNK]
-        prepared = await engine.work(functools.partial(_all_prepared, bundle, items))
-        questions = [item for item in prepared if isinstance(item, Question)]
+        prepared = await engine.work(functools.partial(_all_prepared, served, items))
+        questions = [item for item in prepared if isinstance(item, SearchQuery)]
 
-        def finish(neighbors: list[Found], prepared: list[Question | _Failure] = prepared) -> list[bytes]:
+        def finish(neighbors: list[Found], prepared: list[SearchQuery | _Failure] = prepared) -> list[bytes]:
             found = iter(neighbors)
             return [
                 orjson.dumps(
                     {"status": 200, "neighbors": next(found)}
-                    if isinstance(item, Question)
+                    if isinstance(item, SearchQuery)
                     else {"status": item.status, "problem": item.problem}
                 )
                 for item in prepared
             ]
 
-        pieces += await engine.search(current, questions, finish)
-    return answer(await engine.work(lambda: results(pieces, bundle.reference)))
+        pieces += await engine.search(snapshot, questions, finish)
+    return answer(await engine.work(lambda: results(pieces, served.reference)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +144,19 @@ class _Failure:
     problem: dict[str, Any]
 
 
-def _all_prepared(bundle: Bundle, items: Sequence[SimilarItem]) -> list[Question | _Failure]:
-    return [_prepared(bundle, item) for item in items]
+def _all_prepared(served: ServedModel, items: Sequence[SimilarItem]) -> list[SearchQuery | _Failure]:
+    return [_prepared(served, item) for item in items]
 
 
-def _prepared(bundle: Bundle, item: SimilarItem) -> Question | _Failure:
-    model = bundle.embeddings
+def _prepared(served: ServedModel, item: SimilarItem) -> SearchQuery | _Failure:
+    model = served.embeddings
     try:
         direction = model.query(
             item.word, positive=item.positive, negative=item.negative, vector=item.vector, without=item.without
         )
         among = None
         if item.among is not None:
-            rows = {_row(bundle, word) for word in item.among} - set(direction.words)
+            rows = {_row(served, word) for word in item.among} - set(direction.words)
             among = np.array(sorted(rows), np.int64)
     except UnknownWordError as error:
         problem = Problem(
@@ -165,7 +165,7 @@ def _prepared(bundle: Bundle, item: SimilarItem) -> Question | _Failure:
     except ConfigError as error:
         problem = Problem("no-direction", str(error))
     else:
-        return Question(
+        return SearchQuery(
             direction.vector,
             item.k,
             first_rows=item.max_rank,
@@ -176,14 +176,14 @@ def _prepared(bundle: Bundle, item: SimilarItem) -> Question | _Failure:
     return _Failure(problem.status, problem.document())
 
 
-def _row(bundle: Bundle, word: str) -> int:
-    row = bundle.embeddings.index_of(word)
+def _row(served: ServedModel, word: str) -> int:
+    row = served.embeddings.index_of(word)
     if row is None:
-        raise UnknownWordError(word, bundle.suggestions(word))
+        raise UnknownWordError(word, served.suggestions(word))
     return row
 
 
-async def unknown_word(request: Request, bundle: Bundle, word: str) -> Problem:
+async def unknown_word(request: Request, served: ServedModel, word: str) -> Problem:
     """The problem that an unknown word is, with similar spellings."""
-    suggestions = await engine_of(request).work(lambda: bundle.suggestions(word))
+    suggestions = await engine_of(request).work(lambda: served.suggestions(word))
     return Problem("unknown-word", f"{shown(word)} is not in the vocabulary", suggestions=suggestions)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.calls.similar import unknown_word
-from service.search.questions import angles
+from service.search.queries import angles
 from service.web.route import ReadRoute, answer, calls, engine_of, problems
 from service.web.schemas import Distance, DistanceQuery, WordAnswer, WordList, WordListQuery
 
@@ -23,27 +23,27 @@ router = calls(ReadRoute, "words")
 async def words(request: Request, query: Annotated[WordListQuery, Query()]) -> Response:
     """The most frequent words that start with a prefix: autocomplete."""
     engine = engine_of(request)
-    bundle = engine.current.bundle
-    found = await engine.work(lambda: bundle.table.starting_with(query.prefix, query.limit))
-    model = bundle.embeddings
+    served = engine.snapshot.served
+    found = await engine.work(lambda: served.prefix_index.starting_with(query.prefix, query.limit))
+    model = served.embeddings
     listed = [{"word": model.words[row], "rank": row + 1, "count": int(model.counts[row])} for row in found.rows]
-    return answer({"prefix": query.prefix, "words": listed, "total": found.total, "model": bundle.reference})
+    return answer({"prefix": query.prefix, "words": listed, "total": found.total, "model": served.reference})
 
 
 @router.get("/words/{word:path}", response_model=WordAnswer, responses=problems("unknown-word"), summary="One word")
 async def word(request: Request, word: Annotated[str, Path(min_length=1, max_length=1_000)]) -> Response:
     """A word's rank, count and vector."""
-    bundle = engine_of(request).current.bundle
-    row = bundle.embeddings.index_of(word)
+    served = engine_of(request).snapshot.served
+    row = served.embeddings.index_of(word)
     if row is None:
-        raise await unknown_word(request, bundle, word)
+        raise await unknown_word(request, served, word)
     found = {
         "word": word,
         "rank": row + 1,
-        "count": int(bundle.embeddings.counts[row]),
-        "embedding": bundle.words.vectors[row],
+        "count": int(served.embeddings.counts[row]),
+        "embedding": served.words.vectors[row],
     }
-    return answer(found | {"model": bundle.reference})
+    return answer(found | {"model": served.reference})
 
 
 @router.get(
@@ -51,13 +51,13 @@ async def word(request: Request, word: Annotated[str, Path(min_length=1, max_len
 )
 async def distance(request: Request, query: Annotated[DistanceQuery, Query()]) -> Response:
     """The cosine of two words, and the angle between them."""
-    bundle = engine_of(request).current.bundle
+    served = engine_of(request).snapshot.served
     vectors = []
     for name in (query.a, query.b):
-        row = bundle.embeddings.index_of(name)
+        row = served.embeddings.index_of(name)
         if row is None:
-            raise await unknown_word(request, bundle, name)
-        vectors.append(bundle.words.vectors[row])
+            raise await unknown_word(request, served, name)
+        vectors.append(served.words.vectors[row])
     a, b = vectors[0].astype(np.float64), vectors[1].astype(np.float64)
     score = min(1.0, max(-1.0, float((a * b).sum())))
     angle = float(angles(a, b[None], np.array([score]))[0])
@@ -68,4 +68,4 @@ async def distance(request: Request, query: Annotated[DistanceQuery, Query()]) -
         "cosine_distance": round(1.0 - score, 7),
         "angle_deg": round(angle, 5),
     }
-    return answer(found | {"model": bundle.reference})
+    return answer(found | {"model": served.reference})

@@ -1,7 +1,7 @@
 """What the calls ask: one model, its indexes, the documents, and the lanes in which all work is done.
 
 One thread changes things: the write lane's. Writes, the swap of a reloaded model and merged segments pass through it
-one after the other, and each ends in a new :class:`~service.search.questions.Current`, which replaces the old one.
+one after the other, and each ends in a new :class:`~service.search.queries.Snapshot`, which replaces the old one.
 Whoever reads takes the reference once and sees one model and one state of the documents from beginning to end.
 """
 
@@ -29,14 +29,14 @@ import numpy.typing as npt
 from jose_embed.errors import ModelError
 from jose_embed.version import __version__
 from service.engine import garbage
-from service.engine.lanes import Lane, call, stand_back
+from service.engine.lanes import Lane, call, lower_thread_priority
 from service.engine.metrics import Metrics
 from service.engine.store import Delete, Outcome, Put, Store, StoredVector
 from service.problems import Problem
-from service.search.bundle import Bundle
 from service.search.index import IndexOptions
 from service.search.library import Entry, Library, Merge
-from service.search.questions import Current, Question, Task, done
+from service.search.queries import SearchJob, SearchQuery, Snapshot, run_jobs
+from service.search.served_model import ServedModel
 from service.search.texts import Inferred, vectors_of
 from service.settings import MAX_BATCH, MAX_K, Settings
 
@@ -69,7 +69,7 @@ class WriteJob:
 class EmbedJob:
     """Texts of one request, for one model."""
 
-    bundle: Bundle
+    served: ServedModel
     texts: Sequence[str]
 
 
@@ -93,21 +93,21 @@ class Engine:
         self._options = IndexOptions(
             settings.index, settings.hnsw_links, settings.hnsw_build_width, settings.hnsw_search_width
         )
-        self._current: Current | None = None
+        self._snapshot: Snapshot | None = None
         self._store: Store | None = None
         self._reloading = threading.Lock()
         self._merging: threading.Thread | None = None
         self._died: list[int] | None = None  # serials that died while a reload was building another library
         self._n_stored = 0
         bound = settings.max_waiting
-        self.search_lane: Lane[Task, Any] = Lane(
+        self.search_lane: Lane[SearchJob, Any] = Lane(
             "search",
-            done,
+            run_jobs,
             threads=settings.resolved_search_threads,
             most=_SEARCHES,
             bound=bound,
             patience=_PATIENCE,
-            stands_back=True,
+            low_priority=True,
         )
         self.embed_lane: Lane[EmbedJob, list[Inferred]] = Lane(
             "embed", _embedded, threads=settings.embed_threads, most=_TEXTS, bound=bound
@@ -133,27 +133,27 @@ class Engine:
             ModelError: the model cannot be served.
             StoreError: the documents cannot be opened.
         """
-        if self._current is not None:
+        if self._snapshot is not None:
             return
         settings = self.settings
-        bundle = Bundle.load(settings.model, self._options, settings.cache_bytes, verify=settings.verify)
+        served = ServedModel.load(settings.model, self._options, settings.cache_bytes, verify=settings.verify)
         store = Store(settings.documents_path, read_only=settings.read_only)
         try:
             self._store = store
             self._n_stored = store.count()
             if not settings.read_only:
-                self._embed_again(bundle, store.keep_vectors)
-            library, _ = self._library(bundle)
+                self._embed_again(served, store.keep_vectors)
+            library, _ = self._library(served)
         except BaseException:
             store.close()
             raise
-        self._current = Current(bundle, library)
+        self._snapshot = Snapshot(served, library)
         if not settings.read_only:
             self.write_lane.post(self._forget_other_models)
-        model = bundle.embeddings
+        model = served.embeddings
         _log.info(
             "serving %s: %d words, %d trained and %d added documents, dimension %d",
-            *(settings.model, model.n_words, model.n_docs, self._n_stored, bundle.dim),
+            *(settings.model, model.n_words, model.n_docs, self._n_stored, served.dim),
         )
 
     def close(self) -> None:
@@ -166,15 +166,15 @@ class Engine:
             self._store.close()
 
     @property
-    def current(self) -> Current:
+    def snapshot(self) -> Snapshot:
         """The model and the added documents now.
 
         Raises:
             Problem: ``not-ready``, before :meth:`open`.
         """
-        if self._current is None:
+        if self._snapshot is None:
             raise Problem("not-ready", "the model is being loaded")
-        return self._current
+        return self._snapshot
 
     @property
     def store(self) -> Store:
@@ -192,22 +192,22 @@ class Engine:
     # asking
 
     async def search(
-        self, current: Current, questions: Sequence[Question], finish: Callable[[list[Any]], Result]
+        self, snapshot: Snapshot, questions: Sequence[SearchQuery], finish: Callable[[list[Any]], Result]
     ) -> Result:
         """Asks the index; ``finish`` makes the answer of the results, in the search lane too."""
-        result: Result = await self.search_lane.submit(Task(current, questions, finish))
+        result: Result = await self.search_lane.submit(SearchJob(snapshot, questions, finish))
         return result
 
-    async def embed(self, bundle: Bundle, texts: Sequence[str]) -> list[Inferred]:
+    async def embed(self, served: ServedModel, texts: Sequence[str]) -> list[Inferred]:
         """Vectors for texts, a few at a time, so that neither a long list nor a long text keeps short ones waiting."""
         made: list[Inferred] = []
         for first in range(0, len(texts), _TEXTS):
             some = texts[first : first + _TEXTS]
             if sum(map(len, some)) > _LONG:
-                job = functools.partial(vectors_of, bundle.embeddings, some)
+                job = functools.partial(vectors_of, served.embeddings, some)
                 made += await self.long_lane.submit(job, always=first > 0)
             else:
-                made += await self.embed_lane.submit(EmbedJob(bundle, some), always=first > 0)
+                made += await self.embed_lane.submit(EmbedJob(served, some), always=first > 0)
         return made
 
     async def work(self, job: Callable[[], Result]) -> Result:
@@ -254,8 +254,8 @@ class Engine:
     def _write_together(self, jobs: list[WriteJob]) -> list[Any]:
         if not jobs:
             return []
-        current = self.current
-        model = current.bundle.id
+        snapshot = self.snapshot
+        model = snapshot.served.id
         changes = [change for job in jobs if job.model == model for change in job.changes]
         try:
             outcomes = self.store.write(changes) if changes else []
@@ -274,7 +274,7 @@ class Engine:
         if self._died is not None:
             self._died += dead
         if entries or dead:
-            self._current = Current(current.bundle, current.library.changed(entries, dead))
+            self._snapshot = Snapshot(snapshot.served, snapshot.library.changed(entries, dead))
             self._merge_in_the_background()
         rest = iter(outcomes)
         return [[next(rest) for _ in job.changes] if job.model == model else StaleModelError() for job in jobs]
@@ -282,19 +282,19 @@ class Engine:
     def _merge_in_the_background(self) -> None:
         if self._merging is not None and self._merging.is_alive():
             return
-        bundle, library = self.current
+        served, library = self.snapshot
         merge = library.merge()
         if merge is None:
             return
 
         def run(merge: Merge = merge) -> None:
-            stand_back()
+            lower_thread_priority()
             segment = merge.run()
 
             def install() -> None:
-                now = self.current
-                if now.bundle is bundle:
-                    self._current = Current(bundle, now.library.merged(merge, segment))
+                now = self.snapshot
+                if now.served is served:
+                    self._snapshot = Snapshot(served, now.library.merged(merge, segment))
                 self._merging = None
                 self._merge_in_the_background()
 
@@ -331,28 +331,28 @@ class Engine:
 
     def _reload(self) -> dict[str, Any]:
         started = time.perf_counter()
-        before = self.current.bundle
-        bundle = Bundle.load(self.settings.model, self._options, self.settings.cache_bytes, verify=True)
+        before = self.snapshot.served
+        served = ServedModel.load(self.settings.model, self._options, self.settings.cache_bytes, verify=True)
         embedded = 0
-        if bundle.id == before.id:
-            self._in_write_lane(lambda: self._put_in_place(bundle, self.current.library))
+        if served.id == before.id:
+            self._in_write_lane(lambda: self._put_in_place(served, self.snapshot.library))
         else:
             if not self.settings.read_only:
                 embedded = self._embed_again(
-                    bundle, lambda *vectors: self._in_write_lane(lambda: self.store.keep_vectors(*vectors))
+                    served, lambda *vectors: self._in_write_lane(lambda: self.store.keep_vectors(*vectors))
                 )
             self._in_write_lane(self._begin_journal)
             try:
-                library, last = self._library(bundle)
-                self._in_write_lane(lambda: self._swap(bundle, library, last))
+                library, last = self._library(served)
+                self._in_write_lane(lambda: self._swap(served, library, last))
             finally:
                 self._in_write_lane(self._end_journal)
             self.write_lane.post(self._forget_other_models)
-        _log.info("reloaded %s: model %s, before %s", self.settings.model, bundle.id, before.id)
+        _log.info("reloaded %s: model %s, before %s", self.settings.model, served.id, before.id)
         return {
-            "model": bundle.reference,
+            "model": served.reference,
             "previous": before.reference,
-            "changed": bundle.id != before.id,
+            "changed": served.id != before.id,
             "documents": embedded,
             "seconds": round(time.perf_counter() - started, 6),
         }
@@ -363,59 +363,65 @@ class Engine:
     def _end_journal(self) -> None:
         self._died = None
 
-    def _put_in_place(self, bundle: Bundle, library: Library) -> None:
-        before = self.current.bundle
-        self._current = Current(bundle, library)
+    def _put_in_place(self, served: ServedModel, library: Library) -> None:
+        before = self.snapshot.served
+        self._snapshot = Snapshot(served, library)
         # The last to hold a replaced model is often a request, and so the event loop, which would stand still for a
         # tenth of a second while a million words go. So their parts outlive the model, and a thread lets go of them.
         parts = vars(before)
         weakref.finalize(before, lambda: self.long_lane.post(lambda: garbage.let_go(parts))).atexit = False
 
-    def _swap(self, bundle: Bundle, library: Library, last: int) -> None:
+    def _swap(self, served: ServedModel, library: Library, last: int) -> None:
         """Puts a model and its library in the place of the present ones, with what was written while the library was
         built."""
         if not self.settings.read_only:
-            self._embed_again(bundle, self.store.keep_vectors)
+            self._embed_again(served, self.store.keep_vectors)
         entries = [
-            Entry(serial, id, vector) for serial, id, vector in self._vectors_after(bundle, last) if vector is not None
+            Entry(serial, id, vector) for serial, id, vector in self._vectors_after(served, last) if vector is not None
         ]
-        self._put_in_place(bundle, library.changed(entries, self._died or []))
+        self._put_in_place(served, library.changed(entries, self._died or []))
         self._merge_in_the_background()
 
-    def _embed_again(self, bundle: Bundle, keep: Callable[[str, list[StoredVector]], None]) -> int:
+    def _embed_again(self, served: ServedModel, keep: Callable[[str, list[StoredVector]], None]) -> int:
         """Makes and keeps the vectors that stored texts lack under a model; returns how many."""
         n = 0
-        while missing := self.store.without_vector(bundle.id):
-            made = vectors_of(bundle.embeddings, [text for _, text in missing])
+        while missing := self.store.without_vector(served.id):
+            made = vectors_of(served.embeddings, [text for _, text in missing])
             keep(
-                bundle.id, [StoredVector(serial, item.vector) for (serial, _), item in zip(missing, made, strict=True)]
+                served.id, [StoredVector(serial, item.vector) for (serial, _), item in zip(missing, made, strict=True)]
             )
             n += len(missing)
         return n
 
-    def _library(self, bundle: Bundle) -> tuple[Library, int]:
+    def _library(self, served: ServedModel) -> tuple[Library, int]:
         """The library of all stored vectors of a model, and the last serial that was looked at."""
         serials: list[int] = []
         ids: list[str] = []
         vectors: list[npt.NDArray[np.float32]] = []
         last = 0
-        for serial, id, vector in self._vectors_after(bundle, 0):
+        for serial, id, vector in self._vectors_after(served, 0):
             last = serial
             if vector is not None:
                 serials.append(serial)
                 ids.append(id)
                 vectors.append(vector)
-        rows = np.stack(vectors) if vectors else np.empty((0, bundle.dim), np.float32)
-        return Library.build(bundle.dim, self._options, np.array(serials, np.int64), ids, rows), last
+        rows = np.stack(vectors) if vectors else np.empty((0, served.dim), np.float32)
+        return Library.build(served.dim, self._options, np.array(serials, np.int64), ids, rows), last
 
-    def _vectors_after(self, bundle: Bundle, serial: int) -> Iterator[tuple[int, str, npt.NDArray[np.float32] | None]]:
-        while page := self.store.vectors(bundle.id, after=serial):
+    def _vectors_after(
+        self, served: ServedModel, serial: int
+    ) -> Iterator[tuple[int, str, npt.NDArray[np.float32] | None]]:
+        while page := self.store.vectors(served.id, after=serial):
             yield from page
             serial = page[-1][0]
 
     def _forget_other_models(self) -> None:
         """Deletes vectors of models before, a few at a time between the writes."""
-        if self._current is not None and not self.draining and self.store.forget_other_models(self._current.bundle.id):
+        if (
+            self._snapshot is not None
+            and not self.draining
+            and self.store.forget_other_models(self._snapshot.served.id)
+        ):
             self.write_lane.post(self._forget_other_models)
 
     def _in_write_lane(self, job: Callable[[], None]) -> None:
@@ -448,18 +454,20 @@ class Engine:
         """
         if self.draining:
             raise Problem("not-ready", "the service is stopping")
-        current = self.current
-        bundle = current.bundle
-        row = bundle.embeddings.n_words // 2
-        question = Question(vector=bundle.words.vectors[row], k=1)
+        snapshot = self.snapshot
+        served = snapshot.served
+        row = served.embeddings.n_words // 2
+        question = SearchQuery(vector=served.words.vectors[row], k=1)
 
         async def index() -> None:
-            found = await self.search_lane.submit(Task(current, [question], lambda results: results[0]), always=True)
-            if bundle.words.kind == "exact" and (not found or found[0]["score"] < 0.999):
+            found = await self.search_lane.submit(
+                SearchJob(snapshot, [question], lambda results: results[0]), always=True
+            )
+            if served.words.kind == "exact" and (not found or found[0]["score"] < 0.999):
                 raise Problem("not-ready", "the index does not find a word by its own vector")
 
         async def inference() -> None:
-            (made,) = await self.embed_lane.submit(EmbedJob(bundle, [bundle.embeddings.words[0]]), always=True)
+            (made,) = await self.embed_lane.submit(EmbedJob(served, [served.embeddings.words[0]]), always=True)
             if made.vector is not None and not abs(float(np.linalg.norm(made.vector)) - 1.0) < 1e-3:
                 raise Problem("not-ready", "the inference does not give unit vectors")
 
@@ -479,20 +487,20 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """What is served, and how: the answer to ``GET /info``."""
-        bundle, library = self.current
-        model, settings = bundle.embeddings, self.settings
+        served, library = self.snapshot
+        model, settings = served.embeddings, self.settings
         return {
-            "name": bundle.name,
-            "model": bundle.reference,
-            "dim": bundle.dim,
+            "name": served.name,
+            "model": served.reference,
+            "dim": served.dim,
             "words": model.n_words,
             "trained_documents": model.n_docs,
             "tokenizer": model.manifest["tokenizer"],
             "training": model.manifest["config"],
             "index": {
-                "kind": bundle.words.kind,
-                "recall_at_10": round(bundle.recall, 4),
-                "searchable_trained_documents": bundle.n_searchable,
+                "kind": served.words.kind,
+                "recall_at_10": round(served.recall, 4),
+                "searchable_trained_documents": served.n_searchable,
             },
             "documents": {
                 "stored": self._n_stored,
@@ -516,28 +524,28 @@ class Engine:
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "jose_words": (
                 "Words in the vocabulary.",
-                lambda: self._of_bundle(lambda bundle: bundle.embeddings.n_words),
+                lambda: self._of_served(lambda served: served.embeddings.n_words),
             ),
             "jose_trained_documents": (
                 "Documents of the model.",
-                lambda: self._of_bundle(lambda bundle: bundle.embeddings.n_docs),
+                lambda: self._of_served(lambda served: served.embeddings.n_docs),
             ),
             "jose_index_recall": (
                 "Share of the true 10 nearest words that the index finds.",
-                lambda: self._of_bundle(lambda bundle: bundle.recall),
+                lambda: self._of_served(lambda served: served.recall),
             ),
             "jose_kept_answer_bytes": (
                 "Bytes of kept answers.",
-                lambda: self._of_bundle(lambda bundle: bundle.answers.n_bytes),
+                lambda: self._of_served(lambda served: served.answers.n_bytes),
             ),
             "jose_stored_documents": ("Added documents.", lambda: self._n_stored),
             "jose_searchable_documents": (
                 "Added documents that a search can find.",
-                lambda: 0 if self._current is None else len(self._current.library),
+                lambda: 0 if self._snapshot is None else len(self._snapshot.library),
             ),
             "jose_library_segments": (
                 "Pieces of the index of added documents.",
-                lambda: 0 if self._current is None else len(self._current.library.segments),
+                lambda: 0 if self._snapshot is None else len(self._snapshot.library.segments),
             ),
             "jose_uptime_seconds": ("Seconds since the start.", lambda: self.uptime),
             "jose_draining": ("1 while the service is stopping.", lambda: float(self.draining)),
@@ -562,17 +570,17 @@ class Engine:
     def _lanes(self) -> tuple[Lane[Any, Any], ...]:
         return (self.search_lane, self.embed_lane, self.write_lane, self.work_lane, self.long_lane)
 
-    def _of_bundle(self, read: Callable[[Bundle], float]) -> float:
-        return 0.0 if self._current is None else float(read(self._current.bundle))
+    def _of_served(self, read: Callable[[ServedModel], float]) -> float:
+        return 0.0 if self._snapshot is None else float(read(self._snapshot.served))
 
 
 def _embedded(jobs: list[EmbedJob]) -> list[list[Inferred] | Exception]:
     """The work of the embed lane: the texts of all jobs for one model go through the inference together."""
     answers: list[list[Inferred] | Exception] = [[] for _ in jobs]
-    bundles = {id(job.bundle): job.bundle for job in jobs}
-    for key, bundle in bundles.items():
-        places = [i for i, job in enumerate(jobs) if id(job.bundle) == key]
-        made = vectors_of(bundle.embeddings, [text for i in places for text in jobs[i].texts])
+    models = {id(job.served): job.served for job in jobs}
+    for key, served in models.items():
+        places = [i for i, job in enumerate(jobs) if id(job.served) == key]
+        made = vectors_of(served.embeddings, [text for i in places for text in jobs[i].texts])
         at = 0
         for i in places:
             answers[i] = made[at : at + len(jobs[i].texts)]

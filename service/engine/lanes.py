@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from service.problems import Problem
 
-__all__ = ["Lane", "call", "stand_back"]
+__all__ = ["Lane", "call", "lower_thread_priority"]
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -57,7 +57,7 @@ class Lane(Generic[Job, Answer]):
         bound: Jobs waiting or under way; one more is refused.
         patience: Under load, a thread waits up to so many seconds for as long as further jobs keep coming in: where
             work on many at once costs little more than on one. Without load it never waits.
-        stands_back: See :func:`stand_back`.
+        low_priority: See :func:`lower_thread_priority`.
 
     Attributes:
         depth: Jobs waiting or under way now.
@@ -75,7 +75,7 @@ class Lane(Generic[Job, Answer]):
         most: int,
         bound: int,
         patience: float = 0.0,
-        stands_back: bool = False,
+        low_priority: bool = False,
     ) -> None:
         self.name = name
         self.depth = 0
@@ -86,7 +86,7 @@ class Lane(Generic[Job, Answer]):
         self._most = most
         self._bound = bound
         self._patience = patience
-        self._stands_back = stands_back
+        self._stands_back = low_priority
         self._gate = threading.Lock()
         self._closing = False
         self._waiting: queue.SimpleQueue[_Entry[Job, Answer] | None] = queue.SimpleQueue()
@@ -138,7 +138,7 @@ class Lane(Generic[Job, Answer]):
 
     def _run(self) -> None:
         if self._stands_back:
-            stand_back()
+            lower_thread_priority()
         n_before = 1
         ends = False
         while not ends:
@@ -208,7 +208,7 @@ class Lane(Generic[Job, Answer]):
                 future.set_result(answer)
 
 
-def stand_back() -> None:
+def lower_thread_priority() -> None:
     """Lets the event loop go first where it and the calling thread want the same core.
 
     Among equals the system would let the loop wait for as long as a computing thread may run on, some milliseconds.

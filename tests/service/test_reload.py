@@ -223,14 +223,14 @@ def test_whoever_holds_a_replaced_model_last_does_not_have_to_free_it(tmp_path: 
         weakref.finalize(part, lambda: freed.append(threading.current_thread().name))
 
     async def reload_under_a_request() -> None:
-        current = engine.current
-        for part in (current.bundle.embeddings, current.bundle.words, current.bundle.table):
+        snapshot = engine.snapshot
+        for part in (snapshot.served.embeddings, snapshot.served.words, snapshot.served.prefix_index):
             watch(part)
         if another:
             make_model(tmp_path / "a.jose", seed=9, overwrite=True)
         await engine.reload()
         assert freed == []
-        del current
+        del snapshot
 
     try:
         asyncio.run(reload_under_a_request())

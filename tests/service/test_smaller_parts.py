@@ -23,8 +23,8 @@ from service.engine.engine import garbage
 from service.engine.lanes import Lane, call
 from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
 from service.search import texts, words
+from service.search.prefix_index import PrefixIndex
 from service.search.texts import ServedEmbeddings, SlicedTokenizer, vectors_of
-from service.search.words import WordTable
 from service.web import body
 
 JSON = st.recursive(
@@ -131,7 +131,7 @@ def test_no_step_of_a_word_table_is_long(monkeypatch: pytest.MonkeyPatch) -> Non
         return sorted(rows, **options)
 
     monkeypatch.setattr(words, "sorted", watched, raising=False)
-    table = WordTable([f"w{i * 7_919 % 50_000}" for i in range(50_000)])
+    table = PrefixIndex([f"w{i * 7_919 % 50_000}" for i in range(50_000)])
     assert table.starting_with("w4999", 20).total == 11
     assert max(taken) < 10_000
     kept = table._sorted
@@ -145,7 +145,7 @@ def test_a_word_table_whose_making_fails_leaves_no_further_error(monkeypatch: py
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     for wrong in (["a", 5], 5):
         with pytest.raises(TypeError):
-            WordTable(wrong)  # type: ignore[arg-type]
+            PrefixIndex(wrong)  # type: ignore[arg-type]
     gc.collect()
     assert ignored == []
 
@@ -262,8 +262,8 @@ def test_problems_say_what_is_wrong_and_what_to_do() -> None:
 
 
 def test_threads_that_compute_without_the_lock_stand_back_behind_the_loop() -> None:
-    async def niceness(*, stands_back: bool) -> int:
-        lane: Lane[Callable[[], int], int] = Lane("a", call, threads=1, most=1, bound=1, stands_back=stands_back)
+    async def niceness(*, low_priority: bool) -> int:
+        lane: Lane[Callable[[], int], int] = Lane("a", call, threads=1, most=1, bound=1, low_priority=low_priority)
         try:
             return await lane.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         finally:
@@ -271,8 +271,8 @@ def test_threads_that_compute_without_the_lock_stand_back_behind_the_loop() -> N
 
     ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     expected = min(19, ours + 10) if sys.platform == "linux" else ours
-    assert asyncio.run(niceness(stands_back=True)) == expected
-    assert asyncio.run(niceness(stands_back=False)) == ours
+    assert asyncio.run(niceness(low_priority=True)) == expected
+    assert asyncio.run(niceness(low_priority=False)) == ours
 
 
 class Knot:

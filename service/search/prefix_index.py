@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Found", "WordTable"]
+__all__ = ["Found", "PrefixIndex"]
 
 # A prefix of more words than this is answered by walking down the ranks, which finds enough of them at once.
 _MANY: Final = 20_000
@@ -24,7 +24,7 @@ class Found(NamedTuple):
     total: int
 
 
-class WordTable:
+class PrefixIndex:
     """A vocabulary sorted by spelling.
 
     A million words are neither read, kept nor let go of in one call of C code, which would hold the interpreter's lock
@@ -35,7 +35,7 @@ class WordTable:
         words: Most frequent first.
 
     Example:
-        >>> WordTable(["the", "then", "a", "they"]).starting_with("the", 2)
+        >>> PrefixIndex(["the", "then", "a", "they"]).starting_with("the", 2)
         Found(rows=[0, 1], total=3)
     """
 

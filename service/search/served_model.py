@@ -14,10 +14,10 @@ from jose_embed.errors import ModelError
 from jose_embed.model.embeddings import Embeddings
 from service.search.index import CosineIndex, Hits, IndexOptions
 from service.search.library import DocumentHit
+from service.search.prefix_index import PrefixIndex
 from service.search.texts import ServedEmbeddings, vectors_of
-from service.search.words import WordTable
 
-__all__ = ["Answers", "Bundle"]
+__all__ = ["Answers", "ServedModel"]
 
 _TESTED_WORDS: Final = 64
 _ENTRY_BYTES: Final = 400  # what an entry of the cache costs beside its key and its value
@@ -58,7 +58,7 @@ class Answers:
             self.n_bytes -= len(old) + len(value) + _ENTRY_BYTES
 
 
-class Bundle:
+class ServedModel:
     """A model as it is served.
 
     Args:
@@ -82,7 +82,7 @@ class Bundle:
         self.name = (embeddings.path.name if embeddings.path is not None else "model").removesuffix(".jose")
         self.dim = embeddings.dim
         self.words = CosineIndex(embeddings.center_vectors, options)
-        self.table = WordTable(embeddings.words)
+        self.prefix_index = PrefixIndex(embeddings.words)
         trained = np.flatnonzero(embeddings.doc_token_counts)
         self._document_rows = None if len(trained) == embeddings.n_docs else trained
         self._documents = CosineIndex(
@@ -94,7 +94,7 @@ class Bundle:
         self.reference = {"id": self.id, "version": str(embeddings.manifest["created"])}
 
     @classmethod
-    def load(cls, path: Path, options: IndexOptions, cache_bytes: int, *, verify: bool) -> Bundle:
+    def load(cls, path: Path, options: IndexOptions, cache_bytes: int, *, verify: bool) -> ServedModel:
         """The model of a directory, indexed and tested.
 
         Args:
@@ -106,9 +106,9 @@ class Bundle:
         Raises:
             ModelError: it is missing, damaged, of a newer format, or fails its test.
         """
-        bundle = cls(ServedEmbeddings.load(path, verify=verify), options, cache_bytes)
-        bundle.test()
-        return bundle
+        served = cls(ServedEmbeddings.load(path, verify=verify), options, cache_bytes)
+        served.test()
+        return served
 
     def test(self) -> None:
         """Asks the model what it must know: words find themselves, and a text of its words has a direction.

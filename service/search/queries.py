@@ -9,24 +9,24 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.search.bundle import Bundle
 from service.search.index import Hits, best
 from service.search.library import DocumentHit, Library
+from service.search.served_model import ServedModel
 
-__all__ = ["Current", "Found", "Question", "Task", "angles", "answers", "done"]
+__all__ = ["Found", "SearchJob", "SearchQuery", "Snapshot", "angles", "answers", "run_jobs"]
 
 _STEEP: Final = 0.999  # of cosines above this the arc cosine would show the rounding of float32
 
 
-class Current(NamedTuple):
+class Snapshot(NamedTuple):
     """What a request sees from beginning to end: a model, and the added documents under it."""
 
-    bundle: Bundle
+    served: ServedModel
     library: Library
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SearchQuery:
     """One direction and what is asked of it.
 
     Args:
@@ -61,87 +61,85 @@ Found = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A job of the search lane: questions to one state of things, and what makes an answer of their results."""
+class SearchJob:
+    """A job of the search lane: queries to one state of things, and what makes an answer of their results."""
 
-    current: Current
-    questions: Sequence[Question]
+    snapshot: Snapshot
+    queries: Sequence[SearchQuery]
     finish: Callable[[list[Found]], Any]
 
 
-def done(tasks: list[Task]) -> list[Any]:
-    """The work of the search lane: the questions of all tasks that look at the same index share one pass over it."""
-    results: list[list[Found]] = [[[] for _ in task.questions] for task in tasks]
+def run_jobs(jobs: list[SearchJob]) -> list[Any]:
+    """The work of the search lane: the queries of all jobs that look at the same index share one pass over it."""
+    results: list[list[Found]] = [[[] for _ in job.queries] for job in jobs]
     groups: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
-    for t, task in enumerate(tasks):
-        library = task.current.library
-        for q, question in enumerate(task.questions):
+    for t, job in enumerate(jobs):
+        library = job.snapshot.library
+        for q, query in enumerate(job.queries):
             # Of like k, so that one who asks for a thousand does not make a thousand of everybody's ten.
             key = (
-                id(task.current.bundle),
+                id(job.snapshot.served),
                 id(library),
-                question.target,
-                question.source,
-                question.first_rows,
-                question.fetched.bit_length(),
+                query.target,
+                query.source,
+                query.first_rows,
+                query.fetched.bit_length(),
             )
             groups.setdefault(key, []).append((t, q))
     for places in groups.values():
-        current = tasks[places[0][0]].current
-        found = answers(current, [tasks[t].questions[q] for t, q in places])
+        snapshot = jobs[places[0][0]].snapshot
+        found = answers(snapshot, [jobs[t].queries[q] for t, q in places])
         for (t, q), answer in zip(places, found, strict=True):
             results[t][q] = answer
     finished: list[Any] = []
-    for task, result in zip(tasks, results, strict=True):
+    for job, result in zip(jobs, results, strict=True):
         try:
-            finished.append(task.finish(result))
+            finished.append(job.finish(result))
         except Exception as error:
             finished.append(error)
     return finished
 
 
-def answers(current: Current, questions: Sequence[Question]) -> list[Found]:
-    """Answers questions of one target, source and ``first_rows``."""
-    if questions[0].target == "documents":
-        return _documents(current, questions)
-    return _words(current.bundle, questions)
+def answers(snapshot: Snapshot, queries: Sequence[SearchQuery]) -> list[Found]:
+    """Answers queries of one target, source and ``first_rows``."""
+    if queries[0].target == "documents":
+        return _documents(snapshot, queries)
+    return _words(snapshot.served, queries)
 
 
-def _words(bundle: Bundle, questions: Sequence[Question]) -> list[Found]:
-    open_ones = [question for question in questions if question.among is None]
+def _words(served: ServedModel, queries: Sequence[SearchQuery]) -> list[Found]:
+    open_ones = [query for query in queries if query.among is None]
     found: Iterator[Hits] = iter(())
     if open_ones:
-        fetched = max(question.fetched for question in open_ones)
+        fetched = max(query.fetched for query in open_ones)
         found = iter(
-            bundle.words.search(
-                np.stack([question.vector for question in open_ones]), fetched, first_rows=open_ones[0].first_rows
+            served.words.search(
+                np.stack([query.vector for query in open_ones]), fetched, first_rows=open_ones[0].first_rows
             )
         )
     results: list[Found] = []
-    for question in questions:
-        if question.among is None:
+    for query in queries:
+        if query.among is None:
             hits = next(found)
         else:
-            rows = (
-                question.among if question.first_rows is None else question.among[question.among < question.first_rows]
-            )
-            hits = best(bundle.words.vectors, rows, question.vector, question.fetched)
-        results.append(_word_neighbors(bundle, question, hits))
+            rows = query.among if query.first_rows is None else query.among[query.among < query.first_rows]
+            hits = best(served.words.vectors, rows, query.vector, query.fetched)
+        results.append(_word_neighbors(served, query, hits))
     return results
 
 
-def _word_neighbors(bundle: Bundle, question: Question, hits: Hits) -> Found:
+def _word_neighbors(served: ServedModel, query: SearchQuery, hits: Hits) -> Found:
     rows, scores = hits
-    if question.excluded:
-        gone = set(question.excluded)
+    if query.excluded:
+        gone = set(query.excluded)
         kept = [i for i, row in enumerate(rows.tolist()) if row not in gone]
         rows, scores = rows[kept], scores[kept]
-    rows, scores = rows[: question.k], scores[: question.k]
-    if question.least is not None:
-        rows = rows[scores >= question.least]
+    rows, scores = rows[: query.k], scores[: query.k]
+    if query.least is not None:
+        rows = rows[scores >= query.least]
         scores = scores[: len(rows)]
-    words, counts = bundle.embeddings.words, bundle.embeddings.counts[rows]
-    degrees = angles(question.vector, bundle.words.vectors[rows], scores)
+    words, counts = served.embeddings.words, served.embeddings.counts[rows]
+    degrees = angles(query.vector, served.words.vectors[rows], scores)
     return [
         {"word": words[row], "score": score, "angle_deg": angle, "rank": row + 1, "count": count}
         for row, score, angle, count in zip(
@@ -150,21 +148,21 @@ def _word_neighbors(bundle: Bundle, question: Question, hits: Hits) -> Found:
     ]
 
 
-def _documents(current: Current, questions: Sequence[Question]) -> list[Found]:
-    source = questions[0].source
-    vectors = np.stack([question.vector for question in questions])
-    fetched = max(question.fetched for question in questions)
-    nothing: list[list[DocumentHit]] = [[] for _ in questions]
-    added = current.library.search(vectors, fetched) if source != "trained" else nothing
-    trained = current.bundle.search_documents(vectors, fetched) if source != "added" else nothing
+def _documents(snapshot: Snapshot, queries: Sequence[SearchQuery]) -> list[Found]:
+    source = queries[0].source
+    vectors = np.stack([query.vector for query in queries])
+    fetched = max(query.fetched for query in queries)
+    nothing: list[list[DocumentHit]] = [[] for _ in queries]
+    added = snapshot.library.search(vectors, fetched) if source != "trained" else nothing
+    trained = snapshot.served.search_documents(vectors, fetched) if source != "added" else nothing
     results: list[Found] = []
-    for question, of_added, of_trained in zip(questions, added, trained, strict=True):
+    for query, of_added, of_trained in zip(queries, added, trained, strict=True):
         hits = [("added", hit) for hit in of_added] + [("trained", hit) for hit in of_trained]
         hits.sort(key=lambda pair: -pair[1].score)  # stable: of equal ones the added come first
-        hits = [(name, hit) for name, hit in hits if (name, hit.id) != question.excluded_id][: question.k]
-        if question.least is not None:
-            hits = [(name, hit) for name, hit in hits if hit.score >= question.least]
-        degrees = _document_angles(question, [hit for _, hit in hits])
+        hits = [(name, hit) for name, hit in hits if (name, hit.id) != query.excluded_id][: query.k]
+        if query.least is not None:
+            hits = [(name, hit) for name, hit in hits if hit.score >= query.least]
+        degrees = _document_angles(query, [hit for _, hit in hits])
         results.append(
             [
                 {"id": hit.id, "source": name, "score": round(hit.score, 7), "angle_deg": round(angle, 5)}
@@ -174,11 +172,11 @@ def _documents(current: Current, questions: Sequence[Question]) -> list[Found]:
     return results
 
 
-def _document_angles(question: Question, hits: Sequence[DocumentHit]) -> list[float]:
+def _document_angles(query: SearchQuery, hits: Sequence[DocumentHit]) -> list[float]:
     if not hits:
         return []
     vectors, scores = np.stack([hit.vector for hit in hits]), np.array([hit.score for hit in hits])
-    degrees: list[float] = angles(question.vector, vectors, scores).tolist()
+    degrees: list[float] = angles(query.vector, vectors, scores).tolist()
     return degrees
 
 
