@@ -22,7 +22,8 @@ from jose_embed.model.embeddings import Embeddings
 from service.engine.engine import garbage
 from service.engine.lanes import Lane, call
 from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
-from service.search import texts, words
+from service.search import prefix_index as words
+from service.search import texts
 from service.search.prefix_index import PrefixIndex
 from service.search.texts import ServedEmbeddings, SlicedTokenizer, vectors_of
 from service.web import body
