@@ -74,8 +74,8 @@ class WordDirections:
         mean: npt.NDArray[np.float64] | None,
     ) -> None:
         self.counts = counts
-        self.rows = np.empty(center_vectors.shape, np.float32)
-        total = np.zeros(self.rows.shape[1])
+        self.rows: npt.NDArray[np.float32] = np.empty(center_vectors.shape, np.float32)
+        total = np.zeros(center_vectors.shape[1])
         frequent = counts * word_weights.sum(1)
         for start in range(0, len(self.rows), _BLOCK_WORDS):
             block = slice(start, start + _BLOCK_WORDS)
