@@ -26,7 +26,7 @@ fi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow \
+.PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow docs \
 	test-gpu test-image soak fuzz bench bench-sizes bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
@@ -141,6 +141,11 @@ soak: $(VENV)/.dev  ## the service under mixed load for SOAK_SECONDS (1800): its
 
 fuzz: $(VENV)/.dev  ## hostile input to everything that reads, for FUZZ_SECONDS (600); counts the tries
 	$(PY) tests/fuzz.py --seconds $(FUZZ_SECONDS)
+
+# ---- documents ------------------------------------------------------------------------------------------------------
+
+docs: $(VENV)/.dev  ## the API reference from the docstrings, in build/api
+	$(PY) -W error -m pdoc --docformat google --output-directory build/api jose_embed
 
 # ---- measurements; each prints its tables, none asserts a time ------------------------------------------------------
 
