@@ -111,7 +111,7 @@ def _infer(
         consumed = 0
         write(preamble())  # nobody knows yet how many lines there will be
         workers = arguments.workers or available_workers()
-        for lines in line_vectors(model, reader, workers=workers, backend=arguments.backend):
+        for lines in line_vectors(model.encoder, reader, workers=workers, backend=arguments.backend):
             consumed += lines.consumed
             write.share = consumed / reader.total if reader.total else 0.0
             write(lines.vectors.data)

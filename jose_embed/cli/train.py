@@ -265,9 +265,7 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
 
 def _word_to_try(model: Embeddings) -> str:
     """A frequent word with a meaning of its own: the one whose documents agree best among the 500 most frequent."""
-    from jose_embed.model.inference import word_weights
-
-    weights = word_weights(model)[:, 1]
+    weights = model.encoder.word_weights[:, 1]
     rows = range(min(500, len(model.words)))
     for shortest in (5, 2, 1):
         if words := [row for row in rows if len(model.words[row]) >= shortest and model.words[row].isalpha()]:

@@ -19,8 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
+from jose_embed.model.parts import OWN_FILES, TABLES, ModelParts
 from jose_embed.model.quality import QUALITY_NAME
 from jose_embed.storage.atomic import Chunk, DirectoryWriter, FileFacts, check_target, file_name_is_safe, tidy
 from jose_embed.storage.columns import (
@@ -55,95 +55,9 @@ from jose_embed.version import __version__
 if TYPE_CHECKING:
     from jose_embed.progress import Reporter
 
-__all__ = ["ModelParts", "check_model_target", "manifest_of", "model_id", "open_model", "read_manifest", "write_model"]
+__all__ = ["check_model_target", "manifest_of", "model_id", "open_model", "read_manifest", "write_model"]
 
-_TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
-_OWN_FILES: Final = frozenset(
-    {
-        *(f"{name}.npy" for name in _TABLES),
-        "vocabulary.tsv",
-        "doc_ids.txt",
-        "doc_token_counts.npy",
-        MANIFEST_NAME,
-        QUALITY_NAME,
-    }
-)
 _ATTEMPTS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ModelParts:
-    """All that a model directory keeps.
-
-    Attributes:
-        words: n_words different words, most frequent first.
-        counts: int64 (n_words,), at least 1, never rising.
-        center_vectors: float32 (n_words, dim), norm 1.
-        context_vectors: float32 (n_words, dim), norm 1.
-        doc_ids: n_docs ids.
-        doc_vectors: float32 (n_docs, dim), norm 1.
-        doc_token_counts: int64 (n_docs,), at least 0.
-        extra_arrays: Numbers or booleans by name.
-        extra_json: JSON values by name.
-        about: The manifest's ``created``, ``config``, ``tokenizer``, ``training`` and ``corpus``.
-    """
-
-    words: Sequence[str]
-    counts: npt.NDArray[np.int64]
-    center_vectors: npt.NDArray[np.float32]
-    context_vectors: npt.NDArray[np.float32]
-    doc_ids: Sequence[str]
-    doc_vectors: npt.NDArray[np.float32]
-    doc_token_counts: npt.NDArray[np.int64]
-    extra_arrays: Mapping[str, npt.NDArray[Any]]
-    extra_json: Mapping[str, Any]
-    about: Mapping[str, Any]
-
-    def check(self) -> None:
-        """Passes where the parts fit together; the rows themselves are looked at when they are written.
-
-        Raises:
-            ModelError: shapes, dtypes, lengths or names that do not fit.
-        """
-        n_words, dim = _table_shape("center_vectors", self.center_vectors)
-        if n_words == 0 or dim == 0:
-            raise ModelError(
-                f"center_vectors has the shape {(n_words, dim)}; a model needs a word and a dimension at least"
-            )
-        n_docs = _table_shape("doc_vectors", self.doc_vectors)[0]
-        _must_match("context_vectors", _table_shape("context_vectors", self.context_vectors), (n_words, dim))
-        _must_match("doc_vectors", self.doc_vectors.shape, (n_docs, dim))
-        _must_match("counts", self.counts.shape, (n_words,))
-        _must_match("doc_token_counts", self.doc_token_counts.shape, (n_docs,))
-        _must_match("words", (len(self.words),), (n_words,))
-        _must_match("doc_ids", (len(self.doc_ids),), (n_docs,))
-        if (self.counts < 1).any() or (np.diff(self.counts) > 0).any():
-            raise ModelError("counts must be at least 1 and never rise: the most frequent word comes first")
-        if (self.doc_token_counts < 0).any():
-            raise ModelError("doc_token_counts must not be negative")
-        for name in [f"{name}.npy" for name in self.extra_arrays] + [f"{name}.json" for name in self.extra_json]:
-            if not file_name_is_safe(name) or name in _OWN_FILES:
-                raise ModelError(
-                    f"{name!r} cannot name an extra file of a model: use letters, digits, '_', '-' and '.', "
-                    "and no name of its own files"
-                )
-        for name, array in self.extra_arrays.items():
-            if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-                raise ModelError(
-                    f"the extra array {name} holds {array.dtype} values; only numbers and booleans can be stored"
-                )
-
-
-def _table_shape(name: str, table: Any) -> tuple[int, int]:
-    if not isinstance(table, np.ndarray) or table.dtype != np.float32 or table.ndim != 2:
-        found = f"{table.dtype} of shape {table.shape}" if isinstance(table, np.ndarray) else type(table).__name__
-        raise ModelError(f"{name} is {found}; it must be a float32 array of shape (rows, dim)")
-    return table.shape[0], table.shape[1]
-
-
-def _must_match(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    if found != wanted:
-        raise ModelError(f"{name} has the shape {found}; to fit the other arrays it must be {wanted}")
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -205,7 +119,7 @@ def check_model_target(path: str | os.PathLike[str], *, overwrite: bool = False)
 
 
 def _stored_bytes(parts: ModelParts) -> int:
-    arrays: list[npt.NDArray[Any]] = [getattr(parts, name) for name in (*_TABLES, "doc_token_counts")]
+    arrays: list[npt.NDArray[Any]] = [getattr(parts, name) for name in (*TABLES, "doc_token_counts")]
     arrays += parts.extra_arrays.values()
     texts = 16 * len(parts.words) + 8 * len(parts.doc_ids)  # an estimate: counting would read them all
     return sum(array.nbytes + 128 for array in arrays) + texts + 4096
@@ -213,7 +127,7 @@ def _stored_bytes(parts: ModelParts) -> int:
 
 def _files(parts: ModelParts) -> Iterator[tuple[str, Iterator[Chunk]]]:
     """Each file's name and contents in pieces; the tables' rows are checked on the way."""
-    for name in _TABLES:
+    for name in TABLES:
         yield f"{name}.npy", array_chunks(getattr(parts, name), f"{name}.npy", unit_rows=True)
     yield "doc_token_counts.npy", array_chunks(parts.doc_token_counts, "doc_token_counts.npy")
     yield "vocabulary.tsv", vocabulary_chunks(parts.words, parts.counts)
@@ -299,7 +213,7 @@ def _opened(directory: DirectoryReader, verify: bool, reporter: Reporter | None)
     manifest = read_manifest(directory, verify=verify)
     files, counts = manifest["files"], manifest["counts"]
     n_words, n_docs, dim = counts["n_words"], counts["n_docs"], counts["dim"]
-    missing = sorted(_OWN_FILES - {MANIFEST_NAME, QUALITY_NAME} - set(files))
+    missing = sorted(OWN_FILES - {MANIFEST_NAME, QUALITY_NAME} - set(files))
     if missing:
         raise directory.error(MANIFEST_NAME, f"does not list {missing[0]}")
     for name, facts in files.items():
@@ -312,7 +226,7 @@ def _opened(directory: DirectoryReader, verify: bool, reporter: Reporter | None)
     doc_ids = MappedLines(directory.map("doc_ids.txt"), str(directory.path / "doc_ids.txt"))
     if len(doc_ids) != n_docs:
         raise directory.error("doc_ids.txt", f"has {len(doc_ids)} lines, but the manifest says {n_docs} documents")
-    extra = [name for name in files if name not in _OWN_FILES]
+    extra = [name for name in files if name not in OWN_FILES]
     parts = ModelParts(
         words=words,
         counts=word_counts,
@@ -341,7 +255,7 @@ def _verify_sums(directory: DirectoryReader, files: Mapping[str, FileFacts], rep
 
 
 def _verify_contents(directory: DirectoryReader, parts: ModelParts, n_untrained: int) -> None:
-    for name in _TABLES:
+    for name in TABLES:
         fault = first_fault(getattr(parts, name))
         if fault is not None:
             row, norm = fault

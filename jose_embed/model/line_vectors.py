@@ -1,9 +1,9 @@
-"""Vectors for the lines of texts of any size, block by block, on all cores.
+"""Document vectors of the lines of texts of any size, block by block, on all cores.
 
-The same vectors as :func:`jose_embed.model.inference.infer` gives, byte for byte, by the compiled code of the training:
-words are numbered by a :class:`~jose_embed.text.word_table.WordTable`, numbers are translated into rows of the
-vocabulary, and the directions of a block's lines are summed in a kernel. Reading, numbering and summing run in threads
-of their own; at most a few blocks are in flight. The first megabyte is done by NumPy, before a compiler has started.
+The vectors have the same bytes as those of :meth:`DocumentEncoder.infer`. The compiled reader turns the words of a
+block into rows of the vocabulary, and a kernel sums the word vectors. Reading, looking up and summing run in different
+threads; a bounded number of blocks is in flight. NumPy computes the first megabyte, so that small inputs do not wait
+for the compiler.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.model.inference import infer_detailed, mean_direction, writer
+from jose_embed.model.inference import DocumentEncoder
 from jose_embed.text.reader import Block
 from jose_embed.text.word_table import Rows, VocabularyLookup
-
-if TYPE_CHECKING:
-    from jose_embed.model.embeddings import Embeddings
 
 __all__ = ["LineVectors", "line_vectors"]
 
@@ -45,20 +42,19 @@ class LineVectors(NamedTuple):
 
 
 def line_vectors(
-    model: Embeddings, blocks: Iterable[Block], *, workers: int = 1, backend: str = "cpu"
+    encoder: DocumentEncoder, blocks: Iterable[Block], *, workers: int = 1, backend: str = "cpu"
 ) -> Iterator[LineVectors]:
     """The vectors of the lines of blocks of text, in their order.
 
     Args:
-        model: The model.
-        blocks: Whole lines, as a :class:`~jose_embed.text.reader.BlockReader` with ``whole_lines`` gives them.
-        workers: Threads that sum directions.
-        backend: "cpu", "gpu", or "auto" for a CUDA device where there is one: what sums them; the bytes are the same.
+        encoder: The encoder of a model.
+        blocks: Whole lines, as a :class:`~jose_embed.text.reader.BlockReader` with ``whole_lines`` yields them.
+        workers: Threads that sum word vectors.
+        backend: "cpu", "gpu", or "auto" for a CUDA device if there is one; the bytes are the same.
 
     Yields:
         One :class:`LineVectors` per block.
     """
-    nowhere = mean_direction(model)
     n_bytes = 0
     lines: _CompiledLines | None = None
     under_way: deque[Future[LineVectors]] = deque()
@@ -66,9 +62,9 @@ def line_vectors(
         for block in blocks:
             n_bytes += len(block.data)
             if n_bytes <= _PLAIN_BYTES:
-                yield _plainly(model, block, nowhere)
+                yield _plain_vectors(encoder, block)
                 continue
-            lines = lines or _CompiledLines(model, nowhere, backend)
+            lines = lines or _CompiledLines(encoder, backend)
             under_way.append(pool.submit(lines.directions, *lines.encoded(block)))
             if len(under_way) > 2 * workers:
                 yield under_way.popleft().result()
@@ -76,10 +72,11 @@ def line_vectors(
             yield under_way.popleft().result()
 
 
-def _plainly(model: Embeddings, block: Block, nowhere: npt.NDArray[np.float32]) -> LineVectors:
-    found = infer_detailed(model, block.data.decode().split("\n")[:-1])
+def _plain_vectors(encoder: DocumentEncoder, block: Block) -> LineVectors:
+    found = encoder.infer_detailed(block.data.decode().split("\n")[:-1])
+    default = encoder.mean_direction
     return LineVectors(
-        np.array([nowhere if line.vector is None else line.vector for line in found], np.float32),
+        np.array([default if line.vector is None else line.vector for line in found], np.float32),
         np.array([line.n_tokens for line in found], np.int64),
         np.array([line.n_known for line in found], np.int64),
         block.consumed,
@@ -87,20 +84,19 @@ def _plainly(model: Embeddings, block: Block, nowhere: npt.NDArray[np.float32]) 
 
 
 class _CompiledLines:
-    """Blocks of lines as rows of a model's vocabulary, and as vectors."""
+    """Blocks of lines as rows of the vocabulary, and as vectors."""
 
-    def __init__(self, model: Embeddings, nowhere: npt.NDArray[np.float32], backend: str) -> None:
-        self._model = model
-        self._nowhere = nowhere
-        self._write = writer(model, backend)
-        self._word_rows = VocabularyLookup(model.tokenizer, model.index_of)
+    def __init__(self, encoder: DocumentEncoder, backend: str) -> None:
+        self._default = encoder.mean_direction
+        self._write = encoder.writer(backend)
+        self._word_rows = VocabularyLookup(encoder.lookup.tokenizer, encoder.lookup.index_of)
 
     def encoded(self, block: Block) -> tuple[Rows, int]:
-        """The rows of the block's known words, and what it took."""
+        """The rows of the block's known words, and the bytes of the source that the block took."""
         return self._word_rows.of_lines(block.data), block.consumed
 
     def directions(self, found: Rows, consumed: int) -> LineVectors:
-        """The vectors of lines of these words; runs in any thread."""
-        vectors = np.full((len(found.n_known), self._model.dim), self._nowhere, np.float32)
+        """The vectors of the lines; may run in any thread."""
+        vectors = np.tile(self._default, (len(found.n_known), 1))
         self._write(found.rows, found.offsets, vectors)
         return LineVectors(vectors, found.n_tokens, found.n_known, consumed)

@@ -1,27 +1,40 @@
-"""Queries: a direction from words or vectors, and the answers to it."""
+"""Queries: a direction from words or numbers, and the nearest words or documents."""
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ConfigError
+from jose_embed.model.lookup import WordLookup
+from jose_embed.model.nearest import nearest_rows
 
-if TYPE_CHECKING:
-    pass
-__all__ = ["DocumentNeighbor", "Neighbor", "Query"]
+__all__ = [
+    "DocumentNeighbor",
+    "Neighbor",
+    "Query",
+    "Words",
+    "at_least_one",
+    "listed_words",
+    "nearest_documents",
+    "nearest_words",
+    "unit_direction",
+    "word_query",
+]
 
 Words = str | Sequence[str]
 
-_NOTHING_LEFT: Final = 1e-5  # a direction shorter than this (of unit vectors in float32) is rounding error
+_NOTHING_LEFT: Final = 1e-5  # a shorter difference of unit vectors in float32 is rounding error
+_ONE_KIND: Final = "a query is one of: a word, positive and negative words, or a vector; give exactly one of these"
 
 
 class Neighbor(NamedTuple):
-    """A word near to a direction: ``score`` is the cosine, ``index`` the row and so the rank by frequency, from 0."""
+    """A word near a direction: ``score`` is the cosine, ``index`` the row, which is the rank by frequency from 0."""
 
     word: str
     score: float
@@ -29,7 +42,7 @@ class Neighbor(NamedTuple):
 
 
 class DocumentNeighbor(NamedTuple):
-    """A document near to a direction: ``score`` is the cosine, ``index`` the row."""
+    """A document near a direction: ``score`` is the cosine, ``index`` the row."""
 
     doc_id: str
     score: float
@@ -37,39 +50,140 @@ class DocumentNeighbor(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A direction and what it was made of.
+    """A direction.
 
     Attributes:
         vector: float32 (dim,), norm 1.
-        words: The rows of the words that made it, which are no answers to it.
+        words: Rows of the words in the query, which are not among the answers.
     """
 
     vector: npt.NDArray[np.float32]
     words: tuple[int, ...]
 
 
-def _projected_out(direction: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """What remains of a direction orthogonal to all rows of ``others`` (Gram-Schmidt)."""
-    axes: list[npt.NDArray[np.float64]] = []
-    for other in others:
-        rest = _orthogonal_part(other, axes)
-        length = float(np.linalg.norm(rest))
-        if length > _NOTHING_LEFT:  # else it lies in the span of those before it
-            axes.append(rest / length)
-    return _orthogonal_part(direction, axes)
+def word_query(
+    lookup: WordLookup,
+    center_vectors: npt.NDArray[np.float32],
+    word: str | None,
+    positive: Words,
+    negative: Words,
+    vector: npt.ArrayLike | None,
+    without: Words,
+) -> Query:
+    """The direction of a query; the arguments after the first two are those of :meth:`Embeddings.query`.
+
+    Args:
+        lookup: The vocabulary.
+        center_vectors: float32 (n_words, dim).
+
+    Raises:
+        UnknownWordError, ConfigError: as :meth:`Embeddings.query`.
+    """
+    plus = [lookup.known_row(name) for name in listed_words("positive", positive)]
+    minus = [lookup.known_row(name) for name in listed_words("negative", negative)]
+    out = [lookup.known_row(name) for name in listed_words("without", without)]
+    if (word is not None) + (vector is not None) + bool(plus or minus) != 1:
+        raise ConfigError(_ONE_KIND)
+    if vector is not None:
+        direction = unit_direction(vector, center_vectors.shape[1])
+    else:
+        if word is not None:
+            plus = [lookup.known_row(word)]
+        if len(plus) == 1 and not minus and not out:
+            return Query(center_vectors[plus[0]], tuple(plus))
+        direction = center_vectors[plus].sum(0, np.float64) - center_vectors[minus].sum(0, np.float64)
+        length = float(np.linalg.norm(direction))
+        if not length > _NOTHING_LEFT:
+            raise ConfigError("the positive and negative words cancel each other; choose others")
+        direction /= length
+    direction = _projected_out(direction, center_vectors[out].astype(np.float64))
+    length = float(np.linalg.norm(direction))
+    if not length > _NOTHING_LEFT:
+        names = ", ".join(repr(lookup.words[row]) for row in out)
+        raise ConfigError(f"nothing is left of the query without {names}; leave fewer words out")
+    unit = (direction / length).astype(np.float32)
+    unit.flags.writeable = False
+    return Query(unit, tuple(dict.fromkeys([*plus, *minus, *out])))
 
 
-def _orthogonal_part(
-    vector: npt.NDArray[np.float64], axes: Sequence[npt.NDArray[np.float64]]
-) -> npt.NDArray[np.float64]:
-    """The part of a vector orthogonal to orthonormal axes; taken out twice, as once leaves rounding errors behind."""
-    rest = vector.copy()
-    for axis in [*axes, *axes]:
-        rest -= (rest @ axis) * axis
-    return rest
+def unit_direction(vector: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
+    """A vector scaled to norm 1.
+
+    Args:
+        vector: Finite numbers of shape (dim,), not all zero.
+        dim: Dimension of the model.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        array = np.asarray(vector)
+    except (TypeError, ValueError):
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iuf":
+        raise ConfigError(f"vector is not an array of numbers; it must be {dim} of them")
+    array = array.astype(np.float64)
+    if array.shape != (dim,):
+        raise ConfigError(f"vector has the shape {array.shape}; it must be ({dim},)")
+    largest = float(np.abs(array).max())
+    if not math.isfinite(largest):
+        raise ConfigError("vector holds a NaN or an infinity; all its numbers must be finite")
+    if largest == 0:
+        raise ConfigError("vector is zero and has no direction; it must hold a number other than 0")
+    array /= largest  # so that squares neither overflow nor underflow
+    return np.asarray(array / np.linalg.norm(array))
 
 
-def _listed(name: str, words: Words) -> list[str]:
+def nearest_words(
+    words: Sequence[str],
+    vectors: npt.NDArray[np.float32],
+    query: npt.NDArray[np.float32],
+    k: int,
+    excluded: Iterable[int],
+) -> list[Neighbor]:
+    """The ``k`` words nearest to a unit vector, without those of the excluded rows.
+
+    Args:
+        words: The vocabulary.
+        vectors: float32 (n, dim), the vectors of the first n words.
+        query: float32 (dim,), norm 1.
+        k: At least 1.
+        excluded: Rows.
+    """
+    rows, cosines = nearest_rows(vectors, query, k, excluded=np.array(sorted(excluded), np.int64))
+    scores = np.clip(cosines, -1, 1).tolist()
+    return [Neighbor(words[row], score, row) for row, score in zip(rows.tolist(), scores, strict=True)]
+
+
+def nearest_documents(
+    doc_ids: Sequence[str],
+    vectors: npt.NDArray[np.float32],
+    token_counts: npt.NDArray[np.int64],
+    query: npt.NDArray[np.float32],
+    k: int,
+    excluded: Iterable[int],
+) -> list[DocumentNeighbor]:
+    """The ``k`` documents nearest to a unit vector, without the excluded rows and those without a known word.
+
+    Args:
+        doc_ids: The ids of the documents.
+        vectors: float32 (n_docs, dim).
+        token_counts: int64 (n_docs,), known words of each document.
+        query: float32 (dim,), norm 1.
+        k: At least 1.
+        excluded: Rows.
+    """
+    rows, cosines = nearest_rows(vectors, query, k, excluded=np.array(sorted(excluded), np.int64), counts=token_counts)
+    scores = np.clip(cosines, -1, 1).tolist()
+    return [DocumentNeighbor(doc_ids[row], score, row) for row, score in zip(rows.tolist(), scores, strict=True)]
+
+
+def listed_words(name: str, words: Words) -> list[str]:
+    """One word or several as a list.
+
+    Raises:
+        ConfigError: something that is not a word; ``name`` names the argument.
+    """
     names = [words] if isinstance(words, str) else list(words)
     for word in names:
         if not isinstance(word, str):
@@ -77,7 +191,12 @@ def _listed(name: str, words: Words) -> list[str]:
     return names
 
 
-def _at_least_one(name: str, value: int) -> int:
+def at_least_one(name: str, value: int) -> int:
+    """A whole number from 1 up.
+
+    Raises:
+        ConfigError: it is not; ``name`` names the argument.
+    """
     try:
         number = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -85,3 +204,24 @@ def _at_least_one(name: str, value: int) -> int:
     if number < 1:
         raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1 up")
     return number
+
+
+def _projected_out(direction: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The part of a direction that is orthogonal to all rows of ``others`` (Gram-Schmidt)."""
+    axes: list[npt.NDArray[np.float64]] = []
+    for other in others:
+        rest = _orthogonal_part(other, axes)
+        length = float(np.linalg.norm(rest))
+        if length > _NOTHING_LEFT:  # else it lies in the span of the rows before it
+            axes.append(rest / length)
+    return _orthogonal_part(direction, axes)
+
+
+def _orthogonal_part(
+    vector: npt.NDArray[np.float64], axes: Sequence[npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """The part of a vector orthogonal to orthonormal axes; projected twice, because once leaves rounding errors."""
+    rest = vector.copy()
+    for axis in [*axes, *axes]:
+        rest -= (rest @ axis) * axis
+    return rest

@@ -13,7 +13,8 @@ from jose_embed.compute.cpu.directions import count_documents
 from jose_embed.compute.tables import DocumentInputs, Tables
 from jose_embed.config import TrainConfig
 from jose_embed.errors import TrainingError
-from jose_embed.model.inference import CONTEXT_SHARE, DOCUMENT_MATRIX, NO_MATRIX, TERM_WEIGHTS, WORD_WEIGHTS
+from jose_embed.model.inference import NO_MATRIX, TERM_WEIGHTS
+from jose_embed.model.parts import CONTEXT_SHARE, DOCUMENT_MATRIX, WORD_WEIGHTS
 from jose_embed.storage.columns import row_blocks
 from jose_embed.storage.memory import release
 from jose_embed.text.corpus import EncodedCorpus

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jose_embed.errors import ConfigError
-from jose_embed.model.inference import word_as_document
 from service.calls.embed import no_known_words, within_limit
 from service.calls.similar import unknown_word
 from service.engine.engine import Engine
@@ -54,7 +53,7 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
             vector, excluded = snapshot.served.words.vectors[row], (row,)
         else:
             # A product with a matrix of dim rows and columns: not in the event loop.
-            vector = await engine.work(partial(word_as_document, snapshot.served.embeddings, row))
+            vector = await engine.work(partial(snapshot.served.embeddings.encoder.word_as_document, row))
     elif wanted.vector is not None:
         try:
             vector = snapshot.served.embeddings.query(vector=wanted.vector).vector

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import codecs
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.inference import Inferred, infer_detailed
+from jose_embed.model.inference import Inferred
 
 if TYPE_CHECKING:
     from jose_embed.text.reader import Tokenizer
@@ -30,14 +30,9 @@ _JOINERS: Final = "'\u2019\u200c\u200d\u00ad"
 class ServedEmbeddings(Embeddings):
     """A model whose tokenizer reads long texts in slices."""
 
-    _sliced: SlicedTokenizer | None = None
-
-    @property
-    def tokenizer(self) -> SlicedTokenizer:
-        """The model's tokenizer, wrapped."""
-        if self._sliced is None:
-            self._sliced = SlicedTokenizer(super().tokenizer)
-        return self._sliced
+    @staticmethod
+    def _make_tokenizer(name: str, settings: Mapping[str, Any] | None = None) -> SlicedTokenizer:
+        return SlicedTokenizer(Embeddings._make_tokenizer(name, settings))
 
 
 class SlicedTokenizer:
@@ -129,4 +124,4 @@ def vectors_of(model: Embeddings, texts: Sequence[str]) -> list[Inferred]:
 
     Equal texts give equal bytes, whatever other texts are in the batch.
     """
-    return infer_detailed(model, texts, most_unknown=SHOWN_UNKNOWN)
+    return model.encoder.infer_detailed(texts, most_unknown=SHOWN_UNKNOWN)

@@ -26,7 +26,6 @@ from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.exchange import read_vectors
-from jose_embed.model.inference import mean_direction
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["the", "cat", "dog", "maus", "köln", "猫", "it's"]
@@ -367,7 +366,7 @@ def test_documents_of_a_document_and_of_a_word(printed: Callable[..., str], mode
 
 
 def test_an_untrained_document_is_refused(refused: Callable[..., str], model_path: Path) -> None:
-    assert "no word of the vocabulary" in refused(main, "documents", model_path, "3")
+    assert "no known word" in refused(main, "documents", model_path, "3")
     assert "there is no document '6'" in refused(main, "documents", model_path, "6")
 
 
@@ -436,7 +435,7 @@ def test_embed_writes_a_row_for_every_line(
     vectors = np.load(output)
     assert vectors.dtype == np.float32
     np.testing.assert_array_equal(vectors[[0, 2, 4]], model.infer([LINES[0], LINES[2], LINES[4]]))
-    np.testing.assert_array_equal(vectors[[1, 3]], [mean_direction(model)] * 2)
+    np.testing.assert_array_equal(vectors[[1, 3]], [model.encoder.mean_direction] * 2)
     assert details.read_text().splitlines() == [
         "id\twords\tknown\tcoverage", "1\t2\t2\t1.0000", "2\t0\t0\t0.0000", "3\t4\t4\t1.0000",
         "4\t3\t0\t0.0000", "5\t2\t2\t1.0000",

@@ -23,17 +23,7 @@ from jose_embed.compute.tables import DocumentInputs, padded_table
 from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
 from jose_embed.model import inference
 from jose_embed.model.embeddings import Embeddings, load
-from jose_embed.model.inference import (
-    NO_MATRIX,
-    TERM_WEIGHTS,
-    document_matrix,
-    infer,
-    infer_detailed,
-    infer_flagged,
-    mean_direction,
-    word_as_document,
-    word_weights,
-)
+from jose_embed.model.inference import NO_MATRIX, TERM_WEIGHTS, DocumentEncoder, infer
 from jose_embed.text import tokenizers
 from jose_embed.text.encode import encode_texts
 from jose_embed.training import document_weights
@@ -73,7 +63,7 @@ def small_model(**settings: Any) -> Embeddings:
 
 
 def test_a_direction_is_the_weighted_mean_of_the_known_words() -> None:
-    (found,) = infer_detailed(small_model(), ["North, east! NORTH nowhere north? nothing nowhere"])
+    (found,) = small_model().encoder.infer_detailed(["North, east! NORTH nowhere north? nothing nowhere"])
     weights = np.array([0.5 * (1 + np.log(3)), 1.0])
     total = weights[0] * np.array([0, 1]) + weights[1] * np.array([1, 0])
     assert found.vector is not None
@@ -100,14 +90,14 @@ def test_a_direction_is_the_weighted_mean_of_the_known_words() -> None:
     ],
 )
 def test_the_concentration_is_the_mean_resultant_length(text: str, concentration: float) -> None:
-    (found,) = infer_detailed(small_model(), [text])
+    (found,) = small_model().encoder.infer_detailed([text])
     assert found.concentration == pytest.approx(concentration)
     assert found.concentration <= 1
 
 
 def test_a_text_whose_words_cancel_has_no_direction() -> None:
     model = small_model()
-    (found,) = infer_detailed(model, ["east west"])
+    (found,) = model.encoder.infer_detailed(["east west"])
     assert found.vector is None
     assert found.concentration == 0
     assert found.n_known == 2
@@ -118,7 +108,7 @@ def test_a_text_whose_words_cancel_has_no_direction() -> None:
 def test_a_text_without_a_known_word() -> None:
     model = small_model()
     for text, n_tokens in (("", 0), (" \t ", 0), ("up down", 2)):
-        (found,) = infer_detailed(model, [text])
+        (found,) = model.encoder.infer_detailed([text])
         assert found.vector is None
         assert (found.n_tokens, found.n_known, found.coverage, found.concentration) == (n_tokens, 0, 0.0, 0.0)
     with pytest.raises(NoKnownWordsError) as error:
@@ -133,25 +123,25 @@ def test_a_text_without_a_known_word() -> None:
 
 def test_a_batch_flags_the_rows_without_a_direction() -> None:
     model = small_model()
-    vectors, known = infer_flagged(model, ["east", "nothing", "", "north", "east west"])
+    vectors, known = model.infer_flagged(["east", "nothing", "", "north", "east west"])
     assert known.tolist() == [True, False, False, True, False]
     assert vectors[[0, 3]].tolist() == [[1, 0], [0, 1]]
-    assert (vectors[~known] == mean_direction(model)).all()
-    assert np.linalg.norm(mean_direction(model)) == pytest.approx(1)
+    assert (vectors[~known] == model.encoder.mean_direction).all()
+    assert np.linalg.norm(model.encoder.mean_direction) == pytest.approx(1)
 
 
 def test_no_texts_give_no_rows() -> None:
     assert infer(small_model(), []).shape == (0, 2)
-    assert infer_detailed(small_model(), []) == []
+    assert small_model().encoder.infer_detailed([]) == []
 
 
 def test_misuse_is_named() -> None:
     with pytest.raises(TypeError, match="takes a list of texts; for a single one write infer"):
         infer(small_model(), "east")
     with pytest.raises(TypeError, match="takes a list of texts"):
-        infer_detailed(small_model(), "east")
+        small_model().encoder.infer_detailed("east")
     with pytest.raises(TypeError, match=r"infer_flagged\(\) takes a list of texts"):
-        infer_flagged(small_model(), "east")
+        small_model().infer_flagged("east")
     for odd in (None, float("nan"), b"east", 7):
         with pytest.raises(
             TypeError, match=r"^infer\(\): text 2 is of type \w+; it must be a string or a list of tokens$"
@@ -164,17 +154,15 @@ def test_misuse_is_named() -> None:
 def test_texts_may_come_one_after_the_other() -> None:
     model, texts = small_model(), ["east", "north east"]
     wanted = infer(model, texts).tolist()
-    assert (
-        infer(model, iter(texts)).tolist() == infer_flagged(model, (text for text in texts)).vectors.tolist() == wanted
-    )
-    assert [found.n_tokens for found in infer_detailed(model, map(str.upper, texts))] == [1, 2]
+    assert infer(model, iter(texts)).tolist() == model.infer_flagged(text for text in texts).vectors.tolist() == wanted
+    assert [found.n_tokens for found in model.encoder.infer_detailed(map(str.upper, texts))] == [1, 2]
     assert infer(model, np.array(texts)).tolist() == infer(model, dict.fromkeys(texts).keys()).tolist() == wanted
     with pytest.raises(NoKnownWordsError, match=r"^text 2 has no direction: its words are unknown: 'up'"):
         infer(model, iter(["east", "up"]))
 
 
 def test_a_few_texts_wait_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "_write_together", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr(DocumentEncoder, "_write_batches", lambda *_: pytest.fail("compiled"))
     for backend in ("cpu", "auto"):
         assert infer(small_model(), ["east"], backend=backend).tolist() == [[1, 0]]
 
@@ -183,7 +171,7 @@ def test_tokens_are_taken_as_they_are() -> None:
     model = small_model()
     vectors = infer(model, [["north", "EAST"], "north EAST"])
     assert vectors.tolist() == infer(model, ["north", "north east"]).tolist()
-    (found,) = infer_detailed(model, [["north", " EAST\n", ""]])
+    (found,) = model.encoder.infer_detailed([["north", " EAST\n", ""]])
     assert (found.n_tokens, found.n_known, found.unknown) == (2, 1, ("EAST",))
 
 
@@ -200,12 +188,12 @@ def test_many_texts_have_the_bytes_of_each_alone(
     odd = ["t0w1 \0 t0w2\nt1w1\r\n", "t0w1\ud800t0w1 t1w3", "T0W1 c1", "", "nobody", "x" * 1000]
     strings = [*texts, *odd, *texts[:3]]
     lists = [*(model.tokenizer(text) for text in texts), ["c1", "t0w1 t0w2", "", "\n", "\0", "\ud800t0w3", "c2"]]
-    monkeypatch.setattr(inference, "_AT_ONCE", at_once)
+    monkeypatch.setattr(inference, "_BATCH_CHARACTERS", at_once)
     for some in (strings, lists, [*lists[:4], *strings, *lists[4:]]):
         monkeypatch.setattr(inference, "_WORTH_COMPILING", 1 << 40)
-        wanted = infer_flagged(model, some)
+        wanted = model.infer_flagged(some)
         monkeypatch.setattr(inference, "_WORTH_COMPILING", 0)
-        found = infer_flagged(model, some)
+        found = model.infer_flagged(some)
         assert found.known.tolist() == wanted.known.tolist()
         assert found.vectors.tobytes() == wanted.vectors.tobytes()
         assert 0 < (~found.known).sum() < 10
@@ -228,30 +216,36 @@ def model_of(model: Embeddings, tokenizer: str) -> Embeddings:
 def test_a_model_without_weights_takes_inverse_frequencies() -> None:
     vectors = np.float32([[1, 0], [0, 1]])
     model = Embeddings.from_arrays(words=["a", "b"], counts=[3, 1], center_vectors=vectors, context_vectors=vectors)
-    assert word_weights(model) == pytest.approx(np.array([[0, np.log(5 / 3)], [0, np.log(5)]]))
+    assert model.encoder.word_weights == pytest.approx(np.array([[0, np.log(5 / 3)], [0, np.log(5)]]))
     assert infer(model, ["a b"])[0] == pytest.approx(sphere.normalized(np.log([5 / 3, 5])), abs=1e-7)
 
 
-def test_weights_of_another_shape_are_an_error_that_says_so() -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("word_weights", np.ones(2), r"has the shape \(2,\); .* must be \(2, 2\)"),
+        ("word_weights", np.array([[1.0, 2], [3, np.nan]]), "holds a NaN or an infinity"),
+        ("word_weights", np.ones((2, 2), np.int64), "holds int64 numbers; it must hold finite floating-point numbers"),
+        ("document_matrix", np.eye(3), r"has the shape \(3, 3\); .* must be \(2, 2\)"),
+        ("document_matrix", np.diag([1.0, np.inf]), "holds a NaN or an infinity"),
+        ("context_share", np.ones(2), r"has the shape \(2,\)"),
+        ("context_share", np.array(np.nan), "holds a NaN or an infinity"),
+    ],
+)
+def test_learned_arrays_that_cannot_be_used_are_refused(
+    name: str, value: npt.NDArray[np.float64], message: str
+) -> None:
     vectors = np.float32([[1, 0], [0, 1]])
-    arrays = {"word_weights": np.ones(2)}
-    model = Embeddings.from_arrays(
-        words=["a", "b"], counts=[3, 1], center_vectors=vectors, context_vectors=vectors, extra_arrays=arrays
-    )
-    with pytest.raises(ModelError, match=r"word_weights has the shape \(2,\).* must be \(2, 2\)"):
-        infer(model, ["a b"])
-    arrays = {"document_matrix": np.eye(3)}
-    model = Embeddings.from_arrays(
-        words=["a", "b"], counts=[3, 1], center_vectors=vectors, context_vectors=vectors, extra_arrays=arrays
-    )
-    with pytest.raises(ModelError, match=r"document_matrix has the shape \(3, 3\).* must be \(2, 2\)"):
-        infer(model, ["a b"])
+    with pytest.raises(ModelError, match=f"^{name} {message}"):
+        Embeddings.from_arrays(
+            words=["a", "b"], counts=[3, 1], center_vectors=vectors, context_vectors=vectors, extra_arrays={name: value}
+        )
 
 
 def test_the_sum_is_multiplied_with_the_models_matrix() -> None:
     matrix = np.array([[1.0, 0.5], [0.5, 0.1]])
     plain = small_model()
-    arrays = {"word_weights": word_weights(plain), "document_matrix": matrix}
+    arrays = {"word_weights": plain.encoder.word_weights, "document_matrix": matrix}
     model = Embeddings.from_arrays(
         words=plain.words,
         counts=plain.counts,
@@ -259,10 +253,10 @@ def test_the_sum_is_multiplied_with_the_models_matrix() -> None:
         context_vectors=plain.context_vectors,
         extra_arrays=arrays,
     )
-    (without,), (found,) = infer_detailed(plain, ["east north"]), infer_detailed(model, ["east north"])
+    (without,), (found,) = plain.encoder.infer_detailed(["east north"]), model.encoder.infer_detailed(["east north"])
     assert found.vector == pytest.approx(sphere.normalized(np.array([1.0, 0.5]) @ matrix), abs=1e-7)
     assert found.concentration == without.concentration  # of the words, which are what they were
-    assert word_as_document(model, 0) == pytest.approx(infer(model, ["east"])[0], abs=1e-7)
+    assert model.encoder.word_as_document(0) == pytest.approx(infer(model, ["east"])[0], abs=1e-7)
 
 
 def test_a_share_of_the_context_is_taken_from_each_word() -> None:
@@ -273,37 +267,23 @@ def test_a_share_of_the_context_is_taken_from_each_word() -> None:
         counts=plain.counts,
         center_vectors=plain.center_vectors,
         context_vectors=context,
-        extra_arrays={"word_weights": word_weights(plain), "context_share": np.array(0.25)},
+        extra_arrays={"word_weights": plain.encoder.word_weights, "context_share": np.array(0.25)},
     )
-    (without,), (found,) = infer_detailed(plain, ["east north"]), infer_detailed(model, ["east north"])
+    (without,), (found,) = plain.encoder.infer_detailed(["east north"]), model.encoder.infer_detailed(["east north"])
     vectors = plain.center_vectors - 0.25 * context.astype(np.float64)
     assert found.vector == pytest.approx(sphere.normalized(found.weights @ vectors[found.known]), abs=1e-7)
     assert found.vector != pytest.approx(without.vector, abs=0.01)
     assert found.concentration == without.concentration  # of the words, which are what they were
-    assert word_as_document(model, 0).tobytes() == infer(model, ["east"])[0].tobytes()
+    assert model.encoder.word_as_document(0).tobytes() == infer(model, ["east"])[0].tobytes()
     everything = vectors.T @ plain.counts
-    assert mean_direction(model) == pytest.approx(sphere.normalized(everything), abs=1e-7)
-
-
-@pytest.mark.parametrize("wrong", [np.ones(2), np.array(np.nan)])
-def test_a_context_share_that_is_no_number_is_an_error_that_says_so(wrong: npt.NDArray[np.float64]) -> None:
-    vectors = np.float32([[1, 0], [0, 1]])
-    model = Embeddings.from_arrays(
-        words=["a", "b"],
-        counts=[3, 1],
-        center_vectors=vectors,
-        context_vectors=vectors,
-        extra_arrays={"context_share": wrong},
-    )
-    with pytest.raises(ModelError, match=r"context_share is .*; it must be one finite number; train again"):
-        infer(model, ["a b"])
+    assert model.encoder.mean_direction == pytest.approx(sphere.normalized(everything), abs=1e-7)
 
 
 def test_what_a_word_says_by_its_presence_it_says_once() -> None:
-    once, often = infer_detailed(small_model(), ["east north", "east north " * 20])
+    once, often = small_model().encoder.infer_detailed(["east north", "east north " * 20])
     assert once.weights.tolist() == [1.0, 0.5]
     assert often.weights == pytest.approx([0.5 + 0.5 * (1 + np.log(20)), 0.5 * (1 + np.log(20))])
-    (between,) = infer_detailed(small_model(), ["between " * 20])
+    (between,) = small_model().encoder.infer_detailed(["between " * 20])
     assert between.weights.tolist() == [2.0]
 
 
@@ -337,15 +317,15 @@ def test_the_number_of_training_workers_does_not_matter(texts: list[str]) -> Non
 
 
 def test_the_matrix_is_learned_unless_it_is_not_wanted(texts: list[str], model: Embeddings) -> None:
-    assert document_matrix(model).shape == (model.dim, model.dim)
+    assert model.encoder.matrix.shape == (model.dim, model.dim)
     without = train(documents=texts, doc_method="words", doc_shrinkage=0, **SETTINGS)
-    assert document_matrix(without).shape == (0, 0)
+    assert without.encoder.matrix.shape == (0, 0)
     assert np.array_equal(without.center_vectors, model.center_vectors)
     assert np.array_equal(infer(without, texts[:5]), without.doc_vectors[:5])
     assert np.abs(without.doc_vectors - model.doc_vectors).max() > 0.01
     near_rows = [model.similar_documents(text=text, k=1)[0].index for text in texts[:20]]
     assert near_rows == list(range(20))
-    assert document_matrix(train(documents=texts, doc_method="trained", **SETTINGS)).shape == (0, 0)
+    assert train(documents=texts, doc_method="trained", **SETTINGS).encoder.matrix.shape == (0, 0)
 
 
 def test_a_word_asks_documents_as_a_text_of_it_does(model: Embeddings) -> None:
@@ -433,7 +413,7 @@ def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int
             extra_arrays={"word_weights": weights, "context_share": np.array(share)}
             | ({"document_matrix": matrix} if len(matrix) else {}),
         )
-    found = infer_flagged(model, documents).vectors
+    found = model.infer_flagged(documents).vectors
     empty = np.array([not document.split() for document in documents])
     assert (rows[empty] == 7).all()
     assert found[~empty].tobytes() == rows[~empty].tobytes() == padded_rows[~empty, :dim].tobytes()
@@ -465,57 +445,24 @@ def test_many_different_words_are_added_in_order(n: int) -> None:
     assert found.tobytes() == wanted.tobytes()
 
 
-class Sliced(list[str]):
-    """Words that are taken in slices only."""
-
-    def __init__(self, words: list[str]) -> None:
-        super().__init__(words)
-        self.taken: list[int] = []
-
-    def __getitem__(self, rows: Any) -> Any:
-        self.taken.append(len(super().__getitem__(rows)))
-        return super().__getitem__(rows)
-
-    def __iter__(self) -> Any:
-        raise AssertionError("taken as a whole")
-
-
-@given(tokens=st.lists(st.sampled_from("abcdefghij"), max_size=60), piece=st.integers(1, 60))
-def test_words_are_counted_in_pieces_as_in_one(tokens: list[str], piece: int) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(inference, "_COUNTED", piece)
-        patched.setattr(inference, "_TABLES", 3)
-        assert list(inference._word_counts(tokens)) == list(Counter(tokens).items())
-
-
-def test_no_step_of_counting_is_long() -> None:
-    """No piece, and no table that grows, holds more than a small part of a long text."""
-    words = Sliced([f"w{i}" for i in range(100_000)])
-    assert [word for word, _ in inference._word_counts(words)] == [f"w{i}" for i in range(100_000)]
-    assert max(words.taken) == inference._COUNTED
-    shares = Counter(inference._table(f"w{i}") for i in range(100_000))
-    assert len(shares) == inference._TABLES
-    assert max(shares.values()) < 2 * 100_000 / inference._TABLES
-
-
 def test_only_so_many_unknown_words_are_named() -> None:
     text = "up east down up left"
-    (found,) = infer_detailed(small_model(), [text], most_unknown=2)
-    (whole,) = infer_detailed(small_model(), [text])
+    (found,) = small_model().encoder.infer_detailed([text], most_unknown=2)
+    (whole,) = small_model().encoder.infer_detailed([text])
     assert found.unknown == ("up", "down")
     assert whole.unknown == ("up", "down", "left")
     assert (found.coverage, found.n_tokens) == (whole.coverage, whole.n_tokens) == (0.2, 5)
 
 
 def test_a_million_words_are_no_limit(model: Embeddings) -> None:
-    (found,) = infer_detailed(model, ["t0w1 t0w2 nobody t1w3 " * 250_000])
+    (found,) = model.encoder.infer_detailed(["t0w1 t0w2 nobody t1w3 " * 250_000])
     assert found.n_tokens == 1_000_000
     assert found.counts.tolist() == [250_000] * 3
-    (rare,) = infer_detailed(model, ["t0w1 t0w2 t1w3"])
+    (rare,) = model.encoder.infer_detailed(["t0w1 t0w2 t1w3"])
     assert found.vector is not None
     assert rare.vector is not None
     # What a word says of the topic counts by the logarithm of its occurrences, up to the end of the table of them.
-    presence, topic = word_weights(model)[found.known].T
+    presence, topic = model.encoder.word_weights[found.known].T
     assert rare.weights == pytest.approx(presence + topic)
     assert found.weights == pytest.approx(presence + topic * TERM_WEIGHTS[-1])
     assert len(TERM_WEIGHTS) == 65536

@@ -9,7 +9,6 @@ import pytest
 
 from jose_embed.model import line_vectors as room
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.inference import infer_detailed, mean_direction
 from jose_embed.model.line_vectors import line_vectors
 from jose_embed.text import tokenizers
 from jose_embed.text.reader import Block, BlockReader, find_sources
@@ -69,11 +68,11 @@ def test_both_ways_give_the_bytes_of_inference(tokenizer: str, workers: int, mon
     monkeypatch.setattr(room, "_PLAIN_BYTES", 50_000)
     model = small_model(tokenizer)
     lines = random_lines(1000)
-    found = list(line_vectors(model, blocks_of(lines, 70), workers=workers))
+    found = list(line_vectors(model.encoder, blocks_of(lines, 70), workers=workers))
     assert [block.consumed for block in found] == [10] * 15
-    expected = infer_detailed(model, lines)
+    expected = model.encoder.infer_detailed(lines)
     vectors = np.concatenate([block.vectors for block in found])
-    nowhere = mean_direction(model)
+    nowhere = model.encoder.mean_direction
     wanted = np.array([nowhere if line.vector is None else line.vector for line in expected])
     assert vectors.dtype == np.float32
     assert vectors.tobytes() == wanted.tobytes()
@@ -85,14 +84,14 @@ def test_both_ways_give_the_bytes_of_inference(tokenizer: str, workers: int, mon
 
 
 def test_no_text_gives_no_vectors() -> None:
-    assert list(line_vectors(small_model(), [])) == []
+    assert list(line_vectors(small_model().encoder, [])) == []
 
 
 def test_a_small_text_starts_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(room, "_CompiledLines", None)
     (tmp_path / "a.txt").write_text("w1 w2\nw3")
     with BlockReader(find_sources(tmp_path / "a.txt"), whole_lines=True) as reader:
-        found = list(line_vectors(small_model(), reader))
+        found = list(line_vectors(small_model().encoder, reader))
     assert [n for block in found for n in block.n_known.tolist()] == [2, 1]
     assert sum(block.consumed for block in found) == 8
 
@@ -100,10 +99,10 @@ def test_a_small_text_starts_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_the_mean_direction_is_that_of_all_running_words() -> None:
     model = small_model()
     total = (model.counts[:, None] * model.center_vectors.astype(np.float64)).sum(axis=0)
-    np.testing.assert_allclose(mean_direction(model), total / np.linalg.norm(total), atol=1e-7)
+    np.testing.assert_allclose(model.encoder.mean_direction, total / np.linalg.norm(total), atol=1e-7)
 
 
 def test_opposite_words_in_equal_numbers_have_a_mean_direction_too() -> None:
     vectors = np.float32([[1, 0], [-1, 0]])
     model = Embeddings.from_arrays(words=["a", "b"], counts=[5, 5], center_vectors=vectors, context_vectors=vectors)
-    np.testing.assert_array_equal(mean_direction(model), vectors[0])
+    np.testing.assert_array_equal(model.encoder.mean_direction, vectors[0])

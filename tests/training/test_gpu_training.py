@@ -231,7 +231,7 @@ def test_lines_of_a_file_give_the_bytes_of_the_cpu(model: Embeddings, monkeypatc
     lines = [*planted.corpus(300, seed=9).texts, "", "nobody knows", "t0w1"]
     made = []
     for backend, workers in (("cpu", 1), ("gpu", 1), ("gpu", 2)):
-        parts = vectors_of_lines(model, blocks_of(lines, 70), workers=workers, backend=backend)
+        parts = vectors_of_lines(model.encoder, blocks_of(lines, 70), workers=workers, backend=backend)
         made.append(np.concatenate([part.vectors for part in parts]).tobytes())
     assert made[0] == made[1] == made[2]
 

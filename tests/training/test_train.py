@@ -23,7 +23,6 @@ from jose_embed.compute.tables import ChunkResult
 from jose_embed.config import TrainConfig, preset_settings
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.inference import context_share
 from jose_embed.progress import SilentReporter
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.encode import encode_texts
@@ -289,9 +288,9 @@ def test_documents_give_back_the_context_share_of_their_length() -> None:
     for n_words in (8, 50):
         texts = [*planted.corpus(40, n_words=n_words).texts, "", ""]
         model = train(documents=texts, **{**SETTINGS, "doc_method": "words", "doc_context_share": 0.6})
-        assert context_share(model) == pytest.approx(0.6 * n_words / (n_words + 100))
+        assert model.encoder.context_share == pytest.approx(0.6 * n_words / (n_words + 100))
         assert model.config.doc_context_share == 0.6
-    assert context_share(train(documents=texts, **{**SETTINGS, "doc_method": "words"})) == 0.0
+    assert train(documents=texts, **{**SETTINGS, "doc_method": "words"}).encoder.context_share == 0.0
 
 
 @pytest.mark.parametrize("n_words", [8, 100])

@@ -1,0 +1,88 @@
+"""Words to rows of the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from itertools import repeat
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.errors import ModelError, UnknownWordError
+from jose_embed.model.spelling import SpellingIndex
+from jose_embed.storage.columns import first_repetition
+from jose_embed.text.reader import Tokenizer
+
+__all__ = ["WordLookup"]
+
+
+class WordLookup:
+    """The vocabulary of a model: rows by word, similar spellings, and the tokenizer that splits texts into its words.
+
+    Everything is made at first use.
+
+    Args:
+        words: The vocabulary, most frequent first.
+        make_tokenizer: Makes the tokenizer of the model.
+
+    Example:
+        >>> lookup = WordLookup(["the", "cat"], lambda: str.split)
+        >>> lookup.index_of("cat"), lookup.rows_of(["cat", "dog"]).tolist()
+        (1, [1, -1])
+    """
+
+    def __init__(self, words: Sequence[str], make_tokenizer: Callable[[], Tokenizer]) -> None:
+        self.words = words
+        self._make_tokenizer = make_tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the training text.
+
+        Raises:
+            ConfigError: it is not registered, or does not take its stored settings.
+        """
+        return self._make_tokenizer()
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of each word.
+
+        Raises:
+            ModelError: a word occurs more than once.
+        """
+        rows = {word: row for row, word in enumerate(self.words)}
+        if len(rows) != len(self.words):
+            twice = first_repetition(self.words)
+            raise ModelError(f"the word {twice!r} is in the vocabulary more than once; make the model again")
+        return rows
+
+    @cached_property
+    def _spelling(self) -> SpellingIndex:
+        return SpellingIndex(self.words)
+
+    def index_of(self, word: str) -> int | None:
+        """The row of a word, or None if it is unknown."""
+        return self.rows.get(word)
+
+    def rows_of(self, words: Iterable[str]) -> npt.NDArray[np.int32]:
+        """int32 (n,): the row of each word, -1 for unknown words."""
+        return np.fromiter(map(self.rows.get, words, repeat(-1)), np.int32)
+
+    def known_row(self, word: str) -> int:
+        """The row of a word.
+
+        Raises:
+            UnknownWordError: the word is unknown; with similar spellings.
+        """
+        if not isinstance(word, str):
+            raise TypeError(f"a word is a str, not {type(word).__name__}")
+        row = self.rows.get(word)
+        if row is None:
+            raise UnknownWordError(word, self.suggestions(word))
+        return row
+
+    def suggestions(self, word: str, n: int = 3) -> list[str]:
+        """At most ``n`` words of the vocabulary within a few typing mistakes of ``word``, nearest first."""
+        return self._spelling.suggestions(word, n)

@@ -1,0 +1,168 @@
+"""The contents of a model, and the checks that they fit together."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.errors import ModelError
+from jose_embed.storage.atomic import file_name_is_safe
+from jose_embed.storage.manifest import MANIFEST_NAME, json_copy
+
+__all__ = ["CONTEXT_SHARE", "DOCUMENT_MATRIX", "OWN_FILES", "TABLES", "WORD_WEIGHTS", "ModelParts"]
+
+#: The extra arrays that inference reads: weights of words, the context share, the reliability matrix.
+WORD_WEIGHTS, CONTEXT_SHARE, DOCUMENT_MATRIX = "word_weights", "context_share", "document_matrix"
+
+#: The tables of vectors; each is stored as NAME.npy.
+TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
+
+#: File names that no extra array or value may have.
+OWN_FILES: Final = frozenset(
+    {
+        *(f"{name}.npy" for name in TABLES),
+        "vocabulary.tsv",
+        "doc_ids.txt",
+        "doc_token_counts.npy",
+        MANIFEST_NAME,
+        "quality.json",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """All that a model directory stores.
+
+    Attributes:
+        words: n_words different words, most frequent first.
+        counts: int64 (n_words,), at least 1, descending.
+        center_vectors: float32 (n_words, dim), rows of norm 1.
+        context_vectors: float32 (n_words, dim), rows of norm 1.
+        doc_ids: n_docs ids.
+        doc_vectors: float32 (n_docs, dim), rows of norm 1.
+        doc_token_counts: int64 (n_docs,), at least 0.
+        extra_arrays: Numbers or booleans by name.
+        extra_json: JSON values by name.
+        about: The manifest's ``created``, ``config``, ``tokenizer``, ``training`` and ``corpus``.
+    """
+
+    words: Sequence[str]
+    counts: npt.NDArray[np.int64]
+    center_vectors: npt.NDArray[np.float32]
+    context_vectors: npt.NDArray[np.float32]
+    doc_ids: Sequence[str]
+    doc_vectors: npt.NDArray[np.float32]
+    doc_token_counts: npt.NDArray[np.int64]
+    extra_arrays: Mapping[str, npt.NDArray[Any]]
+    extra_json: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        words: Sequence[str],
+        counts: npt.ArrayLike,
+        center_vectors: npt.NDArray[np.float32],
+        context_vectors: npt.NDArray[np.float32],
+        doc_ids: Sequence[str],
+        doc_vectors: npt.NDArray[np.float32] | None,
+        doc_token_counts: npt.ArrayLike | None,
+        extra_arrays: Mapping[str, npt.NDArray[Any]] | None,
+        extra_json: Mapping[str, Any] | None,
+        **about: Mapping[str, Any],
+    ) -> ModelParts:
+        """The checked parts of a new model; arguments as for :meth:`Embeddings.from_arrays`.
+
+        Args:
+            about: ``config``, ``tokenizer``, ``training`` and ``corpus`` of the manifest.
+        """
+        if doc_vectors is None:
+            doc_vectors = np.empty((0, *np.shape(center_vectors)[1:]), np.float32)
+        if doc_token_counts is None:
+            doc_token_counts = np.ones(len(doc_vectors), np.int64)
+        created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        parts = cls(
+            words=words,
+            counts=_whole_numbers("counts", counts),
+            center_vectors=center_vectors,
+            context_vectors=context_vectors,
+            doc_ids=doc_ids,
+            doc_vectors=doc_vectors,
+            doc_token_counts=_whole_numbers("doc_token_counts", doc_token_counts),
+            extra_arrays=dict(extra_arrays or {}),
+            extra_json={name: json_copy(value, f"{name}.json") for name, value in (extra_json or {}).items()},
+            about={
+                "created": created,
+                **{name: json_copy(dict(value), f"{name!r} of the manifest") for name, value in about.items()},
+            },
+        )
+        parts.check()
+        return parts
+
+    def check(self) -> None:
+        """Check that shapes, dtypes, lengths and names fit together; the rows of vectors are checked when written.
+
+        Raises:
+            ModelError: they do not.
+        """
+        n_words, dim = _table_shape("center_vectors", self.center_vectors)
+        if n_words == 0 or dim == 0:
+            raise ModelError(f"center_vectors has the shape {(n_words, dim)}; a model needs at least one word and axis")
+        n_docs = _table_shape("doc_vectors", self.doc_vectors)[0]
+        _check_shape("context_vectors", _table_shape("context_vectors", self.context_vectors), (n_words, dim))
+        _check_shape("doc_vectors", self.doc_vectors.shape, (n_docs, dim))
+        _check_shape("counts", self.counts.shape, (n_words,))
+        _check_shape("doc_token_counts", self.doc_token_counts.shape, (n_docs,))
+        _check_shape("words", (len(self.words),), (n_words,))
+        _check_shape("doc_ids", (len(self.doc_ids),), (n_docs,))
+        if (self.counts < 1).any() or (np.diff(self.counts) > 0).any():
+            raise ModelError("counts must be at least 1 and descending: the most frequent word comes first")
+        if (self.doc_token_counts < 0).any():
+            raise ModelError("doc_token_counts must not be negative")
+        for name in [f"{name}.npy" for name in self.extra_arrays] + [f"{name}.json" for name in self.extra_json]:
+            if not file_name_is_safe(name) or name in OWN_FILES:
+                raise ModelError(
+                    f"{name!r} cannot name an extra file of a model: use letters, digits, '_', '-' and '.', "
+                    "and no name of its own files"
+                )
+        for name, array in self.extra_arrays.items():
+            if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+                raise ModelError(
+                    f"the extra array {name} holds {array.dtype} values; only numbers and booleans can be stored"
+                )
+        for name, shape in ((WORD_WEIGHTS, (n_words, 2)), (CONTEXT_SHARE, ()), (DOCUMENT_MATRIX, (dim, dim))):
+            if name in self.extra_arrays:
+                _check_finite(name, self.extra_arrays[name], shape)
+
+
+def _table_shape(name: str, table: Any) -> tuple[int, int]:
+    if not isinstance(table, np.ndarray) or table.dtype != np.float32 or table.ndim != 2:
+        found = f"{table.dtype} of shape {table.shape}" if isinstance(table, np.ndarray) else type(table).__name__
+        raise ModelError(f"{name} is {found}; it must be a float32 array of shape (rows, dim)")
+    return table.shape[0], table.shape[1]
+
+
+def _check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        raise ModelError(f"{name} has the shape {found}; to fit the other arrays it must be {wanted}")
+
+
+def _check_finite(name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
+    _check_shape(name, array.shape, shape)
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        what = f"{array.dtype} numbers" if array.dtype.kind != "f" else "a NaN or an infinity"
+        raise ModelError(f"{name} holds {what}; it must hold finite floating-point numbers")
+
+
+def _whole_numbers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise ModelError(f"{name} holds {array.dtype} values; it must hold whole numbers")
+    return array.astype(np.int64, copy=False)

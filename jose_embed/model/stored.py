@@ -1,0 +1,204 @@
+"""A model as arrays and facts: made, saved, loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.config import TrainConfig
+from jose_embed.model.files import manifest_of, open_model, write_model
+from jose_embed.model.parts import ModelParts
+from jose_embed.progress import Reporter
+
+__all__ = ["StoredModel"]
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+class StoredModel:
+    """The arrays of a model and the facts stored with them; the attributes are those of :class:`Embeddings`."""
+
+    words: Sequence[str]
+    counts: npt.NDArray[np.int64]
+    center_vectors: npt.NDArray[np.float32]
+    context_vectors: npt.NDArray[np.float32]
+    doc_ids: Sequence[str]
+    doc_vectors: npt.NDArray[np.float32]
+    doc_token_counts: npt.NDArray[np.int64]
+    extra_arrays: Mapping[str, npt.NDArray[Any]]
+    extra_json: Mapping[str, Any]
+    path: Path | None
+    _parts: ModelParts
+    _manifest: dict[str, Any] | None
+
+    def __init__(self) -> None:
+        raise TypeError("Embeddings are made by jose_embed.train, jose_embed.load or Embeddings.from_arrays")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        words: Sequence[str],
+        counts: npt.ArrayLike,
+        center_vectors: npt.NDArray[np.float32],
+        context_vectors: npt.NDArray[np.float32],
+        doc_ids: Sequence[str] = (),
+        doc_vectors: npt.NDArray[np.float32] | None = None,
+        doc_token_counts: npt.ArrayLike | None = None,
+        config: TrainConfig | Mapping[str, Any] | None = None,
+        tokenizer: str = "words",
+        tokenizer_settings: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        corpus: Mapping[str, Any] | None = None,
+        extra_arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        extra_json: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A model of arrays in memory or in mapped files, which are not copied.
+
+        Args:
+            words: n_words different words, most frequent first.
+            counts: int64 (n_words,), at least 1, descending.
+            center_vectors: float32 (n_words, dim), rows of norm 1 (checked by :meth:`save`); may be a strided view. The
+                caller must not change the arrays afterwards.
+            context_vectors: float32 (n_words, dim), rows of norm 1.
+            doc_ids: n_docs ids; may be lazy. Default: none.
+            doc_vectors: float32 (n_docs, dim). Default: no documents.
+            doc_token_counts: int64 (n_docs,), 0 for a document without a known word. Default: all 1.
+            config: The settings of the training, a :class:`TrainConfig` or a mapping.
+            tokenizer: The registered name of the tokenizer. Default: "words".
+            tokenizer_settings: Its settings.
+            training: Facts about the training, as JSON values.
+            corpus: Facts about the text, as JSON values.
+            extra_arrays: Stored as NAME.npy.
+            extra_json: Stored as NAME.json.
+
+        Raises:
+            ModelError: shapes, dtypes or lengths that do not fit together, or values that are not JSON.
+        """
+        parts = ModelParts.of(
+            words=words,
+            counts=counts,
+            center_vectors=center_vectors,
+            context_vectors=context_vectors,
+            doc_ids=doc_ids,
+            doc_vectors=doc_vectors,
+            doc_token_counts=doc_token_counts,
+            extra_arrays=extra_arrays,
+            extra_json=extra_json,
+            config=config.to_dict() if isinstance(config, TrainConfig) else config or {},
+            tokenizer={"name": tokenizer, "settings": tokenizer_settings or {}},
+            training=training or {},
+            corpus=corpus or {},
+        )
+        return cls._of(parts)
+
+    @classmethod
+    def _of(cls, parts: ModelParts, manifest: dict[str, Any] | None = None, path: Path | None = None) -> Self:
+        model = object.__new__(cls)
+        model.words = parts.words
+        model.counts = _read_only(parts.counts)
+        model.center_vectors = _read_only(parts.center_vectors)
+        model.context_vectors = _read_only(parts.context_vectors)
+        model.doc_ids = parts.doc_ids
+        model.doc_vectors = _read_only(parts.doc_vectors)
+        model.doc_token_counts = _read_only(parts.doc_token_counts)
+        model.extra_arrays = {name: _read_only(array) for name, array in parts.extra_arrays.items()}
+        model.extra_json = parts.extra_json
+        model.path = path
+        model._parts = parts
+        model._manifest = manifest
+        model._prepare()
+        return model
+
+    def _prepare(self) -> None:
+        """Set up what a subclass holds beside the arrays."""
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, reporter: Reporter | None = None) -> Path:
+        """Write the model as a directory, which appears complete or not at all.
+
+        The directory is written under a hidden temporary name, synced and renamed. A killed process leaves the
+        temporary behind; the next one that saves under the same name removes it.
+
+        Args:
+            path: The directory, by custom ``NAME.jose``.
+            overwrite: Replace an existing model; nothing but a model is ever replaced.
+            reporter: Receives the phase "saving", in bytes.
+
+        Returns:
+            The path, which is from now on the model's ``path``.
+
+        Raises:
+            ModelError: the path is taken or cannot be written; a word occurs twice; a word or id contains a line end.
+            TrainingError: a row that is not finite or not of norm 1, or a full disk.
+        """
+        self._manifest = write_model(self._parts, path, overwrite=overwrite, reporter=reporter)
+        self.path = Path(path)
+        return self.path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = False, reporter: Reporter | None = None) -> Self:
+        """Open a model directory and map its arrays read-only.
+
+        Args:
+            path: The directory.
+            verify: Also read every byte: the SHA-256 of each file and of the manifest, rows of norm 1, distinct words.
+            reporter: Receives the phase "verifying", in bytes.
+
+        Raises:
+            ModelError: missing, damaged, not a model, or of a newer format; the message names the file.
+        """
+        parts, manifest = open_model(path, verify=verify, reporter=reporter)
+        return cls._of(parts, manifest, Path(path))
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The stored facts: format, id, config, tokenizer, counts, files, training, corpus. Not to be changed.
+
+        For a model that was neither saved nor loaded, the first access reads all arrays once.
+        """
+        if self._manifest is None:
+            self._manifest = manifest_of(self._parts)
+        return self._manifest
+
+    @property
+    def id(self) -> str:
+        """SHA-256 in hex over all that answers depend on; equal models have equal ids."""
+        return str(self.manifest["id"])
+
+    @property
+    def n_words(self) -> int:
+        """Words in the vocabulary."""
+        return int(self.center_vectors.shape[0])
+
+    @property
+    def n_docs(self) -> int:
+        """Documents, including those without a known word."""
+        return int(self.doc_vectors.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return int(self.center_vectors.shape[1])
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the training; a setting that did not exist then has its default.
+
+        Raises:
+            ConfigError: settings that this version of the package does not know.
+        """
+        return TrainConfig.from_dict(self._parts.about["config"])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.n_words:,} words and {self.n_docs:,} documents, dim {self.dim}>"
+
+
+def _read_only(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    view = array.view(np.ndarray)
+    view.flags.writeable = False
+    return view
