@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.inference import CONTEXT_SHARE, DOCUMENT_MATRIX
+from jose_embed.model.parts import CONTEXT_SHARE, DOCUMENT_MATRIX
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READ_KEY = "read-key-0123456789"
