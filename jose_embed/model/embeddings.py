@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -29,6 +30,7 @@ from jose_embed.model.query import (
     word_query,
 )
 from jose_embed.model.stored import StoredModel
+from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
 from jose_embed.storage.columns import RowFinder
 from jose_embed.text.reader import Tokenizer
 from jose_embed.text.tokenizers import get_tokenizer
@@ -43,9 +45,10 @@ class Embeddings(StoredModel):
     a loaded model are mapped files, read when they are used. Any number of threads may use a model.
 
     Attributes:
-        words: The vocabulary, most frequent first. counts: int64 (n_words,), occurrences of each word. center_vectors:
-        float32 (n_words, dim), norm 1: the word vectors; with ``config.word_method`` "both" they contain
-            a part of the context vectors.
+        words: The vocabulary, most frequent first.
+        counts: int64 (n_words,), occurrences of each word.
+        center_vectors: float32 (n_words, dim), norm 1: the word vectors; with ``config.word_method`` "both" they
+            contain a part of the context vectors.
         context_vectors: float32 (n_words, dim), norm 1.
         doc_ids: The ids of the documents; read from disk at each access if the model was loaded.
         doc_vectors: float32 (n_docs, dim), norm 1.
@@ -75,6 +78,7 @@ class Embeddings(StoredModel):
         self._lookup = WordLookup(self.words, partial(self._make_tokenizer, stored["name"], stored["settings"]))
         self._doc_rows: RowFinder | None = None
         self._encoder: DocumentEncoder | None = None
+        self._word_directions: WordDirections | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -188,9 +192,11 @@ class Embeddings(StoredModel):
         """The ``k`` words with the largest cosine to a query, best first, equal ones by frequency; exact.
 
         Args:
-            word: A word; or a vector, as ``vector``. positive: See :meth:`query`. negative: See :meth:`query`. vector:
-            See :meth:`query`. Vectors of documents lie in another space: they are sums of word vectors times the
-                reliability matrix, and their nearest words by this method are rare words.
+            word: A word; or a vector, as ``vector``.
+            positive: See :meth:`query`.
+            negative: See :meth:`query`.
+            vector: A direction of the word space, such as a mean of word vectors; see :meth:`query`. For a document
+                vector or a mean of such use :meth:`words_of`: its nearest word vectors are those of random rare words.
             without: See :meth:`query`.
             k: At least 1.
             max_rank: Return only words among the ``max_rank`` most frequent.
@@ -271,11 +277,75 @@ class Embeddings(StoredModel):
         elif vector is not None:
             unit = unit_direction(vector, self.dim).astype(np.float32)
         else:
-            row = self._document_row(doc_id, index)
-            if self.doc_token_counts[row] == 0:
-                raise NoKnownWordsError(f"document {self.doc_ids[row]!r} has no known word; ask for another one")
+            row = self._trained_row(doc_id, index)
             unit, excluded = self.doc_vectors[row], (row,)
         return nearest_documents(self.doc_ids, self.doc_vectors, self.doc_token_counts, unit, k, excluded)
+
+    def words_of(
+        self,
+        document: str | None = None,
+        *,
+        text: str | None = None,
+        vector: npt.ArrayLike | None = None,
+        k: int = 10,
+        shrinkage: float = SHRINKAGE,
+    ) -> list[Neighbor]:
+        """The ``k`` words that describe a document, a text or a direction of the document space; exact, best first.
+
+        Words are compared by their directions as documents, and rare words are shrunk; see
+        :mod:`jose_embed.model.words_of`. The first call computes the directions of all words and keeps them (n_words x
+        dim float32 values).
+
+        Args:
+            document: The id of a document of the model.
+            text: Any text; its vector is inferred.
+            vector: Any finite vector of shape (dim,) but zero, of the document space: a document vector, or a mean of
+                such.
+            k: From 1 up; fewer come back if there are fewer.
+            shrinkage: Occurrences at which a word's squared score is halved, from 0 (rare words count in full) up.
+
+        Returns:
+            Words with ``score``, the cosine multiplied by the word's reliability, which is at most 1.
+
+        Raises:
+            NoKnownWordsError: the text or the document has no word of the vocabulary.
+            ConfigError: not exactly one query, an unknown document, a vector without a direction, a ``k`` below 1, a
+                ``shrinkage`` below 0, or a document of a model that keeps no document vectors.
+        """
+        k = at_least_one("k", k)
+        if not (isinstance(shrinkage, int | float) and 0 <= shrinkage < math.inf):
+            raise ConfigError(f"shrinkage is {shrinkage!r}; it must be a number from 0 up")
+        if sum(value is not None for value in (document, text, vector)) != 1:
+            raise ConfigError("a query is one of: document, text, vector; give exactly one of these")
+        if document is not None:
+            self.require_documents()
+            unit = self.doc_vectors[self._trained_row(document, None)]
+        elif text is not None:
+            unit = self.infer([text])[0]
+        else:
+            assert vector is not None
+            unit = unit_direction(vector, self.dim).astype(np.float32)
+        indices, scores = self.word_directions.nearest(unit, k, shrinkage=shrinkage)
+        return [
+            Neighbor(self.words[index], score, index)
+            for index, score in zip(indices.tolist(), np.clip(scores, -1, 1).tolist(), strict=True)
+        ]
+
+    @property
+    def word_directions(self) -> WordDirections:
+        """The directions of all words in the document space, made when first asked for."""
+        if self._word_directions is None:
+            encoder = self.encoder
+            self._word_directions = WordDirections(
+                self.center_vectors,
+                self.context_vectors,
+                encoder.context_share,
+                encoder.matrix,
+                encoder.word_weights,
+                self.counts,
+                mean_of_documents(self.doc_vectors, self.doc_token_counts),
+            )
+        return self._word_directions
 
     def require_documents(self) -> None:
         """Check that the model has document vectors.
@@ -285,7 +355,7 @@ class Embeddings(StoredModel):
         """
         if self.n_docs == 0 and self._parts.about["config"].get("doc_vectors") == "none":
             raise ConfigError(
-                "this model has no document vectors (it was trained with --doc-vectors none); query words or new "
+                "this model keeps no document vectors (it was trained with --doc-vectors none); query words or new "
                 "texts, or train with --doc-vectors mapped"
             )
 
@@ -294,6 +364,12 @@ class Embeddings(StoredModel):
         if self._doc_rows is None:
             self._doc_rows = RowFinder(self.doc_ids)
         return self._doc_rows.find(doc_id)
+
+    def _trained_row(self, doc_id: str | None, index: int | None) -> int:
+        row = self._document_row(doc_id, index)
+        if self.doc_token_counts[row] == 0:
+            raise NoKnownWordsError(f"document {self.doc_ids[row]!r} has no known word; ask for another one")
+        return row
 
     def _document_row(self, doc_id: str | None, index: int | None) -> int:
         if index is not None:

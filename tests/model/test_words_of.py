@@ -13,7 +13,7 @@ import pytest
 import jose_embed
 from jose_embed.errors import ConfigError, NoKnownWordsError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.inference import CONTEXT_SHARE, DOCUMENT_MATRIX, WORD_WEIGHTS
+from jose_embed.model.parts import CONTEXT_SHARE, DOCUMENT_MATRIX, WORD_WEIGHTS
 
 DIM = 6
 N_WORDS = 40
@@ -130,7 +130,7 @@ def test_same_answers_every_time() -> None:
         ({}, ConfigError, "document, text, vector; give exactly one"),
         ({"document": "a", "text": "w1"}, ConfigError, "give exactly one"),
         ({"document": "z"}, ConfigError, "there is no document 'z'"),
-        ({"document": "b"}, NoKnownWordsError, "document 'b' has no word of the vocabulary"),
+        ({"document": "b"}, NoKnownWordsError, "document 'b' has no known word"),
         ({"text": "nothing known"}, NoKnownWordsError, "its words are unknown: 'nothing', 'known'"),
         ({"text": ""}, NoKnownWordsError, "it has no words"),
         ({"vector": np.zeros(DIM)}, ConfigError, "no direction"),
