@@ -197,7 +197,8 @@ def public_names() -> str:
             lines.append(f"{name}{inspect.signature(value)}")
         else:
             lines.append(name)
-    for name, value in sorted(vars(jose_embed.Embeddings).items()):
+    bases = reversed(jose_embed.Embeddings.__mro__[:-1])
+    for name, value in sorted({name: value for base in bases for name, value in vars(base).items()}.items()):
         if name.startswith("_"):
             continue
         if isinstance(value, (classmethod, staticmethod)):

@@ -45,6 +45,7 @@ __all__ = [
     "TERM_WEIGHTS",
     "DocumentEncoder",
     "Flagged",
+    "HasEncoder",
     "Inferred",
     "default_weights",
     "infer",
@@ -299,12 +300,14 @@ class DocumentEncoder:
         return np.asarray(np.add.reduce(np.concatenate((np.zeros((1, len(total))), products)), axis=0))
 
 
-class _HasEncoder(Protocol):
+class HasEncoder(Protocol):
+    """A model that has an encoder, such as :class:`~jose_embed.model.embeddings.Embeddings`."""
+
     @property
     def encoder(self) -> DocumentEncoder: ...
 
 
-def infer(model: _HasEncoder, texts: Iterable[Text], *, backend: str = "cpu") -> Vectors:
+def infer(model: HasEncoder, texts: Iterable[Text], *, backend: str = "cpu") -> Vectors:
     """The vectors of texts.
 
     Args:
