@@ -26,7 +26,6 @@ from jose_embed.errors import MissingExtraError
 from jose_embed.version import __version__
 from service.calls import documents, embed, openai, operations, search, similar, words
 from service.engine.engine import Engine
-from service.engine.garbage import swept
 from service.problems import Problem, as_response, catalogue_page, from_validation, shown
 from service.settings import Settings
 from service.web.access import Access
@@ -37,7 +36,6 @@ __all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
 
 OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _STATIC: Final = "/static"
-_QUIET_BYTES: Final = 256 << 10  # of request bodies under way
 _log = logging.getLogger("service")
 
 _DESCRIPTION: Final = """
@@ -64,16 +62,11 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(engine.open)
-        admission: Admission = app.state.admission
-        tasks = (
-            asyncio.create_task(engine.metrics.watch_the_loop()),
-            asyncio.create_task(swept(lambda: admission.n_bytes < _QUIET_BYTES)),
-        )
+        watching = asyncio.create_task(engine.metrics.watch_the_loop())
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
+            watching.cancel()
             await asyncio.to_thread(engine.close)
 
     app = FastAPI(

@@ -91,9 +91,9 @@ class Settings:
         2, "threads for stored documents, spelling, long answers and all else that takes its time", low=1, high=64
     )
     max_waiting: int = _option(512, "requests that may be under way at once; one more gets 503", low=1, high=100_000)
-    max_body_bytes: int = _option(16 << 20, "bytes of the largest request body", low=1_024, high=1 << 30)
+    max_body_bytes: int = _option(2 << 20, "bytes of the largest request body", low=1_024, high=1 << 30)
     max_queued_bytes: int = _option(
-        128 << 20, "bytes of all request bodies under way at once; more get 503", low=1_024, high=1 << 36
+        64 << 20, "bytes of all request bodies under way at once; more get 503", low=1_024, high=1 << 36
     )
     body_seconds: float = _option(30.0, "a request body must have arrived within this time", low=0.1, high=3_600)
     max_text_characters: int = _option(8_000_000, "characters of the longest text", low=1, high=1 << 30)

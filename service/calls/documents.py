@@ -35,7 +35,6 @@ from service.web.schemas import (
 
 __all__ = ["read_router", "write_router"]
 
-_TEXT_SLICE: Final = 65_536
 _TRIES: Final = 5  # a write is embedded again when the model was replaced meanwhile
 
 read_router = calls(ReadRoute, "documents")
@@ -90,11 +89,12 @@ async def read_document(request: Request, id: PathId) -> Response:
     body = {
         "id": id,
         "revision": found.serial,
+        "text": found.text,
         "created": found.created,
         "updated": found.updated,
         "searchable": searchable,
     }
-    content = await engine.work(lambda: _with_text(body, found.text))
+    content = await engine.work(lambda: orjson.dumps(body))
     return answer(content, headers={"ETag": f'"{found.serial}"'})
 
 
@@ -255,13 +255,6 @@ def _results(
 
 def _written(outcome: Outcome, made: Inferred) -> dict[str, Any]:
     return {"id": outcome.id, "revision": outcome.serial, "tokens": made.n_tokens, "known": made.n_known}
-
-
-def _with_text(body: dict[str, Any], text: str) -> bytes:
-    """An answer with a text of any length, which is written slice by slice: one call for megabytes would hold the
-    interpreter for milliseconds."""
-    slices = b"".join(orjson.dumps(text[i : i + _TEXT_SLICE])[1:-1] for i in range(0, len(text), _TEXT_SLICE))
-    return orjson.dumps(body)[:-1] + b',"text":"' + slices + b'"}'
 
 
 def _serial(if_match: str | None) -> int | None:

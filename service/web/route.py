@@ -4,24 +4,22 @@ bytes."""
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 import orjson
 from fastapi import APIRouter
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from service import settings
 from service.engine.engine import Engine
-from service.problems import CATALOGUE, MEDIA_TYPE, Problem, from_validation, shown
-from service.web import schemas
+from service.problems import CATALOGUE, MEDIA_TYPE, Problem, shown
 from service.web.access import Access, Right
-from service.web.body import ExcessiveJSONError, MalformedJSONError, parsed
+from service.web.body import validated
 
 __all__ = [
     "JSON",
@@ -40,12 +38,6 @@ __all__ = [
 JSON: Final = "application/json"
 MOST_PARAMETERS: Final = 32  # of a query string
 _SMALL: Final = 16 << 10  # bytes of a body that is parsed in the event loop: a fraction of a millisecond
-
-# Bodies with a long list: its items are checked one by one, so that no check holds the interpreter for long.
-_LONG_LISTS: Final[Mapping[type, tuple[str, TypeAdapter[Any]]]] = {
-    schemas.SimilarBatch: ("queries", TypeAdapter(schemas.SimilarItem)),
-    schemas.DocumentBatch: ("operations", TypeAdapter(schemas.Operation)),
-}
 
 
 def engine_of(request: Request) -> Engine:
@@ -147,7 +139,7 @@ class Admission:
 
 
 class _ReadRequest(Request):
-    """A request whose body was read and parsed, and if it is large also checked, already."""
+    """A request whose body has been read and validated."""
 
     def __init__(self, scope: Scope, receive: Receive, value: Any) -> None:
         super().__init__(scope, receive)
@@ -184,13 +176,9 @@ class ReadRoute(APIRoute):
                 if request.scope["query_string"]:
                     _check_parameters(request, known)
                 if body_type is not None:
-                    pieces = await _read(request, admission, taken)
-                    if sum(taken) <= _SMALL:
-                        value = _understood(pieces, parsed)
-                    else:
-                        value = await state.engine.long_work(
-                            lambda: _understood(pieces, lambda body: _checked(parsed(body), body_type))
-                        )
+                    value = await _validated(request, await _read(request, admission, taken), body_type)
+                    if isinstance(value, Problem):
+                        raise value
                     request = _ReadRequest(request.scope, request.receive, value)
                 return await handle(request)
             finally:
@@ -211,8 +199,8 @@ class OpenRoute(ReadRoute):
     right: ClassVar[Right] = "open"
 
 
-async def _read(request: Request, admission: Admission, taken: list[int]) -> list[bytes]:
-    """The whole body in the pieces that arrived, within the bounds of size, sum and time.
+async def _read(request: Request, admission: Admission, taken: list[int]) -> bytes:
+    """The whole body, within the bounds of size, sum and time.
 
     Raises:
         Problem: ``not-json``, ``body-too-large``, ``body-too-slow``, ``saturated``.
@@ -251,51 +239,13 @@ async def _read(request: Request, admission: Admission, taken: list[int]) -> lis
             f"after {settings.body_seconds:g} s {size} bytes had arrived",
             headers={"Connection": "close"},
         ) from None
-    return pieces
+    return b"".join(pieces)
 
 
-def _understood(pieces: list[bytes], read: Callable[[bytes], Any]) -> Any:
-    """What a body stands for; takes its pieces out of the list.
-
-    Raises:
-        Problem: ``malformed-json``, ``invalid-request``.
-    """
-    body = b"".join(pieces)
-    pieces.clear()
-    try:
-        return read(body)
-    except MalformedJSONError as error:
-        problem = Problem("malformed-json", str(error))
-    except ExcessiveJSONError as error:
-        problem = Problem("invalid-request", str(error), errors=[])
-    except RequestValidationError as error:
-        problem = from_validation(error.errors())
-    # Out here, and without the body: an error keeps the frames that it came through, and what they hold, and one that
-    # was raised while another was handled keeps that one's too.
-    del body
-    raise problem
-
-
-def _checked(value: Any, body_type: type[BaseModel]) -> BaseModel:
-    """A large body as FastAPI would hand it on, made outside of the event loop, its long list item by item.
-
-    Raises:
-        RequestValidationError: as FastAPI would.
-    """
-    name, adapter = _LONG_LISTS.get(body_type, ("", None))
-    items = value.get(name) if adapter is not None and isinstance(value, dict) else None
-    if adapter is not None and isinstance(items, list) and len(items) <= settings.MAX_BATCH:
-        value[name] = [_valid(adapter.validate_python, item, name, i) for i, item in enumerate(items)]
-    return cast(BaseModel, _valid(body_type.model_validate, value))
-
-
-def _valid(validate: Callable[..., Any], value: Any, *place: str | int) -> Any:
-    try:
-        return validate(value, from_attributes=True)
-    except ValidationError as error:
-        raise RequestValidationError(
-            [{**found, "loc": ("body", *place, *found["loc"])} for found in error.errors(include_url=False)]
-        ) from None
+async def _validated(request: Request, body: bytes, body_type: type[BaseModel]) -> BaseModel | Problem:
+    """The request that a body stands for, or the problem with it; a large body does not occupy the event loop."""
+    read = functools.partial(validated, body, body_type)
+    return read() if len(body) <= _SMALL else await engine_of(request).long_work(read)
 
 
 def _query_names(dependant: Any) -> list[str]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import logging
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Generator
 from typing import Any, Final
@@ -23,7 +21,6 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
-from service.engine import garbage
 from service.engine.engine import Engine
 from service.settings import Settings
 from service.web.protocol import Protocol
@@ -34,17 +31,6 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # The interpreter's lock goes round at least so often: a computing thread keeps the event loop waiting no longer.
 _SWITCH_SECONDS: Final = 0.0005
 _SETTLE_SECONDS: Final = 0.5
-# A classic packet filter that drops what asks for a new connection (SYN without ACK in the flags, byte 13 of a TCP
-# header) and lets everything else through: (operation, jump if true, jump if false, operand) each.
-_NO_HANDSHAKES: Final = (
-    (0x30, 0, 0, 13),  # load the byte at 13
-    (0x54, 0, 0, 0x12),  # and SYN | ACK
-    (0x15, 0, 1, 0x02),  # is it SYN?
-    (0x06, 0, 0, 0),  # drop
-    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
-)
-_SO_ATTACH_FILTER: Final = 26  # of Linux; the socket module has no name for it
-_HANDSHAKE_SECONDS: Final = 0.1
 # A connection on which nothing began during so many looks is idle, which takes a second. Looks and no clock, because on
 # a machine that is busy both the looks and the clients' requests come later.
 _QUIET_LOOKS: Final = 50
@@ -76,9 +62,6 @@ class Server(uvicorn.Server):
         if not self.force_exit:
             # Busy clients get an answer that asks them to go, and go.
             await asyncio.sleep(min(_SETTLE_SECONDS, self._engine.settings.drain_seconds))
-            for listener in sockets or []:
-                _let_nobody_in(listener)
-            await asyncio.sleep(_HANDSHAKE_SECONDS)
             await self._take_in_the_queue(sockets or [])
             await self._close_the_quiet()
         await super().shutdown(sockets)
@@ -141,21 +124,6 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _let_nobody_in(listener: socket.socket) -> None:
-    """Makes Linux ignore new handshakes, while those that are under way come to their end.
-
-    A socket that is closed during a handshake resets it, and the client, for whom the connection stands already, does
-    not know whether its request was read. One who is ignored asks again a second later, and finds the socket closed or
-    a successor's. Elsewhere than on Linux nothing is done.
-    """
-    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    steps = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_HANDSHAKES))
-    program = struct.pack("HL", len(_NO_HANDSHAKES), ctypes.addressof(steps))
-    with contextlib.suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-
-
 def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
     """Runs an application until a signal stops it.
 
@@ -168,7 +136,6 @@ def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
         The exit status.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    garbage.freeze()
     config = uvicorn.Config(
         app,
         log_config=None,

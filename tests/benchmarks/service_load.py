@@ -8,6 +8,7 @@ the same on any vectors.
 
     python tests/benchmarks/service_load.py
     python tests/benchmarks/service_load.py --seconds 10 --words 50000
+    python tests/benchmarks/service_load.py --light
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from typing import Any
 import numpy as np
 import psutil
 from ledger import ROOT, header, markdown_table
-from loop_watch import summary
 
 sys.path.insert(0, str(ROOT))
 
@@ -198,13 +198,12 @@ def made_model(path: Path, n_words: int, n_docs: int) -> Embeddings:
 
 
 @contextlib.contextmanager
-def running(model: Path, documents: Path, wakes: Path | None = None) -> Iterator[Service]:
-    """A service on its own core; with a file for ``wakes``, its event loop is watched (loop_watch.py)."""
+def running(model: Path, documents: Path) -> Iterator[Service]:
+    """A service on its own core."""
     cores = sorted(os.sched_getaffinity(0))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOSE_")}
     environment |= {"PYTHONPATH": str(ROOT), "JOSE_SEARCH_THREADS": "1", "JOSE_MAX_WAITING": "4096"}
-    program = ["-m", "service.cli"] if wakes is None else [str(Path(__file__).with_name("loop_watch.py")), str(wakes)]
-    command = [sys.executable, *program, str(model), "--port", "0", "--documents", str(documents)]
+    command = [sys.executable, "-m", "service.cli", str(model), "--port", "0", "--documents", str(documents)]
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -283,24 +282,26 @@ def loads(n_words: int) -> Iterator[Load]:
 
 
 def heavy(n_words: int) -> list[bytes]:
-    """Requests of megabytes: a million words, 500 vectors, 1,000 texts."""
-    many = " ".join(f"w{i % n_words}" for i in range(1_000_000))
-    vectors = [{"vector": [0.5 + i / 1000] * DIM, "k": 10} for i in range(500)]
+    """Requests of nearly 2 MB, the largest by default: one text, vectors, many texts."""
+    many = " ".join(f"w{i % n_words}" for i in range(280_000))
+    vectors = [{"vector": [0.5 + i / 1000] * DIM, "k": 10} for i in range(1_000)]
     return [
-        send("POST", "/embed-doc", {"text": many}),
+        send("POST", "/embed-doc", {"text": many, "explain": True}),
         send("POST", "/similar", {"queries": vectors}),
-        send("POST", "/embed-doc", {"texts": ["w1 w2 w3 " * 60] * 1_000}),
+        send("POST", "/embed-doc", {"texts": ["w1 w2 w3 " * 210] * 1_000}),
     ]
 
 
 def hostile() -> list[bytes]:
-    """Requests of megabytes that nobody means: members, lists, strings and different words by the hundred thousand."""
+    """Requests of nearly 2 MB that no client means: members, lists, strings, different words, words among words."""
     return [
-        send("POST", "/embed-doc", {f"k{i}": i for i in range(600_000)}),
-        send("POST", "/embed-doc", {"text": "w1", "more": [[[i]] for i in range(800_000)]}),
-        send("POST", "/embed-doc", {"texts": ["a"] * 1_500_000}),
-        send("POST", "/embed-doc", {"text": " ".join(f"x{i}" for i in range(800_000))}),
-        send("POST", "/similar", {"queries": [{"word": "w1", "among": [f"w{i}" for i in range(10_000)]}] * 100}),
+        send("POST", "/embed-doc", {f"k{i}": i for i in range(120_000)}),
+        send("POST", "/embed-doc", {f"k{i}": "a" * 100 for i in range(16_000)}),
+        send("POST", "/embed-doc", {"text": "w1", "more": [[[i]] for i in range(120_000)]}),
+        send("POST", "/embed-doc", {"texts": ["a"] * 380_000}),
+        send("POST", "/embed-doc", {"text": " ".join(f"x{i}" for i in range(240_000)), "explain": True}),
+        send("POST", "/similar", {"queries": [{"word": "w1", "without": [f"w{i}" for i in range(200)]}] * 100}),
+        send("POST", "/similar", {"queries": [{"word": f"x{i}"} for i in range(1_000)]}),
     ]
 
 
@@ -310,10 +311,10 @@ def send_again(service: Service, bodies: list[bytes], seconds: float) -> None:
     asyncio.run(measured(service, Load("", cycle(bodies), 2), seconds))
 
 
-def loop_probe(service: Service, name: str, bodies: list[bytes], seconds: float) -> Load:
-    """Times an empty route while two other clients send what is large: how long does the event loop keep others
-    waiting?"""
-    probe = Load(f"GET /livez beside 2 clients with {name} bodies", cycle([get("/livez")]), 1)
+def light_request(service: Service, name: str, bodies: list[bytes], seconds: float) -> Load:
+    """Times a light request while two other clients send bodies of 2 MB."""
+    light = [get("/livez"), *(get(f"/similar?word=w{i}&k=10") for i in range(1_000))]
+    probe = Load(f"GET /similar beside 2 clients with {name} bodies of 2 MB", cycle(light), 1)
     settling = 3.0
     noise = multiprocessing.get_context("fork").Process(
         target=send_again, args=(service, bodies, seconds + settling + 1.0)
@@ -325,18 +326,12 @@ def loop_probe(service: Service, name: str, bodies: list[bytes], seconds: float)
     return probe
 
 
-def watched(service: Service, wakes: Path, name: str, bodies: list[bytes], seconds: float) -> dict[str, Any]:
-    """Watches the event loop from inside while two clients send such requests."""
-    first = wakes.stat().st_size
-    asyncio.run(measured(service, Load("", cycle(bodies), 2), seconds))
-    return {"beside 2 clients with": name} | summary(np.fromfile(wakes, np.float64, offset=first).reshape(-1, 4))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--words", type=int, default=100_000)
     parser.add_argument("--docs", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--light", action="store_true", help="only a light request beside large bodies")
     chosen = parser.parse_args()
     facts = header()
     print(f"Service: commit {facts['commit']}, {facts['date']}, {facts['machine']}")
@@ -349,23 +344,11 @@ def main() -> None:
             print(f"ready after {service.ready:.2f} s ({size}, one core)")
             print(f"load before: {os.getloadavg()[0]:.2f}\n")
             asyncio.run(measured(service, Load("warm-up", cycle([get("/similar?word=w1")]), 4), 0.5))
-            for load in loads(chosen.words):
+            for load in () if chosen.light else loads(chosen.words):
                 rows.append(asyncio.run(measured(service, load, chosen.seconds)).row())
                 print("  " + ", ".join(f"{name} {value}" for name, value in rows[-1].items()), file=sys.stderr)
-            rows.append(loop_probe(service, "large", heavy(chosen.words), 4 * chosen.seconds).row())
-            rows.append(loop_probe(service, "hostile", hostile(), 4 * chosen.seconds).row())
-        print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]) + "\n")
-        rows = []
-        wakes = Path(folder) / "wakes"
-        with running(path, Path(folder) / "documents.sqlite3", wakes) as service:
-            large = heavy(chosen.words)
-            # Each kind of request alone says what a request does; all in turns, what they do to each other on a core.
-            kinds = dict(
-                zip(("a million words", "500 vectors", "1,000 texts"), ([body] for body in large), strict=True)
-            )
-            kinds |= {"all three": large, "hostile bodies": hostile(), "reloads": [send("POST", "/admin/reload", {})]}
-            for name, bodies in kinds.items():
-                rows.append(watched(service, wakes, name, bodies, 4 * chosen.seconds))
+            rows.append(light_request(service, "large", heavy(chosen.words), 4 * chosen.seconds).row())
+            rows.append(light_request(service, "hostile", hostile(), 4 * chosen.seconds).row())
         print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
         print(f"\nload after: {os.getloadavg()[0]:.2f}")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import corpora
 import gpu_speed
 import ledger
-import loop_watch
 import numpy as np
 import peers
 import processes
@@ -90,14 +89,3 @@ def test_bytes_of_a_contrast_are_those_of_its_rows() -> None:
     # Six words around, two negatives, the anchor; for each eighth word eight words, sixteen negatives, the document.
     rows = 9 + 25 / 8
     assert gpu_speed.bytes_moved([{"positions": 10}, {"positions": 6}], config) == 16 * rows * 2 * 448
-
-
-def test_wakes_become_a_row() -> None:
-    wakes = np.outer(np.arange(1001), [8e-6, 4e-6, 6e-6, 4e-6])
-    assert loop_watch.summary(wakes) == {
-        "wakes": 1001,
-        "late: p99 / p99.9 / max ms": "7.92 / 7.99 / 8.00",
-        "lock: p99 / p99.9 / max ms": "3.96 / 4.00 / 4.00",
-        "process: p99 / p99.9 / max ms": "5.94 / 5.99 / 6.00",
-        "run queue: p99 / p99.9 / max ms": "3.96 / 4.00 / 4.00",
-    }

@@ -1,90 +1,28 @@
-"""The smaller parts on their own: bodies, lanes, kept answers, texts in slices, problems."""
+"""The smaller parts on their own: lanes, texts in slices, the word table, problems."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jose_embed.model.embeddings import Embeddings
-from service.engine.engine import garbage
 from service.engine.lanes import Lane, call
 from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
 from service.search import prefix_index as words
 from service.search import texts
 from service.search.prefix_index import PrefixIndex
 from service.search.texts import ServedEmbeddings, SlicedTokenizer, vectors_of
-from service.web import body
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**20), 10**20)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
-    max_leaves=30,
-)
-
-
-@given(JSON, st.booleans(), st.sampled_from([None, 1]))
-@example(
-    {"a": ["\\", '"', "\ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "replace"), "😀" * 50]}, True, None
-)
-def test_json_read_in_slices_is_the_same_json(value: Any, ascii: bool, indent: int | None) -> None:
-    text = json.dumps(value, ensure_ascii=ascii, indent=indent).encode("utf-8", "surrogatepass")
-    expected = json.loads(text)
-    for slice_bytes in (64, 200, body.SLICE):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(body, "SLICE", slice_bytes)
-            assert body._Reader(text).value(0, body.DEEPEST) == (expected, len(text))
-            assert body.parsed(text) == expected
-            assert body.parsed(b" \n" * 400 + text + b" " * 10) == expected
-
-
-@given(st.binary(max_size=300), st.integers(0, 300))
-def test_no_bytes_break_the_reader(noise: bytes, at: int) -> None:
-    text = json.dumps({"texts": ["a\u00e9\U0001f600\\", "b"] * 5, "x": [1, 2.5, None]}).encode()
-    for damaged in (noise, text[:at], text[:at] + noise + text[at:], text[:at] + noise[:1] + text[at + 1 :]):
-        results: list[Any] = []
-        for slice_bytes in (64, body.SLICE):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(body, "SLICE", slice_bytes)
-                try:
-                    results.append(repr(body.parsed(damaged)))
-                except body.MalformedJSONError:
-                    results.append(None)
-        assert results[0] == results[1]
-
-
-def test_a_large_body_gives_the_lock_back() -> None:
-    """While a thread reads megabytes, another one gets to run many times: between slices, not after all of it."""
-    text = json.dumps({"texts": ["word " * 50_000 for _ in range(40)], "numbers": [0.5] * 300_000}).encode()
-    turns, done = 0, threading.Event()
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        reader = threading.Thread(target=lambda: (body.parsed(text), done.set()))
-        reader.start()
-        while not done.is_set():
-            turns += 1
-            time.sleep(0)
-        reader.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert turns > 10
 
 
 @given(st.text(st.sampled_from("aé日ß .,'\u2019\u0301\u00ad_\n\t-Σ\u200d9"), max_size=200))
@@ -272,41 +210,5 @@ def test_threads_that_compute_without_the_lock_stand_back_behind_the_loop() -> N
 
     ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     expected = min(19, ours + 10) if sys.platform == "linux" else ours
-    assert asyncio.run(niceness(low_priority=True)) == expected
-    assert asyncio.run(niceness(low_priority=False)) == ours
-
-
-class Knot:
-    """Something that only a collection frees."""
-
-    def __init__(self) -> None:
-        self.itself = self
-
-
-@pytest.mark.parametrize("quiet", [True, False])
-def test_cyclic_garbage_is_collected_at_a_quiet_moment_or_in_the_end(
-    monkeypatch: pytest.MonkeyPatch, quiet: bool
-) -> None:
-    monkeypatch.setattr(garbage, "_BEAT", 0.0)
-    monkeypatch.setattr(garbage, "_MANY", 0)
-    beats = 0
-
-    def asked() -> bool:
-        nonlocal beats
-        beats += 1
-        return quiet
-
-    async def until_gone() -> None:
-        knot = weakref.ref(Knot())
-        task = asyncio.create_task(garbage.swept(asked))
-        while knot() is not None:
-            await asyncio.sleep(0)
-        task.cancel()
-
-    gc.collect()
-    gc.disable()
-    try:
-        asyncio.run(until_gone())
-    finally:
-        gc.enable()
-    assert (beats == 1) if quiet else (beats > garbage._PATIENCE)
+    assert asyncio.run(niceness(stands_back=True)) == expected
+    assert asyncio.run(niceness(stands_back=False)) == ours
