@@ -210,5 +210,5 @@ def test_threads_that_compute_without_the_lock_stand_back_behind_the_loop() -> N
 
     ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     expected = min(19, ours + 10) if sys.platform == "linux" else ours
-    assert asyncio.run(niceness(stands_back=True)) == expected
-    assert asyncio.run(niceness(stands_back=False)) == ours
+    assert asyncio.run(niceness(low_priority=True)) == expected
+    assert asyncio.run(niceness(low_priority=False)) == ours
