@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED_DATA = Path(os.environ.get("JOSE_DATA", ROOT.parent / "shared" / "data"))
+SHARED_DATA = Path(os.environ.get("JOSE_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 # No deadline: a first call may compile. No database: a run leaves nothing behind and depends on nothing before it.
 settings.register_profile("house", deadline=None, database=None, print_blob=True)
@@ -37,7 +37,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not SHARED_DATA.is_dir():
-        reason = f"the development corpora are not here ({SHARED_DATA}; JOSE_DATA may name another place)"
+        reason = f"the development corpora are not here ({SHARED_DATA}; JOSE_SHARED_DATA may name another place)"
         for item in items:
             if item.get_closest_marker("shared_data"):
                 item.add_marker(pytest.mark.skip(reason=reason))

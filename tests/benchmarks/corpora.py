@@ -54,7 +54,7 @@ KNOWN = {
     ),
 }
 
-# Corpora on which nothing was chosen, of texts from eight words to 230; RESULTS.md says where they come from. They are
+# Corpora on which nothing was chosen, of texts from eight words to 230; README.md says where they come from. They are
 # looked for beside the others, and measured where they are named.
 HELD_OUT = {
     "imdb": Description("IMDb reviews", n_train=25_000),
