@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,12 @@ def _missing_gpu() -> str | None:
     return None if count else "no CUDA device"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # Kernels are compiled once for the whole run and all programs that it starts, and nothing is left behind.
+    if "JOSE_CACHE_DIR" not in os.environ:
+        kernels = tempfile.TemporaryDirectory(prefix="jose-kernels-")
+        os.environ["JOSE_CACHE_DIR"] = kernels.name
+        config.add_cleanup(kernels.cleanup)
     # A test run that was put into the background ignores SIGINT, and so would every program it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

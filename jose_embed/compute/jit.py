@@ -1,19 +1,28 @@
-"""How functions are compiled: when they are called first, by Numba, which is imported then.
+"""How functions are compiled: when they are called first, and once for all processes.
 
-A module that holds kernels is imported without the compiler, so that programs and queries that run none start fast.
-Every kernel is made by :func:`jit`, once: two compilations of one Python function would share state that Numba keeps
-per function. ``np.uint64(x)`` and its like convert in kernels as they do in Python.
+A function marked by :func:`jit` is a :class:`Kernel`. Its first call with arguments of some types looks for machine
+code in the cache on disk; if there is none, Numba is imported and compiles it. A process that finds all its kernels
+never imports Numba, and a module that holds kernels is imported without it.
+
+``np.uint64(x)`` and its like convert in kernels as they do in Python.
 """
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import signal
-import sys
+import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jose_embed.compute.kernel_cache import MachineCode
 
 __all__ = ["FAST_FLAGS", "Kernel", "jit", "kernel_from"]
 
@@ -35,7 +44,7 @@ def jit(function: Function | None = None, *, fastmath: bool = False, inline: boo
     Args:
         function: The function; it keeps its type for the type checker.
         fastmath: Let the compiler reorder and contract floating-point operations (:data:`FAST_FLAGS`).
-        inline: Ask LLVM to put the body into every caller. Only compiled code can call such a function.
+        inline: Ask LLVM to put the body into every caller.
 
     Returns:
         The function as a :class:`Kernel`, or a decorator if options were given.
@@ -43,64 +52,130 @@ def jit(function: Function | None = None, *, fastmath: bool = False, inline: boo
     # Without the runtime that counts references: nothing here allocates, and each call of a function took and gave back
     # all of its arrays by locked instructions.
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
+    options["no_cpython_wrapper"] = True
     if fastmath:
         options["fastmath"] = set(FAST_FLAGS)
     if inline:
-        options.update(forceinline=True, no_cpython_wrapper=True)
+        options["forceinline"] = True
 
     def marked(plain: Function) -> Function:
-        return cast(Function, Kernel(lambda: import_module("numba").njit(**options)(plain)))
+        # The sources of the package are part of every key; a function of another one, or one that is made anew at each
+        # call of another function, could change without them.
+        keepable = plain.__module__.startswith("jose_embed.") and plain.__closure__ is None
+        name = f"{plain.__module__}.{plain.__qualname__}"
+        return cast(Function, Kernel(name, lambda: (plain, options), keepable=keepable))
 
     return marked if function is None else marked(function)
 
 
-def kernel_from(module: str, function: str, *arguments: Any) -> Kernel:
-    """The kernel that a function of a module makes; the module is imported at the first call.
+def kernel_from(module: str, function: str, *arguments: str | int) -> Kernel:
+    """The kernel that a function of a module makes; the module is imported if the kernel has to be compiled.
 
     Args:
-        module: A module that may import Numba.
-        function: One of its functions; it returns what :func:`jit` returned.
+        module: A module of this package, which may import Numba.
+        function: One of its functions; it returns what :func:`jit` returned, and it always makes the same kernel of the
+            same arguments.
         arguments: Its arguments.
     """
-    return Kernel(lambda: getattr(import_module(module), function)(*arguments).dispatcher())
+    name = f"{module}.{function}{arguments}"
+    return Kernel(name, lambda: getattr(import_module(module), function)(*arguments).source())
 
 
 class Kernel:
     """A function that is compiled when it is called first.
 
     Args:
-        make: Makes Numba's dispatcher.
+        name: Identifies it among the kernels of the package.
+        source: Returns the Python function and the options of ``numba.njit``.
+        keepable: Whether the machine code may be kept on disk: name and sources of the package say all about it.
     """
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
+    def __init__(
+        self, name: str, source: Callable[[], tuple[Callable[..., Any], dict[str, Any]]], *, keepable: bool = True
+    ) -> None:
+        self.name, self.source = name, source
+        self._keepable = keepable
+        self._loaded: dict[Any, _Loaded] = {}
         self._dispatcher: Any = None
-        self._warm = False
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call it; the first call compiles, which an interrupt does not break off."""
-        if self._warm:
-            return self._dispatcher(*arguments)
-        with _interrupts_held():
-            result = self.dispatcher()(*arguments)
-            self._warm = True
-        return result
+        """Call it. The first call with arguments of some types compiles or loads the machine code."""
+        types = _types_of(arguments)
+        loaded = self._loaded.get(types)
+        return (loaded or self._load(types, arguments))(arguments)
 
-    def dispatcher(self) -> Any:
-        """Numba's own object for the function."""
-        with _compiling:
-            if self._dispatcher is None:
-                _load_without_scipy()
-                self._dispatcher = self._make()
-        return self._dispatcher
+    def machine_code(self, *arguments: Any) -> MachineCode:
+        """The machine code for arguments of these types."""
+        types = _types_of(arguments)
+        return (self._loaded.get(types) or self._load(types, arguments)).machine
+
+    def _load(self, types: Any, arguments: Sequence[Any]) -> _Loaded:
+        with _interrupts_held(), _compiling:
+            if types not in self._loaded:
+                cache = import_module("jose_embed.compute.kernel_cache")
+                key = cache.key(self.name, types)
+                machine = cache.read(key) if self._keepable else None
+                if machine is None:
+                    plain, options = self.source()
+                    compiler = import_module("jose_embed.compute.compiler")
+                    machine = compiler.compiled(plain, options, arguments, f"kernel_{key}_{next(_numbers)}")
+                    if self._keepable:
+                        cache.write(key, machine)
+                self._loaded[types] = _Loaded(machine, *cache.loaded(machine))
+            return self._loaded[types]
 
     @property
     def _numba_type_(self) -> Any:
-        # Numba asks for it where another kernel names this one.
-        return import_module("numba").typeof(self.dispatcher())
+        # Numba asks for it if another kernel names this one.
+        if self._dispatcher is None:
+            self._dispatcher = import_module("jose_embed.compute.compiler").dispatcher(*self.source())
+        return import_module("numba").typeof(self._dispatcher)
+
+
+class _Loaded:
+    """Machine code, in memory and ready to be called."""
+
+    def __init__(self, machine: MachineCode, engine: Any, address: int) -> None:
+        self.machine, self._engine = machine, engine
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)(address)
+        self._result = struct.Struct(machine.result)
+
+    def __call__(self, arguments: Sequence[Any]) -> Any:
+        slots = b"".join(map(_slots, arguments))
+        result = ctypes.create_string_buffer(max(8, self._result.size))
+        status = self._call(slots, result)
+        if status:
+            raise RuntimeError(f"the kernel {self.machine.name} failed with status {status}")
+        numbers = self._result.unpack_from(result)
+        return (numbers[0] if numbers else None) if self.machine.single else numbers
+
+
+def _types_of(value: Any) -> Any:
+    """What Numba's type of a value depends on; equal for values of one type."""
+    if isinstance(value, np.ndarray):
+        flags = value.flags
+        order = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+        return value.dtype.str, value.ndim, order, flags.writeable, flags.aligned
+    if isinstance(value, tuple):
+        return type(value).__name__, tuple(map(_types_of, value))
+    return type(value).__name__
+
+
+def _slots(value: Any) -> bytes:
+    """An argument as Numba passes it, each number in eight bytes."""
+    if isinstance(value, np.ndarray):
+        # Without reference counts nobody looks at the first two, the owners of the memory.
+        numbers = (0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+        return struct.pack(f"{len(numbers)}q", *numbers)
+    if isinstance(value, tuple):
+        return b"".join(map(_slots, value))
+    if isinstance(value, (int, float)):
+        return struct.pack("d" if isinstance(value, float) else "q", value)
+    return np.asarray(value).tobytes().ljust(8, b"\0")
 
 
 _compiling = threading.RLock()
+_numbers = itertools.count()  # of compiled kernels: each has a name of its own
 
 
 @contextmanager
@@ -126,20 +201,3 @@ def _interrupts_held() -> Iterator[None]:
             signal.signal(number, handler)
         for arrived in held:
             signal.raise_signal(arrived)
-
-
-def _load_without_scipy() -> None:
-    """Load the part of Numba that looks for SciPy's linear algebra while that is hidden.
-
-    If SciPy is installed, Numba would load all of it before the first compilation: 17 MB and a fifth of a second, of
-    which no kernel here uses anything. Other code of the process finds it as ever, Numba's own np.dot too.
-    """
-    hidden = "scipy.linalg.cython_blas"
-    if hidden in sys.modules:
-        return
-    sys.modules[hidden] = None  # type: ignore[assignment]  # what import takes for "not there"
-    try:
-        with suppress(ImportError):  # a Numba that keeps it elsewhere
-            import_module("numba.np.arraymath")
-    finally:
-        sys.modules.pop(hidden, None)
