@@ -17,9 +17,9 @@ RUN /opt/venv/bin/pip install -c constraints.txt ".[service]"
 RUN mkdir -p /opt/corpus && /opt/venv/bin/python data/make_corpus.py --output /opt/corpus/corpus.txt && rm /opt/corpus/corpus.tsv
 
 FROM python:${PYTHON}-slim
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 JOSE_CACHE_DIR=/cache
 # A named volume takes its first contents and its owner from the directory it is mounted over.
-RUN groupadd --gid 10001 jose && useradd --uid 10001 --gid 10001 --no-create-home jose && mkdir -p /corpus /models /documents && chown 10001:10001 /models /documents
+RUN groupadd --gid 10001 jose && useradd --uid 10001 --gid 10001 --no-create-home jose && mkdir -p /corpus /models /documents /cache && chown 10001:10001 /models /documents /cache
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/corpus/ /corpus/
 WORKDIR /models

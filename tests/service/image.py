@@ -33,7 +33,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # Paths of the image, each of which becomes a folder below the one that stands for its root.
-IMAGE_PATHS = ("/src", "/opt", "/corpus", "/models", "/documents", "/tmp")
+IMAGE_PATHS = ("/src", "/opt", "/corpus", "/models", "/documents", "/cache", "/tmp")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
