@@ -157,7 +157,12 @@ class Fuzzer:
             tables = [table(rows) for rows in (corpus.vocabulary.n_words, corpus.vocabulary.n_words, len(corpus))]
             self.tables = tables
             with Checkpoints(folder / "valid.run") as checkpoints:
-                facts: dict[str, Any] = {"config": TrainConfig(), "backend": "cpu", "phases": {"reading": 1.5}}
+                facts: dict[str, Any] = {
+                    "config": TrainConfig(),
+                    "epochs": 10,
+                    "backend": "cpu",
+                    "phases": {"reading": 1.5},
+                }
                 checkpoints.write(tables, RunState(), corpus=corpus, keep_text=False, **facts)
         self.vectors = {}
         for format in FORMATS:
@@ -225,7 +230,7 @@ class Fuzzer:
             data = (path / name).read_bytes()
             manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         if "id" in manifest:
-            manifest["id"] = model_id(manifest["files"], manifest["tokenizer"])
+            manifest["id"] = model_id(manifest["files"], manifest)
         manifest["checksum"] = manifest_checksum(manifest)
         about.write_text(json.dumps(manifest))
 

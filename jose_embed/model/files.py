@@ -1,23 +1,24 @@
 """The model directory: which files it has, how they are written and how they are opened and checked.
 
 ====================== ===================================================================================
-manifest.json          format and version, id, configuration, tokenizer, counts, training, corpus; size
-                       and SHA-256 of every other file, and a sum of its own
+manifest.json          format and version, id, configuration, tokenizer, counts, training, corpus; optional
+                       "text" and "blocks" (see _OPTIONAL); size and SHA-256 of every other file, and a
+                       checksum of its own
 center_vectors.npy     float32 (n_words, dim), rows of norm 1
 context_vectors.npy    float32 (n_words, dim), rows of norm 1
 doc_vectors.npy        float32 (n_docs, dim), rows of norm 1
 doc_token_counts.npy   int64 (n_docs,), known words of each document; 0 marks an untrained one
 vocabulary.tsv         a word, a tab and its count per line, most frequent first, UTF-8
 doc_ids.txt            an id per line, UTF-8
-NAME.npy, NAME.json    whatever later parts keep beside them
-quality.json           figures of quality that were measured later; no part of the model (qualityfile.py)
+NAME.npy, NAME.json    extra arrays and values; word_weights, context_share and document_matrix are read by
+                       inference
+quality.json           figures of quality measured later; not a part of the model (quality.py)
 ====================== ===================================================================================
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
-from jose_embed.model.parts import OWN_FILES, TABLES, ModelParts
+from jose_embed.model.parts import ABOUT, NOT_LISTED, OPTIONAL_ABOUT, OWN_FILES, TABLES, ModelParts
 from jose_embed.model.quality import QUALITY_NAME
-from jose_embed.storage.atomic import Chunk, DirectoryWriter, FileFacts, check_target, file_name_is_safe, tidy
+from jose_embed.storage.atomic import Chunk, DirectoryWriter, FileFacts, check_target, foreign_entry, tidy
 from jose_embed.storage.columns import (
     MappedLines,
     array_chunks,
@@ -40,24 +41,68 @@ from jose_embed.storage.columns import (
     read_vocabulary,
     vocabulary_chunks,
 )
-from jose_embed.storage.directory import DirectoryReader
+from jose_embed.storage.directory import MODEL, DirectoryReader
 from jose_embed.storage.manifest import (
-    FORMAT,
-    FORMAT_VERSION,
-    LARGEST_MANIFEST,
     MANIFEST_NAME,
-    _canonical,
+    MAPPING,
+    TEXT,
+    TIME,
+    Rule,
+    canonical_json,
+    check_sizes,
     json_bytes,
-    manifest_checksum,
+    read_manifest,
+    sealed,
+    verify_files,
+    whole_number,
 )
 from jose_embed.version import __version__
 
 if TYPE_CHECKING:
     from jose_embed.progress import Reporter
 
-__all__ = ["check_model_target", "manifest_of", "model_id", "open_model", "read_manifest", "write_model"]
+__all__ = ["check_model_target", "manifest_of", "model_id", "open_model", "write_model"]
 
 _ATTEMPTS: Final = 3
+
+_BOOLEAN: Final = Rule(lambda value: isinstance(value, bool), "true or false")
+_NAMES: Final = Rule(
+    lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value), "a list of names"
+)
+
+_FIELDS: Final = {
+    "package_version": TEXT,
+    "created": TIME,
+    "id": TEXT,
+    "config": MAPPING,
+    "tokenizer": MAPPING,
+    "tokenizer.name": TEXT,
+    "tokenizer.settings": MAPPING,
+    "counts": MAPPING,
+    "counts.n_words": whole_number(1),
+    "counts.n_docs": whole_number(),
+    "counts.n_untrained": whole_number(),
+    "counts.n_tokens": whole_number(),
+    "counts.dim": whole_number(1),
+    "training": MAPPING,
+    "corpus": MAPPING,
+}
+
+# Since version 2; a field that is missing means what version 1 did.
+_OPTIONAL: Final = {
+    "text": MAPPING,
+    "text.normalisation": TEXT,  # the Unicode form, or the name of a rule
+    "text.segmenter": MAPPING,
+    "text.segmenter.name": TEXT,
+    "text.segmenter.settings": MAPPING,
+    "text.segmenter.library_version": TEXT,
+    "text.segmenter.dictionary_version": TEXT,
+    "text.phrases": MAPPING,  # settings and number; the phrases are a file of their own
+    "text.rare_counts": _BOOLEAN,  # whether counts of words below min_count are stored
+    "text.texts": TEXT,  # the file of the documents' texts
+    "text.fields": _NAMES,  # of the documents
+    "blocks": _NAMES,  # of vectors, if there is more than one
+}
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -140,12 +185,10 @@ def _files(parts: ModelParts) -> Iterator[tuple[str, Iterator[Chunk]]]:
 
 def _manifest(parts: ModelParts, files: Mapping[str, FileFacts]) -> dict[str, Any]:
     n_docs = len(parts.doc_vectors)
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+    facts = {
         "package_version": __version__,
         "created": parts.about["created"],
-        "id": model_id(files, parts.about["tokenizer"]),
+        "id": model_id(files, parts.about),
         "counts": {
             "n_words": len(parts.center_vectors),
             "n_docs": n_docs,
@@ -153,28 +196,31 @@ def _manifest(parts: ModelParts, files: Mapping[str, FileFacts]) -> dict[str, An
             "n_tokens": int(parts.counts.sum()),
             "dim": parts.center_vectors.shape[1],
         },
-        **{name: parts.about[name] for name in ("config", "tokenizer", "corpus", "training")},
-        "files": dict(files),
+        **{name: parts.about[name] for name in (*ABOUT, *OPTIONAL_ABOUT) if name in parts.about},
     }
-    manifest["checksum"] = manifest_checksum(manifest)
-    return manifest
+    return sealed(MODEL, facts, files)
 
 
 def _known_model(path: Path) -> None:
-    """Passes where a directory holds a model and nothing else, so that replacing it destroys nothing of anybody's."""
+    """Check that a directory is a model and holds nothing else, so that overwriting it deletes nothing else.
+
+    Raises:
+        ModelError: it is not.
+    """
     advice = "only a model is ever overwritten; choose another name or remove it yourself"
     with DirectoryReader(path) as directory:
         try:
-            manifest = json.loads(directory.read(MANIFEST_NAME, largest=LARGEST_MANIFEST))
-            known = manifest["files"].keys() | {MANIFEST_NAME, QUALITY_NAME} if manifest["format"] == FORMAT else None
-        except (ModelError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
-            known = None
-    if known is None:
+            manifest = directory.json(MANIFEST_NAME)
+            listed = manifest["files"].keys() if manifest["format"] == MODEL.format else None
+        except (ModelError, TypeError, KeyError, AttributeError):
+            listed = None
+    if listed is None:
         raise ModelError(f"{path}: is a directory, but not a model; {advice}")
     tidy(path / QUALITY_NAME)
-    foreign = sorted(name for name in os.listdir(path) if name not in known)
-    if foreign:
-        raise ModelError(f"{path}: holds {foreign[0]!r}, which is not part of the model; {advice}")
+    own = OWN_FILES | {name for name in listed if name.endswith((".npy", ".json"))}
+    foreign = foreign_entry(path, own)
+    if foreign is not None:
+        raise ModelError(f"{path}: holds {foreign!r}, which is not part of the model; {advice}")
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -210,18 +256,17 @@ def open_model(
 
 
 def _opened(directory: DirectoryReader, verify: bool, reporter: Reporter | None) -> tuple[ModelParts, dict[str, Any]]:
-    manifest = read_manifest(directory, verify=verify)
+    manifest = read_manifest(directory, _FIELDS, _OPTIONAL)
     files, counts = manifest["files"], manifest["counts"]
     n_words, n_docs, dim = counts["n_words"], counts["n_docs"], counts["dim"]
-    missing = sorted(OWN_FILES - {MANIFEST_NAME, QUALITY_NAME} - set(files))
+    missing = sorted(OWN_FILES - NOT_LISTED - set(files))
     if missing:
         raise directory.error(MANIFEST_NAME, f"does not list {missing[0]}")
-    for name, facts in files.items():
-        size = directory.size(name)
-        if size != facts["bytes"]:
-            raise directory.error(name, f"is {size} bytes long, but the manifest says {facts['bytes']}")
+    check_sizes(directory, files)
     if verify:
-        _verify_sums(directory, files, reporter)
+        verify_files(directory, files, reporter)
+        if manifest["id"] != model_id(files, manifest):
+            raise directory.error(MANIFEST_NAME, "is damaged: its id does not match its contents")
     words, word_counts = read_vocabulary(directory, n_words, counts["n_tokens"])
     doc_ids = MappedLines(directory.map("doc_ids.txt"), str(directory.path / "doc_ids.txt"))
     if len(doc_ids) != n_docs:
@@ -237,21 +282,15 @@ def _opened(directory: DirectoryReader, verify: bool, reporter: Reporter | None)
         doc_token_counts=directory.array("doc_token_counts.npy", dtype="<i8", shape=(n_docs,)),
         extra_arrays={name[:-4]: directory.array(name) for name in extra if name.endswith(".npy")},
         extra_json={name[:-5]: directory.json(name) for name in extra if name.endswith(".json")},
-        about={name: manifest[name] for name in ("created", "config", "tokenizer", "training", "corpus")},
+        about={name: manifest[name] for name in ("created", *ABOUT, *OPTIONAL_ABOUT) if name in manifest},
     )
+    try:
+        parts.check_learned()
+    except ModelError as error:
+        raise directory.error(f"{str(error).split()[0]}.npy", str(error).partition(" ")[2]) from None
     if verify:
         _verify_contents(directory, parts, counts["n_untrained"])
     return parts, manifest
-
-
-def _verify_sums(directory: DirectoryReader, files: Mapping[str, FileFacts], reporter: Reporter | None) -> None:
-    if reporter is not None:
-        reporter.start("verifying", sum(facts["bytes"] for facts in files.values()), "bytes")
-    for name, facts in files.items():
-        if directory.sha256(name, None if reporter is None else reporter.advance) != facts["sha256"]:
-            raise directory.error(name, "is damaged: its SHA-256 is not the manifest's")
-    if reporter is not None:
-        reporter.finish()
 
 
 def _verify_contents(directory: DirectoryReader, parts: ModelParts, n_untrained: int) -> None:
@@ -274,102 +313,13 @@ def _verify_contents(directory: DirectoryReader, parts: ModelParts, n_untrained:
         pass
 
 
-_COUNT_NAMES: Final = ("n_words", "n_docs", "n_untrained", "n_tokens", "dim")
-
-
-def model_id(files: Mapping[str, FileFacts], tokenizer: Mapping[str, Any]) -> str:
-    """SHA-256 over all that answers depend on, the sums of the files and the tokenizer: equal models have equal ids."""
-    facts = {"files": {name: facts["sha256"] for name, facts in files.items()}, "tokenizer": tokenizer}
-    return hashlib.sha256(_canonical(facts)).hexdigest()
-
-
-def read_manifest(directory: DirectoryReader, *, verify: bool = False) -> dict[str, Any]:
-    """The checked manifest of a model directory.
+def model_id(files: Mapping[str, FileFacts], about: Mapping[str, Any]) -> str:
+    """SHA-256 in hex over all that answers depend on: the files, the tokenizer and the settings of the text.
 
     Args:
-        directory: The open directory.
-        verify: Also compare it with its own checksum and id.
-
-    Raises:
-        ModelError: no manifest, not JSON, not of this format, of a newer version, or with a field that cannot be.
+        files: As the manifest lists them.
+        about: The manifest, or the facts for it.
     """
-    data = directory.read(MANIFEST_NAME, largest=LARGEST_MANIFEST)
-    try:
-        manifest = json.loads(data.decode("utf-8"), parse_constant=_refused)
-    except (ValueError, RecursionError) as error:
-        raise directory.error(MANIFEST_NAME, f"is not JSON ({str(error)[:100]})") from None
-    try:
-        _check(manifest)
-    except _NewerError as error:
-        raise directory.error(MANIFEST_NAME, str(error), "update jose-embed") from None
-    except ValueError as error:
-        raise directory.error(MANIFEST_NAME, str(error)) from None
-    if verify:
-        sums = manifest_checksum(manifest), model_id(manifest["files"], manifest["tokenizer"])
-        if (manifest.get("checksum"), manifest["id"]) != sums:
-            raise directory.error(MANIFEST_NAME, "is damaged: its checksum or id does not match its contents")
-    return dict(manifest)
-
-
-def _refused(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-class _NewerError(ValueError):
-    """A manifest of a version that is not read yet."""
-
-
-def _check(manifest: Any) -> None:
-    """Passes where every field that reading relies on is of the right type; else the error says what is wrong."""
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ValueError(f'is not the manifest of a model (it lacks "format": "{FORMAT}")')
-    version = manifest.get("format_version")
-    if type(version) is not int or version < 1:
-        raise ValueError(f"has the format version {_shown(version)}; it must be a whole number from 1")
-    if version > FORMAT_VERSION:
-        raise _NewerError(
-            f"has the format version {version}, newer than {FORMAT_VERSION}, the newest that this jose-embed reads"
-        )
-    for name, kind in _FIELDS.items():
-        if not isinstance(manifest.get(name), kind):
-            raise ValueError(
-                f"has {_shown(manifest.get(name))} as {name!r}; it must be {'text' if kind is str else 'a mapping'}"
-            )
-    for name in _COUNT_NAMES:
-        count = manifest["counts"].get(name)
-        if type(count) is not int or not 0 <= count < 2**62:
-            raise ValueError(f"has {_shown(count)} as counts.{name}; it must be a whole number from 0")
-    for name in ("n_words", "dim"):
-        if manifest["counts"][name] < 1:
-            raise ValueError(f"has {manifest['counts'][name]} as counts.{name}; it must be a whole number from 1")
-    tokenizer = manifest["tokenizer"]
-    if not isinstance(tokenizer.get("name"), str) or not isinstance(tokenizer.get("settings"), dict):
-        raise ValueError(f"has {_shown(tokenizer)} as 'tokenizer'; it must hold a name and settings")
-    for name, facts in manifest["files"].items():
-        if not file_name_is_safe(name) or name == MANIFEST_NAME:
-            raise ValueError(f"lists the file {_shown(name)}, which is no plain file name")
-        if (
-            not isinstance(facts, dict)
-            or type(facts.get("bytes")) is not int
-            or not 0 <= facts["bytes"] < 2**62
-            or not isinstance(facts.get("sha256"), str)
-        ):
-            raise ValueError(f"has {_shown(facts)} for the file {name}; it must hold its size in bytes and its sha256")
-
-
-_FIELDS: Final[dict[str, type]] = {
-    "package_version": str,
-    "created": str,
-    "id": str,
-    "config": dict,
-    "tokenizer": dict,
-    "counts": dict,
-    "files": dict,
-    "training": dict,
-    "corpus": dict,
-}
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    facts = {"files": {name: facts["sha256"] for name, facts in files.items()}}
+    facts |= {name: about[name] for name in ("tokenizer", *OPTIONAL_ABOUT) if name in about}
+    return hashlib.sha256(canonical_json(facts)).hexdigest()

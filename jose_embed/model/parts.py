@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from jose_embed.errors import ModelError
 from jose_embed.storage.atomic import file_name_is_safe
-from jose_embed.storage.manifest import MANIFEST_NAME, json_copy
+from jose_embed.storage.manifest import MANIFEST_NAME, json_copy, now
 
 __all__ = ["CONTEXT_SHARE", "DOCUMENT_MATRIX", "OWN_FILES", "TABLES", "WORD_WEIGHTS", "ModelParts"]
 
@@ -22,17 +21,20 @@ WORD_WEIGHTS, CONTEXT_SHARE, DOCUMENT_MATRIX = "word_weights", "context_share", 
 #: The tables of vectors; each is stored as NAME.npy.
 TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
 
+#: Files of a model directory that its manifest does not list or need not list.
+NOT_LISTED: Final = frozenset({MANIFEST_NAME, "quality.json", "texts.sqlite3"})
+
 #: File names that no extra array or value may have.
-OWN_FILES: Final = frozenset(
-    {
-        *(f"{name}.npy" for name in TABLES),
-        "vocabulary.tsv",
-        "doc_ids.txt",
-        "doc_token_counts.npy",
-        MANIFEST_NAME,
-        "quality.json",
-    }
-)
+OWN_FILES: Final = NOT_LISTED | {
+    *(f"{name}.npy" for name in TABLES),
+    "vocabulary.tsv",
+    "doc_ids.txt",
+    "doc_token_counts.npy",
+}
+
+#: Sections of the manifest that describe how the model was made; those after the first four are optional.
+ABOUT: Final = ("config", "tokenizer", "training", "corpus")
+OPTIONAL_ABOUT: Final = ("text", "blocks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class ModelParts:
         doc_token_counts: int64 (n_docs,), at least 0.
         extra_arrays: Numbers or booleans by name.
         extra_json: JSON values by name.
-        about: The manifest's ``created``, ``config``, ``tokenizer``, ``training`` and ``corpus``.
+        about: The manifest's ``created``, ``config``, ``tokenizer``, ``training``, ``corpus`` and, if there are such,
+            ``text`` and ``blocks``.
     """
 
     words: Sequence[str]
@@ -81,13 +84,12 @@ class ModelParts:
         """The checked parts of a new model; arguments as for :meth:`Embeddings.from_arrays`.
 
         Args:
-            about: ``config``, ``tokenizer``, ``training`` and ``corpus`` of the manifest.
+            about: ``config``, ``tokenizer``, ``training``, ``corpus`` and perhaps ``text`` of the manifest.
         """
         if doc_vectors is None:
             doc_vectors = np.empty((0, *np.shape(center_vectors)[1:]), np.float32)
         if doc_token_counts is None:
             doc_token_counts = np.ones(len(doc_vectors), np.int64)
-        created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         parts = cls(
             words=words,
             counts=_whole_numbers("counts", counts),
@@ -99,7 +101,7 @@ class ModelParts:
             extra_arrays=dict(extra_arrays or {}),
             extra_json={name: json_copy(value, f"{name}.json") for name, value in (extra_json or {}).items()},
             about={
-                "created": created,
+                "created": now(),
                 **{name: json_copy(dict(value), f"{name!r} of the manifest") for name, value in about.items()},
             },
         )
@@ -137,6 +139,15 @@ class ModelParts:
                 raise ModelError(
                     f"the extra array {name} holds {array.dtype} values; only numbers and booleans can be stored"
                 )
+        self.check_learned()
+
+    def check_learned(self) -> None:
+        """Check the arrays that inference reads.
+
+        Raises:
+            ModelError: another shape or dtype, or a number that is not finite.
+        """
+        n_words, dim = self.center_vectors.shape
         for name, shape in ((WORD_WEIGHTS, (n_words, 2)), (CONTEXT_SHARE, ()), (DOCUMENT_MATRIX, (dim, dim))):
             if name in self.extra_arrays:
                 _check_finite(name, self.extra_arrays[name], shape)

@@ -17,7 +17,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypedDict
@@ -34,6 +34,7 @@ __all__ = [
     "atomic_file",
     "check_target",
     "file_name_is_safe",
+    "foreign_entry",
     "moved_aside",
     "plain_size",
     "reason",
@@ -86,6 +87,16 @@ def file_name_is_safe(name: str) -> bool:
         [True, False, False, False, False, False]
     """
     return _SAFE_NAME.fullmatch(name) is not None
+
+
+def foreign_entry(path: Path, own: Collection[str]) -> str | None:
+    """The first entry of a directory that is not a regular file with one of these names; None if there is none.
+
+    Directories, symbolic links and pipes are foreign whatever their names are.
+    """
+    with os.scandir(path) as entries:
+        foreign = [entry.name for entry in entries if entry.name not in own or not entry.is_file(follow_symlinks=False)]
+    return min(foreign, default=None)
 
 
 def check_target(

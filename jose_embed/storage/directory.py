@@ -1,20 +1,19 @@
-"""A directory held open for reading, its files mapped into memory.
+"""A container directory, held open for reading; its files are mapped into memory.
 
-Every file is opened relative to the directory, so that a model that is replaced meanwhile is read wholly old or wholly
-new. Nothing is ever unpickled.
+Every file is opened relative to the open directory, so that a reader sees either the old or the new container when it
+is replaced. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import math
 import mmap
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,23 +27,40 @@ __all__ = ["MODEL", "DirectoryKind", "DirectoryReader", "array_header", "npy_pre
 
 
 class DirectoryKind(NamedTuple):
-    """What a directory is meant to be, as messages say it.
+    """A kind of container directory.
 
     Attributes:
-        noun: What it is: "model".
-        made: How one is made, after "or": "train one with jose-train".
+        noun: Its name in messages: "model".
+        made: How to make one, after "or": "train one with jose-train".
         advice: What to do about a damaged one.
-        error: What is raised.
+        error: The error that reading one raises.
+        format: The value of ``format`` in its manifest.
+        version: The format version that is written, and the newest that is read.
+        manifest: The name of its manifest.
     """
 
     noun: str
     made: str
     advice: str
     error: type[JoseError]
+    format: str
+    version: int
+    manifest: str = "manifest.json"
+
+    @property
+    def article(self) -> str:
+        """The indefinite article of the noun."""
+        return "an" if self.noun[0] in "aeiou" else "a"
 
 
+#: A model directory; version 1 has no ``text`` and ``blocks`` in its manifest.
 MODEL: Final = DirectoryKind(
-    "model", "train one with jose-train", "take the model from a good copy or train it again", ModelError
+    noun="model",
+    made="train one with jose-train",
+    advice="take the model from a good copy or train it again",
+    error=ModelError,
+    format="jose-embed",
+    version=2,
 )
 
 
@@ -53,7 +69,7 @@ class DirectoryReader:
 
     Args:
         path: The directory.
-        kind: What it is meant to be; its ``error`` is what every method raises.
+        kind: What it should be; every method raises its ``error``.
 
     Raises:
         ModelError: there is no such directory or it cannot be read.
@@ -61,7 +77,7 @@ class DirectoryReader:
 
     def __init__(self, path: str | os.PathLike[str], kind: DirectoryKind = MODEL) -> None:
         self.path = Path(path)
-        self._kind = kind
+        self.kind = kind
         self._descriptor = -1
         self.vanished = False
         try:
@@ -73,7 +89,7 @@ class DirectoryReader:
             missing = f"{self.path}: there is no {kind.noun} directory of this name"
             raise kind.error(f"{missing}{_where_it_went(self.path, kind)}") from None
         except NotADirectoryError:
-            raise kind.error(f"{self.path}: is a file and no {kind.noun} directory; {kind.made}") from None
+            raise kind.error(f"{self.path}: is a file, not {kind.article} {kind.noun} directory; {kind.made}") from None
         except (OSError, ValueError) as error:
             raise kind.error(f"{self.path}: cannot be read ({reason(error)})") from None
 
@@ -87,7 +103,7 @@ class DirectoryReader:
 
     def error(self, name: str, what: str, to_do: str | None = None) -> JoseError:
         """An error that names the file."""
-        return self._kind.error(f"{self.path / name}: {what}; {to_do or self._kind.advice}")
+        return self.kind.error(f"{self.path / name}: {what}; {to_do or self.kind.advice}")
 
     def size(self, name: str) -> int:
         """The size of a file in bytes."""
@@ -122,17 +138,8 @@ class DirectoryReader:
         except OSError:
             return False
 
-    def sha256(self, name: str, advance: Callable[[int], None] | None = None) -> str:
-        """The SHA-256 of a file in hex, read block by block."""
-        digest = hashlib.sha256()
-        for block in self.blocks(name):
-            digest.update(block)
-            if advance is not None:
-                advance(len(block))
-        return digest.hexdigest()
-
     def blocks(self, name: str) -> Iterator[bytes]:
-        """The contents of a file, piece by piece; a file is read so that is too long to stay in memory."""
+        """The contents of a file in blocks of at most 1 MB."""
         with os.fdopen(self._open(name), "rb") as file:
             try:
                 while block := file.read(BLOCK_BYTES):
@@ -182,9 +189,8 @@ class DirectoryReader:
 
     def _open(self, name: str) -> int:
         if not file_name_is_safe(name):
-            raise self.error(
-                "manifest.json", f"names the file {name[:200]!r}, which is no plain file name", "do not trust it"
-            )
+            what = f"names the file {name[:200]!r}, which is not a plain file name"
+            raise self.error(self.kind.manifest, what, "do not trust it")
         # O_NONBLOCK: a pipe in the place of a file must not keep us waiting.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         try:

@@ -17,7 +17,6 @@ lie.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import hashlib
 import os
 import unicodedata
@@ -30,10 +29,21 @@ import numpy as np
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, CorpusError, ModelError
 from jose_embed.progress import Reporter, SilentReporter
-from jose_embed.storage.atomic import Chunk, DirectoryWriter, check_target
+from jose_embed.storage.atomic import Chunk, DirectoryWriter, check_target, foreign_entry
 from jose_embed.storage.columns import array_chunks, counted, read_vocabulary, row_blocks, vocabulary_chunks
 from jose_embed.storage.directory import DirectoryKind, DirectoryReader, array_header
-from jose_embed.storage.manifest import LARGEST_MANIFEST, MANIFEST_NAME, json_bytes, manifest_checksum
+from jose_embed.storage.manifest import (
+    MANIFEST_NAME,
+    MAPPING,
+    TEXT,
+    check_sizes,
+    json_bytes,
+    now,
+    read_manifest,
+    sealed,
+    verify_files,
+    whole_number,
+)
 from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.encode import encode
@@ -45,8 +55,6 @@ from jose_embed.version import __version__
 
 __all__ = [
     "ENCODED",
-    "FORMAT",
-    "FORMAT_VERSION",
     "check_encoded_target",
     "encoding_facts",
     "is_encoded",
@@ -56,11 +64,24 @@ __all__ = [
     "write_encoded",
 ]
 
-FORMAT: Final = "jose-embed-encoded"
-FORMAT_VERSION: Final = 1  # also to be raised where the same tokenizer begins to split text in another way
 ENCODED: Final = DirectoryKind(
-    "encoded corpus", "make one with jose encode", "remove it and encode the text again", CorpusError
+    noun="encoded corpus",
+    made="make one with jose encode",
+    advice="remove it and encode the text again",
+    error=CorpusError,
+    format="jose-embed-encoded",
+    version=1,  # to be raised also if a tokenizer splits text in another way than before
 )
+_FIELDS: Final = {
+    "tokenizer": MAPPING,
+    "tokenizer.name": TEXT,
+    "tokenizer.settings": MAPPING,
+    "min_count": whole_number(1),
+    "counts.n_words": whole_number(1, 2**31 - 1),
+    "counts.n_documents": whole_number(1),
+    "counts.n_tokens": whole_number(1),
+    "corpus": MAPPING,
+}
 _FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
 
 
@@ -97,7 +118,7 @@ def write_encoded(
         ('a', 'b') [0, 1, 0, 1] 2
     """
     reporter = reporter or SilentReporter()
-    sources = json_bytes([dataclasses.asdict(report) for report in corpus.sources], "sources.json")
+    sources = json_bytes([dataclasses.asdict(report) for report in corpus.sources], "sources.json", raw_names=True)
     files: dict[str, Iterator[Chunk]] = {
         "tokens.npy": array_chunks(corpus.tokens, "tokens.npy"),
         "offsets.npy": array_chunks(corpus.offsets, "offsets.npy"),
@@ -110,8 +131,7 @@ def write_encoded(
         with DirectoryWriter(path, overwrite=overwrite, known=_known_encoding, needed_bytes=needed) as directory:
             for name, chunks in files.items():
                 directory.write(name, counted(chunks, reporter.advance))
-            manifest = _manifest(corpus) | {"files": dict(directory.files)}
-            manifest["checksum"] = manifest_checksum(manifest)
+            manifest = sealed(ENCODED, _facts(corpus), directory.files)
             directory.write(MANIFEST_NAME, [json_bytes(manifest, MANIFEST_NAME)])
     except ModelError as error:
         raise CorpusError(str(error)) from error
@@ -130,12 +150,10 @@ def check_encoded_target(path: str | os.PathLike[str], *, overwrite: bool = Fals
         raise CorpusError(str(error)) from error
 
 
-def _manifest(corpus: EncodedCorpus) -> dict[str, Any]:
+def _facts(corpus: EncodedCorpus) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
         "package_version": __version__,
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": now(),
         **_settings(corpus.tokenizer, corpus.min_count),
         "counts": {
             "n_words": corpus.vocabulary.n_words,
@@ -164,9 +182,9 @@ def _known_encoding(path: Path) -> None:
     advice = "only an encoded corpus is ever overwritten; choose another name or remove it yourself"
     if not is_encoded(path):
         raise CorpusError(f"{path}: is a directory, but no encoded corpus; {advice}")
-    foreign = sorted(name for name in os.listdir(path) if name not in _FILES and name != MANIFEST_NAME)
-    if foreign:
-        raise CorpusError(f"{path}: holds {printable(foreign[0])!r}, which is not part of the encoded corpus; {advice}")
+    foreign = foreign_entry(path, _FILES | {MANIFEST_NAME})
+    if foreign is not None:
+        raise CorpusError(f"{path}: holds {printable(foreign)!r}, which is not part of the encoded corpus; {advice}")
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -176,10 +194,10 @@ def is_encoded(path: str | os.PathLike[str]) -> bool:
     """Whether a name stands for a directory that says of itself that it is an encoded corpus; it may be damaged."""
     try:
         with DirectoryReader(path, ENCODED) as directory:
-            head = directory.read(MANIFEST_NAME, largest=LARGEST_MANIFEST)
+            head = directory.read(MANIFEST_NAME, largest=16 << 20)
     except CorpusError:
         return False
-    return f'"{FORMAT}"'.encode() in head[:200]
+    return f'"{ENCODED.format}"'.encode() in head[:200]
 
 
 def open_encoded(
@@ -217,16 +235,9 @@ def encoding_facts(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[S
 def _opened(directory: DirectoryReader, manifest: Mapping[str, Any], verify: bool, reporter: Reporter) -> EncodedCorpus:
     counts, files = manifest["counts"], manifest["files"]
     n_words, n_documents, n_tokens = counts["n_words"], counts["n_documents"], counts["n_tokens"]
-    for name, facts in files.items():
-        size = directory.size(name)
-        if size != facts["bytes"]:
-            raise directory.error(name, f"is {size} bytes long, but the manifest says {facts['bytes']}")
+    check_sizes(directory, files)
     if verify:
-        reporter.start("verifying", sum(facts["bytes"] for facts in files.values()), "bytes")
-        for name, facts in files.items():
-            if _checked_sum(directory, name, n_words if name == "tokens.npy" else None, reporter) != facts["sha256"]:
-                raise directory.error(name, "is damaged: its SHA-256 is not the manifest's")
-        reporter.finish()
+        verify_files(directory, files, reporter, {"tokens.npy": _TokenCheck(directory, n_words)})
     tokens = directory.array("tokens.npy", dtype="<i4", shape=(n_tokens,))
     offsets = directory.array("offsets.npy", dtype="<i8", shape=(n_documents + 1,))
     if offsets[0] != 0 or offsets[-1] != n_tokens or any((np.diff(part) < 0).any() for part in _overlapping(offsets)):
@@ -252,62 +263,30 @@ def _overlapping(offsets: np.ndarray[Any, np.dtype[np.int64]]) -> Sequence[np.nd
     return [offsets[max(0, first - 1) : first + len(block)] for first, block in row_blocks(offsets)]
 
 
-def _checked_sum(directory: DirectoryReader, name: str, n_rows: int | None, reporter: Reporter) -> str:
-    """The SHA-256 of a file; where it holds rows of the vocabulary, they are looked at on the way."""
-    digest = hashlib.sha256()
-    start = 0
-    for number, block in enumerate(directory.blocks(name)):
-        digest.update(block)
-        if n_rows is not None:
-            if number == 0:
-                try:
-                    start = array_header(block)[2]
-                except ValueError as error:
-                    raise directory.error(name, str(error)) from None
-            rows = np.frombuffer(block, "<i4", (len(block) - start) // 4, start)
-            if len(rows) and not (rows.min() >= 0 and rows.max() < n_rows):
-                raise directory.error(name, f"holds a row outside of the vocabulary of {n_rows} words")
-            start = 0
-        reporter.advance(len(block))
-    return digest.hexdigest()
+class _TokenCheck:
+    """Looks at the blocks of ``tokens.npy`` for rows outside of the vocabulary."""
+
+    def __init__(self, directory: DirectoryReader, n_words: int) -> None:
+        self._directory, self._n_words, self._start = directory, n_words, -1
+
+    def __call__(self, block: bytes) -> None:
+        if self._start < 0:
+            try:
+                self._start = array_header(block)[2]
+            except ValueError as error:
+                raise self._directory.error("tokens.npy", str(error)) from None
+        rows = np.frombuffer(block, "<i4", (len(block) - self._start) // 4, self._start)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self._n_words):
+            what = f"holds a row outside of the vocabulary of {self._n_words} words"
+            raise self._directory.error("tokens.npy", what)
+        self._start = 0
 
 
 def _read_manifest(directory: DirectoryReader) -> dict[str, Any]:
-    """The checked manifest: every field that reading relies on is of the right type, its sum is right."""
-    manifest = directory.json(MANIFEST_NAME)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise directory.error(MANIFEST_NAME, "is not the manifest of an encoded corpus", ENCODED.made)
-    version = manifest.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
-        newer = f"has the format version {version}, newer than {FORMAT_VERSION}, the newest that this jose-embed reads"
-        raise directory.error(MANIFEST_NAME, newer, "update jose-embed, or encode the text again")
-    tokenizer, counts, files = manifest.get("tokenizer"), manifest.get("counts"), manifest.get("files")
-    sound = (
-        version == FORMAT_VERSION
-        and isinstance(tokenizer, dict)
-        and isinstance(tokenizer.get("name"), str)
-        and isinstance(tokenizer.get("settings"), dict)
-        and _is_count(manifest.get("min_count"), 1)
-        and isinstance(counts, dict)
-        and all(_is_count(counts.get(name), 1) for name in ("n_words", "n_documents", "n_tokens"))
-        and counts["n_words"] < 2**31
-        and isinstance(manifest.get("corpus"), dict)
-        and isinstance(files, dict)
-        and files.keys() == _FILES
-        and all(
-            isinstance(facts, dict) and _is_count(facts.get("bytes"), 1) and isinstance(facts.get("sha256"), str)
-            for facts in files.values()
-        )
-    )
-    if not sound or manifest.get("checksum") != manifest_checksum(manifest):
-        raise directory.error(
-            MANIFEST_NAME, "is damaged: a field is not what it must be, or its checksum does not match"
-        )
+    manifest = read_manifest(directory, _FIELDS, newer="update jose-embed, or encode the text again")
+    if manifest["files"].keys() != _FILES:
+        raise directory.error(MANIFEST_NAME, f"lists other files than {', '.join(sorted(_FILES))}")
     return manifest
-
-
-def _is_count(value: object, least: int) -> bool:
-    return type(value) is int and least <= value < 2**62
 
 
 def _read_sources(directory: DirectoryReader, n_documents: int) -> list[SourceReport]:

@@ -35,13 +35,24 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.config import TrainConfig
-from jose_embed.errors import ConfigError, CorpusError, JoseError, TrainingError
+from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.storage.atomic import DirectoryWriter, reason, tidy
 from jose_embed.storage.columns import array_chunks, row_blocks
 from jose_embed.storage.directory import DirectoryKind, DirectoryReader
 from jose_embed.storage.locks import directory_lock
-from jose_embed.storage.manifest import json_bytes, manifest_checksum
+from jose_embed.storage.manifest import (
+    MAPPING,
+    Rule,
+    check_manifest,
+    check_sizes,
+    json_bytes,
+    one_of_pattern,
+    open_manifest,
+    sealed,
+    verify_files,
+    whole_number,
+)
 from jose_embed.storage.memory import release
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.kept import is_encoded, open_encoded, write_encoded
@@ -54,10 +65,35 @@ __all__ = ["Checkpoint", "Checkpoints"]
 
 Tables = Sequence[npt.NDArray[np.float32]]
 
-FORMAT: Final = "jose-embed-checkpoint"
-FORMAT_VERSION: Final = 2
-_KIND: Final = DirectoryKind("checkpoint", "start anew without --resume", "it is not used", TrainingError)
 _FACTS: Final = "checkpoint.json"
+_KIND: Final = DirectoryKind(
+    noun="checkpoint",
+    made="start anew without --resume",
+    advice="it is not used",
+    error=TrainingError,
+    format="jose-embed-checkpoint",
+    version=2,
+    manifest=_FACTS,
+)
+_SECONDS: Final = Rule(
+    lambda value: (
+        isinstance(value, dict)
+        and all(type(seconds) in (int, float) and 0 <= seconds < 2**62 for seconds in value.values())
+    ),
+    "seconds by name",
+)
+_FIELDS: Final = {
+    "run": one_of_pattern(r"[0-9a-f]{1,64}", "hexadecimal digits"),
+    "config": MAPPING,
+    "epochs": whole_number(1, 100_000),
+    "backend": one_of_pattern(r"[a-z]{1,16}", "a short name"),
+    "corpus.sha256": one_of_pattern(r"[0-9a-f]{64}", "64 hexadecimal digits"),
+    "corpus.n_documents": whole_number(),
+    "corpus.n_words": whole_number(),
+    "corpus.n_tokens": whole_number(),
+    "state": MAPPING,
+    "phases": _SECONDS,
+}
 _TABLES: Final = ("center", "context", "document")
 _NAME: Final = re.compile(r"checkpoint-(\d{6,})")
 _OURS: Final = re.compile(r"checkpoint-\d{6,}|text|\.(checkpoint-\d{6,}|text)\.tmp-\d+-[0-9a-f]{8}")
@@ -369,8 +405,6 @@ class Checkpoints:
         path = self.directory / f"checkpoint-{number:06d}"
         needed = sum(table.size * 4 for table in tables) + 200 * len(state.epochs) + 8192
         facts: dict[str, Any] = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
             "package_version": __version__,
             "run": self.run,
             "config": config.to_dict(),
@@ -383,9 +417,7 @@ class Checkpoints:
         with DirectoryWriter(path, needed_bytes=needed) as directory:
             for name, table in zip(_TABLES, tables, strict=True):
                 directory.write(f"{name}.npy", array_chunks(table, f"{name}.npy"))
-            facts["files"] = dict(directory.files)
-            facts["checksum"] = manifest_checksum(facts)
-            directory.write(_FACTS, [json_bytes(facts, _FACTS)])
+            directory.write(_FACTS, [json_bytes(sealed(_KIND, facts, directory.files), _FACTS)])
         return Checkpoint(path, self.run, facts["config"], epochs, backend, facts["corpus"], state, facts["phases"])
 
     def _numbers(self) -> list[int]:
@@ -455,60 +487,32 @@ def _opened(path: Path, reporter: Reporter) -> Checkpoint:
         TrainingError: it is not.
     """
     with DirectoryReader(path, _KIND) as directory:
-        facts = directory.json(_FACTS)
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            raise directory.error(_FACTS, "does not describe a checkpoint")
+        facts = open_manifest(directory)
         way_on = f"go on with the version that began the training, or remove {path.parent} to start anew"
-        if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != FORMAT_VERSION:
+        if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != _KIND.version:
             writer = printable(str(version)[:40])
             raise _OtherVersionError(f"{path}: was written by jose-embed {writer}, and this is {__version__}; {way_on}")
-        if facts.get("checksum") != manifest_checksum(facts):
-            raise directory.error(_FACTS, "is damaged: its checksum does not match its contents")
+        check_manifest(directory, facts, _FIELDS)
+        config, files = facts["config"], facts["files"]
+        # Settings come and go between two releases; a run must not continue with a default that it did not begin with.
+        if differing := sorted(TrainConfig().to_dict().keys() ^ config.keys()):
+            shown = printable(", ".join(differing)[:200])
+            raise _OtherVersionError(f"{path}: records other settings than this jose-embed has ({shown}); {way_on}")
         try:
-            # Settings come and go between two releases; a run must not go on with a default that it was not begun with.
-            if differing := sorted(TrainConfig().to_dict().keys() ^ facts["config"].keys()):
-                shown = printable(", ".join(differing)[:200])
-                raise _OtherVersionError(f"{path}: records other settings than this jose-embed has ({shown}); {way_on}")
-            files = [f"{name}.npy" for name in _TABLES]
-            reporter.start("verifying", sum(map(directory.size, files)), "bytes")
-            for name in files:
-                if directory.sha256(name, reporter.advance) != facts["files"][name]["sha256"]:
-                    raise directory.error(name, "is damaged: its SHA-256 is not that of checkpoint.json")
-            reporter.finish()
+            if files.keys() != {f"{name}.npy" for name in _TABLES} or TrainConfig.from_dict(config).to_dict() != config:
+                raise ValueError("a table or a setting is not what it must be")
             state = RunState.from_dict(facts["state"])
-            names = ("run", "config", "epochs", "backend", "corpus", "phases")
-            run, config, epochs, backend, corpus, phases = (facts[name] for name in names)
-            _check(run, config, epochs, backend, corpus, phases)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, JoseError) and not isinstance(error, ConfigError):
-                raise
-            raise directory.error(_FACTS, f"is not what it must be ({reason(error)})") from None
-    return Checkpoint(path, run, config, epochs, backend, corpus, state, phases)
-
-
-def _check(run: Any, config: Any, epochs: Any, backend: Any, corpus: Any, phases: Any) -> None:
-    """Passes where the facts of a checkpoint are of their kinds; a sum that fits says nothing about that.
-
-    Raises:
-        ConfigError, ValueError: they are not.
-    """
-    counts = ("n_documents", "n_words", "n_tokens")
-    if (
-        not isinstance(run, str)
-        or re.fullmatch(r"[0-9a-f]{1,64}", run) is None
-        or not isinstance(backend, str)
-        or re.fullmatch(r"[a-z]{1,16}", backend) is None
-        or not isinstance(config, dict)
-        or type(epochs) is not int
-        or not 1 <= epochs <= 100_000
-        or not isinstance(corpus, dict)
-        or corpus.keys() != {"sha256", *counts}
-        or not isinstance(corpus["sha256"], str)
-        or re.fullmatch(r"[0-9a-f]{64}", corpus["sha256"]) is None
-        or not all(type(corpus[name]) is int and 0 <= corpus[name] < 2**62 for name in counts)
-        or not isinstance(phases, dict)
-        or not all(type(seconds) in (int, float) and 0 <= seconds < 2**62 for seconds in phases.values())
-    ):
-        raise ValueError("a field is of another kind")
-    if TrainConfig.from_dict(config).to_dict() != config:
-        raise ValueError("a setting is of another kind")
+        except ValueError as error:  # ConfigError is one
+            raise directory.error(_FACTS, str(error)) from None
+        check_sizes(directory, files)
+        verify_files(directory, files, reporter)
+    return Checkpoint(
+        path,
+        facts["run"],
+        config,
+        facts["epochs"],
+        facts["backend"],
+        facts["corpus"],
+        state,
+        facts["phases"],
+    )

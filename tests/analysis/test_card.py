@@ -112,9 +112,12 @@ def test_figures_of_another_model_do_not_count(model: Path) -> None:
     ("content", "message"),
     [
         (b"{", "is not JSON"),
-        (b"[]", "holds no figures of a model"),
-        (b'{"format": "jose-embed-evaluation", "format_version": 2}', "has another format version than 1"),
-        (b'{"format": "jose-embed-evaluation", "format_version": 1, "tables": [1]}', "holds tables that are none"),
+        (b"[]", "does not describe a table of figures"),
+        (b'{"format": "jose-embed-evaluation", "format_version": 2}', "has the format version 2, newer than 1"),
+        (
+            b'{"format": "jose-embed-evaluation", "format_version": 1, "model": "x", "tables": [1]}',
+            r"has \[1\] as tables; it must be a list of tables",
+        ),
     ],
 )
 def test_a_damaged_file_of_figures_is_named(

@@ -35,7 +35,8 @@ from jose_embed.model import nearest
 from jose_embed.model.embeddings import Embeddings, check_target, load
 from jose_embed.model.files import model_id
 from jose_embed.model.query import DocumentNeighbor, Neighbor
-from jose_embed.storage.manifest import FORMAT_VERSION, manifest_checksum
+from jose_embed.storage.directory import MODEL
+from jose_embed.storage.manifest import manifest_checksum
 
 ROOT = Path(__file__).resolve().parents[2]
 DIM = 8
@@ -117,7 +118,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, model: Embeddings, verify: bool
 def test_the_directory_is_plain_files(saved: Path) -> None:
     manifest = json.loads((saved / "manifest.json").read_text(encoding="utf-8"))
     assert sorted(os.listdir(saved)) == sorted([*manifest["files"], "manifest.json"])
-    assert (manifest["format"], manifest["format_version"]) == ("jose-embed", FORMAT_VERSION)
+    assert (manifest["format"], manifest["format_version"]) == ("jose-embed", MODEL.version)
     assert manifest["counts"] == {"n_words": 14, "n_docs": 7, "n_untrained": 2, "n_tokens": 1050, "dim": 8}
     assert manifest["tokenizer"] == {"name": "whitespace", "settings": {"lower": True}}
     assert manifest["training"] == {"epochs": [{"loss": 0.25}], "seconds": 1.5, "workers": 2}
@@ -372,7 +373,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     change(manifest)
     if manifest["id"] is not None and isinstance(manifest["files"].get("idf.npy"), dict):
-        manifest["id"] = model_id(manifest["files"], manifest["tokenizer"])
+        manifest["id"] = model_id(manifest["files"], manifest)
     manifest["checksum"] = manifest_checksum(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
@@ -389,16 +390,16 @@ def setting(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (setting("format", to="other"), "is not the manifest of a model"),
-        (setting("format_version", to=2), "has the format version 2, newer than 1, .*; update jose-embed"),
+        (setting("format", to="other"), "does not describe a model"),
+        (setting("format_version", to=3), "has the format version 3, newer than 2, .*; update jose-embed"),
         (setting("format_version", to=0), "format version 0; it must be a whole number from 1"),
         (setting("format_version", to="1"), "format version '1'"),
         (setting("format_version", to=True), "format version True"),
-        (setting("counts", to=[]), r"has \[\] as 'counts'; it must be a mapping"),
+        (setting("counts", to=[]), r"has \[\] as counts; it must be a mapping"),
         (setting("counts", "n_words", to=-1), r"-1 as counts\.n_words"),
         (setting("counts", "n_words", to=0), r"0 as counts\.n_words; it must be a whole number from 1"),
         (setting("counts", "dim", to=1.0), r"1\.0 as counts\.dim"),
-        (setting("counts", "n_docs", to=10**30), r"as counts\.n_docs"),
+        (setting("counts", "n_docs", to=10**18 * 9), r"as counts\.n_docs"),
         (
             setting("counts", "n_docs", to=8),
             r"doc_ids\.txt: has 7 lines, but the manifest says 8 documents",
@@ -406,20 +407,29 @@ def setting(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (setting("counts", "dim", to=9), r"center_vectors\.npy: has the shape"),
         (setting("counts", "n_words", to=15), r"vocabulary\.tsv: has 14 whole lines, but the manifest says 15 words"),
         (setting("counts", "n_tokens", to=1), r"vocabulary\.tsv: counts 1050 tokens, but the manifest says 1"),
-        (setting("tokenizer", to={"name": 3}), "as 'tokenizer'; it must hold a name and settings"),
-        (setting("id", to=None), "has None as 'id'; it must be text"),
+        (setting("tokenizer", to={"name": 3}), r"has 3 as tokenizer\.name; it must be text"),
+        (setting("id", to=None), "has None as id; it must be text"),
         (
             setting("files", "../../etc/passwd", to={"bytes": 1, "sha256": ""}),
             "lists the file '../../etc/passwd', which",
         ),
-        (setting("files", "/etc/passwd", to={"bytes": 1, "sha256": ""}), "no plain file name"),
-        (setting("files", "manifest.json", to={"bytes": 1, "sha256": ""}), "no plain file name"),
+        (setting("files", "/etc/passwd", to={"bytes": 1, "sha256": ""}), "not a plain file name"),
+        (setting("files", "manifest.json", to={"bytes": 1, "sha256": ""}), "not a plain file name"),
         (setting("files", "more.npy", to={"bytes": 1, "sha256": ""}), r"more\.npy: is missing"),
         (setting("files", "idf.npy", to=[]), r"has \[\] for the file idf\.npy"),
         (setting("files", "idf.npy", to={"bytes": "1", "sha256": ""}), r"for the file idf\.npy"),
         (setting("files", "idf.npy", "bytes", to=1), r"idf\.npy: is 240 bytes long, but the manifest says 1"),
+        (setting("created", to="2026-02-30T10:00:00Z"), "as created; it must be a time such as"),
+        (setting("created", to="yesterday"), "as created; it must be a time such as"),
+        (setting("training", to={"seconds": 10**40}), r"is not JSON \(the number 10000000000000000000\.\.\. is out of"),
+        (setting("training", to={"seconds": 2**64}), "is out of range"),
+        (setting("corpus", to={"sources": ["a\ud800"]}), "holds a lone surrogate, which is no character"),
+        (setting("text", to={"normalisation": 5}), r"has 5 as text\.normalisation; it must be text"),
+        (setting("text", to={"segmenter": []}), r"as text\.segmenter; it must be a mapping"),
+        (setting("text", to={"rare_counts": 1}), r"as text\.rare_counts; it must be true or false"),
+        (setting("blocks", to="a"), "has 'a' as blocks; it must be a list of names"),
         (lambda manifest: manifest["files"].pop("doc_ids.txt"), r"does not list doc_ids\.txt"),
-        (lambda manifest: manifest.pop("training"), "has None as 'training'"),
+        (lambda manifest: manifest.pop("training"), "has None as training; it must be a mapping"),
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused(saved: Path, change: Any, message: str) -> None:
@@ -428,6 +438,98 @@ def test_a_manifest_that_cannot_be_is_refused(saved: Path, change: Any, message:
         with pytest.raises(ModelError, match=message) as caught:
             Embeddings.load(saved, verify=verify)
         assert "\n" not in str(caught.value)
+
+
+def test_a_changed_manifest_is_refused_by_its_checksum(saved: Path) -> None:
+    path = saved / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"workers": 2', b'"workers": 3'))
+    with pytest.raises(ModelError, match=r"manifest\.json: is damaged: its checksum does not match its contents"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("word_weights", np.full((14, 2), np.nan), "holds a NaN or an infinity"),
+        ("document_matrix", np.full((8, 8), np.inf), "holds a NaN or an infinity"),
+        ("document_matrix", np.eye(7), r"has the shape \(7, 7\)"),
+        ("context_share", np.array(-np.inf), "holds a NaN or an infinity"),
+    ],
+)
+def test_learned_arrays_that_cannot_be_used_are_refused_at_load(
+    tmp_path: Path, name: str, array: np.ndarray, message: str
+) -> None:
+    good = {"word_weights": np.ones((14, 2)), "document_matrix": np.eye(8), "context_share": np.array(0.5)}
+    path = model_of(extra_arrays=good).save(tmp_path / "m.jose")
+    assert load(path).encoder.context_share == 0.5
+    reseal(path, f"{name}.npy", npy(array))
+    with pytest.raises(ModelError, match=f"{name}.npy: {message}") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_format_1_is_read(tmp_path: Path) -> None:
+    """A directory of format version 1, made by hand."""
+    vectors, path = np.eye(3, dtype=np.float32), tmp_path / "old.jose"
+    files = {
+        "center_vectors.npy": npy(vectors),
+        "context_vectors.npy": npy(vectors[::-1].copy()),
+        "doc_vectors.npy": npy(vectors[:2]),
+        "doc_token_counts.npy": npy(np.array([2, 1])),
+        "vocabulary.tsv": b"a\t2\nb\t1\nc\t1\n",
+        "doc_ids.txt": b"first\nsecond\n",
+        "word_weights.npy": npy(np.ones((3, 2))),
+    }
+    path.mkdir()
+    for name, data in files.items():
+        (path / name).write_bytes(data)
+    listed = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    tokenizer = {"name": "whitespace", "settings": {}}
+    identity = {"files": {name: facts["sha256"] for name, facts in listed.items()}, "tokenizer": tokenizer}
+    manifest = {
+        "format": "jose-embed",
+        "format_version": 1,
+        "package_version": "0.1.0",
+        "created": "2026-01-31T23:59:00Z",
+        "id": canonical_sum(identity),
+        "config": {},
+        "tokenizer": tokenizer,
+        "counts": {"n_words": 3, "n_docs": 2, "n_untrained": 0, "n_tokens": 4, "dim": 3},
+        "files": listed,
+        "training": {},
+        "corpus": {},
+    }
+    (path / "manifest.json").write_text(json.dumps(manifest | {"checksum": canonical_sum(manifest)}, indent=2))
+    model = Embeddings.load(path, verify=True)
+    assert model.most_similar("a", k=1)[0].word == "b"
+    assert model.infer(["b b"]).tolist() == [[0, 1, 0]]
+    assert [found.doc_id for found in model.similar_documents(word="b")] == ["second", "first"]
+    again = load(model.save(tmp_path / "new.jose"), verify=True)
+    assert (again.id, again.manifest["format_version"]) == (manifest["id"], 2)
+    assert model.save(path, overwrite=True) == path
+
+
+def canonical_sum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def test_the_manifest_has_a_place_for_facts_about_the_text(tmp_path: Path) -> None:
+    text = {
+        "normalisation": "NFC",
+        "segmenter": {"name": "x", "settings": {"a": 1}, "library_version": "1.0", "dictionary_version": "2"},
+        "phrases": {"n": 3},
+        "rare_counts": True,
+        "texts": "texts.sqlite3",
+        "fields": ["title"],
+        "of a later version": 5,
+    }
+    parts = dataclasses.replace(
+        model_of()._parts, about={**model_of()._parts.about, "text": text, "blocks": ["a", "b"]}
+    )
+    loaded = load(Embeddings._of(parts).save(tmp_path / "m.jose"), verify=True)
+    assert (loaded.manifest["text"], loaded.manifest["blocks"]) == (text, ["a", "b"])
+    again = load(loaded.save(tmp_path / "again.jose"), verify=True)
+    assert again.id == loaded.id != model_of().id
 
 
 @pytest.mark.parametrize(

@@ -503,7 +503,7 @@ def test_says_what_is_wrong_with_a_directory(tmp_path: Path) -> None:
             ("pipe", "not a regular file"),
             ("folder", "not a regular file"),
             ("none", "is missing"),
-            ("../file", "no plain file name"),
+            ("../file", "not a plain file name"),
             ("file", "larger than 0 bytes"),
         ]:
             with pytest.raises(ModelError, match=message):

@@ -252,7 +252,7 @@ def test_what_is_no_encoding(encoding: Path, tmp_path: Path) -> None:
     assert refusal(tmp_path / "no") == (
         f"{tmp_path}/no: there is no encoded corpus directory of this name; check the path, or {made}"
     )
-    assert refusal(encoding / "tokens.npy").endswith(f": is a file and no encoded corpus directory; {made}")
+    assert refusal(encoding / "tokens.npy").endswith(f": is a file, not an encoded corpus directory; {made}")
 
 
 def forged(encoding: Path, change: Callable[[dict[str, Any]], None]) -> str:

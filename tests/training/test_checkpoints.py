@@ -668,4 +668,4 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(empty, tables, strict=True))
         assert phases == {"reading": 3.0}
         assert other.run != kept.run
-    assert checkpoints.FORMAT_VERSION == 2
+    assert checkpoints._KIND.version == 2
