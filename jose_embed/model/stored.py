@@ -55,6 +55,7 @@ class StoredModel:
         tokenizer_settings: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         corpus: Mapping[str, Any] | None = None,
+        text: Mapping[str, Any] | None = None,
         extra_arrays: Mapping[str, npt.NDArray[Any]] | None = None,
         extra_json: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -73,7 +74,8 @@ class StoredModel:
             tokenizer: The registered name of the tokenizer. Default: "words".
             tokenizer_settings: Its settings.
             training: Facts about the training, as JSON values.
-            corpus: Facts about the text, as JSON values.
+            corpus: Facts about the training text, as JSON values.
+            text: How text becomes words besides the tokenizer, as JSON values; see ``_OPTIONAL`` in model/files.py.
             extra_arrays: Stored as NAME.npy.
             extra_json: Stored as NAME.json.
 
@@ -94,6 +96,7 @@ class StoredModel:
             tokenizer={"name": tokenizer, "settings": tokenizer_settings or {}},
             training=training or {},
             corpus=corpus or {},
+            **({} if text is None else {"text": text}),
         )
         return cls._of(parts)
 
