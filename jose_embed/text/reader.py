@@ -4,11 +4,12 @@
 
     sources     a path, several, a glob, a directory, "-"     -> Source, Source, ...      (sources.py)
     bytes       plain, gzip, bzip2, xz, zstd, told by content -> pieces of at most 1 MiB  (compression.py)
+    records     CSV, TSV, JSON Lines, Parquet, Arrow          -> RecordBatch, ...         (records.py)
     blocks      whole lines of valid UTF-8                    -> Block, Block, ...        (here)
 
-Only ``"\\n"`` ends a line; ``"\\r\\n"`` is one line end. Every line is a document, an empty one too, and so is a last
-line without a line end. A byte order mark at the start of a source is dropped, invalid UTF-8 is replaced by U+FFFD and
-counted, a NUL byte means that this is no text.
+In plain text only ``"\\n"`` ends a line; ``"\\r\\n"`` is one line end. Every line is a document, an empty one too, and
+so is a last line without a line end. A byte order mark at the start of a source is dropped, invalid UTF-8 is replaced
+by U+FFFD and counted, a NUL byte means that this is not text.
 
 Reading, decompressing, hashing and checking run in a thread of their own (:class:`BlockReader`), a few blocks ahead of
 whoever consumes them, so memory stays bounded whatever the size of the input.
@@ -23,12 +24,16 @@ import queue
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 from jose_embed.errors import CorpusError
 from jose_embed.text.compression import EXPANSION_LIMIT, PIECE, decompressed
-from jose_embed.text.sources import Input, Source, Sources, find_sources, printable
+from jose_embed.text.hints import first_look, last_look
+from jose_embed.text.records import RECORD_LIMIT, Faults, RecordBatch, TextOptions, format_of
+from jose_embed.text.records_arrow import read_arrow
+from jose_embed.text.records_csv import read_csv
+from jose_embed.text.records_json import read_json_lines
+from jose_embed.text.sources import Input, Source, SourceReport, Sources, find_sources, printable
 from jose_embed.text.tokenizers import Tokenizer, get_tokenizer, register_tokenizer, tokenizer_names
 
 __all__ = [
@@ -60,39 +65,12 @@ class Block(NamedTuple):
         data: Valid UTF-8, not empty. It ends with a line end, or, inside a line that is longer than a block, with a
             space.
         consumed: Bytes of the source, as it lies on the disk, that were read since the block before.
+        records: The documents of these lines with their ids and fields; ``None`` for plain text, if none are needed.
     """
 
     data: bytes
     consumed: int
-
-
-@dataclass
-class SourceReport:
-    """What was found in one source.
-
-    Attributes:
-        name: The source's name.
-        path: Where it is, absolute; ``None`` for standard input and for strings.
-        n_bytes: Bytes of its text, decompressed.
-        n_lines: Its lines, which are its documents.
-        invalid_lines: Lines that were not UTF-8.
-        invalid_bytes: Bytes in them that were replaced.
-        first_invalid: The number of the first such line, from 1; 0 where there is none.
-        disk_bytes: Its bytes as they lie on the disk.
-        disk_sha256: Hexadecimal SHA-256 of these; empty before all of them were read, and for strings.
-        was_replaced: The name stands for another file, or none, since it was opened; what was read is whole.
-    """
-
-    name: str
-    path: str | None = None
-    n_bytes: int = 0
-    n_lines: int = 0
-    invalid_lines: int = 0
-    invalid_bytes: int = 0
-    first_invalid: int = 0
-    disk_bytes: int = 0
-    disk_sha256: str = ""
-    was_replaced: bool = False
+    records: RecordBatch | None = None
 
 
 class BlockReader:
@@ -104,16 +82,18 @@ class BlockReader:
             is cut after a space.
         max_expansion: Decompressed bytes allowed per compressed byte, beyond the first GiB of a file; ``None`` for no
             limit.
+        options: How tables and records are read, and whether plain texts become records too.
 
     Attributes:
         reports: One entry per source; complete once the iteration has ended, like ``sha256``.
         sha256: Hexadecimal SHA-256 of all the decompressed text; a line feed is put between sources where one does not
-            end with it.
+            end with it. Of tables and records the SHA-256 of the file and the options are hashed instead.
         total: Bytes on disk of all sources; ``None`` where one of them has no size.
+        notes: Sentences for the user; they grow while the text is read.
 
     Raises:
         CorpusError: a source that is missing or may not be read; from the iteration: one that has vanished, is
-            unreadable, binary, damaged or changing, or a line beyond every bound.
+            unreadable, binary, damaged or changing, a line beyond every bound, or malformed records.
 
     Example:
         >>> import tempfile
@@ -125,15 +105,25 @@ class BlockReader:
     """
 
     def __init__(
-        self, sources: Sequence[Source], *, whole_lines: bool = False, max_expansion: float | None = EXPANSION_LIMIT
+        self,
+        sources: Sequence[Source],
+        *,
+        whole_lines: bool = False,
+        max_expansion: float | None = EXPANSION_LIMIT,
+        options: TextOptions | None = None,
     ) -> None:
         for source in sources:  # that the last one is missing must not be found out after hours
             source.check()
         sizes = [source.size() for source in sources]
         self.total = None if None in sizes else sum(size for size in sizes if size is not None)
         self.reports: list[SourceReport] = []
+        self.notes: list[str] = []
+        self._options = options or TextOptions()
+        self._formats = [format_of(source, self._options) for source in sources]
+        self._hints = options is not None and options.format is None and not options.one_file_per_document
+        self._faults = Faults(self._options.on_error)
         self._sources = sources
-        self._whole_lines = whole_lines
+        self._whole_lines = whole_lines or self._options.keep_text
         self._max_expansion = max_expansion
         self._hash = hashlib.sha256()
         self._last = b"\n"  # the last byte that was hashed
@@ -175,56 +165,146 @@ class BlockReader:
         self._ready.put(end)
 
     def _blocks(self) -> Iterator[Block]:
-        for source in self._sources:
+        for source, format in zip(self._sources, self._formats, strict=True):
             report = SourceReport(source.name, None if source.path is None else os.path.abspath(source.path))
             self.reports.append(report)
             if self._last != b"\n":
                 self._hash.update(b"\n")
                 self._last = b"\n"
             with Input(source) as file:
-                handed_out = 0
-                for data in self._cut(self._pieces(file, report), report):
-                    yield Block(_clean(data, report), file.consumed - handed_out)
-                    handed_out = file.consumed
+                yield from (
+                    self._plain(source, file, report)
+                    if format == "text"
+                    else self._records(source, format, file, report)
+                )
                 report.disk_bytes, report.disk_sha256 = file.consumed, file.sha256
+                if format != "text":
+                    self._hash.update(f"{format} {file.sha256} {self._options.to_dict()}".encode())
                 report.was_replaced = file.was_replaced()
+        self._faults.check()
+        if (skipped := self._faults.note()) is not None:
+            self.notes.append(skipped)
+        if self._hints:
+            plain = [at for at, format in enumerate(self._formats) if format == "text"]
+            self.notes += last_look([self._sources[at] for at in plain], [self.reports[at] for at in plain])
 
-    def _pieces(self, file: Input, report: SourceReport) -> Iterator[bytes]:
-        """The text of a source, hashed and counted, without its byte order mark, in pieces of at least
+    def _plain(self, source: Source, file: Input, report: SourceReport) -> Iterator[Block]:
+        """The blocks of a plain text."""
+        pieces = self._pieces(file, report)
+        if self._options.one_file_per_document:
+            pieces = (piece.replace(b"\n", b" ") for piece in pieces)
+        handed_out = 0
+        for data in self._cut(pieces, report, LINE_LIMIT):
+            n_before = report.n_lines
+            data = _clean(data, report)
+            records = self._numbered(source, data, n_before, report.n_lines)
+            yield Block(data, file.consumed - handed_out, records)
+            handed_out = file.consumed
+        if self._options.one_file_per_document and not report.n_lines:
+            report.n_lines = 1
+            yield Block(b"\n", file.consumed - handed_out, self._numbered(source, b"\n", 0, 1))
+
+    def _numbered(self, source: Source, data: bytes, n_before: int, n_after: int) -> RecordBatch | None:
+        """The lines of a plain text as records, if ids or texts are needed."""
+        options = self._options
+        if not (options.has_ids or options.keeps):
+            return None
+        ids = texts = None
+        if options.one_file_per_document:
+            ids = [self._file_id(source)] * (n_after - n_before)
+        elif options.has_ids:
+            prefix = f"{printable(source.name)}:" if len(self._sources) > 1 else ""
+            ids = [f"{prefix}{number}" for number in range(n_before + 1, n_after + 1)]
+        if options.keep_text:
+            texts = [line.removesuffix("\r") for line in data.decode().split("\n")[:-1]]
+        return RecordBatch(data, n_after - n_before, ids, texts)
+
+    def _file_id(self, source: Source) -> str:
+        """The path of a file, relative to the directory that was named if it was only one."""
+        if source.path is not None and source.folder and len({each.folder for each in self._sources}) == 1:
+            return printable(os.path.relpath(source.path, source.folder))
+        return printable(source.name)
+
+    def _records(self, source: Source, format: str, file: Input, report: SourceReport) -> Iterator[Block]:
+        """The blocks of a table or of records."""
+
+        def changed(n_documents: int) -> None:
+            report.invalid_lines += n_documents
+            report.first_invalid = report.first_invalid or report.n_lines + 1
+
+        first = not self.notes or len(self.reports) == 1
+        how: dict[str, Any] = {"note": self.notes.append if first else lambda _: None, "changed": changed}
+        if format in ("parquet", "arrow"):
+            size = source.size() or 0
+            handed_out = 0
+            for batch, share in read_arrow(source, format, self._options, self._faults, **how):
+                consumed = int(share * size)
+                report.n_bytes += len(batch.data)
+                yield self._block(batch, consumed - handed_out, report)
+                handed_out = consumed
+            while file.read(PIECE):  # for the checksum, and to notice that the file has changed
+                pass
+            return
+        texts = (_decoded(data, report) for data in self._cut(self._pieces(file, report, hashed=False), report, None))
+        if format == "jsonl":
+            batches = read_json_lines(texts, source.name, self._options, self._faults, **how)
+        else:
+            batches = read_csv(texts, source.name, self._options, self._faults, tabs=format == "tsv", **how)
+        handed_out = 0
+        for batch in batches:
+            yield self._block(batch, file.consumed - handed_out, report)
+            handed_out = file.consumed
+
+    def _block(self, batch: RecordBatch, consumed: int, report: SourceReport) -> Block:
+        report.n_lines += batch.n_records
+        return Block(batch.data, consumed, batch)
+
+    def _pieces(self, file: Input, report: SourceReport, *, hashed: bool = True) -> Iterator[bytes]:
+        """The text of a source, counted and (if asked for) hashed, without its byte order mark, in pieces of at least
         ``_SMALLEST_BLOCK`` bytes but for the last."""
         held: list[bytes] = []
         size = 0
         for piece in decompressed(file, self._max_expansion):
-            self._hash.update(piece)
-            self._last = piece[-1:]
+            if hashed:
+                self._hash.update(piece)
+                self._last = piece[-1:]
             if (nul := piece.find(b"\0")) >= 0:
-                raise CorpusError(f"{file.name}: {_binary(report.n_bytes + nul)}")
+                raise CorpusError(f"{file.name}: {_binary(piece, nul, report.n_bytes)}")
             report.n_bytes += len(piece)
             held.append(piece)
             size += len(piece)
             if size >= _SMALLEST_BLOCK:
-                yield self._first(b"".join(held), file, report)
+                yield self._first(b"".join(held), file, report, plain=hashed)
                 held, size = [], 0
         if size:
-            yield self._first(b"".join(held), file, report)
+            yield self._first(b"".join(held), file, report, plain=hashed)
 
-    def _first(self, data: bytes, file: Input, report: SourceReport) -> bytes:
+    def _first(self, data: bytes, file: Input, report: SourceReport, *, plain: bool) -> bytes:
         if report.n_bytes > len(data):
             return data
         if data.startswith(_WIDE_MARKS):
-            raise CorpusError(
-                f"{file.name}: this is UTF-16 or UTF-32 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"
-            )
-        return data.removeprefix(_BOM)
+            raise CorpusError(f"{file.name}: {_WIDE}")
+        data = data.removeprefix(_BOM)
+        if plain and self._hints and (hint := first_look(report.name, data)) is not None:
+            self._hints = False  # one is enough, also for a thousand such files
+            self.notes.append(hint)
+        return data
 
-    def _cut(self, pieces: Iterator[bytes], report: SourceReport) -> Iterator[bytes]:
-        """The same text cut after line ends; the last line gets one where it has none."""
+    def _cut(self, pieces: Iterator[bytes], report: SourceReport, limit: int | None) -> Iterator[bytes]:
+        """The same text cut after line ends; the last line gets one if it has none.
+
+        Args:
+            pieces: The text.
+            report: The source, for messages.
+            limit: Bytes of a line, or of a word if lines may be cut; ``None`` for records, which are never cut.
+        """
+        whole_lines = self._whole_lines or limit is None
         held: list[bytes] = []
         size = 0
         complete = True  # what was handed out ends with a line end
         for piece in pieces:
             end = piece.rfind(b"\n") + 1
-            if not end and not self._whole_lines and size + len(piece) > PIECE:
+            if not end and not whole_lines and size + len(piece) > PIECE:
                 end = piece.rfind(b" ") + 1
             if end:
                 yield b"".join([*held, piece[:end]])
@@ -232,19 +312,35 @@ class BlockReader:
                 piece = piece[end:]
             held.append(piece)
             size += len(piece)
-            if size > LINE_LIMIT:
-                what = "line" if self._whole_lines else "word"
+            if limit is None and size > RECORD_LIMIT:
+                raise CorpusError(f"{printable(report.name)}: a line of more than {RECORD_LIMIT >> 20} MiB; shorten it")
+            if limit is not None and size > limit:
+                what = "line" if whole_lines else "word"
                 place = f"{printable(report.name)}, line {report.n_lines + 1}"
-                raise CorpusError(
-                    f"{place}: a {what} of more than {LINE_LIMIT >> 20} MiB; put one document on each line"
-                )
+                raise CorpusError(f"{place}: a {what} of more than {limit >> 20} MiB; put one document on each line")
         if size or not complete:
             yield b"".join([*held, b"\n"])
 
 
-def _binary(position: int) -> str:
-    what = f"byte {position:,} is NUL, so this is binary data and no text"
+_WIDE = "this is UTF-16 or UTF-32 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"
+
+
+def _binary(piece: bytes, nul: int, n_before: int) -> str:
+    """The reason why a NUL makes a source unreadable."""
+    head = piece[:1000]
+    if n_before == 0 and nul < 2 and max(head[::2].count(0), head[1::2].count(0)) > len(head) // 4:
+        return _WIDE
+    what = f"byte {n_before + nul:,} is NUL, so this is binary data and not text"
     return f"{what}; give text in UTF-8, plain or as .gz, .bz2, .xz, .zst"
+
+
+def _decoded(data: bytes, report: SourceReport) -> str:
+    """Lines of records as text; counts and replaces invalid UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        lines = [_repaired(line, report.n_lines + 1, report) for line in data.split(b"\n")]
+        return b"\n".join(lines).decode()
 
 
 def _clean(data: bytes, report: SourceReport) -> bytes:

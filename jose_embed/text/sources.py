@@ -12,17 +12,18 @@ import errno
 import glob
 import hashlib
 import io
+import json
 import os
 import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from jose_embed.errors import CorpusError
 
-__all__ = ["Input", "Source", "Sources", "find_sources", "listed", "printable", "sha256_of"]
+__all__ = ["Input", "Source", "SourceReport", "Sources", "find_sources", "listed", "printable", "sha256_of"]
 
 #: What a caller may name: a path, a glob, a directory, ``"-"``, or several of these.
 Sources: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -35,10 +36,15 @@ class Source:
     Attributes:
         path: Where it is; ``None`` for standard input.
         name: How messages and document ids call it: the path as it was given.
+        folder: The directory that was named and that it was found below; empty if it matched a glob, ``None`` if it
+            was named itself.
+        format: The format that its directory says it has; ``None`` to go by its name.
     """
 
     path: str | None
     name: str
+    folder: str | None = None
+    format: str | None = None
 
     def size(self) -> int | None:
         """Its bytes on disk; ``None`` where that cannot be known (a pipe, standard input)."""
@@ -64,6 +70,35 @@ class Source:
                 raise unreadable(self.name, error) from error
 
 
+@dataclass
+class SourceReport:
+    """The contents of one source.
+
+    Attributes:
+        name: The source's name.
+        path: Where it is, absolute; ``None`` for standard input and for strings.
+        n_bytes: Bytes of its text, decompressed.
+        n_lines: Its documents: lines of plain text, or records.
+        invalid_lines: Lines that were not UTF-8, or documents with NUL characters or lone surrogates.
+        invalid_bytes: Bytes in them that were replaced.
+        first_invalid: The number of the first such line, from 1; 0 if there is none.
+        disk_bytes: Its bytes as they lie on the disk.
+        disk_sha256: Hexadecimal SHA-256 of these; empty before all of them were read, and for strings.
+        was_replaced: The name stands for another file, or none, since it was opened; the text that was read is whole.
+    """
+
+    name: str
+    path: str | None = None
+    n_bytes: int = 0
+    n_lines: int = 0
+    invalid_lines: int = 0
+    invalid_bytes: int = 0
+    first_invalid: int = 0
+    disk_bytes: int = 0
+    disk_sha256: str = ""
+    was_replaced: bool = False
+
+
 def listed(sources: Sources) -> list[str | os.PathLike[str]]:
     """The names, also where it is a single one."""
     return [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
@@ -74,12 +109,13 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
 
     A name that exists is taken as it is. Otherwise a name with ``*``, ``?`` or ``[`` is a glob (``**`` crosses
     directories). A directory stands for every file below it, sorted by path; names that start with a dot are skipped.
-    Neither reaches into models, encoded corpora and checkpoints. ``"-"`` is standard input. Whether a file exists is
-    asked by :meth:`Source.check` or when it is opened.
+    Neither reaches into models, encoded corpora and checkpoints. A directory that Hugging Face ``datasets`` has saved
+    stands for its data files. ``"-"`` is standard input. Whether a file exists is asked by :meth:`Source.check` or when
+    it is opened. A symbolic link to a file that is read already is passed over.
 
     Args:
         sources: The names.
-        note: Told of directories that this package has written, where some were skipped.
+        note: Told of directories that this package has written and of links that were passed over.
 
     Raises:
         CorpusError: a glob without a match, a directory without a file, nothing but what this package has written,
@@ -90,9 +126,16 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
         raise CorpusError("no text was named; give a file, a directory, a glob or - for standard input")
     found: dict[str, Source] = {}
     skipped: list[str] = []
+    links: list[tuple[Source, Source]] = []
     for name in names:
         for source in _expand(_checked(name), skipped):
-            found.setdefault("-" if source.path is None else os.path.abspath(source.path), source)
+            first = found.setdefault("-" if source.path is None else os.path.realpath(source.path), source)
+            if source.path and first.path and os.path.abspath(source.path) != os.path.abspath(first.path):
+                links.append((source, first))
+    if links:
+        more = f" (and {len(links) - 1:,} more such links)" if len(links) > 1 else ""
+        link, file = (printable(source.name) for source in links[0])
+        note(f"{link}: is the same file as {file}, which is read once{more}")
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
         note(f"{printable(skipped[0])}{more}: written by jose-embed, not read as text")
@@ -110,7 +153,7 @@ def _expand(name: str, skipped: list[str]) -> Iterator[Source]:
     if name == "-":
         yield Source(None, "-")
     elif os.path.isdir(name):
-        yield from _files_below(name, skipped)
+        yield from _dataset_files(name) or _files_below(name, skipped)
     elif os.path.lexists(name) or not glob.has_magic(name):
         yield Source(name, name)
     else:
@@ -126,7 +169,7 @@ def _matches(pattern: str, skipped: list[str]) -> list[Source]:
         )
     folders = {file: os.path.dirname(file) or os.curdir for file in files}
     ours = [folder for folder in dict.fromkeys(folders.values()) if _is_ours(folder)]
-    sources = [Source(file, file) for file in files if folders[file] not in ours]
+    sources = [Source(file, file, "") for file in files if folders[file] not in ours]
     if not sources:
         raise _no_text(pattern, ours)
     skipped += ours
@@ -156,7 +199,33 @@ def _files_below(directory: str, skipped: list[str]) -> list[Source]:
         raise CorpusError(
             f"{printable(directory)}: there is no file in this directory (names that start with a dot are skipped)"
         )
-    return [Source(path, path) for path in sorted(paths)]
+    return [Source(path, path, directory) for path in sorted(paths)]
+
+
+def _dataset_files(directory: str) -> list[Source]:
+    """The data files of a directory that Hugging Face ``datasets`` has saved, in their order; none of any other."""
+    splits = _read_json(os.path.join(directory, "dataset_dict.json")).get("splits")
+    if isinstance(splits, list) and splits:
+        names = ", ".join(printable(os.path.join(directory, str(split))) for split in splits[:10])
+        raise CorpusError(f"{printable(directory)}: holds several splits; name one of them: {names}")
+    files = _read_json(os.path.join(directory, "state.json")).get("_data_files")
+    if not isinstance(files, list):
+        return []
+    found = [file.get("filename") if isinstance(file, dict) else None for file in files]
+    safe = [name for name in found if isinstance(name, str) and os.path.basename(name) == name]
+    paths = [os.path.join(directory, name) for name in safe]
+    return [Source(path, path, directory, "arrow") for path in paths]
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    """The object in a small file; an empty one if there is none."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        if os.path.isfile(path) and os.path.getsize(path) < 1 << 20:
+            with open(path, "rb") as file:
+                value = json.load(file)
+            if isinstance(value, dict):
+                return value
+    return {}
 
 
 def _no_text(name: str, ours: Sequence[str]) -> CorpusError:

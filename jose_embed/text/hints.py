@@ -1,0 +1,73 @@
+"""Hints: what a person should know if plain text looks as if something else was meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from jose_embed.text.records_csv import looks_like_table
+from jose_embed.text.sources import Source, SourceReport, printable
+
+__all__ = ["first_look", "last_look", "looks_like"]
+
+_FEW_LINES = 100  # lines on average, for files that may be one document each
+_SEVERAL_FILES = 5
+_LONG_LINE = 5_000  # bytes
+
+
+def looks_like(head: str) -> str | None:
+    """The format that plain text seems to have: ``"jsonl"``, ``"json"``, ``"csv"`` or ``None``.
+
+    Args:
+        head: The beginning of the text.
+
+    Example:
+        >>> looks_like('{"a": 1}\\n{"a": 2}\\n'), looks_like("to be,\\nor not\\n")
+        ('jsonl', None)
+    """
+    lines = [line for line in head.split("\n")[:-1] if line.strip()][:20]
+    if len(lines) >= 2 and all(map(_is_json_object, lines)):
+        return "jsonl"
+    if head.lstrip()[:1] == "[" and head.lstrip()[1:].lstrip()[:1] == "{":
+        return "json"
+    return "csv" if len(lines) >= 4 and looks_like_table(head) else None
+
+
+def _is_json_object(line: str) -> bool:
+    try:
+        return line.lstrip()[:1] == "{" and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def first_look(name: str, head: bytes) -> str | None:
+    """The hint for a plain text that begins with these bytes; ``None`` if it looks like one."""
+    if b"\n" not in head and head.count(b"\r") > 1:
+        return (
+            f"{printable(name)}: lines end in carriage returns, so all of it is one document; "
+            "convert the line ends first (tr '\\r' '\\n')"
+        )
+    match looks_like(head[: 1 << 16].decode(errors="replace")):
+        case "jsonl":
+            return f"{printable(name)}: looks like JSON Lines but is read as plain text; --format jsonl reads records"
+        case "json":
+            return f"{printable(name)}: looks like a JSON list but is read as plain text; write one object per line"
+        case "csv":
+            return f"{printable(name)}: looks like a table but is read as plain text; --format csv reads records"
+    return None
+
+
+def last_look(sources: Sequence[Source], reports: Sequence[SourceReport]) -> Iterator[str]:
+    """The hints for plain texts that were read."""
+    if len(reports) == 1 and reports[0].n_lines == 1 and reports[0].n_bytes > _LONG_LINE:
+        yield (
+            f"{printable(reports[0].name)}: all of it is one line, so it is one document; "
+            "put each document on a line of its own"
+        )
+    found = [report for source, report in zip(sources, reports, strict=True) if source.folder is not None]
+    n_lines = sum(report.n_lines for report in found)
+    if len(found) >= _SEVERAL_FILES and len(found) < n_lines <= _FEW_LINES * len(found):
+        yield (
+            f"{len(found):,} files were read as {n_lines:,} documents, one per line; "
+            "--one-file-per-document makes each file one document"
+        )

@@ -1,0 +1,250 @@
+"""CSV and TSV files: the delimiter and the quoting are found, the records are parsed by the standard library."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import StringIO
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+from jose_embed.errors import CorpusError
+from jose_embed.text.records import (
+    RECORD_LIMIT,
+    SAMPLED_RECORDS,
+    BatchBuilder,
+    Columns,
+    Faults,
+    RecordBatch,
+    TextOptions,
+    choose_columns,
+    columns_note,
+    id_fault,
+)
+from jose_embed.text.sources import printable
+
+__all__ = ["find_dialect", "looks_like_table", "read_csv"]
+
+_SAMPLE = 1 << 16  # characters that the dialect and the columns are found in
+
+
+class _Dialect(NamedTuple):
+    """How a table is written, as :func:`csv.reader` takes it."""
+
+    delimiter: str
+    quoting: int = csv.QUOTE_MINIMAL
+    doublequote: bool = True
+    escapechar: str | None = None
+
+    def rows(self, lines: Iterable[str]) -> Any:
+        """A strict reader of these lines."""
+        return csv.reader(lines, strict=True, **self._asdict())
+
+
+_NO_DELIMITER: Final = "\x1f"  # for a table of one column
+
+
+def find_dialect(sample: str, *, tabs: bool = False) -> _Dialect:
+    """Delimiter and quoting of a table.
+
+    Every delimiter of the first line is tried with quotes that are doubled, quotes after a backslash and no quotes. The
+    one under which most records have as many fields as the first line wins.
+
+    Args:
+        sample: The beginning of the table.
+        tabs: Whether a tab is expected.
+
+    Example:
+        >>> find_dialect("id;text\\n1;a, b\\n").delimiter
+        ';'
+    """
+    best, best_score = _Dialect(_NO_DELIMITER), (0.0, 0)
+    for delimiter in "\t,;|" if tabs else ",;\t|":
+        for quoting in ({}, {"doublequote": False, "escapechar": "\\"}, {"quoting": csv.QUOTE_NONE}):
+            dialect = _Dialect(delimiter, **quoting)
+            widths = _widths(dialect, sample)
+            if widths and widths[0] > 1:
+                score = sum(width == widths[0] for width in widths) / len(widths), widths[0]
+                if score > best_score and (score[0] > best_score[0] + 0.001 or delimiter != best.delimiter):
+                    best, best_score = dialect, score
+    return best
+
+
+def _widths(dialect: _Dialect, sample: str) -> list[int]:
+    """The number of fields of each record but the last, which may be cut off; 0 for a malformed one."""
+    rows = _without_errors(dialect.rows(StringIO(sample, newline="")))
+    widths = [len(row or ()) for row in rows if row is None or row]
+    return widths[: max(2, len(widths) - 1)]
+
+
+def _without_errors(rows: Iterator[list[str]]) -> Iterator[list[str] | None]:
+    """The rows of a table; ``None`` for a malformed one."""
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield None
+
+
+def read_csv(
+    blocks: Iterable[str],
+    name: str,
+    options: TextOptions,
+    faults: Faults,
+    *,
+    note: Callable[[str], object] = lambda _: None,
+    changed: Callable[[int], object] = lambda _: None,
+    tabs: bool = False,
+) -> Iterator[RecordBatch]:
+    """Read a table with a line of column names.
+
+    Args:
+        blocks: The text; each block ends at a line end.
+        name: The source, for messages.
+        options: The columns to read.
+        faults: Takes the malformed records.
+        note: Called with the sentence that names the columns.
+        changed: Called with numbers of documents that had NUL characters or lone surrogates.
+        tabs: Whether a tab is expected between fields.
+
+    Raises:
+        CorpusError: a column that is not there, or one that is there twice.
+
+    Example:
+        >>> [batch] = read_csv(['id,text\\n1,"a\\nb"\\n2,c\\n'], "a.csv", TextOptions(id_field="id"), Faults())
+        >>> batch.data, batch.ids
+        (b'a b\\nc\\n', ['1', '2'])
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))  # 131,072 characters by default
+    feed = _Feed(blocks)
+    sample = feed.head[:_SAMPLE]
+    dialect = find_dialect(sample, tabs=tabs)
+    if feed.delimiter:
+        dialect = dialect._replace(delimiter=feed.delimiter)
+    reader = dialect.rows(feed.lines())
+    try:
+        header = [column.strip() for column in next(reader, [])]
+    except csv.Error as error:
+        raise CorpusError(f"{printable(name)}, line 1: {_csv_reason(error)}; it must name the columns") from None
+    if not header:
+        return
+    columns = choose_columns(name, _column_lengths(dialect, sample, header), options)
+    for column in [*columns.text, *filter(None, [columns.id]), *columns.kept]:
+        if header.count(column) > 1:
+            raise CorpusError(f"{printable(name)}: there are {header.count(column)} columns {column!r}; rename them")
+    note(columns_note(name, header, columns))
+    yield from _csv_batches(reader, feed, header, columns, options, faults, name, changed)
+
+
+def _csv_batches(
+    reader: Any,
+    feed: _Feed,
+    header: list[str],
+    columns: Columns,
+    options: TextOptions,
+    faults: Faults,
+    name: str,
+    changed: Callable[[int], object],
+) -> Iterator[RecordBatch]:
+    width, text_at = len(header), [header.index(column) for column in columns.text]
+    only_text = text_at[0] if len(text_at) == 1 else None
+    id_at = header.index(columns.id) if columns.id is not None else None
+    kept_at = [(column, header.index(column)) for column in columns.kept]
+    batch = BatchBuilder(columns, options.keep_text, changed)
+    texts = batch.texts
+    begun, line = feed.n_blocks, reader.line_num + 1  # the line on which the next record starts
+    while True:
+        try:
+            for row in reader:
+                if len(row) != width:
+                    if row:
+                        faults.add(name, f"line {line + feed.offset}", f"{len(row)} fields, but {width} columns")
+                elif id_at is not None and (reason := id_fault(row[id_at])) is not None:
+                    faults.add(name, f"line {line + feed.offset}", reason)
+                else:
+                    texts.append(row[only_text] if only_text is not None else "\n".join([row[at] for at in text_at]))
+                    if id_at is not None:
+                        batch.ids.append(row[id_at])
+                    if kept_at:
+                        batch.fields.append({column: row[at] for column, at in kept_at})
+                line = reader.line_num + 1
+                if feed.n_blocks != begun:
+                    begun = feed.n_blocks
+                    if texts:
+                        yield batch.taken()
+            break
+        except csv.Error as error:
+            faults.add(name, f"line {line + feed.offset}", _csv_reason(error))
+            line = reader.line_num + 1
+    if texts:
+        yield batch.taken()
+
+
+class _Feed:
+    """Blocks of text as the lines that :func:`csv.reader` wants.
+
+    Args:
+        blocks: The text.
+
+    Attributes:
+        head: The first block.
+        n_blocks: How many blocks were begun.
+        delimiter: The one that a first line ``sep=;`` names, as Excel writes and hides it.
+        offset: Lines before the header.
+    """
+
+    def __init__(self, blocks: Iterable[str]) -> None:
+        self._blocks = iter(blocks)
+        self.head = next(self._blocks, "")
+        self.n_blocks = 0
+        self.delimiter, self.offset = "", 0
+        first, _, rest = self.head.partition("\n")
+        if first.lower().startswith("sep=") and len(first.rstrip("\r")) == 5:
+            self.delimiter, self.offset, self.head = first[4], 1, rest
+
+    def lines(self) -> Iterator[str]:
+        """The lines with their ends, whichever they are."""
+        return chain.from_iterable(self._files())
+
+    def _files(self) -> Iterator[StringIO]:
+        for block in chain([self.head], self._blocks):
+            self.n_blocks += 1
+            yield StringIO(block, newline="" if "\r" in block else "\n")  # the latter is faster
+
+
+def _column_lengths(dialect: _Dialect, sample: str, header: Sequence[str]) -> dict[str, float]:
+    """The average number of characters of each column."""
+    rows = [row for row in _without_errors(dialect.rows(StringIO(sample, newline=""))) if row]
+    rows = [row for row in rows[1:SAMPLED_RECORDS] if len(row) == len(header)]
+    return {
+        column: sum(len(row[at]) for row in rows) / max(1, len(rows)) for at, column in enumerate(header)
+    }  # fmt: skip
+
+
+def _csv_reason(error: csv.Error) -> str:
+    message = str(error)
+    if "unexpected end of data" in message:
+        return "a quoted field begins here and never ends"
+    if "field larger than" in message:
+        return f"a field of more than {RECORD_LIMIT >> 20} MiB, as a quote without its partner makes it"
+    return f"not a record of this table ({message})"
+
+
+def looks_like_table(head: str) -> bool:
+    """Whether plain text has the same delimiter equally often in every line.
+
+    Example:
+        >>> looks_like_table("a\\tb\\n" * 5), looks_like_table("to be, or not,\\nto be\\n" * 5)
+        (True, False)
+    """
+    dialect = find_dialect(head)
+    widths = _widths(dialect, head)[:200]
+    least = 2 if dialect.delimiter == "\t" else 3  # a tab is rare in prose, a comma is not
+    return (
+        dialect.delimiter != _NO_DELIMITER
+        and len(widths) >= 4
+        and widths[0] >= least
+        and sum(width == widths[0] for width in widths) >= 0.95 * len(widths)
+    )
