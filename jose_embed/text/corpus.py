@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from jose_embed.text.reader import SourceReport, Tokenizer
+from jose_embed.text.records import TextOptions
+from jose_embed.text.texts import TextStore
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.text.word_table import Ends, Ids
 
@@ -60,7 +62,9 @@ class EncodedCorpus:
         tokenizer: What split the text.
         statistics: What the text was.
         min_count: Words that occur less often were left out.
-        sources: What was found in each source, in order.
+        sources: The report of each source, in order.
+        options: How the text was read.
+        texts: The texts and fields to keep with a model; ``None`` if none are kept.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class EncodedCorpus:
         statistics: CorpusStatistics,
         min_count: int,
         sources: Sequence[SourceReport],
+        options: TextOptions | None = None,
+        texts: TextStore | None = None,
     ) -> None:
         self.tokens = tokens
         self.offsets = offsets
@@ -82,6 +88,8 @@ class EncodedCorpus:
         self.statistics = statistics
         self.min_count = min_count
         self.sources = sources
+        self.options = options or TextOptions()
+        self.texts = texts
 
     @property
     def n_documents(self) -> int:

@@ -15,8 +15,9 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,19 @@ import numpy.typing as npt
 
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import Reporter, SilentReporter
+from jose_embed.storage.columns import MappedLines, first_repetition
 from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
+from jose_embed.text.documents import given_documents
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
+from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Sources, find_sources, printable
+from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import valid_text
 from jose_embed.text.vocabulary import Vocabulary
-from jose_embed.text.word_table import CompiledWords, Ends, Ids, WordTable, word_table
+from jose_embed.text.word_table import CompiledWords, Ends, Ids, PlainWords, WordTable, word_table
 
 __all__ = ["TokenSpill", "encode", "encode_texts"]
-
-_BATCH = 1 << 20  # characters tokenised at a time
 
 
 def encode(
@@ -45,8 +48,9 @@ def encode(
     reporter: Reporter | None = None,
     directory: str | os.PathLike[str] | None = None,
     max_expansion: float | None = EXPANSION_LIMIT,
+    options: TextOptions | None = None,
 ) -> EncodedCorpus:
-    """Read text, one document per line, and turn it into rows of the vocabulary that it gives.
+    """Read text, one document per line or record, and turn it into rows of the vocabulary that it gives.
 
     Args:
         sources: A path, a glob, a directory, ``"-"`` for standard input, or several of these; plain or compressed.
@@ -57,6 +61,7 @@ def encode(
             such files where it is ``None``.
         max_expansion: Decompressed bytes allowed per compressed byte, beyond the first GiB of a file; ``None`` for no
             limit.
+        options: How tables and records are read, and what is kept of them.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -72,61 +77,85 @@ def encode(
         ('be', 'not', 'to') [2, 0, 1, 2, 0, 1] [0, 5, 5, 6]
     """
     chosen, reporter = _checked(tokenizer, min_count), reporter or SilentReporter()
+    options = options or TextOptions()
     found = find_sources(sources, reporter.note)
     table = word_table(chosen)
     with ExitStack() as stack:
-        spool = stack.enter_context(TokenSpill(directory))
+        spool = stack.enter_context(TokenSpill(directory, with_ids=options.has_ids))
+        texts = TextStore.create(directory) if options.keeps else None
         reader = stack.enter_context(
-            BlockReader(found, whole_lines=not isinstance(table, CompiledWords), max_expansion=max_expansion)
+            BlockReader(
+                found,
+                whole_lines=not isinstance(table, CompiledWords),
+                max_expansion=max_expansion,
+                options=options,
+            )
         )
         reporter.start("reading", reader.total, "bytes")
         for block in reader:
+            while reader.notes:
+                reporter.note(reader.notes.pop(0))
             spool.progress += block.consumed / reader.total if reader.total else 0.0
             spool.append(*table.add_lines(block.data))
+            if block.records is not None:
+                spool.append_ids(block.records.ids)
+                if texts is not None:
+                    texts.append(block.records.texts, block.records.fields, block.records.n_records)
             reporter.advance(block.consumed, tokens=spool.n_tokens)
-        for message in complaints(reader.reports):
+        for message in [*reader.notes, *complaints(reader.reports)]:
             reporter.note(message)
-        return _finished(spool, table, chosen, reader.reports, reader.sha256, min_count, reporter)
+        return _finished(spool, table, chosen, reader.reports, reader.sha256, min_count, reporter, options, texts)
 
 
 def encode_texts(
-    texts: Iterable[str],
+    documents: Any,
     *,
+    ids: Iterable[Any] | None = None,
     tokenizer: str | Tokenizer = "words",
     min_count: int = 5,
     reporter: Reporter | None = None,
     directory: str | os.PathLike[str] | None = None,
+    options: TextOptions | None = None,
 ) -> EncodedCorpus:
-    """The same as :func:`encode` for strings; each is one document, line ends in it and all.
+    """The same as :func:`encode` for documents from Python; each string is one document, with any line ends in it.
 
     Args:
-        texts: The documents; any iterable, taken once.
-        tokenizer: A registered name, or a tokenizer.
+        documents: Strings or sequences of words, as :func:`~jose_embed.text.documents.given_documents` takes them.
+        ids: An id for each document: strings or whole numbers; their numbers from 1 if omitted.
+        tokenizer: A registered name, or a tokenizer; not called for sequences of words.
         min_count: Words that occur less often are left out; at least 1.
         reporter: Told about the progress.
         directory: Where the temporary files lie.
+        options: The columns of a data set, and whether texts are kept.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
-        CorpusError: something that is no string, no word at all, or none that is frequent enough.
+        CorpusError: something that is not a document or an id, an id that is given twice, no word at all, or none that
+            is frequent enough.
         TrainingError: no room for the temporary files.
 
     Example:
-        >>> with encode_texts(["a b a", "b c"], min_count=2) as corpus:
-        ...     print(corpus.vocabulary.words, corpus[0].tolist(), corpus[1].tolist())
-        ('a', 'b') [0, 1, 0] [1]
+        >>> with encode_texts(["a b a", "b c"], ids=["x", "y"], min_count=2) as corpus:
+        ...     print(corpus.vocabulary.words, corpus[0].tolist(), corpus[1].tolist(), list(corpus.doc_ids))
+        ('a', 'b') [0, 1, 0] [1] ['x', 'y']
     """
     chosen, reporter = _checked(tokenizer, min_count), reporter or SilentReporter()
-    if isinstance(texts, (str, bytes)):
-        raise CorpusError("the documents are one string; give a list of strings, one for each document")
-    table = word_table(chosen)
+    options = options or TextOptions()
+    given = given_documents(documents, ids, options)
+    table = PlainWords(list, chosen.name) if given.are_tokens else word_table(chosen)
     report = SourceReport("documents")
     sha256 = hashlib.sha256()
-    with TokenSpill(directory) as spool:
-        reporter.start("reading", len(texts) if isinstance(texts, Sequence) else None, "documents")
-        for batch in _batches(texts, report):
+    texts = TextStore.create(directory) if options.keep_text else None
+    with TokenSpill(directory, with_ids=given.ids is not None) as spool:
+        reporter.start("reading", given.n_documents, "documents")
+        for batch, batch_ids in given.batches():
+            batch = batch if given.are_tokens else _valid(batch, report)
             spool.append(*table.add_texts(batch))
-            content = "".join(f"{text}\n" for text in batch).encode()
+            spool.append_ids(batch_ids)
+            plain = [" ".join(words) for words in batch] if given.are_tokens else batch
+            if texts is not None:
+                texts.append(plain, None, len(batch))
+            content = "".join(f"{text}\n" for text in [*plain, *(batch_ids or ())]).encode(errors="replace")
             sha256.update(content)
             report.n_bytes += len(content)
             report.n_lines += len(batch)
@@ -134,33 +163,23 @@ def encode_texts(
         if report.invalid_lines:
             what = "NUL characters or lone surrogates were replaced by U+FFFD"
             reporter.note(f"{report.invalid_lines:,} documents: {what} (the first in document {report.first_invalid})")
-        return _finished(spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter)
+        return _finished(spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter, options, texts)
+
+
+def _valid(batch: list[str], report: SourceReport) -> list[str]:
+    """The texts without NUL and lone surrogates, which are counted."""
+    clean = [valid_text(text) for text in batch]
+    for number, (old, new) in enumerate(zip(batch, clean, strict=True), report.n_lines + 1):
+        if old != new:
+            report.invalid_lines += 1
+            report.first_invalid = report.first_invalid or number
+    return clean
 
 
 def _checked(tokenizer: str | Tokenizer, min_count: int) -> Tokenizer:
     if not isinstance(min_count, int) or isinstance(min_count, bool) or min_count < 1:
         raise ConfigError(f"min_count is {min_count!r}; it must be a whole number from 1 up")
     return get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-
-
-def _batches(texts: Iterable[str], report: SourceReport) -> Iterator[list[str]]:
-    """Lists of strings of about a million characters together, without NUL and lone surrogates, which are counted."""
-    batch: list[str] = []
-    size = 0
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise CorpusError(f"document {number} is of type {type(text).__name__}; every document must be a string")
-        clean = valid_text(text)
-        if clean != text:
-            report.invalid_lines += 1
-            report.first_invalid = report.first_invalid or number
-        batch.append(clean)
-        size += len(clean) + 1
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _finished(
@@ -171,8 +190,10 @@ def _finished(
     sha256: str,
     min_count: int,
     reporter: Reporter,
+    options: TextOptions,
+    texts: TextStore | None,
 ) -> EncodedCorpus:
-    """The corpus of what was read: choose the words, then renumber."""
+    """The corpus of the text that was read: choose the words, then renumber."""
     reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
     counts = table.counts()
     statistics = CorpusStatistics(
@@ -196,8 +217,35 @@ def _finished(
     rows[numbers[order]] = np.arange(len(numbers), dtype=np.int32)
     tokens, offsets = spool.renumbered(rows, reporter)
     vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
-    doc_ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
-    return EncodedCorpus(tokens, offsets, doc_ids, vocabulary, tokenizer, statistics, min_count, reports)
+    doc_ids: Sequence[str] | None = spool.ids()
+    if doc_ids is None:
+        doc_ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
+    else:
+        _refuse_repetition(doc_ids, reports)
+    if texts is not None:
+        texts.finish()
+    return EncodedCorpus(
+        tokens, offsets, doc_ids, vocabulary, tokenizer, statistics, min_count, reports, options, texts
+    )
+
+
+def _refuse_repetition(ids: Sequence[str], reports: Sequence[SourceReport]) -> None:
+    """Passes if all ids differ; else names the two places."""
+    repeated = first_repetition(ids)
+    if repeated is None:
+        return
+    rows = islice((row for row, each in enumerate(ids) if each == repeated), 2)
+    first, second = (_place(row, reports) for row in rows)
+    raise CorpusError(f"the id {repeated!r} is given twice: {first}, and {second}; ids must differ")
+
+
+def _place(row: int, reports: Sequence[SourceReport]) -> str:
+    """The place of a document, from 1, in its source."""
+    for report in reports:
+        if row < report.n_lines:
+            break
+        row -= report.n_lines
+    return f"document {row + 1:,} of {printable(report.name)}" if report.path is not None else f"document {row + 1:,}"
 
 
 def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int) -> str:
@@ -218,7 +266,8 @@ class TokenSpill:
     """Numbers of words and ends of documents in two nameless files, which become the mapped arrays of a corpus.
 
     Args:
-        directory: Where the files lie; the system's directory for such files where it is ``None``.
+        directory: Where the files lie; the system's directory for such files if it is ``None``.
+        with_ids: Whether ids are written too.
 
     Attributes:
         n_tokens: How many numbers were written.
@@ -228,7 +277,7 @@ class TokenSpill:
             lacks.
     """
 
-    def __init__(self, directory: str | os.PathLike[str] | None) -> None:
+    def __init__(self, directory: str | os.PathLike[str] | None, *, with_ids: bool = False) -> None:
         self.n_tokens = self.n_documents = self.n_empty = 0
         self.progress = 0.0
         self._directory = os.fspath(directory) if directory is not None else None
@@ -238,6 +287,7 @@ class TokenSpill:
                 self._directory = self._directory or tempfile.gettempdir()
                 self._tokens = stack.enter_context(_nameless_file(self._directory))
                 self._ends = stack.enter_context(_nameless_file(self._directory))
+                self._ids = stack.enter_context(_nameless_file(self._directory)) if with_ids else None
             except OSError as error:
                 place = printable(self._directory or "the system's temporary directory")
                 reason = error.strerror or error
@@ -264,6 +314,18 @@ class TokenSpill:
         if len(ends):
             self.n_empty += int(np.count_nonzero(np.diff(ends, prepend=self._last_end) == 0))
             self._last_end = int(ends[-1])
+
+    def append_ids(self, ids: Sequence[str] | None) -> None:
+        """Write the ids of more documents, if ids are written; none of them may hold a line feed."""
+        if self._ids is not None and ids:
+            self._write(self._ids, "\n".join([*ids, ""]).encode())
+
+    def ids(self) -> Sequence[str] | None:
+        """The ids, mapped; ``None`` if none are written."""
+        if self._ids is None:
+            return None
+        self._flush()
+        return MappedLines(mmap.mmap(self._ids.fileno(), 0, access=mmap.ACCESS_READ), "ids")
 
     def renumbered(self, rows: Ids, reporter: Reporter) -> tuple[Ids, Ends]:
         """Replace every number by its row, drop those without one, and map the files.
@@ -303,16 +365,16 @@ class TokenSpill:
         offsets.setflags(write=False)
         return tokens, offsets
 
-    def _write(self, file: io.BufferedRandom, array: npt.NDArray[Any]) -> None:
+    def _write(self, file: io.BufferedRandom, data: npt.NDArray[Any] | bytes) -> None:
         try:
-            file.write(np.ascontiguousarray(array).data)
+            file.write(data if isinstance(data, bytes) else np.ascontiguousarray(data).data)
         except OSError as error:
             raise self._full(error) from error
 
     def _flush(self) -> None:
         try:
-            self._tokens.flush()
-            self._ends.flush()
+            for file in filter(None, (self._tokens, self._ends, self._ids)):
+                file.flush()
         except OSError as error:
             raise self._full(error) from error
 

@@ -285,8 +285,8 @@ def join_documents(texts: Sequence[str], *, may_hold_nul: bool = True) -> tuple[
         UTF-8 with a line feed after each document, and the number of documents that had such characters.
 
     Example:
-        >>> join_documents(["one" + chr(10) + "two", ""])
-        (b'one two\n\n', 0)
+        >>> join_documents(["one" + chr(10) + "two", ""])[0].split(chr(10).encode())
+        [b'one two', b'', b'']
     """
     # NUL marks the ends of documents, so that each step is one pass over all the texts.
     joined = "\0".join([*texts, ""])

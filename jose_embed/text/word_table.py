@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -78,26 +78,30 @@ class WordTable(Protocol):
 
 def word_table(tokenizer: Tokenizer) -> WordTable:
     """The fastest word table that a tokenizer allows."""
-    return CompiledWords(tokenizer.rules()) if isinstance(tokenizer, CodePointTokenizer) else PlainWords(tokenizer)
+    if isinstance(tokenizer, CodePointTokenizer):
+        return CompiledWords(tokenizer.rules())
+    return PlainWords(tokenizer, tokenizer.name)
 
 
 class PlainWords:
     """The word table of any tokenizer; methods as in :class:`WordTable`.
 
     Args:
-        tokenizer: Called with each line, without its line end.
+        split: Called with each document, without a line end; gives its words.
+        name: How messages call it.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, split: Callable[[Any], list[str]], name: str) -> None:
+        self._split = split
+        self._name = name
         self._numbers: dict[str, int] = {}
         self._counts = np.zeros(0, np.int64)
 
     def add_lines(self, data: bytes) -> tuple[Ids, Ends]:
         return self.add_texts(line.removesuffix("\r") for line in data.decode().split("\n")[:-1])
 
-    def add_texts(self, texts: Iterable[str]) -> tuple[Ids, Ends]:
-        documents = [self._tokenizer(text) for text in texts]
+    def add_texts(self, texts: Iterable[Any]) -> tuple[Ids, Ends]:
+        documents = [self._split(text) for text in texts]
         numbers = self._numbers
         found = [numbers.setdefault(word, len(numbers)) for word in chain.from_iterable(documents)]
         ids = np.array(found, np.int32)
@@ -114,7 +118,7 @@ class PlainWords:
         words = [spellings[number] for number in numbers]
         for word in words:
             if not _is_word(word):
-                culprit = f"the tokenizer {self._tokenizer.name!r} gave the word {word!r}"
+                culprit = f"the tokenizer {self._name!r} gave the word {word!r}"
                 raise CorpusError(f"{culprit}; a word must have a character and no tab or line break")
         return words
 

@@ -1,0 +1,202 @@
+"""Kept texts: the texts and fields of a model's documents, in one SQLite file.
+
+The file has the tables ``about`` (name, value) and ``documents`` (row, text, fields), where ``row`` is the document's
+row from 0 and ``fields`` is a JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from jose_embed.errors import ModelError, TrainingError
+from jose_embed.text.sources import printable
+from jose_embed.text.tokenizers import valid_text
+
+__all__ = ["TEXTS_NAME", "KeptDocument", "TextStore"]
+
+TEXTS_NAME: Final = "texts.sqlite3"
+_PIECE = 1 << 20
+_APPLICATION: Final = 0x6A6F7365  # "jose"
+
+
+class KeptDocument(NamedTuple):
+    """What is kept of one document.
+
+    Attributes:
+        text: Its text; ``None`` if texts are not kept.
+        fields: Its fields by name; empty if none are kept.
+    """
+
+    text: str | None
+    fields: Mapping[str, Any]
+
+
+class TextStore:
+    """Texts and fields by row; any number of threads may read.
+
+    Made by :meth:`create` or :meth:`open`.
+
+    Attributes:
+        has_texts: Whether it holds texts.
+        n_documents: The number of documents.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, descriptor: int, place: str) -> None:
+        self._connection = connection
+        self._descriptor = descriptor
+        self._place = place
+        self._lock = threading.Lock()
+        self.has_texts = False
+        self.n_documents = 0
+
+    def __del__(self) -> None:
+        self._connection.close()
+        os.close(self._descriptor)
+
+    @classmethod
+    def create(cls, directory: str | os.PathLike[str] | None = None) -> TextStore:
+        """An empty store in a nameless temporary file.
+
+        Args:
+            directory: Where the file lies; the system's directory for such files if it is ``None``.
+
+        Raises:
+            TrainingError: no file can be made there.
+        """
+        place = os.fspath(directory) if directory is not None else tempfile.gettempdir()
+        try:
+            descriptor, path = tempfile.mkstemp(dir=place)
+        except OSError as error:
+            reason = error.strerror or error
+            raise TrainingError(f"{printable(place)}: a temporary file cannot be made: {reason}") from error
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            # Without a journal, so that the file needs no name; until it is saved nobody else reads it.
+            connection.executescript(
+                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE;"
+                f"PRAGMA application_id={_APPLICATION}; BEGIN;"
+                "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;"
+                "CREATE TABLE documents (row INTEGER PRIMARY KEY, text TEXT, fields TEXT);"
+            )
+        finally:
+            os.unlink(path)
+        return cls(connection, descriptor, place)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> TextStore:
+        """A store that was written with a model.
+
+        Raises:
+            ModelError: no such file, or not a store.
+        """
+        name = os.fspath(path)
+        try:
+            descriptor = os.open(name, os.O_RDONLY)
+            uri = f"file:{quote(os.path.abspath(name))}?mode=ro&immutable=1"
+            store = cls(sqlite3.connect(uri, uri=True, check_same_thread=False), descriptor, name)
+        except (OSError, sqlite3.Error) as error:
+            raise ModelError(f"{printable(name)}: the kept texts cannot be opened: {error}") from error
+        store._query("PRAGMA trusted_schema=OFF")
+        tables = store._query("SELECT name FROM sqlite_schema WHERE type = 'table' AND name IN ('about', 'documents')")
+        about = dict(store._query("SELECT name, value FROM about")) if len(tables) == 2 else {}
+        if about.get("has_texts") not in ("0", "1") or not str(about.get("n_documents")).isdigit():
+            raise store._damaged("it does not hold texts of documents")
+        store.has_texts, store.n_documents = about["has_texts"] == "1", int(about["n_documents"])
+        return store
+
+    def append(self, texts: Sequence[str] | None, fields: Sequence[Mapping[str, Any]] | None, n_documents: int) -> None:
+        """Add the next documents.
+
+        Args:
+            texts: Their texts, if texts are kept.
+            fields: Their fields, if fields are kept.
+            n_documents: Their number.
+
+        Raises:
+            TrainingError: no room on the disk.
+        """
+        self.has_texts = self.has_texts or texts is not None
+        values: Sequence[str | None] = [None] * n_documents
+        if texts is not None:
+            values = [valid_text(text) for text in texts]
+        facts: Sequence[str | None] = [None] * n_documents
+        if fields is not None:
+            facts = [json.dumps(each, ensure_ascii=True) for each in fields]
+        rows = range(self.n_documents, self.n_documents + n_documents)
+        try:
+            self._connection.executemany(
+                "INSERT INTO documents VALUES (?, ?, ?)", zip(rows, values, facts, strict=True)
+            )
+        except sqlite3.Error as error:
+            raise self._full(error) from error
+        self.n_documents += n_documents
+
+    def finish(self) -> None:
+        """Write everything to the file; nothing can be added afterwards.
+
+        Raises:
+            TrainingError: no room on the disk.
+        """
+        about = [("has_texts", str(int(self.has_texts))), ("n_documents", str(self.n_documents))]
+        try:
+            self._connection.executemany("INSERT INTO about VALUES (?, ?)", about)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._full(error) from error
+
+    def read(self, rows: Sequence[int]) -> list[KeptDocument]:
+        """The documents of these rows, in this order.
+
+        Raises:
+            ModelError: damage.
+        """
+        return [self._one(row) for row in rows]
+
+    def _one(self, row: int) -> KeptDocument:
+        found = self._query("SELECT text, fields FROM documents WHERE row = ?", (int(row),))
+        try:
+            text, facts = found[0] if found else (None, None)
+            fields = json.loads(facts) if facts is not None else {}
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._damaged("the fields of a document are not JSON") from error
+        if not isinstance(fields, dict) or not (text is None or isinstance(text, str)):
+            raise self._damaged("a text or the fields of a document are of another type")
+        return KeptDocument(text, fields)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes of the file."""
+        at = 0
+        while piece := os.pread(self._descriptor, _PIECE, at):
+            yield piece
+            at += len(piece)
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the file."""
+        return os.fstat(self._descriptor).st_size
+
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        try:
+            with self._lock:
+                return self._connection.execute(statement, values).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, reason: str) -> ModelError:
+        return ModelError(
+            f"{printable(self._place)}: the kept texts are damaged ({reason}); take the model from a good copy, or "
+            "leave the texts out (jose strip)"
+        )
+
+    def _full(self, error: sqlite3.Error) -> TrainingError:
+        return TrainingError(
+            f"{printable(self._place)}: the texts to keep cannot be written ({error}); make room or name another "
+            "directory"
+        )
