@@ -28,7 +28,7 @@ from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.storage.columns import MappedLines, first_repetition
 from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
-from jose_embed.text.documents import given_documents
+from jose_embed.text.documents import GivenDocuments, given_documents
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Sources, find_sources, printable
@@ -141,7 +141,7 @@ def encode_texts(
     """
     chosen, reporter = _checked(tokenizer, min_count), reporter or SilentReporter()
     options = options or TextOptions()
-    given = given_documents(documents, ids, options)
+    given = documents if isinstance(documents, GivenDocuments) else given_documents(documents, ids, options)
     table = PlainWords(list, chosen.name) if given.are_tokens else word_table(chosen)
     report = SourceReport("documents")
     sha256 = hashlib.sha256()

@@ -6,7 +6,9 @@ manifest.json    format and version, tokenizer, min_count, counts, what the text
 tokens.npy       int32 (n_tokens,), rows of the vocabulary
 offsets.npy      int64 (n_documents + 1,), where documents begin
 vocabulary.tsv   a word, a tab and its count per line, most frequent first, UTF-8
-sources.json     what was found in each source: its name, lines, bytes on the disk and their SHA-256
+sources.json     the report of each source: its name, documents, bytes on the disk and their SHA-256
+doc_ids.txt      an id per line, UTF-8; only if documents have ids of their own
+texts.sqlite3    texts and fields to keep with a model (texts.py); only if any are kept
 ================ ==============================================================================================
 
 An encoding is used again only where the settings are equal and every source still has the same bytes on the disk. They
@@ -30,7 +32,15 @@ from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, CorpusError, ModelError
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.storage.atomic import Chunk, DirectoryWriter, check_target, foreign_entry
-from jose_embed.storage.columns import array_chunks, counted, read_vocabulary, row_blocks, vocabulary_chunks
+from jose_embed.storage.columns import (
+    MappedLines,
+    array_chunks,
+    counted,
+    line_chunks,
+    read_vocabulary,
+    row_blocks,
+    vocabulary_chunks,
+)
 from jose_embed.storage.directory import DirectoryKind, DirectoryReader, array_header
 from jose_embed.storage.manifest import (
     MANIFEST_NAME,
@@ -48,7 +58,9 @@ from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.encode import encode
 from jose_embed.text.reader import DocumentIds, SourceReport, Tokenizer, get_tokenizer
+from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, Sources, find_sources, listed, printable, sha256_of
+from jose_embed.text.texts import TEXTS_NAME, TextStore
 from jose_embed.text.tokenizers import CodePointTokenizer
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.version import __version__
@@ -83,6 +95,8 @@ _FIELDS: Final = {
     "corpus": MAPPING,
 }
 _FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
+_IDS_NAME: Final = "doc_ids.txt"
+_OPTIONAL_FILES: Final = frozenset({_IDS_NAME, TEXTS_NAME})
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -125,6 +139,10 @@ def write_encoded(
         "vocabulary.tsv": vocabulary_chunks(corpus.vocabulary.words, corpus.vocabulary.counts),
         "sources.json": iter([sources]),
     }
+    if not isinstance(corpus.doc_ids, DocumentIds):
+        files[_IDS_NAME] = line_chunks(corpus.doc_ids, "document id")
+    if corpus.texts is not None:
+        files[TEXTS_NAME] = corpus.texts.chunks()
     needed = corpus.tokens.nbytes + corpus.offsets.nbytes + 16 * corpus.vocabulary.n_words + len(sources) + 8192
     reporter.start("keeping", needed, "bytes")
     try:
@@ -154,7 +172,7 @@ def _facts(corpus: EncodedCorpus) -> dict[str, Any]:
     return {
         "package_version": __version__,
         "created": now(),
-        **_settings(corpus.tokenizer, corpus.min_count),
+        **_settings(corpus.tokenizer, corpus.min_count, corpus.options),
         "counts": {
             "n_words": corpus.vocabulary.n_words,
             "n_documents": corpus.n_documents,
@@ -164,7 +182,7 @@ def _facts(corpus: EncodedCorpus) -> dict[str, Any]:
     }
 
 
-def _settings(tokenizer: Tokenizer, min_count: int) -> dict[str, Any]:
+def _settings(tokenizer: Tokenizer, min_count: int, options: TextOptions) -> dict[str, Any]:
     """All but the text that decides what an encoding holds, as it stands in the manifest."""
     rules = None
     if isinstance(tokenizer, CodePointTokenizer):  # the tables follow from the Unicode version of Python, and from us
@@ -174,6 +192,7 @@ def _settings(tokenizer: Tokenizer, min_count: int) -> dict[str, Any]:
         "tokenizer_rules": rules,
         "unicode": unicodedata.unidata_version,
         "min_count": min_count,
+        "way_of_reading": options.to_dict(),
     }
 
 
@@ -182,7 +201,7 @@ def _known_encoding(path: Path) -> None:
     advice = "only an encoded corpus is ever overwritten; choose another name or remove it yourself"
     if not is_encoded(path):
         raise CorpusError(f"{path}: is a directory, but no encoded corpus; {advice}")
-    foreign = foreign_entry(path, _FILES | {MANIFEST_NAME})
+    foreign = foreign_entry(path, _FILES | _OPTIONAL_FILES | {MANIFEST_NAME})
     if foreign is not None:
         raise CorpusError(f"{path}: holds {printable(foreign)!r}, which is not part of the encoded corpus; {advice}")
 
@@ -246,16 +265,40 @@ def _opened(directory: DirectoryReader, manifest: Mapping[str, Any], verify: boo
     reports = _read_sources(directory, n_documents)
     statistics = _statistics(directory, manifest["corpus"], reports)
     tokenizer = get_tokenizer(manifest["tokenizer"]["name"], manifest["tokenizer"]["settings"])
+    doc_ids: Sequence[str] = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
+    if _IDS_NAME in files:
+        doc_ids = MappedLines(directory.map(_IDS_NAME), _IDS_NAME)
+        if len(doc_ids) != n_documents:
+            raise directory.error(_IDS_NAME, f"has {len(doc_ids)} lines, but the manifest says {n_documents} documents")
     return EncodedCorpus(
         tokens,
         offsets,
-        DocumentIds([report.name for report in reports], [report.n_lines for report in reports]),
+        doc_ids,
         Vocabulary(tuple(words), word_counts),
         tokenizer,
         statistics,
         manifest["min_count"],
         reports,
+        _options(directory, manifest.get("way_of_reading", {})),
+        _texts(directory, n_documents) if TEXTS_NAME in files else None,
     )
+
+
+def _options(directory: DirectoryReader, values: Any) -> TextOptions:
+    try:
+        return TextOptions(**values)
+    except (TypeError, ConfigError):
+        raise directory.error(MANIFEST_NAME, "does not say how the text was read") from None
+
+
+def _texts(directory: DirectoryReader, n_documents: int) -> TextStore:
+    try:
+        texts = TextStore.open(directory.path / TEXTS_NAME)
+    except ModelError as error:
+        raise directory.error(TEXTS_NAME, str(error).partition(": ")[2]) from None
+    if texts.n_documents != n_documents:
+        raise directory.error(TEXTS_NAME, f"holds {texts.n_documents} documents, but the manifest says {n_documents}")
+    return texts
 
 
 def _overlapping(offsets: np.ndarray[Any, np.dtype[np.int64]]) -> Sequence[np.ndarray[Any, np.dtype[np.int64]]]:
@@ -284,8 +327,8 @@ class _TokenCheck:
 
 def _read_manifest(directory: DirectoryReader) -> dict[str, Any]:
     manifest = read_manifest(directory, _FIELDS, newer="update jose-embed, or encode the text again")
-    if manifest["files"].keys() != _FILES:
-        raise directory.error(MANIFEST_NAME, f"lists other files than {', '.join(sorted(_FILES))}")
+    if not _FILES <= manifest["files"].keys() <= _FILES | _OPTIONAL_FILES:
+        raise directory.error(MANIFEST_NAME, f"lists other files than {', '.join(sorted(_FILES | _OPTIONAL_FILES))}")
     return manifest
 
 
@@ -326,6 +369,7 @@ def kept_encoding(
     overwrite: bool = False,
     reporter: Reporter | None = None,
     max_expansion: float | None = EXPANSION_LIMIT,
+    options: TextOptions | None = None,
 ) -> EncodedCorpus:
     """The encoded corpus of a text: that which is kept, where it is still that of the text, or a new one that is kept.
 
@@ -341,6 +385,7 @@ def kept_encoding(
         overwrite: Replace the encoding of any other text, too, also a damaged one.
         reporter: Told of what is done, and why.
         max_expansion: As for ``encode``.
+        options: How tables and records are read, and what is kept of them.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -348,7 +393,7 @@ def kept_encoding(
         TrainingError: no room on the disk.
     """
     chosen = get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    reporter = reporter or SilentReporter()
+    reporter, options = reporter or SilentReporter(), options or TextOptions()
     names = listed(sources)
     if (encoded := _encoded_among(names)) is not None:
         raise CorpusError(f"{encoded}: is an encoded corpus already; name the text that it was made of")
@@ -357,7 +402,7 @@ def kept_encoding(
     place = printable(os.fspath(path))
     if os.path.lexists(target) and os.listdir(target):
         try:
-            taken = _taken(path, found, _settings(chosen, min_count), overwrite, reporter)
+            taken = _taken(path, found, _settings(chosen, min_count, options), overwrite, reporter)
         except CorpusError as damage:  # of the encoding; if it is of the text, reading that will tell
             if not overwrite:
                 raise
@@ -373,6 +418,7 @@ def kept_encoding(
         reporter=reporter,
         directory=target.parent,
         max_expansion=max_expansion,
+        options=options,
     ) as corpus:
         write_encoded(corpus, path, overwrite=True, reporter=reporter)
     return open_encoded(path, verify=False)
@@ -386,6 +432,7 @@ def text_for(
     keep_encoded: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     directory: str | os.PathLike[str] | None = None,
+    options: TextOptions | None = None,
 ) -> tuple[EncodedCorpus, TrainConfig]:
     """The text of a training, encoded: opened, read, or read and kept.
 
@@ -397,6 +444,7 @@ def text_for(
         keep_encoded: Where the encoding of a text is kept, as by :func:`kept_encoding`.
         reporter: Told about the progress.
         directory: Where the temporary files of a text that is not kept lie.
+        options: How tables and records are read, and what is kept of them.
 
     Returns:
         The corpus and the settings, with the corpus' own tokenizer and minimal count.
@@ -409,7 +457,8 @@ def text_for(
     names = listed(sources)
     place = _encoded_among(names)
     if place is None:
-        settings: dict[str, Any] = {"tokenizer": config.tokenizer, "min_count": config.min_count, "reporter": reporter}
+        settings: dict[str, Any] = {"tokenizer": config.tokenizer, "min_count": config.min_count}
+        settings |= {"reporter": reporter, "options": options}
         if keep_encoded is None:
             return encode(names, directory=directory, **settings), config
         return kept_encoding(names, keep_encoded, **settings), config
@@ -418,6 +467,11 @@ def text_for(
     if keep_encoded is not None:
         raise ConfigError(f"{place}: is an encoded corpus already, there is nothing to keep; leave --keep-encoded out")
     corpus = open_encoded(names[0], reporter=reporter)
+    if options is not None and options != TextOptions() and options != corpus.options:
+        raise ConfigError(
+            f"{place}: was encoded with other options of the text ({_options_text(corpus.options)}); leave them out, "
+            "or encode the text again with these"
+        )
     own: dict[str, Any] = {"tokenizer": corpus.tokenizer.name, "min_count": corpus.min_count}
     for name, value in own.items():
         wanted = getattr(config, name)
@@ -425,6 +479,13 @@ def text_for(
             advice = f"leave --{name.replace('_', '-')} out, or encode the text again"
             raise ConfigError(f"{name} is {wanted!r}, but {place} was encoded with {value!r}; {advice}")
     return corpus, dataclasses.replace(config, **own)
+
+
+def _options_text(options: TextOptions) -> str:
+    """The options that are not the default, for people."""
+    default = TextOptions().to_dict()
+    given = [f"{name} {value}" for name, value in options.to_dict().items() if value != default[name]]
+    return ", ".join(given) or "none"
 
 
 def _taken(
@@ -490,7 +551,8 @@ def _renamed(corpus: EncodedCorpus, found: Sequence[Source]) -> EncodedCorpus:
         dataclasses.replace(report, name=source.name, path=_absolute(source))
         for report, source in zip(corpus.sources, found, strict=True)
     ]
-    corpus.doc_ids = DocumentIds([source.name for source in found], [report.n_lines for report in corpus.sources])
+    if isinstance(corpus.doc_ids, DocumentIds):
+        corpus.doc_ids = DocumentIds([source.name for source in found], [report.n_lines for report in corpus.sources])
     corpus.statistics = dataclasses.replace(
         corpus.statistics, sources=tuple(printable(source.name) for source in found)
     )

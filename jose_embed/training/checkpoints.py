@@ -57,6 +57,7 @@ from jose_embed.storage.memory import release
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.kept import is_encoded, open_encoded, write_encoded
 from jose_embed.text.reader import SourceReport
+from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, Sources, find_sources, printable, sha256_of
 from jose_embed.training.schedule import RunState
 from jose_embed.version import __version__
@@ -247,7 +248,9 @@ class Checkpoints:
                     f"{value}; go on with the same settings, or remove the directory to start anew"
                 )
 
-    def kept_text(self, sources: Sources, reporter: Reporter) -> EncodedCorpus | None:
+    def kept_text(
+        self, sources: Sources, reporter: Reporter, options: TextOptions | None = None
+    ) -> EncodedCorpus | None:
         """The encoded text of the run that goes on, unless the sources have changed since.
 
         Files are compared by what they hold; those that are gone, and standard input, are not needed any more.
@@ -255,6 +258,7 @@ class Checkpoints:
         Args:
             sources: The sources of the text.
             reporter: Told about the progress, and of what is not looked at.
+            options: How the text is to be read.
         """
         if self.latest is None or not is_encoded(self.text):
             return None
@@ -263,7 +267,8 @@ class Checkpoints:
         except CorpusError as error:
             reporter.note(str(error))
             return None
-        if _unchanged(corpus.sources, find_sources(sources), reporter):
+        same_options = corpus.options == (options or TextOptions())
+        if same_options and _unchanged(corpus.sources, find_sources(sources), reporter):
             reporter.note(f"{self.text}: the text is taken from here")
             self._text_is_kept = True
             return corpus

@@ -7,6 +7,7 @@ document vectors (finish.py).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -24,8 +25,10 @@ from jose_embed.model.embeddings import Embeddings
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.text.documents import GivenDocuments, given_documents, sources_or_documents
 from jose_embed.text.encode import encode_texts
 from jose_embed.text.kept import is_encoded, text_for
+from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Sources, listed
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.epochs import train_epochs
@@ -41,9 +44,10 @@ Path = str | os.PathLike[str]
 
 
 def train(
-    source: Sources | None = None,
+    source: Any = None,
     *,
-    documents: Iterable[str] | None = None,
+    documents: Any = None,
+    ids: Iterable[Any] | None = None,
     config: TrainConfig | None = None,
     preset: str | None = None,
     reporter: Reporter | None = None,
@@ -57,9 +61,13 @@ def train(
     """Train word and document vectors.
 
     Args:
-        source: A path, a glob, a directory, ``-`` for standard input, or a list of these, one document per line; or one
-            encoded corpus, as ``keep_encoded`` and ``jose encode`` make them.
-        documents: Texts, instead of a source.
+        source: A path, a glob, a directory, ``-`` for standard input, or a list of these: plain text with one document
+            per line, CSV, TSV, JSON Lines, Parquet; or one encoded corpus, as ``keep_encoded`` and ``jose encode`` make
+            them. A column of a table, an iterator of texts or a list of texts with white space are documents.
+        documents: Texts or lists of words, instead of a source: any iterable, a mapping of ids to texts, or a
+            ``datasets.Dataset``. Lists of words are taken as they are; the model's tokenizer is then ``whitespace``
+            unless another one is given.
+        ids: The documents' ids: strings or whole numbers that all differ; their numbers from 1 if omitted.
         config: The settings; the default recipe if omitted.
         preset: The name of a preset, which overrides ``config``; see :data:`jose_embed.config.PRESETS`.
         reporter: Receives the progress.
@@ -72,7 +80,8 @@ def train(
         resume: Continue from the newest checkpoint with the same text and settings (``doc_vectors`` may differ); start
             from the beginning if there is none. With one worker the model has the same bytes as without a stop.
         temporary_directory: Directory of temporary files; the system's if omitted.
-        **settings: Single settings of :class:`TrainConfig` by name; they override ``config`` and ``preset``.
+        **settings: Single settings of :class:`TrainConfig` by name; they override ``config`` and ``preset``. Also the
+            options of :class:`~jose_embed.text.records.TextOptions`, such as ``text_field`` and ``keep_text``.
 
     Returns:
         The model, in memory; :meth:`Embeddings.save` writes it.
@@ -86,18 +95,26 @@ def train(
     Example::
 
         model = jose_embed.train("corpus.txt", dim=100)
-        model = jose_embed.train(documents=["one text", "another"], min_count=1)
+        model = jose_embed.train(table["text"], ids=table["id"])
+        model = jose_embed.train("reviews.csv", text_field="review", id_field="id")
         model = jose_embed.train("corpus.txt", checkpoint="corpus.jose.run", resume=True)
     """
+    options = TextOptions.taken_from(settings)
     config, given = _settings_of(config, preset, settings)
-    source = _checked_source(source, documents, keep_encoded, checkpoint, resume)
+    if documents is None:
+        source, documents = sources_or_documents(source)
+    _check_source(source, documents, ids, keep_encoded, checkpoint, resume)
+    if documents is not None:
+        documents = given_documents(documents, ids, options)
+        if documents.are_tokens and "tokenizer" not in given:
+            config = dataclasses.replace(config, tokenizer="whitespace")
     check_backend(config.backend)
     reporter = reporter or SilentReporter()
     phases: dict[str, float] = {}
     with _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints:
         with _timed(phases, "reading"):
             corpus, config, keep_text = _encoded(
-                source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter
+                source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options
             )
         with corpus:
             model = fit(
@@ -188,25 +205,27 @@ def _settings_of(
     return config, chosen.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}
 
 
-def _checked_source(
+def _check_source(
     source: Sources | None,
-    documents: Iterable[str] | None,
+    documents: Any,
+    ids: Iterable[Any] | None,
     keep_encoded: Path | None,
     checkpoint: Path | Checkpoints | None,
     resume: bool,
-) -> Sources | None:
-    """The source, which can be iterated more than once.
+) -> None:
+    """Check the arguments of :func:`train` against each other.
 
     Raises:
-        ConfigError: arguments of :func:`train` that exclude each other.
+        ConfigError: some exclude each other.
     """
     if (source is None) == (documents is None):
         raise ConfigError("train() takes either a source (files) or documents=... (texts); give one of them")
     if source is None and keep_encoded is not None:
         raise ConfigError("keep_encoded needs files; documents=... cannot be found again by a later training")
+    if source is not None and ids is not None:
+        raise ConfigError("ids belong to documents=...; the ids of files are named by id_field")
     if resume and checkpoint is None:
         raise ConfigError("resume needs the directory of the checkpoints; add checkpoint=...")
-    return source if source is None or isinstance(source, (str, os.PathLike)) else list(source)
 
 
 @contextmanager
@@ -232,22 +251,27 @@ def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
 
 def _encoded(
     source: Sources | None,
-    documents: Iterable[str] | None,
+    documents: GivenDocuments | None,
     config: TrainConfig,
     given: Collection[str],
     keep_encoded: Path | None,
     checkpoints: Checkpoints | None,
     temporary_directory: Path | None,
     reporter: Reporter,
+    text_options: TextOptions,
 ) -> tuple[EncodedCorpus, TrainConfig, bool]:
     """The encoded text, the settings with its tokenizer and minimal count, and whether checkpoints keep the text."""
     encoded_before = source is not None and _is_encoded(source)
     keep_text = source is not None and keep_encoded is None and not encoded_before
     if checkpoints is not None:
         checkpoints.check(config, given=given if encoded_before else None)
-        if source is not None and keep_text and (corpus := checkpoints.kept_text(source, reporter)) is not None:
+        if (
+            source is not None
+            and keep_text
+            and (corpus := checkpoints.kept_text(source, reporter, text_options)) is not None
+        ):
             return corpus, config, keep_text
-    options: dict[str, Any] = {"reporter": reporter, "directory": temporary_directory}
+    options: dict[str, Any] = {"reporter": reporter, "directory": temporary_directory, "options": text_options}
     if source is None:
         assert documents is not None
         corpus = encode_texts(documents, tokenizer=config.tokenizer, min_count=config.min_count, **options)

@@ -71,7 +71,7 @@ def test_code_points_of_every_width(name: str) -> None:
 @given(texts=texts)
 def test_compiled_and_plain_agree_on_numbers_and_counts(name: str, texts: list[str]) -> None:
     tokenizer = get_tokenizer(name)
-    tables: list[WordTable] = [word_table(tokenizer), PlainWords(tokenizer)]
+    tables: list[WordTable] = [word_table(tokenizer), PlainWords(tokenizer, tokenizer.name)]
     assert isinstance(tables[0], CompiledWords)
     for part in (texts, texts[::-1]):
         (ids, ends), (plain_ids, plain_ends) = (table.add_texts(part) for table in tables)
@@ -218,7 +218,7 @@ def test_texts_may_come_from_an_iterator() -> None:
         yield "a b"
         yield "b\nc"
 
-    for table in (word_table(get_tokenizer("words")), PlainWords(get_tokenizer("words"))):
+    for table in (word_table(get_tokenizer("words")), PlainWords(get_tokenizer("words"), "words")):
         ids, ends = table.add_texts(lines())
         assert ids.tolist() == [0, 1, 1, 2]
         assert ends.tolist() == [2, 4]
