@@ -127,7 +127,7 @@ def labelled_rows(model: Embeddings, labels: PathLike, texts: Sequence[str] | No
             f"{labels}: {len(classes):,} labels, but {whose} {n_documents:,} documents; one line for each"
         )
     if texts is None:
-        vectors, known, origin = model.doc_vectors, model.doc_token_counts > 0, "trained vectors"
+        vectors, known, origin = model.doc_vectors, model.known_documents, "trained vectors"
     else:
         (vectors, known), origin = model.infer_flagged(texts), "inferred vectors"
     return LabelledRows(vectors[known], classes[known], origin, np.flatnonzero(~known))
@@ -196,7 +196,7 @@ def search_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
         MissingExtraError: scikit-learn is not installed.
     """
     model.require_documents()
-    documents = _where_known(model.doc_vectors, model.doc_token_counts > 0)
+    documents = _where_known(model.doc_vectors, model.known_documents)
     rows = []
     for file in files:
         queries = read_search_queries(file)

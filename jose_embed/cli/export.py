@@ -45,14 +45,16 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from jose_embed.model.embeddings import load
     from jose_embed.model.exchange import export
+    from jose_embed.storage.atomic import check_output
 
+    check_output(output, [], [arguments.model])
     model = load(arguments.model)
     with reporter_for(quiet=arguments.quiet) as reporter:
         export(model, output, format=format, table=arguments.table, overwrite=arguments.overwrite, reporter=reporter)
     if not arguments.quiet:
         rows = model.n_docs if arguments.table == "documents" else model.n_words
         print(f"{output}: {rows:,} vectors of {model.dim} numbers, {amount_text(output.stat().st_size, 'bytes')}")
-        if arguments.table == "documents" and (silent := model.doc_token_counts == 0).any():
+        if arguments.table == "documents" and (silent := ~model.known_documents).any():
             first = printable(str(model.doc_ids[int(silent.argmax())]))
             print(f"documents without a known word, whose vectors say nothing: {int(silent.sum()):,} (first {first})")
 

@@ -121,12 +121,14 @@ def _run(arguments: argparse.Namespace) -> None:
     output = Path(arguments.output) if arguments.output is not None else default_output(arguments.sources)
 
     from jose_embed.model.embeddings import check_target
+    from jose_embed.storage.atomic import check_output
     from jose_embed.text.tokenizers import get_tokenizer
     from jose_embed.training.checkpoints import Checkpoints
 
     # All that can be refused without reading the text is refused first.
     if arguments.keep_encoded is not None and os.path.realpath(arguments.keep_encoded) == os.path.realpath(output):
         raise ConfigError(f"{output}: the model and the encoded text cannot be one directory; name two")
+    check_output(output, arguments.sources)
     get_tokenizer(config.tokenizer)
     started = time.monotonic()
     checkpoints = None

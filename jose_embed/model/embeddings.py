@@ -51,7 +51,8 @@ class Embeddings(StoredModel):
             contain a part of the context vectors.
         context_vectors: float32 (n_words, dim), norm 1.
         doc_ids: The ids of the documents; read from disk at each access if the model was loaded.
-        doc_vectors: float32 (n_docs, dim), norm 1.
+        doc_vectors: float32 (n_docs, dim), norm 1; random rows for documents without a known word, see
+            ``known_documents``.
         doc_token_counts: int64 (n_docs,), known words of each document; documents with 0 are never search results.
         extra_arrays: Further arrays by name.
         extra_json: Further JSON values by name.

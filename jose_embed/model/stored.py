@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.config import TrainConfig
+from jose_embed.errors import ModelError
 from jose_embed.model.files import manifest_of, open_model, write_model
 from jose_embed.model.parts import ModelParts
 from jose_embed.progress import Reporter
@@ -33,6 +34,7 @@ class StoredModel:
     extra_arrays: Mapping[str, npt.NDArray[Any]]
     extra_json: Mapping[str, Any]
     path: Path | None
+    _place: str | None  # the absolute path, whatever the working directory becomes
     _parts: ModelParts
     _manifest: dict[str, Any] | None
 
@@ -113,10 +115,17 @@ class StoredModel:
         model.extra_arrays = {name: _read_only(array) for name, array in parts.extra_arrays.items()}
         model.extra_json = parts.extra_json
         model.path = path
+        model._place = None if path is None else os.path.abspath(path)
         model._parts = parts
         model._manifest = manifest
         model._prepare()
         return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle path and id of a saved or loaded model, whose files are mapped again; else all arrays."""
+        if self._place is not None:
+            return _mapped_again, (type(self), self._place, self.id)
+        return type(self)._of, (self._parts,)
 
     def _prepare(self) -> None:
         """Set up what a subclass holds beside the arrays."""
@@ -140,7 +149,7 @@ class StoredModel:
             TrainingError: a row that is not finite or not of norm 1, or a full disk.
         """
         self._manifest = write_model(self._parts, path, overwrite=overwrite, reporter=reporter)
-        self.path = Path(path)
+        self.path, self._place = Path(path), os.path.abspath(path)
         return self.path
 
     @classmethod
@@ -184,6 +193,14 @@ class StoredModel:
         return int(self.doc_vectors.shape[0])
 
     @property
+    def known_documents(self) -> npt.NDArray[np.bool_]:
+        """bool (n_docs,): which documents have a known word.
+
+        The other rows of ``doc_vectors`` are random; cluster, classify or index ``doc_vectors[known_documents]``.
+        """
+        return self.doc_token_counts > 0
+
+    @property
     def dim(self) -> int:
         """Dimension of the vectors."""
         return int(self.center_vectors.shape[1])
@@ -199,6 +216,24 @@ class StoredModel:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.n_words:,} words and {self.n_docs:,} documents, dim {self.dim}>"
+
+
+def _mapped_again(kind: type[StoredModel], place: str, id: str) -> StoredModel:
+    """The model of a pickle.
+
+    Raises:
+        ModelError: its directory is gone, damaged, or holds another model now.
+    """
+    try:
+        model = kind.load(place)
+    except ModelError as error:
+        raise ModelError(f"a pickled model is read from its directory again, and that failed: {error}") from None
+    if model.id != id:
+        raise ModelError(
+            f"{place}: holds another model than when it was pickled (id {model.id[:12]}, not {id[:12]}); "
+            "load it instead of unpickling, or keep each model under a name of its own"
+        )
+    return model
 
 
 def _read_only(array: npt.NDArray[Number]) -> npt.NDArray[Number]:

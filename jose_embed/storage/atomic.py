@@ -32,12 +32,14 @@ __all__ = [
     "FileFacts",
     "FileWriter",
     "atomic_file",
+    "check_output",
     "check_target",
     "file_name_is_safe",
     "foreign_entry",
     "moved_aside",
     "plain_size",
     "reason",
+    "remove_directory",
     "tidy",
 ]
 
@@ -97,6 +99,55 @@ def foreign_entry(path: Path, own: Collection[str]) -> str | None:
     with os.scandir(path) as entries:
         foreign = [entry.name for entry in entries if entry.name not in own or not entry.is_file(follow_symlinks=False)]
     return min(foreign, default=None)
+
+
+def check_output(
+    output: str | os.PathLike[str],
+    inputs: Iterable[str | os.PathLike[str]],
+    containers: Iterable[str | os.PathLike[str]] = (),
+) -> None:
+    """Check that writing a file or directory replaces no input, under whatever name.
+
+    Args:
+        output: The name to be written.
+        inputs: Files and directories that are read; ``-`` is standard input.
+        containers: Directories that are read as a whole, such as a model: the output may not be inside them.
+
+    Raises:
+        ModelError: the output is an input (also by a hard or symbolic link, or in another case), contains one, or is in
+            a container.
+    """
+    target = os.path.realpath(output)
+    for name in (*inputs, *containers):
+        shown = "standard input" if os.fspath(name) == "-" else os.fspath(name)
+        if _same(target, name):
+            raise ModelError(f"{os.fspath(output)}: is {shown}, which is read; choose another name for the output")
+        if any(_same(target, folder) for folder in Path(os.path.realpath(name)).parents):
+            raise ModelError(
+                f"{os.fspath(output)}: contains {shown}, which is read; choose another name for the output"
+            )
+    for name in containers:
+        if any(_same(name, folder) for folder in Path(target).parents):
+            what = f"is in {os.fspath(name)}, which is read; choose another place for the output"
+            raise ModelError(f"{os.fspath(output)}: {what}")
+
+
+def _same(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Whether two names, of which the second may be ``-``, stand for one file or directory that exists."""
+    try:
+        return os.path.samestat(os.stat(first), os.fstat(0) if os.fspath(second) == "-" else os.stat(second))
+    except (OSError, ValueError):
+        return False
+
+
+def remove_directory(path: Path, own: Collection[str]) -> None:
+    """Remove the regular files with these names from a directory, and the directory if nothing else is in it."""
+    with contextlib.suppress(OSError):
+        with os.scandir(path) as entries:
+            files = [entry.path for entry in entries if entry.name in own and entry.is_file(follow_symlinks=False)]
+        for file in files:
+            os.unlink(file)
+        os.rmdir(path)
 
 
 def check_target(

@@ -261,6 +261,9 @@ class MappedLines(Sequence[str]):
                 f"{self._source}: is not UTF-8 at byte {start + error.start}; take the model from a good copy"
             ) from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedLines, (bytes(self._data), self._source)
+
     def __repr__(self) -> str:
         return f"<MappedLines of {self._n_lines:,} lines>"
 

@@ -31,7 +31,7 @@ import numpy as np
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, CorpusError, ModelError
 from jose_embed.progress import Reporter, SilentReporter
-from jose_embed.storage.atomic import Chunk, DirectoryWriter, check_target, foreign_entry
+from jose_embed.storage.atomic import Chunk, DirectoryWriter, check_output, check_target, foreign_entry
 from jose_embed.storage.columns import (
     MappedLines,
     array_chunks,
@@ -67,6 +67,7 @@ from jose_embed.version import __version__
 
 __all__ = [
     "ENCODED",
+    "ENCODED_FILES",
     "check_encoded_target",
     "encoding_facts",
     "is_encoded",
@@ -97,6 +98,9 @@ _FIELDS: Final = {
 _FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
 _IDS_NAME: Final = "doc_ids.txt"
 _OPTIONAL_FILES: Final = frozenset({_IDS_NAME, TEXTS_NAME})
+
+#: The names of all files of an encoded corpus.
+ENCODED_FILES: Final = _FILES | _OPTIONAL_FILES | {MANIFEST_NAME}
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -156,6 +160,18 @@ def write_encoded(
     reporter.finish()
 
 
+def _check_output(path: str | os.PathLike[str], found: Sequence[Source]) -> None:
+    """Check that no source lies in the directory that is to be written.
+
+    Raises:
+        CorpusError: one does.
+    """
+    try:
+        check_output(path, [source.path for source in found if source.path is not None])
+    except ModelError as error:
+        raise CorpusError(str(error)) from None
+
+
 def check_encoded_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """The absolute place that an encoded corpus written as ``path`` would take, found fit before any text is read.
 
@@ -201,7 +217,7 @@ def _known_encoding(path: Path) -> None:
     advice = "only an encoded corpus is ever overwritten; choose another name or remove it yourself"
     if not is_encoded(path):
         raise CorpusError(f"{path}: is a directory, but no encoded corpus; {advice}")
-    foreign = foreign_entry(path, _FILES | _OPTIONAL_FILES | {MANIFEST_NAME})
+    foreign = foreign_entry(path, ENCODED_FILES)
     if foreign is not None:
         raise CorpusError(f"{path}: holds {printable(foreign)!r}, which is not part of the encoded corpus; {advice}")
 
@@ -398,6 +414,7 @@ def kept_encoding(
     if (encoded := _encoded_among(names)) is not None:
         raise CorpusError(f"{encoded}: is an encoded corpus already; name the text that it was made of")
     found = find_sources(names)
+    _check_output(path, found)
     target = check_encoded_target(path, overwrite=True)
     place = printable(os.fspath(path))
     if os.path.lexists(target) and os.listdir(target):

@@ -37,7 +37,7 @@ import numpy.typing as npt
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import Reporter, SilentReporter
-from jose_embed.storage.atomic import DirectoryWriter, reason, tidy
+from jose_embed.storage.atomic import DirectoryWriter, foreign_entry, reason, remove_directory, tidy
 from jose_embed.storage.columns import array_chunks, row_blocks
 from jose_embed.storage.directory import DirectoryKind, DirectoryReader
 from jose_embed.storage.locks import directory_lock
@@ -55,7 +55,7 @@ from jose_embed.storage.manifest import (
 )
 from jose_embed.storage.memory import release
 from jose_embed.text.corpus import EncodedCorpus
-from jose_embed.text.kept import is_encoded, open_encoded, write_encoded
+from jose_embed.text.kept import ENCODED_FILES, is_encoded, open_encoded, write_encoded
 from jose_embed.text.reader import SourceReport
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, Sources, find_sources, printable, sha256_of
@@ -97,7 +97,8 @@ _FIELDS: Final = {
 }
 _TABLES: Final = ("center", "context", "document")
 _NAME: Final = re.compile(r"checkpoint-(\d{6,})")
-_OURS: Final = re.compile(r"checkpoint-\d{6,}|text|\.(checkpoint-\d{6,}|text)\.tmp-\d+-[0-9a-f]{8}")
+_OURS: Final = re.compile(r"(?:\.)?(checkpoint-\d{6,}|text)(?:\.tmp-\d+-[0-9a-f]{8})?")
+_CHECKPOINT_FILES: Final = frozenset({_FACTS, *(f"{name}.npy" for name in _TABLES)})
 _KEPT: Final = 2
 _ELSEWHERE: Final = "see to that, or choose another name for the model"
 # Settings that say where vectors are stored, not what they are; backends are compared by what "auto" took.
@@ -369,7 +370,7 @@ class Checkpoints:
                 os.makedirs(self.directory, exist_ok=True)
                 self._hold()
             if keep_text and not self._text_is_kept:
-                shutil.rmtree(self.text, ignore_errors=True)  # of a run that had no checkpoint yet, or damaged
+                remove_directory(self.text, ENCODED_FILES)  # of a run that had no checkpoint yet, or damaged
                 write_encoded(corpus, self.text)
                 self._text_is_kept = True
             written = self._written(tables, state, corpus, config, epochs, backend, phases)
@@ -378,7 +379,7 @@ class Checkpoints:
         self.latest = written
         whole = [number for number in self._numbers() if number not in self._damaged]
         for number in [*whole[:-_KEPT], *self._damaged]:
-            shutil.rmtree(self.directory / f"checkpoint-{number:06d}", ignore_errors=True)
+            remove_directory(self.directory / f"checkpoint-{number:06d}", _CHECKPOINT_FILES)
         self._next = self._clock() + self.every
         return written
 
@@ -386,11 +387,16 @@ class Checkpoints:
         """Remove the directory: the run has come to its end."""
         if self._lock < 0:
             return
-        # Under a name that no run looks at, so that a process that is killed meanwhile leaves no half of it.
-        aside = self.directory.with_name(f".{self.directory.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-        with contextlib.suppress(OSError):
-            os.rename(self.directory, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        if _foreign(self.directory) is None:
+            # Renamed first, so that a process that is killed meanwhile leaves no part of a run under its name.
+            aside = self.directory.with_name(f".{self.directory.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+            with contextlib.suppress(OSError):
+                os.rename(self.directory, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            for entry in os.scandir(self.directory):
+                if (name := _OURS.fullmatch(entry.name)) is not None:
+                    remove_directory(Path(entry.path), ENCODED_FILES if name[1] == "text" else _CHECKPOINT_FILES)
         self.latest = None
         self._let_go()
 
@@ -437,13 +443,13 @@ class Checkpoints:
     def _hold(self) -> None:
         """Take the directory for this process, and see that nothing of anybody else's is in it."""
         try:
-            foreign = sorted(name for name in os.listdir(self.directory) if not _OURS.fullmatch(name))
-            held = None if foreign else directory_lock(self.directory)
+            foreign = _foreign(self.directory)
+            held = None if foreign is not None else directory_lock(self.directory)
         except OSError as error:
             raise TrainingError(f"{self.directory}: cannot be read ({reason(error)}); {_ELSEWHERE}") from error
-        if foreign:
+        if foreign is not None:
             raise TrainingError(
-                f"{self.directory}: holds {foreign[0]!r}, which is no part of a checkpoint; choose another name for "
+                f"{self.directory}: holds {foreign!r}, which is no part of a checkpoint; choose another name for "
                 "the model, or remove it"
             )
         if held is None:
@@ -454,6 +460,19 @@ class Checkpoints:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _foreign(directory: Path) -> str | None:
+    """Something in the directory of a run that no run wrote, or None."""
+    with os.scandir(directory) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name = _OURS.fullmatch(entry.name)
+            if name is None or not entry.is_dir(follow_symlinks=False):
+                return entry.name
+            inner = foreign_entry(Path(entry.path), ENCODED_FILES if name[1] == "text" else _CHECKPOINT_FILES)
+            if inner is not None:
+                return f"{entry.name}/{inner}"
+    return None
 
 
 class _OtherVersionError(TrainingError):

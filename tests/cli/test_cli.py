@@ -210,7 +210,9 @@ def test_what_cannot_be_written_is_refused_before_reading(
     assert "already exists" in refused(train_main, text, "--output", model_path)
     assert "--overwrite" in refused(train_main, text, "--output", model_path)
     assert "does not exist; make it first" in refused(train_main, text, "--output", tmp_path / "no" / "x.jose")
-    assert "is a file" in refused(train_main, text, "--output", text, "--overwrite")
+    assert "which is read" in refused(train_main, text, "--output", text, "--overwrite")
+    (tmp_path / "other").write_text("x")
+    assert "is a file" in refused(train_main, text, "--output", tmp_path / "other", "--overwrite")
     foreign = tmp_path / "photos"
     foreign.mkdir()
     (foreign / "me.jpg").touch()
@@ -458,6 +460,25 @@ def test_embed_reads_several_sources_and_is_quiet(
     Path("empty.txt").touch()
     assert main(["embed", str(model_path), "empty.txt", "-o", "e.npy", "-q"]) == 0
     assert np.load("e.npy").shape == (0, 8)
+
+
+def test_embed_never_replaces_what_it_reads(
+    model_path: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "e.txt"
+    text.write_text("cat\n")
+    os.link(text, "hard.npy")
+    for options in (("-o", "e.txt"), ("-o", "hard.npy"), ("-o", "v.npy", "--details", "e.txt")):
+        for source in ("e.txt", "*.txt", "."):
+            assert "which is read; choose another" in refused(
+                main, "embed", model_path, source, *options, "--overwrite"
+            )
+    vectors = model_path / "center_vectors.npy"
+    before = vectors.read_bytes()
+    assert "is in" in refused(main, "embed", model_path, "e.txt", "-o", vectors, "--overwrite")
+    assert "is in" in refused(main, "export", model_path, "-o", model_path / "v.txt")
+    assert (text.read_text(), vectors.read_bytes()) == ("cat\n", before)
 
 
 def test_embed_refuses_before_it_reads(

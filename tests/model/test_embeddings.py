@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -200,10 +203,23 @@ def test_only_a_model_is_ever_overwritten(tmp_path: Path, model: Embeddings, sav
         (precious / "manifest.json").write_text(text)
         with pytest.raises(ModelError, match="is a directory, but not a model"):
             check_target(precious, overwrite=True)
+    with open(saved / "manifest.json") as file:
+        manifest = json.load(file)
+    manifest["files"]["notes.txt"] = {"bytes": 1, "sha256": ""}  # a manifest may claim anything
+    (saved / "manifest.json").write_text(json.dumps(manifest))
     (saved / "notes.txt").write_text("x")
     with pytest.raises(ModelError, match=r"holds 'notes\.txt', which is not part of the model"):
         model.save(saved, overwrite=True)
     assert (precious / "notes.txt").read_text() == (saved / "notes.txt").read_text() == "x"
+    (saved / "notes.txt").unlink()
+    (saved / "idf.npy").rename(precious / "idf.npy")
+    for replace in (lambda: (saved / "idf.npy").symlink_to(precious / "idf.npy"), (saved / "idf.npy").mkdir):
+        replace()
+        with pytest.raises(ModelError, match=r"holds 'idf\.npy', which is not part of the model"):
+            model.save(saved, overwrite=True)
+        (saved / "idf.npy").unlink() if (saved / "idf.npy").is_symlink() else (saved / "idf.npy").rmdir()
+    (precious / "idf.npy").rename(saved / "idf.npy")
+    model.save(saved, overwrite=True)
 
 
 class Recorder:
@@ -466,6 +482,57 @@ def test_learned_arrays_that_cannot_be_used_are_refused_at_load(
     with pytest.raises(ModelError, match=f"{name}.npy: {message}") as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_saved_model_is_pickled_as_its_path(
+    model: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model.save("m.jose")
+    loaded = load("m.jose")
+    monkeypatch.chdir("/")
+    for one in (model, loaded):
+        pickled = pickle.dumps(one)
+        assert len(pickled) < 1000
+        for again in (pickle.loads(pickled), copy.deepcopy(one), copy.copy(one)):
+            assert again.id == model.id
+            assert again.most_similar("the") == model.most_similar("the")
+    joblib.dump({"model": loaded}, tmp_path / "kept")
+    assert joblib.load(tmp_path / "kept")["model"].id == model.id
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).similar_documents('1')[0].doc_id)"
+    other = subprocess.run([sys.executable, "-c", code], input=pickled, capture_output=True, check=True, cwd=ROOT)
+    assert other.stdout.decode().split("\n")[0] == model.similar_documents("1")[0].doc_id
+
+
+def test_a_pickled_model_whose_files_are_gone_or_changed_says_so(model: Embeddings, tmp_path: Path) -> None:
+    path = model.save(tmp_path / "m.jose")
+    pickled = pickle.dumps(model)
+    model_of(center_vectors=units(14, seed=50)).save(path, overwrite=True)
+    with pytest.raises(
+        ModelError, match=r"m\.jose: holds another model than when it was pickled \(id .*; load it inst"
+    ):
+        pickle.loads(pickled)
+    shutil.rmtree(path)
+    with pytest.raises(
+        ModelError, match=r"pickled model is read from its directory again, and that failed: .*no model"
+    ):
+        pickle.loads(pickled)
+
+
+def test_a_model_in_memory_is_pickled_with_its_arrays(saved: Path) -> None:
+    parts = load(saved)
+    mapped = {"doc_ids": parts.doc_ids, "doc_vectors": parts.doc_vectors}
+    model = model_of(**mapped, tokenizer_settings={})
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert (again.id, again.path, list(again.doc_ids)) == (model.id, None, DOC_IDS)
+        assert again.infer(["the x"]).tobytes() == model.infer(["the x"]).tobytes()
+        assert not again.center_vectors.flags.writeable
+
+
+def test_documents_without_a_known_word_are_masked(saved: Path, model: Embeddings) -> None:
+    for one in (model, load(saved)):
+        assert one.known_documents.tolist() == [True, False, True, True, True, False, True]
+        assert {found.index for found in one.similar_documents(word="the", k=9)} == {0, 2, 3, 4, 6}
 
 
 def test_format_1_is_read(tmp_path: Path) -> None:

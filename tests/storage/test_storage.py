@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from jose_embed.errors import ModelError, TrainingError
 from jose_embed.storage import atomic as storage
-from jose_embed.storage.atomic import DirectoryWriter, atomic_file, check_target, moved_aside
+from jose_embed.storage.atomic import DirectoryWriter, atomic_file, check_output, check_target, moved_aside
 from jose_embed.storage.directory import DirectoryReader, array_header, npy_preamble
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -488,6 +488,33 @@ def test_any_bytes_are_a_header_or_refused(data: bytes) -> None:
     assert start <= len(data)
     assert dtype.kind in "biuf"
     assert all(n >= 0 for n in shape)
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, text, other = Path("m.jose"), Path("text.txt"), Path("other.txt")
+    model.mkdir()
+    (model / "vectors.npy").write_text("x")
+    text.write_text("x")
+    os.link(text, "hard")
+    os.symlink(text, "soft")
+    os.symlink(model, "model")
+    for name in ("text.txt", "./text.txt", "hard", "soft", tmp_path / "soft"):
+        with pytest.raises(ModelError, match=r": is text\.txt, which is read; choose another name"):
+            check_output(name, ["other.txt", "text.txt"])
+    for name in ("m.jose", "model"):
+        with pytest.raises(ModelError, match=r": contains m\.jose/vectors\.npy, which is read"):
+            check_output(name, ["m.jose/vectors.npy"])
+        with pytest.raises(ModelError, match=r": is in m\.jose, which is read; choose another place"):
+            check_output(f"{name}/new.npy", [text], [model])
+    check_output(other, [text, "missing", "-"], [model])
+    check_output("new.jose", [text])
+    code = "from jose_embed.storage.atomic import check_output; check_output('hard', ['-'])"
+    with text.open() as file:
+        found = subprocess.run([sys.executable, "-c", code], stdin=file, capture_output=True, text=True, check=False)
+    assert found.stderr.splitlines()[-1].endswith(
+        "hard: is standard input, which is read; choose another name for the output"
+    )
 
 
 def test_says_what_is_wrong_with_a_directory(tmp_path: Path) -> None:

@@ -620,6 +620,33 @@ def test_two_damaged_checkpoints_give_way_to_a_new_beginning(begun: tuple[Path, 
     assert reporter.notes[-1].endswith("there is no checkpoint, so the training starts from its beginning")
 
 
+@pytest.mark.parametrize("place", ["mine/notes", "text/notes", "checkpoint-000007/notes", "checkpoint-000001/my/notes"])
+def test_the_directory_of_a_run_with_something_foreign_in_it_is_refused(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "m.run" / place
+    file.parent.mkdir(parents=True)
+    file.write_text("x")
+    with (
+        pytest.raises(TrainingError, match=r"m\.run: holds '.*', which is no part of a checkpoint"),
+        Checkpoints(tmp_path / "m.run"),
+    ):
+        pass
+    assert file.read_text() == "x"
+
+
+@pytest.mark.parametrize("place", ["mine", "text/notes", "checkpoint-000001/notes"])
+def test_something_foreign_that_appears_during_a_run_stays(text_file: Path, tmp_path: Path, place: str) -> None:
+    directory = tmp_path / "m.run"
+    file = directory / place
+
+    def appear(_: int) -> None:
+        if (directory / "checkpoint-000001").is_dir() and not file.exists():
+            file.write_text("x")
+
+    train(text_file, checkpoint=directory, checkpoint_every=1e-9, reporter=Notes(appear), **SETTINGS)
+    assert file.read_text() == "x"
+    assert [path for path in directory.rglob("*") if path.is_file()] == [file]
+
+
 def test_what_a_killed_process_left_is_tidied(begun: tuple[Path, Path], whole: Embeddings) -> None:
     """Half a checkpoint, and half of a directory that was being removed."""
     text, directory = begun
