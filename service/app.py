@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import importlib.util
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -29,6 +33,7 @@ from service.engine.engine import Engine
 from service.problems import Problem, as_response, catalogue_page, from_validation, shown
 from service.settings import Settings
 from service.web.access import Access
+from service.web.protocol import GONE, Traffic
 from service.web.route import JSON, Admission, ReadRoute
 from service.web.schemas import OpenAIError, ProblemDocument
 
@@ -36,6 +41,14 @@ __all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
 
 OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _STATIC: Final = "/static"
+_OPEN_REQUESTS: Final = 64  # calls without a key and pages under way at once
+_ANSWER_SLICE: Final = 64 << 10
+_POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"
+_PAGE_POLICY: Final = (
+    "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _log = logging.getLogger("service")
 
 _DESCRIPTION: Final = """
@@ -90,6 +103,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = engine
     app.state.access = Access(settings)
     app.state.admission = Admission(settings.max_waiting, settings.max_queued_bytes, engine.advice)
+    app.state.open_admission = Admission(_OPEN_REQUESTS, 0, lambda: 1)
+    app.state.traffic = Traffic(settings)
     for router in (
         similar.kept_router,
         similar.router,
@@ -99,6 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
         search.router,
         documents.write_router,
         documents.read_router,
+        operations.probe_router,
         operations.router,
         operations.admin_router,
     ):
@@ -110,7 +126,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _mistake)
-    app.add_middleware(_Watch, engine=engine)
+    app.add_middleware(_Watch, state=app.state)
     return app
 
 
@@ -147,26 +163,38 @@ def _add_pages(app: FastAPI) -> None:
         return Response(document, media_type=JSON)
 
     async def docs(request: Request) -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="jose-embed",
-            swagger_js_url=f"{_STATIC}/swagger-ui-bundle.js",
-            swagger_css_url=f"{_STATIC}/swagger-ui.css",
-            swagger_favicon_url=f"{_STATIC}/favicon.png",
+        return _page(
+            get_swagger_ui_html(
+                openapi_url="/openapi.json",
+                title="jose-embed",
+                swagger_js_url=f"{_STATIC}/swagger-ui-bundle.js",
+                swagger_css_url=f"{_STATIC}/swagger-ui.css",
+                swagger_favicon_url=f"{_STATIC}/favicon.png",
+            )
         )
 
     async def redoc(request: Request) -> HTMLResponse:
-        return get_redoc_html(
-            openapi_url="/openapi.json",
-            title="jose-embed",
-            redoc_js_url=f"{_STATIC}/redoc.standalone.js",
-            redoc_favicon_url=f"{_STATIC}/favicon.png",
-            with_google_fonts=False,
+        return _page(
+            get_redoc_html(
+                openapi_url="/openapi.json",
+                title="jose-embed",
+                redoc_js_url=f"{_STATIC}/redoc.standalone.js",
+                redoc_favicon_url=f"{_STATIC}/favicon.png",
+                with_google_fonts=False,
+            )
         )
 
     async def problem_page(request: Request) -> HTMLResponse:
-        return HTMLResponse(catalogue_page())
+        return _page(HTMLResponse(catalogue_page()))
 
+    async def static(scope: Scope, receive: Receive, send: Send) -> None:
+        admission.enter()
+        try:
+            await files(scope, receive, send)
+        finally:
+            admission.leave(0)
+
+    admission: Admission = app.state.open_admission
     document = OPENAPI_FILE.read_bytes() if OPENAPI_FILE.exists() else orjson.dumps(openapi_document(app))
     for path, page in (
         ("/openapi.json", openapi_file),
@@ -175,7 +203,16 @@ def _add_pages(app: FastAPI) -> None:
         ("/problems", problem_page),
     ):
         app.add_route(path, page, include_in_schema=False)
-    app.mount(_STATIC, StaticFiles(directory=_scripts()), name="static")
+    files = StaticFiles(directory=_scripts())
+    app.mount(_STATIC, static, name="static")
+
+
+def _page(response: HTMLResponse) -> HTMLResponse:
+    """A page with a policy that lets run its own scripts only."""
+    hashes = (base64.b64encode(hashlib.sha256(script).digest()) for script in _INLINE_SCRIPT.findall(response.body))
+    scripts = " ".join(f"'sha256-{digest.decode()}'" for digest in hashes)
+    response.headers["Content-Security-Policy"] = _PAGE_POLICY.format(scripts=scripts)
+    return response
 
 
 def _scripts() -> Path:
@@ -187,39 +224,86 @@ def _scripts() -> Path:
 
 
 class _Watch:
-    """Around everything: counts and times each request, and asks clients to go while the service is stopping.
+    """Around everything: checks the host, counts and times each request, bounds the bytes of answers, and asks clients
+    to go while the service is stopping.
 
     The header ``Server-Timing`` tells the milliseconds until the answer began, waiting included.
     """
 
-    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+    def __init__(self, app: ASGIApp, state: State) -> None:
         self._app = app
-        self._engine = engine
+        self._engine: Engine = state.engine
+        self._access: Access = state.access
+        self._traffic: Traffic = state.traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        engine = self._engine
+        sending = _Sending(scope, send, self._traffic, self._engine)
         started = time.perf_counter()
-        status = 500
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                duration = (time.perf_counter() - started) * 1e3
-                headers = [*message.get("headers", ()), (b"server-timing", b"total;dur=%.2f" % duration)]
-                message["headers"] = [*headers, (b"connection", b"close")] if engine.draining else headers
-            await send(message)
-
         try:
-            await self._app(scope, receive, watched)
+            try:
+                self._access.check_host(scope)
+            except Problem as problem:
+                await as_response(Request(scope), problem)(scope, receive, sending)
+            else:
+                await self._app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if GONE not in scope:
+                raise
         finally:
+            self._traffic.give_back(sending.n_counted)
             path = getattr(scope.get("route"), "path", "other")
-            engine.metrics.observe(
-                scope["method"] if path != "other" else "", path, status, time.perf_counter() - started
+            self._engine.metrics.observe(
+                scope["method"] if path != "other" else "", path, sending.status, time.perf_counter() - started
             )
+
+
+class _Sending:
+    """One answer on its way: gets further headers, is counted, and is handed on in slices, so that a client that does
+    not read has few bytes in the connection's buffer."""
+
+    def __init__(self, scope: Scope, send: Send, traffic: Traffic, engine: Engine) -> None:
+        self.status = 500
+        self.n_counted = 0
+        self._scope = scope
+        self._send = send
+        self._traffic = traffic
+        self._engine = engine
+        self._began = time.perf_counter()
+        self._refused = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._refused:
+            return
+        if message["type"] == "http.response.start":
+            await self._start(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        for first in range(0, max(1, len(body)), _ANSWER_SLICE):
+            last = first + _ANSWER_SLICE
+            piece = {"type": message["type"], "body": body[first:last], "more_body": more or last < len(body)}
+            await self._send(piece)
+
+    async def _start(self, message: Message) -> None:
+        headers = list(message.get("headers", ()))
+        length = next((int(value) for name, value in headers if name == b"content-length"), 0)
+        if not self._traffic.take(length):
+            problem = Problem("saturated", f"other answers are being sent, and this one has {length} bytes more")
+            response = as_response(Request(self._scope), problem)
+            await self({"type": message["type"], "status": problem.status, "headers": response.raw_headers})
+            await self({"type": "http.response.body", "body": response.body})
+            self._refused = True
+            return
+        self.n_counted = length
+        self.status = message["status"]
+        headers.append((b"server-timing", b"total;dur=%.2f" % ((time.perf_counter() - self._began) * 1e3)))
+        if all(name != b"content-security-policy" for name, _ in headers):
+            headers.append((b"content-security-policy", _POLICY))
+        if self._engine.draining:
+            headers.append((b"connection", b"close"))
+        await self._send({**message, "headers": headers})
 
 
 async def _problem(request: Request, error: Exception) -> Response:

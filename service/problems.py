@@ -40,6 +40,11 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         "The Host header names another machine",
         "Call the service as localhost, or add the name to JOSE_ALLOWED_HOSTS.",
     ),
+    "foreign-page": Kind(
+        403,
+        "A page of another origin may not change anything",
+        "Call the service from a page of its own origin, or from a program.",
+    ),
     "unknown-path": Kind(404, "There is nothing at this path", "See /docs for the calls."),
     "unknown-word": Kind(
         404,
@@ -50,6 +55,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "unknown-model": Kind(404, "No such model is served", "List the models with GET /v1/models."),
     "method-not-allowed": Kind(405, "The method does not fit this path", "The header Allow lists the methods that do."),
     "body-too-slow": Kind(408, "The body did not arrive in time", "Send it faster, or in smaller pieces."),
+    "head-too-slow": Kind(408, "The head did not arrive in time", "Send the request line and headers at once."),
     "reload-running": Kind(
         409,
         "A reload is under way",

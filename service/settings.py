@@ -95,6 +95,19 @@ class Settings:
     max_queued_bytes: int = _option(
         64 << 20, "bytes of all request bodies under way at once; more get 503", low=1_024, high=1 << 36
     )
+    max_connections: int = _option(
+        1_000,
+        "connections open at once; one more closes the longest idle, or gets 503",
+        low=1,
+        high=100_000,
+    )
+    max_answer_bytes: int = _option(
+        64 << 20, "bytes of all answers being sent at once; a large one more gets 503", low=1_024, high=1 << 36
+    )
+    head_seconds: float = _option(10.0, "a request's head must have arrived within this time", low=0.1, high=3_600)
+    write_seconds: float = _option(
+        30.0, "a client that reads nothing of its answer for this time is disconnected", low=0.1, high=3_600
+    )
     body_seconds: float = _option(30.0, "a request body must have arrived within this time", low=0.1, high=3_600)
     max_text_characters: int = _option(8_000_000, "characters of the longest text", low=1, high=1 << 30)
     verify: bool = _option(True, "read every byte of the model at start and compare its checksum")

@@ -6,22 +6,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.engine.metrics import CONTENT_TYPE
-from service.web.route import OpenRoute, WriteRoute, answer, calls, engine_of, problems
+from service.web.route import OpenRoute, ProbeRoute, WriteRoute, answer, calls, engine_of, problems
 from service.web.schemas import Info, Ready, Reloaded
 
-__all__ = ["admin_router", "router"]
+__all__ = ["admin_router", "probe_router", "router"]
 
+probe_router = calls(ProbeRoute, "operations")
 router = calls(OpenRoute, "operations")
 admin_router = calls(WriteRoute, "operations")
 
 
-@router.get("/livez", response_model=Ready, responses=problems(right="open"), summary="Is the process alive?")
+@probe_router.get("/livez", response_model=Ready, responses=problems(right="open"), summary="Is the process alive?")
 async def livez() -> Response:
     """Answers as long as the event loop runs. Needs no key."""
     return answer(b'{"status":"alive","checks":{}}')
 
 
-@router.get(
+@probe_router.get(
     "/readyz", response_model=Ready, responses=problems("not-ready", right="open"), summary="Does it answer questions?"
 )
 async def readyz(request: Request) -> Response:

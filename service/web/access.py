@@ -7,6 +7,7 @@ import hmac
 from typing import Final, Literal
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from service.problems import Problem, shown
 from service.settings import Settings, is_loopback
@@ -39,12 +40,8 @@ class Access:
         Raises:
             Problem: ``missing-key``, ``wrong-key``, ``key-cannot-write``, ``read-only``, ``host-not-allowed``.
         """
-        if right == "open":
-            return
-        needed = self._read if right == "read" else self._write
-        if not needed:
-            self._check_host(request)
-        else:
+        needed = {"open": (), "read": self._read, "write": self._write}[right]
+        if needed:
             given = _key(request)
             if given is None:
                 raise Problem("missing-key", f"{request.method} {shown(request.scope['path'])} needs a {right} key")
@@ -53,19 +50,57 @@ class Access:
                 raise Problem("wrong-key", f"the key of {len(given)} characters is not among those that are set")
             if right == "write" and not may_write:
                 raise Problem("key-cannot-write", f"{request.method} {shown(request.scope['path'])} needs a write key")
-        if right == "write" and self._read_only:
-            raise Problem("read-only", f"{request.method} {shown(request.scope['path'])} would change something")
+        if right == "write":
+            self._check_origin(request)
+            if self._read_only:
+                raise Problem("read-only", f"{request.method} {shown(request.scope['path'])} would change something")
 
-    def _check_host(self, request: Request) -> None:
-        host = next((value for name, value in request.scope["headers"] if name == b"host"), b"")
+    def check_host(self, scope: Scope) -> None:
+        """Lets a request pass that names this host, or any request if a key is needed to read.
+
+        Raises:
+            Problem: ``host-not-allowed``.
+        """
+        if self._read:
+            return
+        host = _header(scope, b"host")
         if host in self._known_hosts:
             return
-        name = host.decode("latin-1").lower()
-        name = name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
+        name = _name_of(host)
         if not is_loopback(name) and name.encode("latin-1") not in self._hosts:
             raise Problem("host-not-allowed", f"Host is {shown(host.decode('latin-1'))}, and no key is set")
         if len(self._known_hosts) < 100:
             self._known_hosts.add(host)
+
+    def _check_origin(self, request: Request) -> None:
+        """Lets a change pass that a program asks for, or a page of this origin: browsers name the page's origin."""
+        origin, site = _header(request.scope, b"origin"), _header(request.scope, b"sec-fetch-site")
+        authority = origin.partition(b"://")[2]
+        if origin:
+            fits = authority == _header(request.scope, b"host") or _name_of(authority).encode("latin-1") in self._hosts
+        else:
+            fits = site in (b"", b"same-origin", b"none")
+        if not fits:
+            named = shown((origin or site).decode("latin-1"))
+            raise Problem(
+                "foreign-page", f"{request.method} {shown(request.scope['path'])} was sent by a page of {named}"
+            )
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    """The first header of this name, or an empty one."""
+    return next((bytes(value) for found, value in scope["headers"] if found == name), b"")
+
+
+def _name_of(authority: bytes) -> str:
+    """The host name of ``name:port``, in lower case.
+
+    Example:
+        >>> _name_of(b"[::1]:8080"), _name_of(b"LocalHost:80")
+        ('[::1]', 'localhost')
+    """
+    name = authority.decode("latin-1").lower()
+    return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
 
 
 def _key(request: Request) -> bytes | None:

@@ -20,12 +20,14 @@ from service.engine.engine import Engine
 from service.problems import CATALOGUE, MEDIA_TYPE, Problem, shown
 from service.web.access import Access, Right
 from service.web.body import validated
+from service.web.protocol import TASK
 
 __all__ = [
     "JSON",
     "MOST_PARAMETERS",
     "Admission",
     "OpenRoute",
+    "ProbeRoute",
     "ReadRoute",
     "WriteRoute",
     "answer",
@@ -70,9 +72,11 @@ def problems(
 ) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of the problems a call may answer with: those named, and those that every call of its sort
     has."""
-    named = [*kinds, "internal"]
+    named = [*kinds, "internal", "host-not-allowed", "saturated"]
     if right != "open":
-        named += ["missing-key", "host-not-allowed", "invalid-request", "saturated"]
+        named += ["missing-key", "invalid-request"]
+    if right == "write":
+        named.append("foreign-page")
     if body:
         named += ["malformed-json", "body-too-slow", "body-too-large", "not-json"]
     by_status: dict[int, list[str]] = {}
@@ -156,6 +160,7 @@ class ReadRoute(APIRoute):
     """A call that needs the right to read; the class attribute says which right, and subclasses change it."""
 
     right: ClassVar[Right] = "read"
+    probe: ClassVar[bool] = False  # is never refused because of other requests
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -167,10 +172,12 @@ class ReadRoute(APIRoute):
             state = request.app.state
             access: Access = state.access
             access.check(request, right)
-            if right == "open":
+            if self.probe:
                 return await handle(request)
-            admission: Admission = state.admission
+            admission: Admission = state.open_admission if right == "open" else state.admission
             admission.enter()
+            if right == "read":  # a change goes on when the client is gone: it may have been made already
+                request.scope[TASK] = asyncio.current_task()
             taken: list[int] = []
             try:
                 if request.scope["query_string"]:
@@ -194,9 +201,15 @@ class WriteRoute(ReadRoute):
 
 
 class OpenRoute(ReadRoute):
-    """A call that everyone may make, and that is never refused for want of room."""
+    """A call without a key; such calls have an admission of their own."""
 
     right: ClassVar[Right] = "open"
+
+
+class ProbeRoute(OpenRoute):
+    """A call without a key that is never refused because of other requests."""
+
+    probe: ClassVar[bool] = True
 
 
 async def _read(request: Request, admission: Admission, taken: list[int]) -> bytes:

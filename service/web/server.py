@@ -16,14 +16,19 @@ import signal
 import socket
 import sys
 from collections.abc import Generator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.engine.engine import Engine
 from service.settings import Settings
-from service.web.protocol import Protocol
+from service.web.protocol import Protocol, Traffic
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["Server", "serve"]
 
@@ -37,6 +42,7 @@ _QUIET_LOOKS: Final = 50
 _BETWEEN_LOOKS: Final = 0.02
 # Longer than clients and proxies keep an idle connection: whoever closes first should not be the one who is asked.
 _KEEP_ALIVE_SECONDS: Final = 75
+_OTHER_FILES: Final = 100  # that the process opens beside its connections
 _log = logging.getLogger("service")
 
 
@@ -46,15 +52,25 @@ class Server(uvicorn.Server):
     Args:
         config: uvicorn's.
         engine: Told when the drain begins.
+        traffic: Bounds the connections.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, traffic: Traffic) -> None:
         super().__init__(config)
         self._engine = engine
+        self._traffic = traffic
+        self._watching: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts as uvicorn does, and looks after the connections from then on."""
+        await super().startup(sockets)
+        self._watching = asyncio.create_task(self._traffic.watch(self.server_state.connections))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then stops as uvicorn does."""
         self._engine.draining = True
+        if self._watching is not None:
+            self._watching.cancel()
         n = len(self.server_state.connections)
         _log.info(
             "stopping: %d connections are open, requests under way get %g s", n, self._engine.settings.drain_seconds
@@ -124,6 +140,16 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def _allow_files(n: int) -> None:
+    """Raises the number of files that the process may open, if the system lets it."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < n:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (n if hard == resource.RLIM_INFINITY else min(n, hard), hard))
+
+
 def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
     """Runs an application until a signal stops it.
 
@@ -136,19 +162,22 @@ def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
         The exit status.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _allow_files(settings.max_connections + _OTHER_FILES)
+    traffic: Traffic = app.state.traffic
     config = uvicorn.Config(
         app,
         log_config=None,
         log_level=settings.log_level,
         access_log=settings.access_log,
-        http=Protocol,
+        http=cast(Any, functools.partial(Protocol, traffic)),
         lifespan="on",
         ws="none",
         server_header=False,
+        headers=[("X-Content-Type-Options", "nosniff")],
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
-    server = Server(config, app.state.engine)
+    server = Server(config, app.state.engine, traffic)
     server.run(sockets=[sock])
     return 0 if server.started else 3

@@ -325,7 +325,7 @@ def test_what_is_not_http_is_told_as_a_problem(served: Served, request_bytes: by
     assert json.loads(body)["type"] == "/problems#malformed-http"
 
 
-LINE = b"GET /livez HTTP/1.1\r\n"
+LINE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = (
     b"POST /embed-doc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
