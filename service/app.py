@@ -42,6 +42,7 @@ __all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
 OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _STATIC: Final = "/static"
 _OPEN_REQUESTS: Final = 64  # calls without a key and pages under way at once
+_CLIENT_GONE: Final = 499  # in the metrics; nobody gets it
 _ANSWER_SLICE: Final = 64 << 10
 _POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"
 _PAGE_POLICY: Final = (
@@ -106,7 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.open_admission = Admission(_OPEN_REQUESTS, 0, lambda: 1)
     app.state.traffic = Traffic(settings)
     for router in (
-        similar.kept_router,
+        similar.cached_router,
         similar.router,
         embed.router,
         openai.router,
@@ -252,6 +253,7 @@ class _Watch:
         except asyncio.CancelledError:
             if GONE not in scope:
                 raise
+            sending.status = _CLIENT_GONE
         finally:
             self._traffic.give_back(sending.n_counted)
             path = getattr(scope.get("route"), "path", "other")

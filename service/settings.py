@@ -14,13 +14,25 @@ from typing import Any, Final, Literal
 
 from jose_embed.errors import ConfigError
 
-__all__ = ["MAX_ANSWERS", "MAX_BATCH", "MAX_K", "PREFIX", "Settings", "is_loopback"]
+__all__ = [
+    "MAX_ANSWERS",
+    "MAX_BATCH",
+    "MAX_K",
+    "MAX_QUERY_WORDS",
+    "MAX_SUGGESTIONS",
+    "PREFIX",
+    "Settings",
+    "is_loopback",
+]
 
 PREFIX: Final = "JOSE_"
-#: Bounds of one call: neighbours, items of a batch, neighbours of all items of a batch together.
+#: Bounds of one call: neighbours, items of a batch, and over all items of a batch together neighbours, words of
+#: positive, negative, without and among, and suggestions for unknown words.
 MAX_K: Final = 1_000
 MAX_BATCH: Final = 1_000
 MAX_ANSWERS: Final = 100_000
+MAX_QUERY_WORDS: Final = 200
+MAX_SUGGESTIONS: Final = 100
 SHORTEST_KEY: Final = 16
 # Read by the tests and benchmarks of this repository, not by the service: a developer's shell may hold them.
 _NOT_OURS: Final = frozenset({"JOSE_REFERENCE", "JOSE_REFERENCE_OFAST", "JOSE_SHARED_DATA"})

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Final
 import orjson
 from fastapi import Header, Query
 from fastapi import Path as PathParameter
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.calls.embed import no_known_words, within_limit
 from service.engine.engine import Engine, StaleModelError
 from service.engine.store import Delete, Outcome, Put
-from service.problems import Problem, shown
+from service.problems import Problem, from_validation, shown
 from service.search.served_model import ServedModel
 from service.search.texts import Inferred
 from service.web.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems, results
@@ -35,6 +35,7 @@ from service.web.schemas import (
 
 __all__ = ["read_router", "write_router"]
 
+_ID: Final[TypeAdapter[str]] = TypeAdapter(DocumentId)
 _TRIES: Final = 5  # a write is embedded again when the model was replaced meanwhile
 
 read_router = calls(ReadRoute, "documents")
@@ -213,7 +214,10 @@ async def _prepared(
     puts: list[int] = []
     texts: list[str] = []
     for i, operation in enumerate(batch.operations):
-        if not isinstance(operation, PutOperation):
+        wrong_id = _wrong_id(operation.id)
+        if wrong_id is not None:
+            prepared.append(wrong_id)
+        elif not isinstance(operation, PutOperation):
             prepared.append(Delete(operation.id))
         elif len(operation.text) > most:
             prepared.append(
@@ -229,6 +233,15 @@ async def _prepared(
             no_known_words(item) if item.vector is None else Put(batch.operations[i].id, text, served.id, item.vector)
         )
     return [change for change in prepared if change is not None], made
+
+
+def _wrong_id(id: str) -> Problem | None:
+    """The problem with the id of an operation, if there is one."""
+    try:
+        _ID.validate_python(id)
+    except ValidationError as error:
+        return from_validation([{**found, "loc": ("id",)} for found in error.errors(include_url=False)])
+    return None
 
 
 def _results(

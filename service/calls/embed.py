@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,12 +16,14 @@ from starlette.responses import Response
 from service.problems import Problem
 from service.search.served_model import ServedModel
 from service.search.texts import Inferred
-from service.web.route import ReadRoute, answer, calls, engine_of, problems, results
+from service.web.route import ReadRoute, answer, calls, engine_of, problems, results, room_for
 from service.web.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
 
-__all__ = ["encoded", "no_known_words", "router", "within_limit"]
+__all__ = ["NUMBER_BYTES", "encoded", "no_known_words", "router", "within_limit"]
 
+NUMBER_BYTES: Final = 13  # of a number of a vector in JSON
 _SHOWN_CONTRIBUTIONS: Final = 20
+_ROWS: Final = 4_096  # of which cosines are computed at a time
 
 router = calls(ReadRoute, "texts")
 
@@ -43,7 +46,8 @@ async def embed_doc(request: Request, wanted: EmbedRequest) -> Response:
         (made,) = await engine.embed(served, [text])
         if made.vector is None:
             raise no_known_words(made)
-        return answer(_described(served, made, wanted, truncated) | {"model": served.reference})
+        describe = functools.partial(_described, served, made, wanted, truncated)
+        return answer((await engine.work(describe) if wanted.explain else describe()) | {"model": served.reference})
     assert wanted.texts is not None
     cut: list[tuple[str, bool] | Problem] = []
     for text in wanted.texts:
@@ -51,9 +55,10 @@ async def embed_doc(request: Request, wanted: EmbedRequest) -> Response:
             cut.append(within_limit(text, most, wanted.truncate))
         except Problem as problem:
             cut.append(problem)
-    made_texts = await engine.embed(served, [one[0] for one in cut if not isinstance(one, Problem)])
-    # Hundreds of vectors take a while to write down: not in the event loop.
-    return answer(await engine.work(lambda: results(_items(served, cut, made_texts, wanted), served.reference)))
+    with room_for(request, len(cut) * served.dim * NUMBER_BYTES):
+        made_texts = await engine.embed(served, [one[0] for one in cut if not isinstance(one, Problem)])
+        body = await engine.work(lambda: results(_items(served, cut, made_texts, wanted), served.reference))
+    return answer(body)
 
 
 def _items(
@@ -97,7 +102,9 @@ def _described(served: ServedModel, made: Inferred, wanted: EmbedRequest, trunca
 def _explained(served: ServedModel, made: Inferred) -> list[dict[str, Any]]:
     """The words that weigh most: by their count times the cosine between them and the text."""
     assert made.vector is not None
-    scores = np.clip((served.words.vectors[made.known] * made.vector.astype(np.float64)).sum(axis=1), -1.0, 1.0)
+    vector, vectors = made.vector.astype(np.float64), served.words.vectors
+    blocks = (made.known[first : first + _ROWS] for first in range(0, len(made.known), _ROWS))
+    scores = np.clip(np.concatenate([(vectors[rows] * vector).sum(axis=1) for rows in blocks]), -1.0, 1.0)
     order = np.lexsort((made.known, -(scores * made.counts)))[:_SHOWN_CONTRIBUTIONS]
     words = served.embeddings.words
     return [

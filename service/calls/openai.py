@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.calls.embed import encoded, no_known_words, within_limit
+from service.calls.embed import NUMBER_BYTES, encoded, no_known_words, within_limit
+from service.engine.engine import Engine
 from service.problems import Problem, shown
 from service.search.served_model import ServedModel
-from service.web.route import ReadRoute, answer, calls, engine_of, problems
+from service.web.route import ReadRoute, answer, calls, engine_of, problems, room_for
 from service.web.schemas import OpenAIEmbeddings, OpenAIModel, OpenAIModels, OpenAIRequest
 
 __all__ = ["router"]
@@ -39,6 +41,17 @@ async def embeddings(request: Request, wanted: OpenAIRequest) -> Response:
     texts = [wanted.input] if isinstance(wanted.input, str) else wanted.input
     for text in texts:
         within_limit(text, engine.settings.max_text_characters)
+    with room_for(request, len(texts) * served.dim * NUMBER_BYTES):
+        body = await _vectors(engine, served, texts, wanted)
+    return answer(body)
+
+
+async def _vectors(engine: Engine, served: ServedModel, texts: Sequence[str], wanted: OpenAIRequest) -> bytes:
+    """The answer's body.
+
+    Raises:
+        Problem: ``no-known-words``.
+    """
     made = await engine.embed(served, texts)
     for i, item in enumerate(made):
         if item.vector is None:
@@ -58,7 +71,7 @@ async def embeddings(request: Request, wanted: OpenAIRequest) -> Response:
         tail = orjson.dumps({"model": wanted.model, "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens}})
         return b'{"object":"list","data":[' + b",".join(pieces) + b"]," + tail[1:]
 
-    return answer(written() if len(made) == 1 else await engine.work(written))
+    return written() if len(made) == 1 else await engine.work(written)
 
 
 @router.get("/models", response_model=OpenAIModels, responses=problems(v1=True), summary="The served models")

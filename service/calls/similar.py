@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
@@ -14,20 +13,23 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jose_embed.errors import ConfigError, UnknownWordError
+from jose_embed.errors import ConfigError
+from service.engine.engine import Engine
 from service.problems import Problem, shown
 from service.search.queries import Found, SearchQuery
 from service.search.served_model import ServedModel
-from service.settings import MAX_ANSWERS
-from service.web.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results
+from service.settings import MAX_ANSWERS, MAX_QUERY_WORDS, MAX_SUGGESTIONS
+from service.web.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results, room_for
 from service.web.schemas import SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
 
-__all__ = ["kept_router", "router", "unknown_word"]
+__all__ = ["cached_router", "router", "unknown_word"]
 
-_CHUNK: Final = 32  # queries of a batch that go through the search lane together
+_CHUNK: Final = 32  # queries of a batch that are searched together
+_LONGEST_WORD: Final = 1_000
+_ANSWER_BYTES: Final = 100  # of a neighbour
 
 
-class KeptRoute(ReadRoute):
+class CachedRoute(ReadRoute):
     """A call whose answers are kept by their query string for as long as the model is served.
 
     It is also the call that is asked most often: a query string that fits is read here, and only one that does not fit
@@ -69,10 +71,10 @@ def _plain_query(query_string: bytes) -> SimilarQuery | None:
 
 
 router = calls(ReadRoute, "words")
-kept_router = calls(KeptRoute, "words")
+cached_router = calls(CachedRoute, "words")
 
 
-@kept_router.get(
+@cached_router.get(
     "/similar", response_model=SimilarAnswer, responses=problems("unknown-word"), summary="The neighbours of a word"
 )
 async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> Response:
@@ -110,80 +112,109 @@ async def similar_batch(request: Request, batch: SimilarBatch) -> Response:
     engine = engine_of(request)
     snapshot = engine.snapshot
     served = snapshot.served
-    wanted = sum(item.k for item in batch.queries)
-    if wanted > MAX_ANSWERS:
-        raise Problem(
-            "invalid-request",
-            f"the queries' k sum to {wanted}; at most {MAX_ANSWERS} are allowed; send fewer at once",
-            errors=[],
-        )
+    _check_sums(batch)
     pieces: list[bytes] = []
-    for first in range(0, len(batch.queries), _CHUNK):
-        items = batch.queries[first : first + _CHUNK]
-        prepared = await engine.work(functools.partial(_all_prepared, served, items))
-        questions = [item for item in prepared if isinstance(item, SearchQuery)]
-
-        def finish(neighbors: list[Found], prepared: list[SearchQuery | _Failure] = prepared) -> list[bytes]:
-            found = iter(neighbors)
-            return [
-                orjson.dumps(
-                    {"status": 200, "neighbors": next(found)}
-                    if isinstance(item, SearchQuery)
-                    else {"status": item.status, "problem": item.problem}
-                )
-                for item in prepared
-            ]
-
-        pieces += await engine.search(snapshot, questions, finish)
-    return answer(await engine.work(lambda: results(pieces, served.reference)))
+    suggestions = _Suggestions(engine, served)
+    with room_for(request, sum(item.k for item in batch.queries) * _ANSWER_BYTES):
+        for first in range(0, len(batch.queries), _CHUNK):
+            items = batch.queries[first : first + _CHUNK]
+            found = await engine.work(functools.partial(_all_prepared, served, items))
+            prepared = [await suggestions.problem(item) if isinstance(item, str) else item for item in found]
+            queries = [item for item in prepared if isinstance(item, SearchQuery)]
+            pieces += await engine.search(snapshot, queries, functools.partial(_written, prepared))
+        body = await engine.work(lambda: results(pieces, served.reference))
+    return answer(body)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    status: int
-    problem: dict[str, Any]
+def _check_sums(batch: SimilarBatch) -> None:
+    """Refuses what only the items together exceed.
+
+    Raises:
+        Problem: ``invalid-request``.
+    """
+    n_answers = sum(item.k for item in batch.queries)
+    lists = ((item.positive, item.negative, item.without, item.among or ()) for item in batch.queries)
+    n_words = sum(len(words) for item in lists for words in item)
+    for name, n, most in (
+        ("k", n_answers, MAX_ANSWERS),
+        ("words of positive, negative, without and among", n_words, MAX_QUERY_WORDS),
+    ):
+        if n > most:
+            detail = f"the queries' {name} sum to {n}; at most {most} are allowed; send fewer at once"
+            raise Problem("invalid-request", detail, errors=[])
 
 
-def _all_prepared(served: ServedModel, items: Sequence[SimilarItem]) -> list[SearchQuery | _Failure]:
+def _written(prepared: Sequence[SearchQuery | Problem], neighbors: list[Found]) -> list[bytes]:
+    """One result per item of a batch, as JSON."""
+    found = iter(neighbors)
+    return [
+        orjson.dumps(
+            {"status": item.status, "problem": item.document()}
+            if isinstance(item, Problem)
+            else {"status": 200, "neighbors": next(found)}
+        )
+        for item in prepared
+    ]
+
+
+class _Suggestions:
+    """Similar spellings for the unknown words of one batch, up to a bound.
+
+    A look-up takes some milliseconds of computing for each 100,000 words, so each is a job of its own, apart from the
+    work that others wait for.
+    """
+
+    def __init__(self, engine: Engine, served: ServedModel) -> None:
+        self._engine = engine
+        self._served = served
+        self._n_looked_up = 0
+        self._n_given = 0
+
+    async def problem(self, word: str) -> Problem:
+        """The problem that an unknown word is."""
+        found: list[str] = []
+        if max(self._n_looked_up, self._n_given) < MAX_SUGGESTIONS:
+            found = await self._engine.long_work(functools.partial(self._served.suggestions, word))
+            found = found[: MAX_SUGGESTIONS - self._n_given]
+            self._n_looked_up += 1
+            self._n_given += len(found)
+        return _unknown(word, found)
+
+
+def _all_prepared(served: ServedModel, items: Sequence[SimilarItem]) -> list[SearchQuery | Problem | str]:
+    """A query for each item, or the problem with it, or an unknown word of it."""
     return [_prepared(served, item) for item in items]
 
 
-def _prepared(served: ServedModel, item: SimilarItem) -> SearchQuery | _Failure:
-    model = served.embeddings
+def _prepared(served: ServedModel, item: SimilarItem) -> SearchQuery | Problem | str:
+    index_of = served.embeddings.index_of
+    named = [item.word] if item.word is not None else []
+    for word in (*named, *item.positive, *item.negative, *item.without, *(item.among or ())):
+        if not 1 <= len(word) <= _LONGEST_WORD:
+            detail = f"a word has {len(word)} characters; it must have 1 to {_LONGEST_WORD}"
+            return Problem("invalid-request", detail, errors=[])
+        if index_of(word) is None:
+            return word
     try:
-        direction = model.query(
+        direction = served.embeddings.query(
             item.word, positive=item.positive, negative=item.negative, vector=item.vector, without=item.without
         )
-        among = None
-        if item.among is not None:
-            rows = {_row(served, word) for word in item.among} - set(direction.words)
-            among = np.array(sorted(rows), np.int64)
-    except UnknownWordError as error:
-        problem = Problem(
-            "unknown-word", f"{shown(error.word)} is not in the vocabulary", suggestions=list(error.suggestions)
-        )
     except ConfigError as error:
-        problem = Problem("no-direction", str(error))
-    else:
-        return SearchQuery(
-            direction.vector,
-            item.k,
-            first_rows=item.max_rank,
-            excluded=direction.words,
-            among=among,
-            least=item.min_score,
-        )
-    return _Failure(problem.status, problem.document())
+        return Problem("no-direction", str(error))
+    among = None
+    if item.among is not None:
+        rows = {row for word in item.among if (row := index_of(word)) is not None}
+        among = np.array(sorted(rows - set(direction.words)), np.int64)
+    return SearchQuery(
+        direction.vector, item.k, first_rows=item.max_rank, excluded=direction.words, among=among, least=item.min_score
+    )
 
 
-def _row(served: ServedModel, word: str) -> int:
-    row = served.embeddings.index_of(word)
-    if row is None:
-        raise UnknownWordError(word, served.suggestions(word))
-    return row
+def _unknown(word: str, suggestions: Sequence[str]) -> Problem:
+    return Problem("unknown-word", f"{shown(word)} is not in the vocabulary", suggestions=list(suggestions))
 
 
 async def unknown_word(request: Request, served: ServedModel, word: str) -> Problem:
     """The problem that an unknown word is, with similar spellings."""
-    suggestions = await engine_of(request).work(lambda: served.suggestions(word))
-    return Problem("unknown-word", f"{shown(word)} is not in the vocabulary", suggestions=suggestions)
+    suggestions = await engine_of(request).long_work(lambda: served.suggestions(word))
+    return _unknown(word, suggestions)

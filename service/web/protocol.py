@@ -63,7 +63,7 @@ class Traffic:
         """Counts an answer that is about to be sent, unless it exceeds the bound; :meth:`give_back` must follow."""
         n_under_way = self.n_answer_bytes + self._n_buffered
         if n_bytes > _FREE_ANSWER and n_under_way and n_under_way + n_bytes > self.settings.max_answer_bytes:
-            self.count("answers refused because other clients do not read theirs")
+            self.count("answers refused because those under way are too many bytes")
             return False
         self.n_answer_bytes += n_bytes
         return True
@@ -252,6 +252,8 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._traffic.idle[self] = None
+            if self._in_head:
+                self._head_since = time.monotonic()
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is not HTTP."""

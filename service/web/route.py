@@ -4,8 +4,9 @@ bytes."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -20,7 +21,7 @@ from service.engine.engine import Engine
 from service.problems import CATALOGUE, MEDIA_TYPE, Problem, shown
 from service.web.access import Access, Right
 from service.web.body import validated
-from service.web.protocol import TASK
+from service.web.protocol import TASK, Traffic
 
 __all__ = [
     "JSON",
@@ -35,11 +36,28 @@ __all__ = [
     "engine_of",
     "problems",
     "results",
+    "room_for",
 ]
 
 JSON: Final = "application/json"
 MOST_PARAMETERS: Final = 32  # of a query string
 _SMALL: Final = 16 << 10  # bytes of a body that is parsed in the event loop: a fraction of a millisecond
+
+
+@contextlib.contextmanager
+def room_for(request: Request, n_bytes: int) -> Iterator[None]:
+    """Counts an answer of about so many bytes for as long as it is being made.
+
+    Raises:
+        Problem: ``saturated``.
+    """
+    traffic: Traffic = request.app.state.traffic
+    if not traffic.take(n_bytes):
+        raise Problem("saturated", f"other answers are being made, and this one has about {n_bytes} bytes")
+    try:
+        yield
+    finally:
+        traffic.give_back(n_bytes)
 
 
 def engine_of(request: Request) -> Engine:

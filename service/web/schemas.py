@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from service.settings import MAX_ANSWERS, MAX_BATCH, MAX_K
+from service.settings import MAX_ANSWERS, MAX_BATCH, MAX_K, MAX_QUERY_WORDS, MAX_SUGGESTIONS
 
 __all__ = [
     "LEFT_OUT",
@@ -118,8 +118,10 @@ class _Answer(BaseModel):
 
 
 Word = Annotated[str, Field(min_length=1, max_length=1_000, description="A word as the vocabulary spells it.")]
-# Lists stop at the first item that does not fit: to tell of ten thousand would stop everybody else.
-Words = Annotated[list[Word], Field(max_length=1_000, fail_fast=True)]
+# Items of a batch have a status each, so that a word, a text or an id of a wrong length must not refuse the batch.
+ItemWord = Annotated[str, Field(description="A word as the vocabulary spells it, of 1 to 1,000 characters.")]
+# Lists stop at the first item that does not fit: an answer that names thousands is of no use.
+Words = Annotated[list[ItemWord], Field(max_length=MAX_QUERY_WORDS, fail_fast=True)]
 # The validator stands behind the bounds: before them it would hide them from the document.
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many neighbours, at most."), BeforeValidator(_whole)]
 Rank = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
@@ -132,6 +134,9 @@ MinScore = Annotated[Cosine | None, Field(description=_MIN_SCORE)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
 Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_DIM, fail_fast=True)]
 Text = Annotated[str, Field(min_length=1, description="Any text; the model's own tokenizer makes words of it.")]
+ItemText = Annotated[
+    str, Field(description="Any text; one without a known word, such as an empty one, gets a status of its own.")
+]
 DocumentId = Annotated[
     str,
     Field(
@@ -234,16 +239,14 @@ class SimilarItem(_Request):
         }
     )
 
-    word: Word | None = None
+    word: ItemWord | None = None
     positive: Words = Field(default=[], description="Words whose directions are added.", examples=[["king", "woman"]])
     negative: Words = Field(default=[], description="Words whose directions are subtracted.", examples=[["man"]])
     vector: Vector | None = Field(None, description="Any finite vector of the model's dimension but zero.")
     without: Words = Field(
         default=[], description="Words projected out, so that what remains of the query is orthogonal to all of them."
     )
-    among: Annotated[list[Word], Field(max_length=10_000, fail_fast=True)] | None = Field(
-        None, description="Only these words are answers."
-    )
+    among: Words | None = Field(None, description="Only these words are answers.")
     k: K = 10
     max_rank: MaxRank = None
     min_score: MinScore = None
@@ -260,7 +263,11 @@ class SimilarBatch(_Request):
     """Queries that are answered one by one, each with a status of its own."""
 
     queries: list[SimilarItem] = Field(
-        min_length=1, max_length=MAX_BATCH, fail_fast=True, description=f"Their k must sum to {MAX_ANSWERS:,} at most."
+        min_length=1,
+        max_length=MAX_BATCH,
+        fail_fast=True,
+        description=f"Over all queries, k must sum to at most {MAX_ANSWERS:,}, and the words of positive, negative, "
+        f"without and among to at most {MAX_QUERY_WORDS}. The answer holds at most {MAX_SUGGESTIONS} suggestions.",
     )
 
 
@@ -288,7 +295,7 @@ class EmbedRequest(_Request):
     model_config = ConfigDict(json_schema_extra=_exactly_one({"text": _STRING, "texts": _ARRAY}))
 
     text: Text | None = None
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)] | None = None
+    texts: Annotated[list[ItemText], Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)] | None = None
     truncate: Literal["none", "start", "end"] = Field(
         "none", description="What is cut off a text that is too long; none refuses it."
     )
@@ -507,19 +514,22 @@ class DocumentList(_Answer):
     next: str | None = Field(description="What to send as after= for the next page; null on the last.")
 
 
+ItemId = Annotated[str, Field(description="As the id of PUT /documents/{id}; another text gets a status of its own.")]
+
+
 class PutOperation(_Request):
     """Add or replace."""
 
     op: Literal["put"]
-    id: DocumentId
-    text: Text
+    id: ItemId
+    text: ItemText
 
 
 class DeleteOperation(_Request):
     """Delete."""
 
     op: Literal["delete"]
-    id: DocumentId
+    id: ItemId
 
 
 Operation = Annotated[PutOperation | DeleteOperation, Field(discriminator="op")]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,65 @@ def test_without_keys_the_host_must_be_this_one(served: Served) -> None:
         answer = served.get("/similar?word=king", headers={"Host": host})
         assert (answer.status_code, answer.json()["type"]) == (403, "/problems#host-not-allowed"), host
         assert served.put("x", "king", headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_without_keys_the_host_must_be_this_one_everywhere(served: Served, path: str) -> None:
+    answer = served.get(path, headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.json()["type"]) == (403, "/problems#host-not-allowed")
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"}, False),
+        ({"Origin": "http://localhost:1"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "OWN"}, True),
+        ({"Origin": "OWN", "Sec-Fetch-Site": "same-origin"}, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("keys", [True, False])
+def test_no_foreign_page_changes_anything(
+    served: Served, locked: Served, headers: dict[str, str], allowed: bool, keys: bool
+) -> None:
+    service = locked if keys else served
+    own = {name: value.replace("OWN", service.url) for name, value in headers.items()}
+    own |= bearer(WRITE_KEY) if keys else {}
+    for method, path, body in WRITES[:3]:
+        answer = service.client.request(method, path, json=body, headers=own)
+        if allowed:
+            assert answer.status_code in (200, 201)
+        else:
+            assert (answer.status_code, answer.json()["type"]) == (403, "/problems#foreign-page")
+    assert service.get("/livez", headers=own).status_code == 200
+
+
+@pytest.mark.parametrize("path", [*OPEN, "/nowhere", "/static/swagger-ui.css"])
+def test_policies(served: Served, path: str) -> None:
+    headers = served.get(path).headers
+    assert headers.get_list("x-content-type-options") == ["nosniff"]
+    policy = headers.get_list("content-security-policy")
+    assert len(policy) == 1
+    assert policy[0].startswith("default-src 'none'; ")
+    assert "frame-ancestors 'none'" in policy[0]
+    assert "script-src 'unsafe" not in policy[0]
+
+
+def test_the_inline_script_of_a_page_is_the_one_that_its_policy_names(served: Served) -> None:
+    page = served.get("/docs")
+    scripts = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{digest}';" in page.headers["content-security-policy"]
+    assert "<script>" not in served.get("/redoc").text
 
 
 def test_further_hosts(model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter) -> None:
