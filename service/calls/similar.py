@@ -194,7 +194,7 @@ def _prepared(served: ServedModel, item: SimilarItem) -> SearchQuery | Problem |
             detail = f"a word has {len(word)} characters; it must have 1 to {_LONGEST_WORD}"
             return Problem("invalid-request", detail, errors=[])
         if index_of(word) is None:
-            return word
+            return str(word)
     try:
         direction = served.embeddings.query(
             item.word, positive=item.positive, negative=item.negative, vector=item.vector, without=item.without

@@ -55,7 +55,7 @@ class Traffic:
         self.settings = settings
         self.idle: dict[Protocol, None] = {}
         self.n_answer_bytes = 0
-        self._n_buffered = 0  # bytes in all write buffers, at the last look
+        self._n_buffered = 0  # bytes that idle connections have not read yet, at the last look
         self._closed: collections.Counter[str] = collections.Counter()
         self._logged = -_LOG_SECONDS
 
@@ -287,7 +287,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def look(self, now: float) -> int:
-        """Closes the connection if a limit of time is exceeded; returns the bytes in its write buffer."""
+        """Closes the connection if a limit of time is exceeded; returns the bytes of whole answers in its buffer."""
         settings = self._traffic.settings
         n_unsent = int(self.transport.get_write_buffer_size())
         if not n_unsent or n_unsent != self._n_unsent:
@@ -306,7 +306,7 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
         elif self._half_closed_since is not None and now - self._half_closed_since >= _LOOK_SECONDS:
             self._ask_whether_gone()
-        return n_unsent
+        return 0 if self._busy else n_unsent
 
     def _ask_whether_gone(self) -> None:
         """Writes an interim answer: it resets a connection of which the client has closed both sides."""

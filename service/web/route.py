@@ -198,7 +198,7 @@ class ReadRoute(APIRoute):
                 request.scope[TASK] = asyncio.current_task()
             taken: list[int] = []
             try:
-                if request.scope["query_string"]:
+                if request.scope["query_string"] and right != "open":
                     _check_parameters(request, known)
                 if body_type is not None:
                     value = await _validated(request, await _read(request, admission, taken), body_type)

@@ -163,7 +163,6 @@ def test_a_vector_may_have_any_length(served: Served) -> None:
         {"word": "king", "positive": ["king"]},
         {"vector": ["1"] * 24},
         {"word": 7},
-        {"word": ""},
         {"word": "king", "k": 0},
         {"word": "king", "k": -1},
         {"word": "king", "k": 10**9},
@@ -445,6 +444,72 @@ def test_a_long_document_comes_back_as_it_was(served: Served) -> None:
     assert served.put("long-text", text).status_code == 201
     assert served.get("/documents/long-text").json()["text"] == text
     assert served.client.delete("/documents/long-text").status_code == 204
+
+
+LONG = "x" * 1_001
+
+
+def test_each_query_of_a_batch_has_a_status(served: Served) -> None:
+    wrong: list[tuple[dict[str, Any], int, str]] = [
+        ({"word": ""}, 422, "invalid-request"),
+        ({"word": LONG}, 422, "invalid-request"),
+        ({"positive": ["king", ""]}, 422, "invalid-request"),
+        ({"word": "king", "without": [LONG]}, 422, "invalid-request"),
+        ({"word": "king", "among": ["queen", ""]}, 422, "invalid-request"),
+        ({"word": "kingg"}, 404, "unknown-word"),
+        ({"word": "king", "among": ["kingg"]}, 404, "unknown-word"),
+        ({"vector": [0.0] * 24}, 422, "no-direction"),
+        ({"vector": [1.0] * 23}, 422, "no-direction"),
+        ({"positive": ["king"], "negative": ["king"]}, 422, "no-direction"),
+    ]
+    queries = [query for query, _, _ in wrong]
+    results = served.post("/similar", {"queries": [{"word": "king"}, *queries, {"word": "queen"}]}).json()["results"]
+    assert [item["status"] for item in results] == [200, *(status for _, status, _ in wrong), 200]
+    assert [item["problem"]["type"] for item in results[1:-1]] == [f"/problems#{kind}" for _, _, kind in wrong]
+    assert served.get("/similar?word=").status_code == 422
+    assert served.get("/similar", params={"word": LONG}).status_code == 422
+
+
+def test_each_text_and_operation_of_a_batch_has_a_status(served: Served) -> None:
+    results = served.post("/embed-doc", {"texts": ["king", "", " ", "queen"]}).json()["results"]
+    assert [item["status"] for item in results] == [200, 422, 422, 200]
+    assert results[1]["problem"]["type"] == "/problems#no-known-words"
+    assert served.post("/embed-doc", {"text": ""}).status_code == 422
+    ids = ["", "x" * 513, "a\nb", "a/../b"]
+    operations: list[dict[str, Any]] = [{"op": "put", "id": "mixed", "text": "king"}]
+    operations += [{"op": "put", "id": id, "text": "king"} for id in ids]
+    operations += [{"op": "delete", "id": id} for id in ids]
+    operations += [{"op": "put", "id": "empty", "text": ""}, {"op": "delete", "id": "mixed"}]
+    results = served.post("/documents:batch", {"operations": operations}).json()["results"]
+    assert [item["status"] for item in results] == [201, *[422] * 9, 204]
+    assert [item["id"] for item in results] == [operation["id"] for operation in operations]
+    assert results[1]["problem"]["type"] == "/problems#invalid-request"
+    assert served.put("empty", "").status_code == 422
+
+
+@pytest.mark.parametrize("name", ["positive", "negative", "without", "among"])
+def test_the_words_of_a_batch_are_bounded(served: Served, name: str) -> None:
+    def status(n: int) -> tuple[int, str]:
+        base = {} if name in ("positive", "negative") else {"word": "king"}
+        items = [base | {name: ["queen"] * 40}] * (n // 40) + [base | {name: ["queen"] * (n % 40)}] * (n % 40 > 0)
+        answer = served.post("/similar", {"queries": items})
+        return answer.status_code, answer.text
+
+    assert status(200)[0] == 200
+    refused, text = status(201)
+    assert refused == 422
+    assert "sum to 201; at most 200 are allowed" in text
+    item = {"positive": ["queen"]} if name in ("positive", "negative") else {"word": "king"}
+    assert served.post("/similar", {"queries": [item | {name: ["queen"] * 201}]}).status_code == 422
+
+
+def test_the_suggestions_of_a_batch_are_bounded(served: Served) -> None:
+    answer = served.post("/similar", {"queries": [{"word": f"w1{i}x"} for i in range(100, 500)]}).json()
+    assert {item["status"] for item in answer["results"]} == {404}
+    given = [item["problem"]["suggestions"] for item in answer["results"]]
+    assert given[0] != []
+    assert given[399] == []
+    assert 90 <= sum(map(len, given)) <= 100
 
 
 def test_paths_and_methods_that_are_none(served: Served) -> None:
