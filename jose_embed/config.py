@@ -1,4 +1,4 @@
-"""The settings of a training run: one frozen value that validates itself."""
+"""The settings of a training run: a frozen dataclass that validates itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, counterpart, did_you_mean
 
 __all__ = ["PRESETS", "TrainConfig", "available_workers", "preset_settings"]
 
@@ -23,16 +23,16 @@ DocVectors = Literal["memory", "mapped", "none"]
 DocStep = Literal["mean", "sum"]
 WordMethod = Literal["center", "both"]
 
-# What follows from the size of a text; DESIGN.md, decision 36, has the evidence.
+# Settings that follow from the size of a text; DESIGN.md, decision 36, has the evidence.
 _FEWEST_EPOCHS, _MOST_EPOCHS = 10, 50
 _WORDS_TO_TRAIN = 10_000_000  # running words of all epochs
 _THINNED_SHARE, _UNTHINNED = 1e-4, 200  # of the text, and occurrences
-_HALF_SHARE_LENGTH = 100  # running words of documents that give back half of the context share
+_HALF_SHARE_LENGTH = 100  # running words of documents that leave out half of doc_context_share
 
-#: What the presets set; DESIGN.md, decision 5, and RESULTS.md have the figures of all of them on all corpora.
+#: The settings of each preset; DESIGN.md, decision 5, and RESULTS.md have the figures of all of them on all corpora.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        # The narrowest window, for words that are alike rather than words that belong together.
+        # The narrowest window: neighbours are words of the same kind rather than of the same topic.
         "words": MappingProxyType({"window": 1, "doc_shrinkage": 0.0}),
         # The objective and the settings as published. A step of 2 that is averaged over two negatives is one for each.
         "paper": MappingProxyType(
@@ -68,7 +68,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 
 
 def preset_settings(name: str) -> dict[str, Any]:
-    """The settings of a preset, by name; single settings that a user gives come over them.
+    """The settings of a preset, by name; settings that a user gives override them.
 
     Raises:
         ConfigError: an unknown name.
@@ -78,7 +78,7 @@ def preset_settings(name: str) -> dict[str, Any]:
         'trained'
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset is {name!r}; it must be one of {', '.join(PRESETS)}")
+        raise ConfigError(f"preset is {name!r}; it must be one of {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
     return dict(PRESETS[name])
 
 
@@ -90,27 +90,34 @@ def available_workers() -> int:
         return os.cpu_count() or 1
 
 
+Group = Literal["first", "training", "resources"]
+
+
 def _option(
     default: Any,
     help: str,
     *,
+    group: Group = "training",
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
     """A field with the facts that the validator and the command line both read."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "above": above, "choices": choices})
+    facts = {"help": help, "group": group, "low": low, "high": high, "above": above, "choices": choices}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """Hyper-parameters of one training run; the defaults are those that measured best (the paper's are a preset).
+    """Settings of one training run; the defaults are those that measured best (the paper's are a preset).
 
-    Each field carries its one-line help and its allowed range in ``field.metadata``; the options are made of it.
+    Each field carries its one-line help, its group and its allowed range in ``field.metadata``; the options of the
+    command line are made from it. Help texts and errors write an argument as in Python (``doc_method="words"``); the
+    command line translates it into an option.
 
     Raises:
-        ConfigError: a value outside its range, with the value, the range and the option's name.
+        ConfigError: a value outside its range; the message has the name, the value and the range.
 
     Example:
         >>> TrainConfig(dim=50).dim
@@ -121,106 +128,146 @@ class TrainConfig:
         jose_embed.errors.ConfigError: window is 0; it must be a whole number from 1 to 1000
     """
 
-    dim: int = _option(100, "dimension of the vectors", low=2, high=1024)
-    window: int = _option(2, "largest distance between a center word and its context", low=1, high=1000)
-    negatives: int = _option(16, "negative words of a position, shared by the pairs of its window", low=1, high=16)
+    dim: int = _option(100, "numbers in each vector", group="first", low=2, high=1024)
+    window: int = _option(
+        2, "words on each side of a word that count as its context, at most", group="first", low=1, high=1000
+    )
+    negatives: int = _option(
+        16, "random words (negative samples) that the context of each word is compared with", low=1, high=16
+    )
     positions_per_draw: int = _option(
-        2, "positions in a row that share their negatives; more is faster, 1 draws anew for each", low=1, high=64
+        2, "words in a row that share their negative samples; 1 is slowest and draws anew for each word", low=1, high=64
     )
     doc_negatives: int = _option(
-        16, "pairwise: negative words of eight words of a document, shared by them", low=1, high=16
+        16,
+        'objective="pairwise" only: negative samples for every 8 words that a document is compared with',
+        low=1,
+        high=16,
     )
     context_weight: float = _option(
-        4.0, "weight of the hinges at a position; pairwise: of those between words", low=0.0, high=1000.0
+        4.0,
+        'factor on the step size; with objective="pairwise", on the step size between words only',
+        low=0.0,
+        high=1000.0,
     )
     doc_weight: float = _option(
         8.0,
-        "weight of the hinges between words and documents; joint: how far documents move, unless --doc-step sum",
+        'factor on how far document vectors move; no effect with objective="joint" and doc_step="sum"',
         low=0.0,
         high=1000.0,
     )
     doc_step: DocStep = _option(
         "mean",
-        "joint: steps of a document's row, averaged over its words (mean) or added up as published (sum)",
+        'objective="joint" only: a document vector moves by the mean of the steps of its words, or by their sum as in'
+        " the paper",
         choices=("mean", "sum"),
     )
-    margin: float = _option(0.3, "margin of the hinge, in units of cosine", above=0.0, high=2.0)
-    learning_rate: float = _option(0.04, "step size at the start; falls linearly towards zero", above=0.0, high=1.0)
+    margin: float = _option(
+        0.3,
+        "how much more similar (in cosine) a word must be to its context than to a negative sample before it stops"
+        " moving",
+        above=0.0,
+        high=2.0,
+    )
+    learning_rate: float = _option(0.04, "step size at the start; it falls linearly to zero", above=0.0, high=1.0)
     subsample_threshold: float = _option(
         0.0,
-        "words above this share of the text are thinned out; 1 keeps all; 0: 0.0001, but never below 200 occurrences",
+        "words that make up more than this share of the text are skipped at random; 1 skips none, 0 chooses by the size"
+        " of the text",
         low=0.0,
         high=1.0,
     )
-    min_count: int = _option(5, "words that occur less often are left out", low=1)
+    min_count: int = _option(5, "ignore words that occur less often than this", group="first", low=1)
     epochs: int = _option(
         0,
-        "passes over the text; 0: 10, or as many as make 10 million words of a shorter text, 50 at most",
+        "passes over the text; 0 chooses by its size: 10, and up to 50 for less than a million words",
+        group="first",
         low=0,
         high=100_000,
     )
     objective: Objective = _option(
         "joint",
-        "the loss: the paper's hinge over word and document (joint) or two hinges apart (pairwise)",
+        "loss function: word, context and document in one term as in the paper (joint), or a term for words and one for"
+        " documents (pairwise)",
         choices=("pairwise", "joint"),
     )
     negative_step: NegativeStep = _option(
-        "paper", "step of a negative: 1 + h (paper) or 2 h (reference program)", choices=("paper", "reference")
+        "paper",
+        "step away from a negative sample at cosine c: proportional to 1 + c (paper) or 2 c (the authors' program)",
+        choices=("paper", "reference"),
     )
-    noise_exponent: float = _option(0.75, "negatives are drawn by count to this power", low=0.0, high=2.0)
+    noise_exponent: float = _option(
+        0.75, "a word is drawn as a negative sample in proportion to its count to this power", low=0.0, high=2.0
+    )
     doc_method: DocMethod = _option(
         "words",
-        "what a document's vector is: the direction of its words, or the row trained with them",
+        "how document vectors are made: from the words of the document after training, or trained with them",
         choices=("words", "trained"),
     )
     word_method: WordMethod = _option(
         "both",
-        "what a word's vector is: its center row, or the direction of both its rows, the context row for 0.3 (both)",
+        "how word vectors are made: from the center vector alone, or from both, center + 0.3 context",
         choices=("center", "both"),
     )
     doc_context_share: float = _option(
         0.6,
-        "how much of its context row is taken from each word's vector in very long documents; half of it at 100 words",
+        "how much of the context vectors is left out of the words that make a document vector; the full share in long"
+        " documents, half of it at 100 words",
         low=0.0,
         high=1.0,
     )
     doc_shrinkage: float = _option(
         1.5,
-        "how much axes are shrunk along which halves of a document disagree, if doc_method is words; 0: not at all",
+        'doc_method="words" only: how strongly to shrink the directions in which two halves of one document disagree; 0'
+        " does not",
         low=0.0,
         high=16.0,
     )
     doc_vectors: DocVectors = _option(
         "memory",
-        "where document vectors lie while training: memory, mapped (a temporary file), none (mapped, not in the model)",
+        "where document vectors are kept during training: in memory, in a temporary file (mapped), or in such a file"
+        " and not in the model (none)",
+        group="resources",
         choices=("memory", "mapped", "none"),
     )
-    seed: int = _option(1, "seed of every random choice", low=0, high=2**63 - 1)
+    seed: int = _option(
+        1,
+        "seed of the random numbers; only workers=1 gives the same vectors again, several workers differ slightly",
+        group="first",
+        low=0,
+        high=2**63 - 1,
+    )
     backend: BackendName = _option(
         "auto",
-        "what trains: the processor (cpu), a CUDA device (gpu), or the device where there is one (auto)",
+        "train on the CPU, on an NVIDIA GPU, or on the GPU if there is one (auto)",
+        group="resources",
         choices=("auto", "cpu", "gpu"),
     )
     workers: int = _option(
         0,
-        "documents trained at a time: threads on cpu, warps on gpu; 0 takes every core, or what a device can bear",
+        "threads on the CPU, or documents at a time on the GPU; 0 uses all cores, or as many as the GPU has room for",
+        group="resources",
         low=0,
         high=1024,
     )
-    tokenizer: str = _option("words", "how a line becomes words: words, whitespace")
+    tokenizer: str = _option(
+        "words",
+        "how a line is split: words (lower-cased words without punctuation) or whitespace (text that is already split)",
+        group="first",
+    )
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _checked(option.name, getattr(self, option.name), option))
 
     def for_text(self, n_tokens: int) -> TrainConfig:
-        """The settings for a text of so many running words: what was left to the text becomes a number.
+        """The settings with numbers for ``epochs`` and ``subsample_threshold`` where they are 0.
 
-        ``epochs`` are 10, or as many as make 10 million running words, but no more than 50: a word moves only where it
-        occurs. ``subsample_threshold`` is 0.0001, or the share that 200 occurrences are: fewer are not thinned out.
+        ``epochs`` becomes 10, or as many as make 10 million running words, at most 50. ``subsample_threshold`` becomes
+        0.0001, or the share of 200 occurrences if that is larger, so that rare words are never skipped.
 
         Args:
-            n_tokens: Running words of the text that the vocabulary holds.
+            n_tokens: Running words of the text that are in the vocabulary.
 
         Example:
             >>> settled = TrainConfig(window=5).for_text(400_000)
@@ -236,10 +283,10 @@ class TrainConfig:
         )
 
     def context_share(self, words_per_document: float) -> float:
-        """How much of its context row each word gives back in documents of so many words on average.
+        """The share of its context vector that is left out of each word of a document vector.
 
-        The share is ``doc_context_share * L / (L + 100)`` for L words. A word's neighbours say little about the topic
-        of a long document; a short one is hardly more than a word and its neighbours.
+        The share is ``doc_context_share * L / (L + 100)`` for documents of L words on average. A word's neighbours say
+        little about the topic of a long document, and much about a short one.
 
         Example:
             >>> TrainConfig().context_share(100.0)
@@ -260,17 +307,23 @@ class TrainConfig:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ConfigError: a name that is no setting, or a value outside its range.
+            ConfigError: an unknown name, or a value outside its range.
+
+        Example:
+            >>> TrainConfig.from_dict({"vector_size": 50})
+            Traceback (most recent call last):
+            ...
+            jose_embed.errors.ConfigError: unknown setting vector_size (gensim's name); use dim instead
         """
-        known = {option.name for option in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        known = [option.name for option in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"unknown setting {name}{counterpart(name, known)}")
         return cls(**values)
 
 
 def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:
-    """The value as a plain str, int or float; numbers of NumPy are numbers too."""
+    """The value as a plain str, int or float; NumPy's numbers are accepted."""
     facts = option.metadata
     if isinstance(option.default, str):
         if facts["choices"] is not None and value not in facts["choices"]:

@@ -1,23 +1,27 @@
-"""Every error a user can cause, in one tree.
+"""The errors that a user can cause.
 
 ::
 
-    JoseError                     what went wrong is said in one line; the CLI prints it and exits with status 2
-    ├── ConfigError (ValueError)  a hyper-parameter or a combination of options that cannot work
+    JoseError                     one line that says what is wrong; the CLI prints it and exits with status 2
+    ├── ConfigError (ValueError)  a setting, argument or combination of them that is not allowed
     ├── CorpusError               the text: missing, unreadable, empty, binary, no word frequent enough
     ├── ModelError                the model directory: missing, damaged, of another format, already there
-    ├── UnknownWordError (KeyError)      a word that the vocabulary does not hold
-    ├── NoKnownWordsError (ValueError)   a text of which no word is in the vocabulary
-    ├── TrainingError             the run itself: a NaN or an infinity, no room on the disk
+    ├── UnknownWordError (KeyError)      a word that is not in the vocabulary
+    ├── NoKnownWordsError (ValueError)   a text without a word of the vocabulary
+    ├── TrainingError             the run itself: a NaN or an infinity, a full disk
     ├── DeviceError               the GPU: no device, no driver, not enough memory
     └── MissingExtraError (ImportError)  a feature whose optional packages are not installed
 
-A message says what is wrong, the value, what is allowed and what to do.
+A message says what is wrong, the value, what is allowed and what to do. It writes arguments as in Python
+(``overwrite=True``); the command line shows them as options (``--overwrite``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 __all__ = [
     "ConfigError",
@@ -29,14 +33,16 @@ __all__ = [
     "NoKnownWordsError",
     "TrainingError",
     "UnknownWordError",
+    "counterpart",
+    "did_you_mean",
 ]
 
 
 class JoseError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of this package's errors."""
 
     def __str__(self) -> str:
-        # KeyError would print the repr of its argument; a message is meant to be read.
+        # KeyError would print the repr of the message.
         return str(self.args[0]) if self.args else ""
 
 
@@ -49,7 +55,7 @@ class CorpusError(JoseError):
 
 
 class ModelError(JoseError):
-    """A model directory that is missing, damaged, foreign, or in the way."""
+    """A model directory that is missing, damaged, of another program, or already there."""
 
 
 class UnknownWordError(JoseError, KeyError):
@@ -68,24 +74,99 @@ class UnknownWordError(JoseError, KeyError):
 
 
 class NoKnownWordsError(JoseError, ValueError):
-    """A text of which the vocabulary holds no word, so that it has no direction."""
+    """A text without a word of the vocabulary, for which there is no vector."""
 
 
 class TrainingError(JoseError):
-    """A run that had to stop: numbers that are not finite, or a disk without room."""
+    """A run that had to stop: numbers that are not finite, or a full disk."""
 
 
 class DeviceError(JoseError):
-    """A GPU that is asked for and not there, cannot compile the kernels, or is too small for the model."""
+    """A GPU that is missing, cannot compile the kernels, or has too little memory."""
 
 
 class MissingExtraError(JoseError, ImportError):
-    """An optional feature without its packages.
+    """A feature whose optional packages are not installed.
 
     Args:
-        feature: What was asked for.
-        extra: The name of the extra that brings it.
+        feature: The feature that was asked for.
+        extra: The extra that installs its packages.
     """
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f'{feature} needs packages that are not installed; run: pip install "jose-embed[{extra}]"')
+
+
+#: Names of other libraries: the library, and the name that this package uses (a name, or what to do instead).
+_ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        **dict.fromkeys(("vector_size", "size", "layer1_size"), ("gensim", "dim")),
+        "negative": ("gensim", "negatives"),
+        "neg": ("fastText", "negatives"),
+        "alpha": ("gensim", "learning_rate"),
+        "lr": ("fastText", "learning_rate"),
+        "sample": ("gensim", "subsample_threshold"),
+        "t": ("fastText", "subsample_threshold"),
+        "iter": ("gensim", "epochs"),
+        "epoch": ("fastText", "epochs"),
+        "ws": ("fastText", "window"),
+        "minCount": ("fastText", "min_count"),
+        "ns_exponent": ("gensim", "noise_exponent"),
+        "thread": ("fastText", "workers"),
+        "n_jobs": ("scikit-learn", "workers"),
+        "random_state": ("scikit-learn", "seed"),
+        "n_components": ("scikit-learn", "dim"),
+        "topn": ("gensim", "k"),
+        "restrict_vocab": ("gensim", "max_rank"),
+        "sentences": ("gensim", "documents"),
+        "corpus_iterable": ("gensim", "documents"),
+        "corpus_file": ("gensim", "source"),
+    }
+)
+_NONE_HERE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "sg": "there is one architecture here",
+        "cbow_mean": "there is one architecture here",
+        "dm": "documents and words are always trained together here",
+        "dbow_words": "documents and words are always trained together here",
+        "hs": "negative sampling is always used here",
+        "loss": "negative sampling is always used here",
+        "min_alpha": "the learning rate always falls to zero here",
+    }
+)
+
+
+def counterpart(name: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """The advice for an unknown name, to be put behind it.
+
+    Args:
+        name: An unknown name of a setting or argument.
+        known: The names that are allowed.
+        shown: How a name is written: as it is, or as an option of the command line.
+
+    Example:
+        >>> counterpart("topn", ["k", "word"]), counterpart("epohcs", ["epochs", "dim"])
+        (" (gensim's name); use k instead", '; did you mean epochs?')
+        >>> counterpart("hs", ["dim"]), counterpart("xyz", ["k", "word"])
+        ('; negative sampling is always used here, leave it out', '; known are k, word')
+    """
+    known = sorted(known)
+    library, ours = _ELSEWHERE.get(name, ("", ""))
+    if ours in known:
+        return f" ({library}'s name); use {shown(ours)} instead"
+    if name in _NONE_HERE:
+        return f"; {_NONE_HERE[name]}, leave it out"
+    return did_you_mean(name, known, shown) or f"; known are {', '.join(map(shown, known))}"
+
+
+def did_you_mean(name: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """``; did you mean NAME?`` with the known name closest to ``name``; empty if none is close.
+
+    Example:
+        >>> did_you_mean("dimension", ["dim", "window"]), did_you_mean("xyz", ["dim", "window"])
+        ('; did you mean dim?', '')
+    """
+    known = list(known)
+    longer = [one for one in known if min(len(one), len(name)) >= 3 and (one.startswith(name) or name.startswith(one))]
+    close = longer or difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {shown(close[0])}?" if close else ""

@@ -1,8 +1,8 @@
-"""What a person sees while a long run goes on: a bar on a terminal, plain lines elsewhere, or nothing.
+"""Progress of a long run: a bar on a terminal, lines elsewhere, JSON lines for programs, or nothing.
 
-The code that works names its phases and counts; percentages, rates and the time left are computed here, from one
-:class:`Phase`, so that the bar and the lines cannot disagree. A reporter writes to its stream only (standard error for
-the command line) and never fails because a total is unknown, wrong or zero.
+The code that does the work names its phases and counts what is done; percentages, rates and the time left are computed
+here. A reporter writes to its stream only (standard error for the command line). It accepts totals that are unknown,
+wrong or zero.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BarReporter",
     "ClosingReporter",
+    "JoinedReporter",
     "JsonReporter",
     "LineReporter",
     "Phase",
@@ -41,29 +42,29 @@ _PERCENTAGES = frozenset({"active", "coverage"})
 
 
 class Reporter(Protocol):
-    """What the working code sees of a reporter; phases follow each other and do not overlap."""
+    """Receives the progress of a run; phases follow each other and do not overlap."""
 
     def start(self, phase: str, total: int | None, unit: str) -> None:
         """Begin a phase.
 
         Args:
-            phase: What is being done: reading, encoding, training, saving, inferring, ...
-            total: The amount of work in ``unit``, or None where nobody knows it.
-            unit: What is counted, as it stands after a number: tokens, documents, bytes.
+            phase: Its name: reading, encoding, training, saving, inferring, ...
+            total: The amount of work in ``unit``; None if unknown.
+            unit: The unit of work, in the plural: tokens, documents, bytes.
         """
 
     def advance(self, amount: int, **figures: float) -> None:
-        """Count ``amount`` more units as done; ``figures`` (``loss=``, ``active=``) stand beside them."""
+        """Add ``amount`` units of work; ``figures`` (``loss=``, ``active=``) are shown beside them."""
 
     def finish(self, **figures: float) -> None:
         """End the phase, with its last figures."""
 
     def note(self, message: str) -> None:
-        """Show one line that a person should see whatever phase goes on."""
+        """Show one line to the user."""
 
 
 class ClosingReporter(Reporter, Protocol):
-    """A reporter as its owner sees it: a context that leaves no half-drawn line behind."""
+    """A reporter that is a context manager: at its end, no half-drawn line is left on the screen."""
 
     def __enter__(self) -> ClosingReporter: ...
 
@@ -73,13 +74,13 @@ class ClosingReporter(Reporter, Protocol):
 
 
 class Phase:
-    """One phase's state and what follows from it.
+    """The state of one phase.
 
     Args:
-        name: What is being done.
-        total: The amount of work, or None; a total below zero counts as unknown.
-        unit: What is counted.
-        clock: Seconds that only grow.
+        name: The name of the phase.
+        total: The amount of work, or None; a negative total counts as unknown.
+        unit: The unit of work.
+        clock: A monotonic clock, in seconds.
 
     Example:
         >>> moments = iter([0.0, 2.0, 2.0])
@@ -99,18 +100,18 @@ class Phase:
         self._started = clock()
 
     def add(self, amount: int, figures: dict[str, float]) -> None:
-        """Count ``amount`` more units and replace the figures given."""
+        """Add ``amount`` units and replace the given figures."""
         self.done += amount
         self.figures.update(figures)
 
     @property
     def is_one_step(self) -> bool:
-        """Whether there is nothing to count but the time: a rate of one step says nothing."""
+        """Whether the phase is a single step, of which only the time is shown."""
         return self.total == 1 and self.done <= 1
 
     @property
     def fraction(self) -> float | None:
-        """The share done, in [0, 1]; None where the total is unknown or was an underestimate."""
+        """The share done, in [0, 1]; None if the total is unknown or too small."""
         if self.total is None or self.done > self.total:
             return None
         return self.done / self.total if self.total else 1.0
@@ -120,12 +121,12 @@ class Phase:
         return max(0.0, self._clock() - self._started)
 
     def rate(self) -> float | None:
-        """Units per second over the whole phase; None before any time has passed."""
+        """Units per second since the phase began; None at its very beginning."""
         seconds = self.seconds()
         return self.done / seconds if seconds > 0 else None
 
     def seconds_left(self) -> float | None:
-        """The time left at the present rate; None where the total or the rate is unknown."""
+        """The time left at this rate; None if the total or the rate is unknown."""
         rate = self.rate()
         if self.fraction is None or self.total is None or not rate:
             return None
@@ -155,7 +156,7 @@ def amount_text(amount: float, unit: str = "") -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """A span of time as a person says it.
+    """A duration with its unit.
 
     Example:
         >>> duration_text(0.04), duration_text(7.25), duration_text(75), duration_text(8100)
@@ -185,7 +186,7 @@ def _figure_text(name: str, value: float) -> str:
 
 
 def _columns(stream: TextIO) -> int:
-    """The width of the terminal; 0 where it does not tell its size, as in some containers, where no bar fits."""
+    """The width of the terminal in columns; 0 if unknown, as in some containers."""
     try:
         size = os.get_terminal_size(stream.fileno())
         return size.columns if size.lines > 0 else 0
@@ -194,7 +195,7 @@ def _columns(stream: TextIO) -> int:
 
 
 class SilentReporter:
-    """Shows nothing; the reporter of a library call that was given none."""
+    """Shows nothing."""
 
     def start(self, phase: str, total: int | None, unit: str) -> None:
         """Ignored."""
@@ -218,8 +219,8 @@ class SilentReporter:
 
 
 class _WritingReporter:
-    """Counts what is done of a phase, and says when there is something to write: at its beginning, its end and between,
-    where the last time is old enough. A phase that was not finished when the next one begins is left as it is.
+    """Calls ``_begun``, ``_moved`` and ``_ended`` when a line is due: at the ends of a phase and every ``interval``
+    seconds. A phase that is not finished when the next one begins is dropped.
     """
 
     def __init__(self, stream: TextIO | None, interval: float, clock: Clock) -> None:
@@ -269,12 +270,12 @@ class _WritingReporter:
 
 
 class LineReporter(_WritingReporter):
-    """Plain lines for files, pipes and logs: one every few seconds while a phase goes on, one at its end.
+    """Lines for files, pipes and logs: one every few seconds during a phase, one at its end.
 
     Args:
-        stream: Where the lines go; standard error by default.
+        stream: The stream to write to; standard error by default.
         interval: Seconds between two lines of one phase.
-        clock: Seconds that only grow; a test brings its own.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(self, stream: TextIO | None = None, *, interval: float = 5.0, clock: Clock = time.monotonic) -> None:
@@ -312,7 +313,7 @@ class LineReporter(_WritingReporter):
 
 
 class BarReporter:
-    """A bar per phase on a terminal, drawn by tqdm at most ten times a second; each leaves its last state as a line.
+    """A tqdm bar for each phase, drawn at most ten times a second; its last state stays on the screen.
 
     Args:
         stream: The terminal; standard error by default.
@@ -332,7 +333,7 @@ class BarReporter:
         self._figures: dict[str, float] = {}
 
     def start(self, phase: str, total: int | None, unit: str) -> None:
-        """Begin a phase with a new bar; the bar of one that was not finished stays as it is."""
+        """Begin a phase with a new bar; an unfinished bar stays as it is."""
         from tqdm import tqdm
 
         self._close_bar()
@@ -353,7 +354,7 @@ class BarReporter:
         )
 
     def advance(self, amount: int, **figures: float) -> None:
-        """Count, and redraw where the last drawing is old enough."""
+        """Add work, and redraw the bar if a tenth of a second has passed."""
         bar = self._bar
         if bar is None:
             return
@@ -369,7 +370,7 @@ class BarReporter:
         """Draw the last state and leave it on the screen."""
         self.advance(0, **figures)
         if self._bar is not None and self._bar.total is not None:
-            self._bar.total = self._bar.n  # done is done, also where the total was an estimate
+            self._bar.total = self._bar.n  # 100 %, also if the total was an estimate
         self._close_bar()
 
     def note(self, message: str) -> None:
@@ -396,25 +397,25 @@ class BarReporter:
 
 
 class JsonReporter(_WritingReporter):
-    """One JSON object per line, for machines. Every object has ``time`` (ISO 8601, UTC) and ``event``, and with it:
+    """JSON lines for programs. Every object has ``time`` (ISO 8601, UTC) and ``event``, and:
 
     ========== ==================================================================================================
-    start      phase, total (null where nobody knows it), unit
+    start      phase, total (null if unknown), unit
     progress   phase, total, unit, done, seconds (since the phase began), rate (units per second), seconds_left
-               (null where it cannot be known), figures (an object: loss, active, tokens, ...)
-    finish     the same as progress, of the whole phase
+               (null if unknown), figures (an object: loss, active, tokens, ...)
+    finish     the same as progress, for the whole phase
     note       message
-    error      message, status (the program's exit status); the last line of a program that failed
-    summary    what came out of it; the last line of a program that did not
+    error      message, status (the exit status); the last line of a program that failed
+    summary    the result; the last line of a program that succeeded
     ========== ==================================================================================================
 
-    New keys and events may be added, these stay. A share such as ``active`` is a number from 0 to 1; a figure that is
+    Keys and events may be added but not removed. A share such as ``active`` is a number from 0 to 1; a figure that is
     not finite is null.
 
     Args:
-        stream: Where the lines go; standard error by default.
+        stream: The stream to write to; standard error by default.
         interval: Seconds between two progress lines of one phase.
-        clock: Seconds that only grow; a test brings its own.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(self, stream: TextIO | None = None, *, interval: float = 1.0, clock: Clock = time.monotonic) -> None:
@@ -449,7 +450,7 @@ class JsonReporter(_WritingReporter):
 
 
 def log_event(event: str, stream: TextIO | None = None, **facts: Any) -> None:
-    """Write one line as :class:`JsonReporter` does; to standard error by default."""
+    """Write one event as :class:`JsonReporter` does; to standard error by default."""
     stream = stream if stream is not None else sys.stderr
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line = json.dumps(_finite({"time": now, "event": event, **facts}), allow_nan=False)
@@ -458,7 +459,7 @@ def log_event(event: str, stream: TextIO | None = None, **facts: Any) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """The value with null in the place of what JSON has no number for."""
+    """The value with None for numbers that are not finite."""
     if isinstance(value, dict):
         return {str(name): _finite(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -468,13 +469,51 @@ def _finite(value: Any) -> Any:
     return float(value) if math.isfinite(value) else None
 
 
+class JoinedReporter:
+    """Several reporters as one; methods as in :class:`Reporter`.
+
+    Args:
+        reporters: Each receives everything.
+        shown: How a note is worded.
+    """
+
+    def __init__(self, *reporters: ClosingReporter, shown: Callable[[str], str] = str) -> None:
+        self._reporters = reporters
+        self._shown = shown
+
+    def start(self, phase: str, total: int | None, unit: str) -> None:
+        for reporter in self._reporters:
+            reporter.start(phase, total, unit)
+
+    def advance(self, amount: int, **figures: float) -> None:
+        for reporter in self._reporters:
+            reporter.advance(amount, **figures)
+
+    def finish(self, **figures: float) -> None:
+        for reporter in self._reporters:
+            reporter.finish(**figures)
+
+    def note(self, message: str) -> None:
+        for reporter in self._reporters:
+            reporter.note(self._shown(message))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for reporter in self._reporters:
+            reporter.__exit__(kind, error, trace)
+
+
 def reporter_for(stream: TextIO | None = None, quiet: bool = False, log_json: bool = False) -> ClosingReporter:
-    """The reporter that suits a stream: silent where asked, a bar on a terminal, lines elsewhere.
+    """The reporter for a stream: a bar on a terminal, lines elsewhere.
 
     Args:
         stream: Where progress is shown; standard error by default.
         quiet: Show nothing.
-        log_json: Lines for machines, :class:`JsonReporter`.
+        log_json: Write JSON lines, see :class:`JsonReporter`.
 
     Example:
         >>> import io

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jose_embed import errors
 from jose_embed.config import PRESETS, TrainConfig, available_workers, preset_settings
 from jose_embed.errors import ConfigError
 
@@ -153,10 +154,35 @@ def test_a_config_is_its_dict_and_back() -> None:
         config.dim = 5  # type: ignore[misc]
 
 
-def test_unknown_settings_are_named_beside_the_known() -> None:
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("vector_size", " (gensim's name); use dim instead"),
+        ("size", " (gensim's name); use dim instead"),
+        ("negative", " (gensim's name); use negatives instead"),
+        ("alpha", " (gensim's name); use learning_rate instead"),
+        ("sample", " (gensim's name); use subsample_threshold instead"),
+        ("iter", " (gensim's name); use epochs instead"),
+        ("ws", " (fastText's name); use window instead"),
+        ("minCount", " (fastText's name); use min_count instead"),
+        ("n_jobs", " (scikit-learn's name); use workers instead"),
+        ("sg", "; there is one architecture here, leave it out"),
+        ("hs", "; negative sampling is always used here, leave it out"),
+        ("widow", "; did you mean window?"),
+        ("dimension", "; did you mean dim?"),
+        ("xyz", f"; known are {', '.join(sorted(OPTIONS))}"),
+        ("topn", f"; known are {', '.join(sorted(OPTIONS))}"),  # its counterpart is no setting
+    ],
+)
+def test_an_unknown_setting_is_refused_with_its_counterpart(name: str, advice: str) -> None:
     with pytest.raises(ConfigError) as error:
-        TrainConfig.from_dict({"dim": 5, "widow": 3, "epoch": 1})
-    assert str(error.value) == f"unknown setting epoch, widow; known are {', '.join(sorted(OPTIONS))}"
+        TrainConfig.from_dict({"dim": 5, name: 3})
+    assert str(error.value) == f"unknown setting {name}{advice}"
+
+
+def test_a_setting_with_a_name_of_another_library_is_known() -> None:
+    assert all(name not in OPTIONS for name in errors._ELSEWHERE.keys() | errors._NONE_HERE.keys())
+    assert {ours for _, ours in errors._ELSEWHERE.values()} - OPTIONS.keys() <= {"k", "max_rank", "documents", "source"}
 
 
 def test_zero_workers_are_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
-"""The card of a model or an encoded corpus: all that its manifest says about it, as lines to read.
+"""The card of a model or an encoded corpus: its manifest as lines to read.
 
-A manifest may come from anywhere, and only what reading vectors relies on was checked when it was opened: whatever else
-it holds is shown as it is, and nothing that is missing or strange makes the card fail.
+Only the entries of a manifest that reading vectors depends on are checked when it is opened. The card shows all others
+as they are and accepts missing and strange values.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _TEXT_NAMES = {
 def card(
     manifest: Mapping[str, Any], name: str, *, frequent: Sequence[str] = (), quality: Sequence[Mapping[str, Any]] = ()
 ) -> list[str]:
-    """All that a model says about itself.
+    """The card of a model.
 
     Args:
-        manifest: The model's manifest.
-        name: What the card is headed.
-        frequent: Its most frequent words.
-        quality: Tables of figures, as :func:`~jose_embed.model.quality.read_quality` gives them.
+        manifest: The manifest.
+        name: The title of the card.
+        frequent: The most frequent words.
+        quality: Saved evaluations, from :func:`~jose_embed.model.quality.read_quality`.
 
     Returns:
         The lines.
@@ -50,16 +50,16 @@ def card(
     about = {
         "id": manifest.get("id"),
         "created": f"{manifest.get('created')} by jose-embed {manifest.get('package_version')}",
-        "words": _value(counts.get("n_words")),
+        "vocabulary": f"{_value(counts.get('n_words'))} words",
         "documents": _documents(counts, manifest),
-        "tokens": _value(counts.get("n_tokens")),
+        "running words": f"{_value(counts.get('n_tokens'))} of the vocabulary",
         "dimension": _value(counts.get("dim")),
         "tokenizer": _tokenizer(manifest),
         "most frequent": ", ".join(frequent),
     }
     sections: dict[str, Mapping[str, Any]] = {
         "": about,
-        "text": {_TEXT_NAMES.get(key, key): _text_value(key, value) for key, value in _ordered(corpus).items()},
+        "text": _text(corpus),
         "settings": {key: _value(value) for key, value in _mapping(manifest.get("config")).items()},
         "training": {
             key.replace("_", " "): _value(value)
@@ -76,12 +76,12 @@ def card(
 
 
 def encoding_card(manifest: Mapping[str, Any], name: str, *, sources: Sequence[str]) -> list[str]:
-    """All that an encoded corpus says about itself.
+    """The card of an encoded corpus.
 
     Args:
-        manifest: Its manifest.
-        name: What the card is headed.
-        sources: The names of what was encoded.
+        manifest: The manifest.
+        name: The title of the card.
+        sources: The names of the encoded sources.
     """
     counts, least = _mapping(manifest.get("counts")), _value(manifest.get("min_count"))
     corpus = {**_mapping(manifest.get("corpus")), "sources": list(sources)}
@@ -89,17 +89,16 @@ def encoding_card(manifest: Mapping[str, Any], name: str, *, sources: Sequence[s
     about = {
         "created": f"{manifest.get('created')} by jose-embed {manifest.get('package_version')}",
         "documents": _value(counts.get("n_documents")),
-        "tokens": _value(counts.get("n_tokens")),
-        "words": f"{_value(counts.get('n_words'))} (those that occur {least} times or more)",
+        "vocabulary": f"{_value(counts.get('n_words'))} words that occur at least {least} times",
+        "running words": f"{_value(counts.get('n_tokens'))} of the vocabulary",
         "tokenizer": _tokenizer(manifest),
         "size": amount_text(sum(files.values()), "bytes"),
     }
-    text = {_TEXT_NAMES.get(key, key): _text_value(key, value) for key, value in _ordered(corpus).items()}
-    return _headed(name, {"": about, "text": text})
+    return _headed(name, {"": about, "text": _text(corpus)})
 
 
 def _headed(name: str, sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The sections that hold something, under their titles."""
+    """The sections that are not empty, with their titles."""
     lines = [name, "=" * len(name)]
     for title, rows in sections.items():
         if rows:
@@ -114,24 +113,28 @@ def _tokenizer(manifest: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, [str(facts.get("name")), _value(_mapping(facts.get("settings")))]))
 
 
-def _ordered(corpus: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known first, in the order of its names here."""
-    return {key: corpus[key] for key in _TEXT_NAMES if key in corpus} | dict(corpus)
-
-
-def _text_value(key: str, value: Any) -> str:
-    return amount_text(value, "bytes") if key == "n_bytes" and _is_number(value) else _value(value)
+def _text(corpus: Mapping[str, Any]) -> dict[str, str]:
+    """The rows about the text, known entries first."""
+    ordered = {key: corpus[key] for key in _TEXT_NAMES if key in corpus} | dict(corpus)
+    rows = {_TEXT_NAMES.get(key, key): _value(value) for key, value in ordered.items()}
+    if _is_number(corpus.get("n_bytes")):
+        rows[_TEXT_NAMES["n_bytes"]] = amount_text(corpus["n_bytes"], "bytes")
+    if isinstance(sources := corpus.get("sources"), list):  # a manifest names the first of very many only
+        n_sources = corpus.get("n_sources")
+        n = n_sources if isinstance(n_sources, int) and n_sources > len(sources) else len(sources)
+        rows[_TEXT_NAMES["sources"]] = _listed(sources, n)
+    return rows
 
 
 def _times(phases: Mapping[str, Any]) -> dict[str, str]:
-    """Each phase with its seconds and its share of them all."""
+    """The time of each phase and its share."""
     known = {str(phase): float(seconds) for phase, seconds in phases.items() if _is_number(seconds)}
     total = sum(known.values())
     if total <= 0:
         return {}
     width = max(len(duration_text(seconds)) for seconds in [*known.values(), total])
     rows = {phase: f"{duration_text(seconds):>{width}}  {seconds / total:4.0%}" for phase, seconds in known.items()}
-    return {**rows, "together": f"{duration_text(total):>{width}}"}
+    return {**rows, "total": f"{duration_text(total):>{width}}"}
 
 
 def _machine(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -142,7 +145,7 @@ def _machine(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _loss_curve(epochs: Any) -> list[str]:
-    """Loss, share of active hinges, time and speed by epoch, with a bar as long as the loss; 20 epochs at most."""
+    """Loss, share of active hinges, time and speed of at most 20 epochs, with a bar for the loss."""
     known = [
         epoch
         for epoch in (epochs if isinstance(epochs, list) else [])
@@ -164,7 +167,7 @@ def _loss_curve(epochs: Any) -> list[str]:
 
 
 def _quality(tables: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The tables, each under its title."""
+    """The saved evaluations, each with its title."""
     lines = ["", "quality"] if tables else []
     for number, table in enumerate(tables):
         columns = list(dict.fromkeys(column for row in table["rows"] for column in row))
@@ -193,7 +196,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a finite number of a size that somebody could have measured."""
+    """Whether it is a finite number of a plausible size."""
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30 and math.isfinite(value)
     )
@@ -201,16 +204,23 @@ def _is_number(value: Any) -> bool:
 
 def _documents(counts: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     if counts.get("n_docs") == 0 and _mapping(manifest.get("config")).get("doc_vectors") == "none":
-        return f"none kept, of {_value(_mapping(manifest.get('corpus')).get('n_documents'))} in the text"
-    return f"{_value(counts.get('n_docs'))} ({_value(counts.get('n_untrained'))} untrained: no known word)"
+        return f"no vectors; {_value(_mapping(manifest.get('corpus')).get('n_documents'))} in the text"
+    untrained = counts.get("n_untrained")
+    note = f" ({_value(untrained)} without a word of the vocabulary)" if untrained else ""
+    return f"{_value(counts.get('n_docs'))}{note}"
 
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_value(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):
-        more = [f"and {len(value) - 5:,} more"] if len(value) > 5 else []
-        return ", ".join([*map(_value, value[:5]), *more])
+        return _listed(value, len(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}" if abs(value) < 10**30 else "a number of more than 30 digits"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _listed(values: Sequence[Any], n: int) -> str:
+    """The first five of n values, and the number of the others."""
+    shown = [_value(value) for value in values[:5]]
+    return ", ".join([*shown, *([f"and {n - len(shown):,} more"] if n > len(shown) else [])])

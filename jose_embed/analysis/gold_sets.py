@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from jose_embed.errors import CorpusError
 from jose_embed.text.reader import BlockReader, find_sources
+from jose_embed.text.records import TextOptions
 
 __all__ = [
     "AnalogyQuestion",
@@ -26,6 +27,9 @@ __all__ = [
     "read_scored_pairs",
     "read_search_queries",
 ]
+
+
+_LINES = TextOptions(format="text")  # whatever the name of the file
 
 
 class ScoredPair(NamedTuple):
@@ -154,7 +158,7 @@ def read_labels(path: str | Path) -> npt.NDArray[np.int64]:
 def _numbered_lines(path: str | Path, *, keep_all: bool = False) -> Iterator[tuple[int, str]]:
     """The stripped lines with their numbers from 1; empty ones and comments only with ``keep_all``."""
     n_lines = 0
-    with BlockReader(find_sources(path), whole_lines=True) as reader:
+    with BlockReader(find_sources(path), whole_lines=True, options=_LINES) as reader:
         for block in reader:
             for number, data in enumerate(block.data.split(b"\n")[:-1], start=n_lines + 1):
                 line = data.decode().strip("\r\n ")

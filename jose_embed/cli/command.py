@@ -1,36 +1,42 @@
-"""What all commands share: their shape, their parser, and how they end.
+"""The common parts of all commands: their description, their parser, how they report and how they end.
 
-A command is a value: its name, a sentence, how its options are declared, and what it does. It raises; :func:`run` turns
-what it raises into one line on standard error and an exit status:
+A command is a value: a name, a sentence, a function that declares its options and a function that runs it. Commands
+raise; :func:`run` turns an exception into one line on standard error and an exit status:
 
-====  =====================================================================================================
-0     done
-2     a mistake of the user or a limit of the machine (:class:`~jose_embed.errors.JoseError`, the arguments, the disk)
-128+n ended by the signal n: 130 for Ctrl-C, 143 for SIGTERM, 141 where the reader of our output went away
-====  =====================================================================================================
+====  ==================================================================================================
+0     success
+2     an error of the user or of the machine (:class:`~jose_embed.errors.JoseError`, arguments, disk)
+128+n ended by signal n: 130 for Ctrl-C, 143 for SIGTERM, 141 if the reader of the output has gone
+====  ==================================================================================================
+
+Errors and notes of the library name arguments as in Python (``overwrite=True``); :func:`as_options` shows them as
+options (``--overwrite``).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import os
+import re
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jose_embed.errors import ConfigError, JoseError
-from jose_embed.progress import log_event
+from jose_embed.config import TrainConfig
+from jose_embed.errors import ConfigError, JoseError, counterpart, did_you_mean
+from jose_embed.progress import ClosingReporter, JoinedReporter, log_event, reporter_for
 from jose_embed.version import __version__
 
 if TYPE_CHECKING:
-    pass
+    from jose_embed.text.corpus import EncodedCorpus
 
 __all__ = [
     "Command",
@@ -40,35 +46,112 @@ __all__ = [
     "add_model",
     "add_quiet",
     "add_version",
+    "as_options",
     "default_output",
+    "nothing_written",
+    "option_names",
+    "option_of",
     "positive_whole_number",
+    "print_rows",
+    "reporter_of",
     "run",
+    "setting_help",
+    "text_facts",
+    "text_rows",
     "visible",
+    "workers_text",
 ]
 
 _LOG_JSON = "--log-json"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Examples as they were written, and room for long options, so that most explanations take one line."""
+    """Examples as they were written, and explanations in a column of their own."""
 
     def __init__(self, prog: str, **settings: Any) -> None:
-        super().__init__(prog, max_help_position=32, **settings)
+        super().__init__(prog, max_help_position=28, **settings)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line and takes no shortened options."""
+    """An argument parser whose errors are one line and which accepts no shortened options."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Help, **settings)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As the base class; an unknown argument is refused by the command that got it, with the nearest option."""
+        chosen, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(_unknown_argument(unknown[0], option_names(self)))
+        return chosen, unknown
+
     def error(self, message: str) -> NoReturn:
-        """One line instead of the usage and a line, told by :func:`run`."""
-        raise _UsageError(self.prog, f"{message}; see {self.prog} --help")
+        """Raise the message, which :func:`run` prints in one line."""
+        if match := re.fullmatch(r"argument (.+?): invalid choice: (.+?) \(choose from (.+)\)", message):
+            choices = [choice.strip("'") for choice in match[3].split(", ")]
+            what = f"unknown {match[1].lower()} {match[2]}" if match[1].isupper() else f"{match[1]} is {match[2]}"
+            message = f"{what}; it must be one of {', '.join(choices)}" + did_you_mean(match[2].strip("'"), choices)
+        raise _UsageError(self.prog, f"{message}{' See' if message.endswith('?') else '; see'} {self.prog} --help")
 
 
 class _UsageError(Exception):
-    """Arguments that are none: the program or command that they were meant for, and what is wrong."""
+    """Arguments that are not allowed.
+
+    Args:
+        program: The program or command.
+        message: The error.
+    """
+
+
+def option_names(parser: argparse.ArgumentParser) -> frozenset[str]:
+    """The options of a parser by their Python names, ``doc_vectors`` for ``--doc-vectors``."""
+    return frozenset(action.dest for action in parser._actions if action.option_strings)
+
+
+def option_of(name: str) -> str:
+    """The option of a Python name, ``--doc-vectors`` for ``doc_vectors``."""
+    return f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
+
+
+def _unknown_argument(argument: str, names: Collection[str]) -> str:
+    """The error for an argument that the parser does not know."""
+    if not argument.startswith("-"):
+        return f"unexpected argument {argument!r}"
+    option = argument.split("=")[0]
+    return f"unknown option {option}" + counterpart(option.lstrip("-").replace("-", "_"), names, option_of)
+
+
+def as_options(message: str, names: Collection[str]) -> str:
+    """A message of the library with arguments as they are typed on the command line.
+
+    Args:
+        message: Names arguments as in Python: ``workers is 1`` at its start, ``backend="cpu"`` anywhere, and names that
+            are not English words (``min_count``, ``dim``) anywhere. A part of a path stays as it is.
+        names: The options of the command, by their Python names.
+
+    Example:
+        >>> as_options("m.jose: already exists; overwrite=True replaces it", {"overwrite"})
+        'm.jose: already exists; --overwrite replaces it'
+        >>> as_options('dim is 1; take backend="cpu" or raise min_count', {"dim", "backend", "min_count"})
+        '--dim is 1; take --backend cpu or raise --min-count'
+    """
+
+    def typed(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
+        leads = match.start() == 0 and message.startswith(" is ", match.end())
+        if name not in names or not (value or leads or "_" in name or name == "dim"):
+            return match[0]
+        if value in (None, "True"):
+            return option_of(name)
+        return f"{option_of(name)} {name.upper() if value == '...' else value.strip(_QUOTES)}"
+
+    return _ARGUMENT.sub(typed, message)
+
+
+_QUOTES = "\"'"
+_ARGUMENT = re.compile(
+    r"""(?<![\w./'"-])(?P<name>[a-z]\w*)(?:=(?P<value>"[^"]*"|'[^']*'|\.\.\.|[\w.]*\w)|(?![\w/'"=:-]|\.\w))"""
+)
 
 
 @dataclass(frozen=True)
@@ -76,12 +159,12 @@ class Command:
     """One command.
 
     Args:
-        name: As it is typed.
+        name: The name, as typed.
         summary: One sentence for the list of commands.
         configure: Declares the arguments.
-        run: Does the work; raises :class:`~jose_embed.errors.JoseError` where it cannot.
-        examples: Lines that could be typed, shown under the help.
-        usage: The usage line where the generated one would be too long to read.
+        run: Does the work; raises :class:`~jose_embed.errors.JoseError` if it cannot.
+        examples: Command lines, shown below the help.
+        usage: The usage line; generated if omitted.
     """
 
     name: str
@@ -92,19 +175,19 @@ class Command:
     usage: str | None = None
 
     def texts(self) -> dict[str, Any]:
-        """What the help of this command says around its options."""
+        """The texts of the help before and after the options."""
         lines = "\n".join(f"  {example}" for example in self.examples)
         epilog = f"examples:\n{lines}" if lines else None
         return {"description": self.summary, "epilog": epilog, "usage": self.usage}
 
     def declare(self, parser: argparse.ArgumentParser) -> None:
-        """Make a parser that of this command."""
+        """Declare the arguments of this command."""
         self.configure(parser)
-        parser.set_defaults(run=self.run)
+        parser.set_defaults(run=self.run, options=option_names(parser))
 
 
 class _Version(argparse.Action):
-    """``--version``; the version is looked up only when asked for."""
+    """The option ``--version``."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show the version and exit")
@@ -115,40 +198,47 @@ class _Version(argparse.Action):
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
-    """Give a program its ``--version``."""
+    """Add the option ``--version``."""
     parser.add_argument("--version", action=_Version)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Give a command its ``MODEL``."""
-    parser.add_argument("model", metavar="MODEL", help="a model directory, as jose-train writes it")
+    """Add the argument ``MODEL``."""
+    parser.add_argument("model", metavar="MODEL", help="a model directory written by jose-train")
 
 
-def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """Give a command its ``--quiet``."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only errors")
+def add_quiet(parser: argparse._ActionsContainer) -> None:
+    """Add the option ``--quiet``."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
-def add_log_json(parser: argparse.ArgumentParser) -> None:
-    """Give a command its ``--log-json``."""
+def add_log_json(parser: argparse._ActionsContainer) -> None:
+    """Add the option ``--log-json``."""
     parser.add_argument(
         _LOG_JSON,
         action="store_true",
-        help="progress, summary and errors as JSON, one object per line of standard error",
+        help="write progress, summary and errors to standard error as JSON lines",
     )
 
 
+def setting_help(setting: dataclasses.Field[Any]) -> str:
+    """The help of the option of a setting of :class:`~jose_embed.config.TrainConfig`."""
+    names = TrainConfig.__dataclass_fields__
+    return f"{as_options(setting.metadata['help'], names)} (default: {setting.default})".replace("%", "%%")
+
+
 def positive_whole_number(text: str) -> int:
-    """An argument type: a whole number from 1 up."""
+    """The type of an argument that is a whole number, 1 or larger."""
     with contextlib.suppress(ValueError):
         if (value := int(text)) >= 1:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
 
 
 def visible(text: str) -> str:
-    """The text with everything escaped that a terminal would obey instead of showing it: control characters, line ends,
-    changes of direction. A word may hold them, and so may the name of a file.
+    """The text with control characters, line ends and changes of direction escaped, so that a terminal shows them.
+
+    A word or a file name may hold them.
 
     Example:
         >>> visible("no" + chr(27) + "[31m colour")
@@ -166,7 +256,7 @@ class Stopped(KeyboardInterrupt):
     """A signal asked this process to end.
 
     Args:
-        number: The signal.
+        number: The number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -176,7 +266,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """While this lasts, the first Ctrl-C, SIGTERM or hang-up raises :class:`Stopped`; a second one ends the process."""
+    """In this context the first Ctrl-C, SIGTERM or SIGHUP raises :class:`Stopped`; a second one ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -198,19 +288,20 @@ def _signals_raise() -> Iterator[None]:
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Parse the arguments, run the command they name, and say in one line what went wrong.
+    """Parse the arguments, run the command that they name, and print any error in one line.
 
     Args:
-        parser: Sets ``run``, the function of the chosen command.
-        arguments: What was typed; ``sys.argv[1:]`` by default.
+        parser: Sets ``run``, the function of the chosen command, and ``options``, the names of its options.
+        arguments: The arguments; ``sys.argv[1:]`` if None.
 
     Returns:
         The exit status.
     """
     typed = sys.argv[1:] if arguments is None else list(arguments)
     failed = functools.partial(_failed, parser.prog, log_json=_LOG_JSON in typed)
+    chosen = argparse.Namespace(options=frozenset())
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a word that the terminal's encoding lacks is shown escaped
+        if hasattr(stream, "reconfigure"):  # characters that the terminal's encoding lacks are escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         with _signals_raise():
@@ -218,14 +309,14 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
             chosen.typed = shlex.join([parser.prog, *typed])
             chosen.run(chosen)
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+                sys.stdout.flush()  # here, so that a full disk or a closed pipe is an error like any other
         return 0
     except SystemExit as end:  # argparse: --help, --version
         return end.code if isinstance(end.code, int) else 0
     except _UsageError as error:
         return _failed(*error.args, log_json=_LOG_JSON in typed)
     except JoseError as error:
-        return failed(str(error))
+        return failed(as_options(str(error), chosen.options))
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else int(signal.SIGINT)
         word = "interrupted" if number == signal.SIGINT else "terminated"
@@ -235,15 +326,59 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         return 128 + 13
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
-        return failed(f"out of memory{reason}; jose-train --dry-run tells what a training needs")
+        return failed(f"out of memory{reason}; jose-train --dry-run estimates how much a training needs")
     except OSError as error:
         _discard_output()
         place = f"{error.filename}: " if error.filename else ""
         return failed(f"{place}{error.strerror or error}")
 
 
+def reporter_of(arguments: argparse.Namespace) -> ClosingReporter:
+    """The reporter of a command, as ``--quiet`` and ``--log-json`` say; its notes name options."""
+    reporter = reporter_for(quiet=getattr(arguments, "quiet", False), log_json=getattr(arguments, "log_json", False))
+    return JoinedReporter(reporter, shown=functools.partial(as_options, names=arguments.options))
+
+
+@contextlib.contextmanager
+def nothing_written() -> Iterator[None]:
+    """In this context an interrupt is reported with the note that no output was written."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note("(nothing was written)")
+        raise
+
+
+def text_rows(corpus: EncodedCorpus) -> dict[str, str]:
+    """The rows of a summary that describe the text."""
+    statistics, vocabulary = corpus.statistics, corpus.vocabulary
+    empty = f" ({statistics.n_empty:,} empty)" if statistics.n_empty else ""
+    return {
+        "documents": f"{statistics.n_documents:,}{empty}",
+        "words": f"{vocabulary.n_tokens:,} of {statistics.n_tokens_seen:,} in the text",
+        "vocabulary": f"{vocabulary.n_words:,} of {statistics.n_words_seen:,} different words"
+        f" (those that occur {corpus.min_count:,} times or more)",
+    }
+
+
+def text_facts(corpus: EncodedCorpus) -> dict[str, Any]:
+    """The facts of a JSON summary that describe the text."""
+    counts = {"n_documents": corpus.n_documents, "n_tokens": corpus.n_tokens, "n_words": len(corpus.vocabulary)}
+    return {"counts": counts, "corpus": corpus.statistics.to_dict()}
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Print a summary; rows without text are left out."""
+    print("\n".join(f"{name:<11} {text}" for name, text in rows.items() if text))
+
+
+def workers_text(n: int) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{n} workers" if n != 1 else "1 worker"
+
+
 def _discard_output() -> None:
-    """What is still buffered for standard output goes nowhere: Python would try again at exit, and complain."""
+    """Drop the buffered output, which Python would try to write again at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -261,25 +396,25 @@ _COMPRESSIONS = frozenset({".gz", ".bz2", ".xz", ".zst"})
 
 
 def default_output(sources: Sequence[str], suffix: str = ".jose") -> Path:
-    """The name of what is made where none was given: that of the one source, in the current directory.
+    """The default name of an output: the name of the source with another suffix, in the current directory.
 
     Args:
-        sources: The names of the text.
-        suffix: What it ends with.
+        sources: The sources of the text.
+        suffix: The suffix of the output.
 
     Raises:
-        ConfigError: several sources, a glob or standard input, which have no one name.
+        ConfigError: several sources, a glob or standard input.
 
     Example:
         >>> default_output(["data/news.txt.gz"]), default_output(["texts/"]), default_output(["corpus"])
         (PosixPath('news.jose'), PosixPath('texts.jose'), PosixPath('corpus.jose'))
     """
     if len(sources) != 1 or sources[0] == "-" or (set("*?[") & set(sources[0]) and not os.path.lexists(sources[0])):
-        raise ConfigError(f"the text has no one name to call the result by; name it with --output NAME{suffix}")
+        raise ConfigError(f"the output has no default name for several files or a pipe; add --output NAME{suffix}")
     path = Path(os.path.abspath(sources[0]))
     if path.suffix in _COMPRESSIONS:
         path = path.with_suffix("")
     stem = path.name.removesuffix(".encoded") if path.is_dir() else path.stem
     if not stem:
-        raise ConfigError(f"{sources[0]}: this gives no name for the result; name it with --output NAME{suffix}")
+        raise ConfigError(f"{sources[0]}: the output has no default name; add --output NAME{suffix}")
     return Path(f"{stem}{suffix}")

@@ -1,4 +1,4 @@
-"""``jose embed``: a vector for every line of texts of any size."""
+"""``jose embed``: infer a vector for each line of a text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jose_embed.cli.command import Command, add_log_json, add_model, add_quiet, positive_whole_number
+from jose_embed.cli.command import (
+    Command,
+    add_log_json,
+    add_model,
+    add_quiet,
+    nothing_written,
+    positive_whole_number,
+    reporter_of,
+)
 from jose_embed.config import available_workers
 from jose_embed.errors import ConfigError
-from jose_embed.progress import Reporter, amount_text, duration_text, log_event, reporter_for
+from jose_embed.progress import Reporter, amount_text, duration_text, log_event
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBED"]
 
-_PREAMBLE = 128  # bytes before the vectors, whatever their number
+_PREAMBLE = 128  # bytes before the vectors, for any number of them
 _LINES_NAMED = 5
 
 
@@ -31,21 +39,23 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("sources", nargs="+", metavar="TEXT", help="files, globs, directories or -, as for jose-train")
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="FILE", help="the .npy to write: float32, one row per line"
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the .npy file to write: one float32 row a line",
     )
     parser.add_argument(
-        "--details", type=Path, metavar="FILE", help="a table to write: each line's id, words, known words, coverage"
+        "--details", type=Path, metavar="FILE", help="also write a table: id, words, known words and coverage of a line"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the files that are there")
-    parser.add_argument(
-        "--workers", type=positive_whole_number, metavar="N", help="threads (default: every core this process may use)"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--workers", type=positive_whole_number, metavar="N", help="threads (default: all cores)")
     parser.add_argument(
         "--backend",
         choices=("auto", "cpu", "gpu"),
         default="auto",
-        help="what sums up the lines of large texts: the processor, a CUDA device, or the device where there is one"
-        " (default: auto; the vectors are the same)",
+        help="use the CPU, an NVIDIA GPU, or the GPU if there is one; the vectors are the same (default: auto)",
     )
     add_quiet(parser)
     add_log_json(parser)
@@ -54,7 +64,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     output, details = arguments.output, arguments.details
     if details is not None and details.resolve() == output.resolve():
-        raise ConfigError(f"{output}: vectors and details cannot be one file; name two")
+        raise ConfigError(f"{output}: --output and --details cannot share a file; name two")
 
     from jose_embed.compute.backends import check_backend
     from jose_embed.model.embeddings import load
@@ -66,40 +76,46 @@ def _run(arguments: argparse.Namespace) -> None:
     check_backend(arguments.backend)
     model = load(arguments.model)
     started = time.monotonic()
-    try:
-        with ExitStack() as stack:
-            reporter = stack.enter_context(reporter_for(quiet=arguments.quiet, log_json=arguments.log_json))
-            # Files that cannot be written are refused here, before any work; they appear when all of it is done.
-            write_vectors = stack.enter_context(atomic_file(output, overwrite=arguments.overwrite))
-            write_details = None
-            if details is not None:
-                write_details = stack.enter_context(atomic_file(details, overwrite=arguments.overwrite))
-            tally = stack.enter_context(_Tally(output.resolve().parent, kept=details is not None))
-            ids = _infer(model, arguments, tally, write_vectors, reporter)
-            if write_details is not None:
-                reporter.start("saving", tally.n_lines, "lines")
-                for number, piece in tally.details_file(ids):
-                    write_details(piece)
-                    reporter.advance(number)
-                reporter.finish()
-    except KeyboardInterrupt as stop:
-        stop.add_note("(nothing was written)")
-        raise
-    seconds = time.monotonic() - started
-    if arguments.log_json and not arguments.quiet:
+    with nothing_written(), ExitStack() as stack:
+        reporter = stack.enter_context(reporter_of(arguments))
+        # Files that cannot be written are refused here, before any work; they appear when everything is done.
+        write_vectors = stack.enter_context(atomic_file(output, overwrite=arguments.overwrite))
+        write_details = None
+        if details is not None:
+            write_details = stack.enter_context(atomic_file(details, overwrite=arguments.overwrite))
+        tally = stack.enter_context(_Tally(output.resolve().parent, kept=details is not None))
+        ids = _infer(model, arguments, tally, write_vectors, reporter)
+        if write_details is not None:
+            reporter.start("saving", tally.n_lines, "lines")
+            for number, piece in tally.details_file(ids):
+                write_details(piece)
+                reporter.advance(number)
+            reporter.finish()
+    if not arguments.quiet:
+        _print_summary(arguments, model, tally, time.monotonic() - started)
+
+
+def _print_summary(arguments: argparse.Namespace, model: Embeddings, tally: _Tally, seconds: float) -> None:
+    output = arguments.output
+    if arguments.log_json:
         counts = {"n_lines": tally.n_lines, "n_tokens": tally.n_tokens, "n_known": tally.n_known}
         counts |= {"n_without_known_word": tally.n_flagged, "dim": model.dim}
         log_event("summary", output=str(output), model=model.id, counts=counts, seconds=seconds)
-    elif not arguments.quiet:
-        size = amount_text(output.stat().st_size, "bytes")
-        print(f"{output}: {tally.n_lines:,} vectors of {model.dim} numbers, {size}, in {duration_text(seconds)}")
-        print(f"{tally.n_known:,} of {tally.n_tokens:,} words are known ({_share(tally.n_known, tally.n_tokens):.1%})")
+        return
+    size = amount_text(output.stat().st_size, "bytes")
+    print(f"{output}: {tally.n_lines:,} vectors of {model.dim} numbers, {size}, in {duration_text(seconds)}")
+    share = _share(tally.n_known, tally.n_tokens)
+    print(f"{tally.n_known:,} of {tally.n_tokens:,} words are in the vocabulary ({share:.1%})")
 
 
 def _infer(
     model: Embeddings, arguments: argparse.Namespace, tally: _Tally, write: FileWriter, reporter: Reporter
 ) -> Sequence[str]:
-    """Write the vectors of all lines; their ids are given back, and lines that need a word are noted."""
+    """Write the vectors of all lines, and note lines without a known word.
+
+    Returns:
+        The ids of the lines.
+    """
     import numpy as np
 
     from jose_embed.model.line_vectors import line_vectors
@@ -112,7 +128,7 @@ def _infer(
     with BlockReader(find_sources(arguments.sources, reporter.note), whole_lines=True) as reader:
         reporter.start("inferring", reader.total, "bytes")
         consumed = 0
-        write(preamble())  # nobody knows yet how many lines there will be
+        write(preamble())  # the number of lines is not known yet
         workers = arguments.workers or available_workers()
         for lines in line_vectors(model.encoder, reader, workers=workers, backend=arguments.backend):
             consumed += lines.consumed
@@ -130,20 +146,20 @@ def _infer(
     if tally.n_flagged:
         named = ", ".join(ids[line] for line in tally.flagged)
         more = ", ..." if tally.n_flagged > len(tally.flagged) else ""
-        what = "line holds" if tally.n_flagged == 1 else "lines hold"
+        lines_hold = "line holds" if tally.n_flagged == 1 else "lines hold"
         reporter.note(
-            f"{tally.n_flagged:,} {what} no word of the vocabulary ({named}{more}): given the mean direction of the"
-            " training text; --details tells them apart"
+            f"{tally.n_flagged:,} {lines_hold} no word of the vocabulary ({named}{more}) and got the mean direction of"
+            " the training text; --details marks such lines by coverage 0"
         )
     return ids
 
 
 class _Tally:
-    """What was found in the lines: sums, and each line's counts in a nameless file where they are kept.
+    """Counts of the lines: sums, and the counts of each line in a temporary file if they are kept.
 
     Args:
-        directory: Where the file lies.
-        kept: Whether :meth:`details_file` will be asked for.
+        directory: Directory of the temporary file.
+        kept: Whether :meth:`details_file` will be called.
 
     Attributes:
         n_lines: Lines so far.
@@ -162,12 +178,12 @@ class _Tally:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # a buffer that finds no room: the error that matters is on its way
+        with suppress(OSError):  # a full disk; the error that ended the context is the one to show
             if self._counts is not None:
                 self._counts.close()
 
     def add(self, lines: LineVectors) -> None:
-        """Count the next lines."""
+        """Add the counts of the next lines."""
         if self._counts is not None:
             for n_tokens, n_known in zip(lines.n_tokens.tolist(), lines.n_known.tolist(), strict=True):
                 self._counts.write(_COUNTS.pack(n_tokens, n_known))
@@ -179,7 +195,7 @@ class _Tally:
         self.n_known += int(lines.n_known.sum())
 
     def details_file(self, ids: Sequence[str]) -> Iterator[tuple[int, bytes]]:
-        """The table of all lines, piece by piece, each with the number of its lines."""
+        """The table of all lines in pieces, each with its number of lines."""
         assert self._counts is not None
         yield 0, b"id\twords\tknown\tcoverage\n"
         self._counts.seek(0)
@@ -199,7 +215,7 @@ def _share(known: int, tokens: int) -> float:
 
 EMBED = Command(
     name="embed",
-    summary="A vector for every line of texts of any size, with the model's own tokenizer.",
+    summary="Infer a vector for each line of new text.",
     configure=_configure,
     run=_run,
     examples=(

@@ -1,4 +1,4 @@
-"""``jose eval``: what a model's vectors are worth, as tables."""
+"""``jose eval``: measure the quality of the vectors of a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli.command import Command, add_model, positive_whole_number
+from jose_embed.cli.command import Command, add_model, option_names, positive_whole_number
 from jose_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,72 +16,91 @@ if TYPE_CHECKING:
 
 __all__ = ["EVAL"]
 
-_NO_TABLE = "which figures? name one of: wordsim, analogy, classify, cluster, sts, search, report"
+_NO_MEASURE = "the measure is missing; name one of wordsim, analogy, classify, cluster, sts, search, report"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    measures = parser.add_subparsers(metavar="FIGURES", title="figures")
+    measures = parser.add_subparsers(metavar="MEASURE", title="measures")
     parser.set_defaults(score=None)
 
     wordsim = _add(
-        measures, "wordsim", "Spearman's correlation of cosines and people's scores of word pairs.", _wordsim
+        measures,
+        "wordsim",
+        "Word similarity: Spearman correlation of cosines and human scores of word pairs.",
+        _wordsim,
     )
-    wordsim.add_argument("files", nargs="+", metavar="PAIRS", help="lines of word, word, score, separated by tabs")
+    wordsim.add_argument("files", nargs="+", metavar="PAIRS", help="lines WORD<tab>WORD<tab>SCORE")
 
-    analogy = _add(measures, "analogy", "Analogies by 3CosAdd, per section.", _analogy)
-    analogy.add_argument("files", nargs="+", metavar="QUESTIONS", help="lines of four words under ': section' lines")
+    analogy = _add(measures, "analogy", "Analogies: accuracy of 3CosAdd in each section.", _analogy)
+    analogy.add_argument(
+        "files", nargs="+", metavar="QUESTIONS", help="lines of four words, sections start with a line ': NAME'"
+    )
     analogy.add_argument(
         "--max-rank",
         type=positive_whole_number,
         metavar="N",
-        help="only the N most frequent words take part",
+        help="use the N most frequent words only",
     )
 
-    classify = _add(measures, "classify", "Accuracy of nearest neighbours and of logistic regression.", _classify)
+    classify = _add(
+        measures, "classify", "Classification: accuracy of k nearest neighbours and of logistic regression.", _classify
+    )
     _document_arguments(classify)
     _split_arguments(classify)
-    classify.add_argument("--method", choices=("knn", "logistic"), help="one of the two only")
+    classify.add_argument("--method", choices=("knn", "logistic"), help="use this method only (default: both)")
 
-    cluster = _add(measures, "cluster", "Agreement of k-means clusters with classes: NMI, ARI, purity, MI.", _cluster)
+    cluster = _add(
+        measures, "cluster", "Clustering: agreement of k-means clusters with classes (NMI, ARI, purity, MI).", _cluster
+    )
     _document_arguments(cluster)
     _seed_argument(cluster)
     cluster.add_argument(
         "--clusters",
         type=positive_whole_number,
         metavar="K",
-        help="clusters (default: as many as classes)",
+        help="number of clusters (default: number of classes)",
     )
-    cluster.add_argument("--method", choices=("kmeans", "spherical"), help="one of the two only")
+    cluster.add_argument("--method", choices=("kmeans", "spherical"), help="use this method only (default: both)")
 
-    sts = _add(measures, "sts", "Spearman's correlation of inferred vectors' cosines and people's scores.", _sts)
-    sts.add_argument("files", nargs="+", metavar="PAIRS", help="lines of sentence, sentence, score, separated by tabs")
+    sts = _add(
+        measures,
+        "sts",
+        "Sentence similarity: Spearman correlation of cosines and human scores of sentence pairs.",
+        _sts,
+    )
+    sts.add_argument("files", nargs="+", metavar="PAIRS", help="lines SENTENCE<tab>SENTENCE<tab>SCORE")
 
-    search = _add(measures, "search", "How early relevant documents are found: MAP and nDCG@10.", _search)
+    search = _add(measures, "search", "Search: rank of the relevant documents of a question (MAP, nDCG@10).", _search)
     search.add_argument(
-        "files", nargs="+", metavar="QUESTIONS", help="lines of a question, a tab, the ids of its documents"
+        "files",
+        nargs="+",
+        metavar="QUESTIONS",
+        help="lines QUESTION<tab>IDS, the ids of the relevant documents separated by spaces",
     )
 
-    everything = _add(measures, "report", "Every table that there is data for.", _report)
-    for name, what in [
+    everything = _add(measures, "report", "All of the above for which files are given.", _report)
+    for name, kind in [
         ("wordsim", "word pairs"),
         ("analogy", "analogy questions"),
         ("sts", "sentence pairs"),
         ("search", "questions to documents"),
     ]:
-        everything.add_argument(f"--{name}", nargs="+", default=[], metavar="FILE", help=f"files of {what}")
+        everything.add_argument(f"--{name}", nargs="+", default=[], metavar="FILE", help=f"files of {kind}")
     _document_arguments(everything, required=False)
     _split_arguments(everything)
     _seed_argument(everything)
+    for measure in measures.choices.values():
+        measure.set_defaults(options=option_names(measure))
 
 
 def _add(measures: Any, name: str, summary: str, score: Callable[..., Sequence[Table]]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = measures.add_parser(name, help=summary, description=summary)
     parser.set_defaults(score=score)
     add_model(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="also write the tables to this Markdown file")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    parser.add_argument("-o", "--output", metavar="FILE", help="also write the tables to a Markdown file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--save", action="store_true", help="also keep the figures with the model; jose info shows them"
+        "--save", action="store_true", help="also save the results in the model directory; jose info shows them"
     )
     return parser
 
@@ -91,10 +110,12 @@ def _document_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
         "--labels",
         required=required,
         metavar="FILE",
-        help="the documents' classes, one per line, in the documents' order",
+        help="the class of each document, one per line",
     )
     parser.add_argument(
-        "--texts", metavar="FILE", help="score the inferred vectors of these lines instead of the trained vectors"
+        "--texts",
+        metavar="FILE",
+        help="use inferred vectors of the lines of this file (default: the trained document vectors)",
     )
 
 
@@ -103,20 +124,26 @@ def _split_arguments(parser: argparse.ArgumentParser) -> None:
         "--train",
         type=positive_whole_number,
         metavar="N",
-        help="the first N documents train, the others test",
+        help="train on the first N documents and test on the others (default: cross-validation)",
     )
     parser.add_argument(
-        "--folds", type=positive_whole_number, default=10, metavar="N", help="without --train (default: 10)"
+        "--folds",
+        type=positive_whole_number,
+        default=10,
+        metavar="N",
+        help="folds of the cross-validation (default: 10)",
     )
 
 
 def _seed_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=positive_whole_number, default=3, metavar="N", help="clusterings (default: 3)")
+    parser.add_argument(
+        "--seeds", type=positive_whole_number, default=3, metavar="N", help="number of random starts (default: 3)"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.score is None:
-        raise ConfigError(_NO_TABLE)
+        raise ConfigError(_NO_MEASURE)
 
     from jose_embed.model.embeddings import load
     from jose_embed.storage.atomic import atomic_file
@@ -184,7 +211,7 @@ def _report(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
     from jose_embed.analysis.tables import report
 
     if arguments.texts is not None and arguments.labels is None:
-        raise ConfigError("--texts needs --labels: the classes of these documents")
+        raise ConfigError("--texts needs --labels, the classes of these documents")
     return report(
         model,
         word_pairs=arguments.wordsim,
@@ -210,7 +237,7 @@ def _texts(arguments: argparse.Namespace) -> list[str] | None:
 
 EVAL = Command(
     name="eval",
-    summary="What the vectors are worth: word similarity, analogies, classes, clusters, sentences, search.",
+    summary="Measure quality: word similarity, analogies, classes, clusters, sentences, search.",
     configure=_configure,
     run=_run,
     examples=(

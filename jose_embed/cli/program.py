@@ -1,7 +1,7 @@
-"""The programs ``jose`` and ``jose-train``: the list of commands, and nothing that is slow to import.
+"""The programs ``jose`` and ``jose-train``: the list of commands.
 
-A new command is one :class:`~jose_embed.cli.command.Command` in :data:`COMMANDS`. Modules that are imported here must
-not import NumPy, Numba or anything else that ``--help`` would have to wait for; commands import those when they run.
+A new command is one :class:`~jose_embed.cli.command.Command` in :data:`COMMANDS`. The modules imported here must not
+import NumPy, Numba or other slow modules, so that ``--help`` is fast; commands import those when they run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program ``jose``: ``jose COMMAND ...``; returns its exit status."""
     parser = Parser(
         prog="jose",
-        description="Word and document vectors on the unit sphere: train them, ask them, use them.",
-        epilog="jose COMMAND --help explains a command.",
+        description="Train, query and export word and document vectors on the unit sphere.",
+        epilog="Run jose COMMAND --help for the options and examples of a command.",
     )
     add_version(parser)
-    parser.set_defaults(run=lambda _: parser.print_help())
+    parser.set_defaults(run=lambda _: parser.print_help(), options=frozenset())
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for command in COMMANDS:
         command.declare(commands.add_parser(command.name, help=command.summary, **command.texts()))

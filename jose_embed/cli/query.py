@@ -1,4 +1,4 @@
-"""``jose similar``, ``jose documents`` and ``jose info``: asking a model."""
+"""``jose similar``, ``jose documents`` and ``jose info``: query a model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jose_embed.cli.command import Command, add_model, positive_whole_number, visible
+from jose_embed.cli.command import Command, add_model, positive_whole_number, reporter_of, visible
 from jose_embed.errors import ConfigError, CorpusError, ModelError
-from jose_embed.progress import reporter_for
 
 __all__ = ["DOCUMENTS", "INFO", "SIMILAR"]
 
@@ -21,9 +20,9 @@ _LABEL_WIDTH = 100
 
 def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-k", type=positive_whole_number, default=10, metavar="N", help="how many neighbours (default: 10)"
+        "-k", type=positive_whole_number, default=10, metavar="N", help="number of answers (default: 10)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 # -------------------------------------------------------------------------------------------------------------- similar
@@ -32,17 +31,21 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
 def _configure_similar(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("word", metavar="WORD", nargs="?", help="a word of the vocabulary")
-    for name, what in [("positive", "added"), ("negative", "subtracted"), ("without", "projected out of the query")]:
-        parser.add_argument(f"--{name}", nargs="+", default=[], metavar="WORD", help=f"words that are {what}")
+    for name, help in [
+        ("positive", "words to add to the query"),
+        ("negative", "words to subtract from it"),
+        ("without", "words whose direction is removed from it"),
+    ]:
+        parser.add_argument(f"--{name}", nargs="+", default=[], metavar="WORD", help=help)
     parser.add_argument(
-        "--max-rank", type=positive_whole_number, metavar="N", help="only the N most frequent words may be answers"
+        "--max-rank", type=positive_whole_number, metavar="N", help="answer with the N most frequent words only"
     )
     _answer_arguments(parser)
 
 
 def _run_similar(arguments: argparse.Namespace) -> None:
     if arguments.word is None and not arguments.positive and not arguments.negative:
-        raise ConfigError("no word was given; name one, or use --positive and --negative")
+        raise ConfigError("the query is empty; give a WORD, or words with --positive and --negative")
 
     from jose_embed.model.embeddings import load
 
@@ -71,18 +74,18 @@ def _run_similar(arguments: argparse.Namespace) -> None:
 
 def _configure_documents(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("id", metavar="ID", nargs="?", help="a document's id: the number of its line, from 1")
-    parser.add_argument("--text", metavar="TEXT", help="any text instead, - for standard input; its vector is inferred")
-    parser.add_argument("--word", metavar="WORD", help="a word instead: documents about it")
+    parser.add_argument("id", metavar="ID", nargs="?", help="the id of a document; by default its line number, from 1")
+    parser.add_argument("--text", metavar="TEXT", help="find documents like this text; - reads standard input")
+    parser.add_argument("--word", metavar="WORD", help="find documents about this word")
     parser.add_argument(
-        "--labels", metavar="FILE", nargs="+", default=[], help="files with a line for each document, to show beside it"
+        "--labels", metavar="FILE", nargs="+", default=[], help="files with one line for each document, shown beside it"
     )
     _answer_arguments(parser)
 
 
 def _run_documents(arguments: argparse.Namespace) -> None:
     if sum(value is not None for value in (arguments.id, arguments.text, arguments.word)) != 1:
-        raise ConfigError("give exactly one of: a document's ID, --text, --word")
+        raise ConfigError("give exactly one of: the ID of a document, --text, --word")
 
     from jose_embed.model.embeddings import load
 
@@ -103,23 +106,25 @@ def _run_documents(arguments: argparse.Namespace) -> None:
 
 
 def _labels(files: Sequence[str], rows: Collection[int], n_docs: int) -> dict[int, str]:
-    """The lines of these numbers, from 0; the files are read only as far as that takes."""
+    """The lines with these numbers, from 0.
+
+    Raises:
+        CorpusError: the files do not have a line for each document.
+    """
     from jose_embed.text.reader import BlockReader, find_sources
+    from jose_embed.text.records import TextOptions
 
     found: dict[int, str] = {}
-    last = max(rows, default=-1)
     n_lines = 0
-    with BlockReader(find_sources(files), whole_lines=True) as reader:
+    with BlockReader(find_sources(files), whole_lines=True, options=TextOptions(format="text")) as reader:
         for block in reader:
             lines = block.data.split(b"\n")[:-1]
             found.update({row: lines[row - n_lines].decode() for row in rows if n_lines <= row < n_lines + len(lines)})
             n_lines += len(lines)
-            if n_lines > last:
-                break
-    if n_lines <= last:
+    if n_lines != n_docs:
         raise CorpusError(
-            f"{', '.join(files)}: {n_lines:,} lines, but the model has {n_docs:,} documents; --labels takes the text"
-            " that the model was trained on, or other files with a line for each document"
+            f"{', '.join(files)}: {n_lines:,} lines for {n_docs:,} documents; --labels needs one line for each document"
+            " of the model, in the same order"
         )
     return found
 
@@ -134,10 +139,10 @@ def _short(line: str) -> str:
 
 def _configure_info(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--verify", action="store_true", help="also read every byte and compare it with the checksums")
     parser.add_argument(
-        "--json", action="store_true", help="print the manifest, and the figures of an evaluation, as JSON"
+        "--verify", action="store_true", help="also read all files and compare them with their checksums"
     )
+    parser.add_argument("--json", action="store_true", help="print the manifest and saved evaluations as JSON")
 
 
 def _run_info(arguments: argparse.Namespace) -> None:
@@ -146,7 +151,7 @@ def _run_info(arguments: argparse.Namespace) -> None:
     from jose_embed.model.quality import read_quality
 
     try:
-        with reporter_for() as reporter:
+        with reporter_of(arguments) as reporter:
             model = Embeddings.load(arguments.model, verify=arguments.verify, reporter=reporter)
     except ModelError:
         if not _is_encoding(arguments):
@@ -159,11 +164,11 @@ def _run_info(arguments: argparse.Namespace) -> None:
     for line in card(model.manifest, arguments.model, frequent=model.words[:12], quality=quality):
         print(visible(line))
     if arguments.verify:
-        print("\nverified: every file agrees with its checksum, every row has norm 1")
+        print("\nverified: all files match their checksums, all vectors have norm 1")
 
 
 def _is_encoding(arguments: argparse.Namespace) -> bool:
-    """Whether it is no model but an encoded corpus, which then is shown."""
+    """Whether MODEL is an encoded corpus; if so, its card is printed."""
     from jose_embed.analysis.card import encoding_card
     from jose_embed.text.kept import encoding_facts, is_encoded, open_encoded
     from jose_embed.text.sources import printable
@@ -172,7 +177,7 @@ def _is_encoding(arguments: argparse.Namespace) -> bool:
         return False
     manifest, reports = encoding_facts(arguments.model)
     if arguments.verify:
-        with reporter_for() as reporter:
+        with reporter_of(arguments) as reporter:
             open_encoded(arguments.model, reporter=reporter).close()
     if arguments.json:
         _print_json({**manifest, "sources": [dataclasses.asdict(report) for report in reports]})
@@ -180,7 +185,7 @@ def _is_encoding(arguments: argparse.Namespace) -> bool:
     for line in encoding_card(manifest, arguments.model, sources=[printable(report.name) for report in reports]):
         print(visible(line))
     if arguments.verify:
-        print("\nverified: every file agrees with its checksum")
+        print("\nverified: all files match their checksums")
     return True
 
 
@@ -188,7 +193,7 @@ def _is_encoding(arguments: argparse.Namespace) -> bool:
 
 
 def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns for people: numbers to the right, the last column, which may hold any script, to the left."""
+    """Print columns, aligned to the right except for the last, which may hold any script."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     for row in [titles, *([visible(cell) for cell in row] for row in rows)]:
         print("  ".join([*(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)), row[-1]]))
@@ -196,13 +201,13 @@ def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _print_json(value: Any) -> None:
     with contextlib.suppress(AttributeError):
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # JSON is UTF-8, whatever the terminal
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # JSON is always UTF-8
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 SIMILAR = Command(
     name="similar",
-    summary="The words nearest to a word, or to words added and subtracted.",
+    summary="Find the words most similar to a word, or to a sum of words.",
     configure=_configure_similar,
     run=_run_similar,
     examples=(
@@ -212,7 +217,7 @@ SIMILAR = Command(
 )
 DOCUMENTS = Command(
     name="documents",
-    summary="The documents nearest to a document, a text or a word.",
+    summary="Find the documents most similar to a document, a text or a word.",
     configure=_configure_documents,
     run=_run_documents,
     examples=(
@@ -222,7 +227,7 @@ DOCUMENTS = Command(
 )
 INFO = Command(
     name="info",
-    summary="The card of a model (text, settings, training, machine, loss by epoch, figures) or of an encoded text.",
+    summary="Describe a model or an encoded text: its text, settings, training and files.",
     configure=_configure_info,
     run=_run_info,
     examples=("jose info corpus.jose", "jose info corpus.jose --verify"),

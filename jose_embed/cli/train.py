@@ -1,4 +1,4 @@
-"""``jose-train``: from text files to a model directory."""
+"""``jose-train``: train a model from text files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,23 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli.command import Command, add_log_json, add_quiet, default_output, visible
+from jose_embed.cli.command import (
+    Command,
+    add_log_json,
+    add_quiet,
+    default_output,
+    option_of,
+    print_rows,
+    reporter_of,
+    setting_help,
+    text_facts,
+    text_rows,
+    visible,
+    workers_text,
+)
 from jose_embed.config import PRESETS, TrainConfig, preset_settings
 from jose_embed.errors import ConfigError, ModelError
-from jose_embed.progress import Reporter, amount_text, duration_text, log_event, reporter_for
+from jose_embed.progress import Reporter, amount_text, duration_text, log_event
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
@@ -31,66 +44,74 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="TEXT",
-        help="files (plain, .gz, .bz2, .xz, .zst), globs, directories, or - for standard input; a line is a document;"
-        " or one directory that jose encode made",
+        help="text with one document per line: files (also .gz, .bz2, .xz, .zst), globs, directories, or - for standard"
+        " input; or one directory written by jose encode",
     )
-    parser.add_argument(
+    first = parser.add_argument_group("main options")
+    first.add_argument(
         "-o", "--output", metavar="DIR", help="the model directory to write (default: corpus.jose for corpus.txt)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the model that is there")
-    parser.add_argument(
+    first.add_argument("--overwrite", action="store_true", help="replace an existing model")
+    first.add_argument(
+        "--dry-run", action="store_true", help="read the text and estimate memory and time, do not train"
+    )
+    first.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        default=argparse.SUPPRESS,
+        help="settings for a purpose: words of the same kind as neighbours (words), the algorithm as published (paper),"
+        " its authors' program (pairwise); other options override it",
+    )
+    groups = {
+        "first": first,
+        "training": parser.add_argument_group("training"),
+        "resources": parser.add_argument_group("files and resources"),
+    }
+    for option in dataclasses.fields(TrainConfig):
+        choices = option.metadata["choices"]
+        groups[option.metadata["group"]].add_argument(
+            option_of(option.name),
+            type=_reader(option.default),
+            default=argparse.SUPPRESS,
+            metavar="{" + ",".join(choices) + "}" if choices else _METAVARS[type(option.default)],
+            help=setting_help(option),
+        )
+    _resources(groups["resources"])
+
+
+def _resources(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--keep-encoded",
         metavar="DIR",
-        help="keep the text in its encoded form, and take it from there while text, tokenizer and minimal count stay",
+        help="keep the encoded text in this directory; the next training with the same text, tokenizer and --min-count"
+        " starts from it",
     )
-    parser.add_argument("--dry-run", action="store_true", help="count, estimate memory and time, write no model")
-    add_quiet(parser)
-    add_log_json(parser)
-    long = parser.add_argument_group("long runs")
-    long.add_argument(
+    group.add_argument(
         "--checkpoint-every",
         type=_duration,
         default=600.0,
         metavar="TIME",
-        help="time between two checkpoints of the training, such as 30s, 10m or 2h; 0 for none (default: 10m)",
+        help="time between checkpoints, such as 30s, 10m or 2h; 0 writes none (default: 10m)",
     )
-    long.add_argument(
-        "--resume", action="store_true", help="go on with a training that was stopped; same text, output and settings"
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted training; give the same text, output and settings",
     )
-    long.add_argument(
+    group.add_argument(
         "--temporary-directory",
         metavar="DIR",
-        help="where temporary files lie: 4 bytes per word of the text, and mapped document vectors",
+        help="directory of temporary files: 4 bytes for each word of the text, and --doc-vectors mapped",
     )
-    settings = parser.add_argument_group("settings of the training")
-    settings.add_argument(
-        "--preset",
-        choices=list(PRESETS),
-        default=argparse.SUPPRESS,
-        help="settings for one purpose, over which single ones can be given: "
-        + "; ".join(f"{name} ({_settings_text(values)})" for name, values in PRESETS.items()),
-    )
-    for option in dataclasses.fields(TrainConfig):
-        choices = option.metadata["choices"]
-        settings.add_argument(
-            f"--{option.name.replace('_', '-')}",
-            type=_reader(option.default),
-            default=argparse.SUPPRESS,
-            metavar="{" + ",".join(choices) + "}" if choices else _METAVARS[type(option.default)],
-            help=f"{option.metadata['help']} (default: {option.default})".replace("%", "%%"),
-        )
-
-
-def _settings_text(settings: Mapping[str, Any]) -> str:
-    """Settings for a person to read: ``window 3, doc-weight 4``."""
-    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in settings.items())
+    add_quiet(group)
+    add_log_json(group)
 
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 def _reader(default: Any) -> Any:
-    """The type of an option. What is no number passes as it is: TrainConfig refuses it and says what is allowed."""
+    """The type of an option. Text that is not a number is passed on to TrainConfig, which says what is allowed."""
 
     def read(text: str) -> Any:
         try:
@@ -102,10 +123,10 @@ def _reader(default: Any) -> Any:
 
 
 def _duration(text: str) -> float:
-    """Seconds of a time such as 30s, 10m, 2h or 0."""
+    """The seconds of a duration such as 30s, 10m, 2h or 0."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)|0", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 30s, 10m or 2h, or 0 for none")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 30s, 10m or 2h, or 0 for none")
     return float(match[1] or 0) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
 
 
@@ -115,7 +136,7 @@ def _run(arguments: argparse.Namespace) -> None:
     given |= {name: getattr(arguments, name) for name in names if name in arguments}
     config = TrainConfig.from_dict(given)
     if arguments.dry_run:
-        with reporter_for(quiet=arguments.quiet, log_json=arguments.log_json) as reporter:
+        with reporter_of(arguments) as reporter:
             _dry_run(arguments, config, given, reporter)
         return
     output = Path(arguments.output) if arguments.output is not None else default_output(arguments.sources)
@@ -125,9 +146,9 @@ def _run(arguments: argparse.Namespace) -> None:
     from jose_embed.text.tokenizers import get_tokenizer
     from jose_embed.training.checkpoints import Checkpoints
 
-    # All that can be refused without reading the text is refused first.
+    # Errors that do not depend on the text are found before the text is read.
     if arguments.keep_encoded is not None and os.path.realpath(arguments.keep_encoded) == os.path.realpath(output):
-        raise ConfigError(f"{output}: the model and the encoded text cannot be one directory; name two")
+        raise ConfigError(f"{output}: the model and the encoded text cannot share a directory; name two")
     check_output(output, arguments.sources)
     get_tokenizer(config.tokenizer)
     started = time.monotonic()
@@ -135,13 +156,12 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.checkpoint_every or arguments.resume:
         checkpoints = Checkpoints(f"{output}.run", every=arguments.checkpoint_every)
     try:
-        log_json = arguments.log_json
-        with reporter_for(quiet=arguments.quiet, log_json=log_json) as reporter, checkpoints or nullcontext():
+        with reporter_of(arguments) as reporter, checkpoints or nullcontext():
             if checkpoints is not None:
                 checkpoints.begin(arguments.resume, reporter)
                 if checkpoints.latest is not None and checkpoints.latest.run == _run_of(output):
                     checkpoints.remove()
-                    reporter.note(f"{output}: this training has come to its end, and the model is there")
+                    reporter.note(f"{output}: the model is complete; there is nothing to resume")
                     return
             check_target(output, overwrite=arguments.overwrite)
             from jose_embed.training.train import train
@@ -159,17 +179,17 @@ def _run(arguments: argparse.Namespace) -> None:
             if checkpoints is not None:
                 checkpoints.remove()
     except KeyboardInterrupt as stop:
-        stop.add_note(_way_on(checkpoints, arguments))
+        stop.add_note(_how_to_resume(checkpoints, arguments))
         raise
     now = time.monotonic()
     if arguments.log_json and not arguments.quiet:
         _log_summary(model, output, saving=now - saving_from, total=now - started)
     elif not arguments.quiet:
-        print("\n".join(summary(model, output, saving=now - saving_from, total=now - started)))
+        _print_summary(model, output, saving=now - saving_from, total=now - started)
 
 
 def _run_of(output: Path) -> str | None:
-    """The run that wrote the model which is there; None where there is none."""
+    """The id of the run that wrote the existing model; None without a model."""
     from jose_embed.model.embeddings import load
 
     try:
@@ -179,12 +199,12 @@ def _run_of(output: Path) -> str | None:
     return run if isinstance(run, str) else None
 
 
-def _way_on(checkpoints: Checkpoints | None, arguments: argparse.Namespace) -> str:
-    """What a person whose training was interrupted should know."""
+def _how_to_resume(checkpoints: Checkpoints | None, arguments: argparse.Namespace) -> str:
+    """The note after an interrupted training."""
     if checkpoints is None or checkpoints.latest is None:
         return "(no model was written)"
     command = arguments.typed if arguments.resume else f"{arguments.typed} --resume"
-    return f"({checkpoints.latest.place} is kept in {checkpoints.directory}); go on with: {command}"
+    return f"({checkpoints.latest.place} is kept in {checkpoints.directory}); continue with: {command}"
 
 
 def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collection[str], reporter: Reporter) -> None:
@@ -205,37 +225,32 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
         config = config.for_text(corpus.n_tokens)
         chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, reporter)
         need = estimate(corpus, dataclasses.replace(config, backend=chosen))
-        workers = _workers_text(config.resolved_workers()) if chosen == "cpu" else "the device"
+        workers = workers_text(config.resolved_workers()) if chosen == "cpu" else "the GPU"
         memory = f"about {amount_text(need['memory_bytes'], 'bytes')}"
         if "device_bytes" in need:
-            memory += f", and {amount_text(need['device_bytes'], 'bytes')} of the device"
+            memory += f", and {amount_text(need['device_bytes'], 'bytes')} on the GPU"
         rows = {
-            "documents": f"{corpus.statistics.n_documents:,} ({corpus.statistics.n_empty:,} empty)",
-            "tokens": f"{corpus.statistics.n_tokens_seen:,}, of which {corpus.vocabulary.n_tokens:,} are kept",
-            "vocabulary": f"{corpus.vocabulary.n_words:,} of {corpus.statistics.n_words_seen:,} words"
-            f" (those that occur {config.min_count:,} times or more)",
+            **text_rows(corpus),
             "epochs": f"{config.epochs:,}",
             "backend": chosen,
             "memory": memory,
             "time": f"about {duration_text(need['seconds'])} on {workers}",
         }
         if arguments.log_json:
-            counts = {"n_documents": corpus.n_documents, "n_tokens": corpus.n_tokens, "n_words": len(corpus.vocabulary)}
-            log_event("summary", counts=counts, corpus=corpus.statistics.to_dict(), backend=chosen, needed=need)
+            log_event("summary", **text_facts(corpus), backend=chosen, needed=need)
             return
-    print("\n".join(f"{name:<11} {value}" for name, value in rows.items()))
+    print_rows(rows)
 
 
 def _log_summary(model: Embeddings, output: Path, *, saving: float, total: float) -> None:
-    """The same as :func:`summary` for machines."""
+    """Write the facts of the summary as JSON."""
     manifest = model.manifest
     training = {**manifest["training"], "phases": {**manifest["training"]["phases"], "saving": saving}}
     facts = {name: manifest[name] for name in ("id", "counts", "config", "corpus")}
     log_event("summary", output=str(output), seconds=total, peak_memory_bytes=_peak_bytes(), training=training, **facts)
 
 
-def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> list[str]:
-    """What a person should know after a training, as lines."""
+def _print_summary(model: Embeddings, output: Path, *, saving: float, total: float) -> None:
     counts: Mapping[str, Any] = model.manifest["counts"]
     training: Mapping[str, Any] = model.manifest["training"]
     epochs = training["epochs"]
@@ -244,29 +259,30 @@ def summary(model: Embeddings, output: Path, *, saving: float, total: float) -> 
     spans = ", ".join(f"{name} {duration_text(span)}" for name, span in phases.items())
     speed = amount_text(training["words_per_second"], "words")
     workers = training["workers"]
-    where = _workers_text(workers) if training["backend"] == "cpu" else f"the GPU, {workers:,} documents at a time"
+    where = workers_text(workers) if training["backend"] == "cpu" else f"the GPU, {workers:,} documents at a time"
     size = sum(file["bytes"] for file in model.manifest["files"].values())
-    documents = f"{counts['n_docs']:,}" + (f", {untrained:,} untrained (no known word)" if untrained else "")
+    documents = f"{counts['n_docs']:,}" + (f", {untrained:,} without a word of the vocabulary" if untrained else "")
     if not counts["n_docs"]:
-        documents = f"{model.manifest['corpus']['n_documents']:,}, whose vectors are not kept"
+        documents = f"{model.manifest['corpus']['n_documents']:,}; their vectors are not in the model"
     rows = {
         "documents": documents,
-        "tokens": f"{counts['n_tokens']:,}",
-        "vocabulary": f"{counts['n_words']:,} words",
-        "time": f"{duration_text(max(total, sum(phases.values())))} ({spans})",  # some of it before a --resume
-        "speed": f"{speed}/s in training on {where}",
-        "loss": f"{epochs[0]['loss']:.4g} in the first epoch, {epochs[-1]['loss']:.4g} in the last",
+        "words": f"{counts['n_tokens']:,}",
+        "vocabulary": f"{counts['n_words']:,} different words",
+        "time": f"{duration_text(max(total, sum(phases.values())))} ({spans})",  # with the time before --resume
+        "speed": f"{speed}/s on {where}",
+        "loss": f"{epochs[0]['loss']:.4g} in epoch 1, {epochs[-1]['loss']:.4g} in epoch {len(epochs)}",
         "memory": _peak_memory(),
         "model": f"{output} ({amount_text(size, 'bytes')})",
     }
-    lines = [f"{name:<11} {value}" for name, value in rows.items() if value]
     place = shlex.quote(str(output))
     word = shlex.quote(visible(_word_to_try(model)))
-    return ["", *lines, "", f"Next: jose similar {place} {word}", f"      jose info {place}"]
+    print()
+    print_rows(rows)
+    print(f"\nNext: jose similar {place} {word}\n      jose info {place}")
 
 
 def _word_to_try(model: Embeddings) -> str:
-    """A frequent word with a meaning of its own: the one whose documents agree best among the 500 most frequent."""
+    """A word for the first query: of the 500 most frequent words, the one whose documents are most alike."""
     weights = model.encoder.word_weights[:, 1]
     rows = range(min(500, len(model.words)))
     for shortest in (5, 2, 1):
@@ -275,14 +291,10 @@ def _word_to_try(model: Embeddings) -> str:
     return model.words[0]
 
 
-def _workers_text(n: int) -> str:
-    return f"{n} workers" if n != 1 else "1 worker"
-
-
 def _peak_memory() -> str:
-    """The largest resident size of this process so far; empty where the system does not tell."""
+    """The peak resident memory of this process; empty if unknown."""
     peak = _peak_bytes()
-    return "" if peak is None else f"{amount_text(peak, 'bytes')} at the most"
+    return "" if peak is None else f"{amount_text(peak, 'bytes')} at its peak"
 
 
 def _peak_bytes() -> int | None:
@@ -298,13 +310,12 @@ TRAIN = Command(
     summary="Train word and document vectors from text, one document per line.",
     configure=_configure,
     run=_run,
-    usage="%(prog)s TEXT ... [--output NAME.jose] [--dry-run] [settings]",
+    usage="%(prog)s TEXT ... [--output NAME.jose] [options]",
     examples=(
-        "jose-train corpus.txt                               writes corpus.jose",
-        "jose-train 'news/*.txt.gz' --output news.jose --window 10 --epochs 20",
+        "jose-train corpus.txt              writes corpus.jose",
+        "jose-train corpus.txt --dry-run    estimates memory and time",
+        "jose-train corpus.txt --resume     continues after Ctrl-C or a crash",
+        "jose-train 'news/*.txt.gz' --output news.jose --dim 200 --epochs 20",
         "zcat big.gz | jose-train - --output big.jose --tokenizer whitespace",
-        "jose-train corpus.txt --keep-encoded corpus.encoded --dim 200   reads the text at the first time only",
-        "jose-train corpus.txt --dry-run                     what would it take?",
-        "jose-train corpus.txt --resume                      goes on where Ctrl-C or a crash has stopped it",
     ),
 )

@@ -34,7 +34,7 @@ __all__ = [
     "make_backend",
 ]
 
-#: What an option ``--backend`` may say.
+#: The values of a ``backend`` argument.
 BACKENDS = ("auto", "cpu", "gpu")
 
 Chosen = Literal["cpu", "gpu"]
@@ -152,7 +152,7 @@ def _why_not(config: TrainConfig) -> str:
 
     reason = missing()
     if reason is None and config.workers:
-        return f"workers is {config.workers}, a number of threads; --backend gpu trains so many documents at a time"
+        return f"workers={config.workers} counts threads; backend='gpu' trains that many documents at a time"
     return reason or ""
 
 
@@ -173,7 +173,7 @@ def _fitting(config: TrainConfig, counts: npt.NDArray[np.int64], offsets: npt.ND
         raise DeviceError(
             f"{device.name} has {gigabytes(free)} free of {gigabytes(device.memory_bytes)}, and the training needs "
             f"{gigabytes(needed)} there (dim {config.dim}, {len(counts):,} words, {len(offsets) - 1:,} documents); "
-            "lower --dim, raise --min-count, or take --backend cpu"
+            "lower dim, raise min_count, or use backend='cpu'"
         )
     n = documents_in_flight(config, counts, device.n_processors)
     return f"{device.name}: {n:,} documents at a time, {gigabytes(needed)} of {gigabytes(free)} free there"

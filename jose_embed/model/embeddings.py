@@ -356,8 +356,8 @@ class Embeddings(StoredModel):
         """
         if self.n_docs == 0 and self._parts.about["config"].get("doc_vectors") == "none":
             raise ConfigError(
-                "this model keeps no document vectors (it was trained with --doc-vectors none); query words or new "
-                "texts, or train with --doc-vectors mapped"
+                "this model keeps no document vectors (it was trained with doc_vectors='none'); query words or new "
+                "texts, or train with doc_vectors='mapped'"
             )
 
     def document_index(self, doc_id: str) -> int | None:

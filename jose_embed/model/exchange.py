@@ -1,8 +1,8 @@
 """Vectors for and from other programs: word2vec text, word2vec binary, safetensors.
 
-- ``text`` (``.txt``, ``.vec``): a line ``rows dim``, then per row its name and its numbers with 9 significant digits,
-  which give back the very same float32. Read with or without the first line (GloVe writes none).
-- ``binary`` (``.bin``): a line ``rows dim``, then per row its name, a space, float32 numbers, a line end.
+- ``word2vec`` (``.txt``, ``.vec``): a line ``rows dim``, then per row its name and its numbers with 9 significant
+  digits, from which the same float32 is read. The first line may be missing when read (GloVe writes none).
+- ``word2vec-binary`` (``.bin``): a line ``rows dim``, then per row its name, a space, float32 numbers, a line end.
 - ``safetensors`` (``.safetensors``): a float32 tensor ``vectors`` and, as bytes, a tensor ``names``, a line per row.
 
 Files are written whole or not at all, row by row in bounded memory, and read with every length checked before memory is
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "NamedVectors", "export", "format_of", "read_safetensors", "read_vectors", "write_vectors"]
 
-FORMATS: Final = ("text", "binary", "safetensors")
-_SUFFIXES: Final = {".txt": "text", ".vec": "text", ".bin": "binary", ".safetensors": "safetensors"}
+FORMATS: Final = ("word2vec", "word2vec-binary", "safetensors")
+_SUFFIXES: Final = {
+    ".txt": "word2vec", ".vec": "word2vec", ".bin": "word2vec-binary", ".safetensors": "safetensors",
+}  # fmt: skip
 _BREAKS: Final = frozenset(" \t\n\v\f\r")  # what programs that read the word2vec formats take for the end of a name
 _LARGEST_HEADER: Final = 100_000_000
 _LONGEST_NAME: Final = 1 << 16
@@ -55,20 +57,20 @@ class NamedVectors(NamedTuple):
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The format that a file name's ending stands for.
+    """The format of a file by the ending of its name.
 
     Raises:
-        ConfigError: an ending of no format.
+        ConfigError: an unknown ending.
 
     Example:
         >>> format_of("vectors.vec")
-        'text'
+        'word2vec'
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise ConfigError(
-            f"{os.fspath(path)}: the ending {suffix!r} is of no format; use {', '.join(_SUFFIXES)}, or name one of "
-            f"{', '.join(FORMATS)}"
+            f"{os.fspath(path)}: no format has the ending {suffix!r}; use {', '.join(_SUFFIXES)}, or add format=..., "
+            f"one of {', '.join(FORMATS)}"
         )
     return _SUFFIXES[suffix]
 
@@ -87,7 +89,7 @@ def export(
     Args:
         model: The model.
         path: The file.
-        format: ``text``, ``binary`` or ``safetensors``; by the file's ending if left out.
+        format: ``word2vec`` (text), ``word2vec-binary`` or ``safetensors``; by the file's ending if omitted.
         table: ``center`` (the word vectors), ``context``, or ``documents``, whose rows are named by their ids.
         overwrite: Replace the file if it exists.
         reporter: Told of the phase "exporting", in rows.
@@ -156,7 +158,7 @@ def write_vectors(
             _write_safetensors(write, names, vectors, about or {}, reporter)
         else:
             write(b"%d %d\n" % vectors.shape)
-            row_bytes = _text_row if format == "text" else _binary_row
+            row_bytes = _text_row if format == "word2vec" else _binary_row
             remaining = iter(names)
             for first, block in row_blocks(vectors):
                 write.share = (first + len(block)) / len(vectors)
@@ -240,7 +242,7 @@ def read_vectors(path: str | os.PathLike[str], *, format: str | None = None) -> 
         table = _read_named_tensors(path)
     else:
         with _opened(path) as file:
-            table = _read_text(file, path) if format == "text" else _read_binary(file, path)
+            table = _read_text(file, path) if format == "word2vec" else _read_binary(file, path)
     for first, block in row_blocks(table.vectors):
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():

@@ -176,7 +176,7 @@ def check_target(
         tidy(target)
         if os.path.lexists(target):
             if not overwrite:
-                raise ModelError(f"{shown}: already exists; choose another name or overwrite it (--overwrite)")
+                raise ModelError(f"{shown}: already exists; choose another name, or replace it with overwrite=True")
             if not target.is_dir():
                 raise ModelError(
                     f"{shown}: is a file, not a directory; it will not be overwritten, choose another name"
@@ -412,7 +412,7 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
     if target.is_dir():
         raise ModelError(f"{path}: is a directory; name a file")
     if os.path.lexists(target) and not overwrite:
-        raise ModelError(f"{path}: already exists; choose another name or overwrite it (--overwrite)")
+        raise ModelError(f"{path}: already exists; choose another name, or replace it with overwrite=True")
     if not target.parent.is_dir():
         raise ModelError(f"{path}: the directory {target.parent} does not exist; make it first")
     temporary = target.parent / _temporary_name(target.name, "tmp")
@@ -559,7 +559,7 @@ def _explained(error: OSError, path: str | os.PathLike[str]) -> ModelError:
     shown = os.fspath(path)
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
         return ModelError(
-            f"{shown}: something of this name appeared meanwhile; choose another name or overwrite it (--overwrite)"
+            f"{shown}: was made meanwhile by another program; choose another name, or replace it with overwrite=True"
         )
     if error.errno in _NOT_ALLOWED:
         where = os.path.dirname(os.path.realpath(path))

@@ -256,7 +256,7 @@ def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int) -> str:
     if not statistics.n_tokens_seen:
         return f"{where}: there is no word in it ({statistics.n_documents:,} lines, {statistics.n_bytes:,} bytes)"
     seen = f"{statistics.n_words_seen:,} words, {statistics.n_tokens_seen:,} tokens"
-    return f"{where}: no word occurs {min_count:,} times or more ({seen}); lower --min-count"
+    return f"{where}: no word occurs {min_count:,} times or more ({seen}); lower min_count"
 
 
 _CHUNK = 1 << 18  # numbers replaced at a time

@@ -482,7 +482,7 @@ def text_for(
     if len(names) > 1:
         raise CorpusError(f"{place}: is an encoded corpus, which cannot be joined with other text; name it alone")
     if keep_encoded is not None:
-        raise ConfigError(f"{place}: is an encoded corpus already, there is nothing to keep; leave --keep-encoded out")
+        raise ConfigError(f"{place}: is an encoded corpus already, there is nothing to keep; leave out keep_encoded")
     corpus = open_encoded(names[0], reporter=reporter)
     if options is not None and options != TextOptions() and options != corpus.options:
         raise ConfigError(
@@ -493,7 +493,7 @@ def text_for(
     for name, value in own.items():
         wanted = getattr(config, name)
         if wanted != value and name in given:
-            advice = f"leave --{name.replace('_', '-')} out, or encode the text again"
+            advice = f"leave out {name}={wanted!r}, or encode the text again"
             raise ConfigError(f"{name} is {wanted!r}, but {place} was encoded with {value!r}; {advice}")
     return corpus, dataclasses.replace(config, **own)
 
@@ -522,7 +522,7 @@ def _taken(
     if not overwrite and [report.path for report in reports] != [_absolute(source) for source in found]:
         names = " ".join(printable(report.name)[-100:] for report in reports[:3]) + (" ..." if len(reports) > 3 else "")
         place = printable(os.fspath(path))
-        advice = "name another directory, or overwrite it (jose encode --overwrite)"
+        advice = "name another directory, or replace it with jose encode and overwrite=True"
         raise CorpusError(f"{place}: holds the encoding of another text ({names}); {advice}")
     return why
 

@@ -69,7 +69,7 @@ Tables = Sequence[npt.NDArray[np.float32]]
 _FACTS: Final = "checkpoint.json"
 _KIND: Final = DirectoryKind(
     noun="checkpoint",
-    made="start anew without --resume",
+    made="start again without resume=True",
     advice="it is not used",
     error=TrainingError,
     format="jose-embed-checkpoint",
@@ -209,7 +209,7 @@ class Checkpoints:
         if numbers and not resume:
             raise TrainingError(
                 f"{self.directory}: holds the checkpoints of a training that did not come to its end; "
-                "go on with it (--resume), or remove the directory"
+                "continue it with resume=True, or remove the directory"
             )
         for number in reversed(numbers):
             try:

@@ -105,7 +105,7 @@ def _train_epoch(
                 if not math.isfinite(result.loss):
                     raise TrainingError(
                         f"the loss became {result.loss} in epoch {epoch + 1}: the vectors are no longer numbers; "
-                        f"lower --learning-rate (it is {config.learning_rate})"
+                        f"lower learning_rate (it is {config.learning_rate})"
                     )
                 just_kept = False
                 state.add(chunk, result)

@@ -54,7 +54,7 @@ def normalize_rows(vectors: Tables, learning_rate: float) -> None:
                 row = int(wrong.argmax())
                 raise TrainingError(
                     f"row {start + row} has the norm {norms[row, 0]} after training; "
-                    f"lower --learning-rate (it is {learning_rate})"
+                    f"lower learning_rate (it is {learning_rate})"
                 )
             rows[:] = rows / norms
             release(rows)

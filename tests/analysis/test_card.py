@@ -54,7 +54,7 @@ def test_a_training_leaves_a_whole_card(model: Path, capsys: pytest.CaptureFixtu
     assert f"numpy {np.__version__}" in lines
     for epoch in manifest["training"]["epochs"]:
         assert epoch.keys() >= {"epoch", "loss", "active", "seconds", "words_per_second"}
-    assert sum(line.startswith(("reading", "training", "together")) and line.count(" ") >= 2 for line in lines) == 3
+    assert sum(line.startswith(("reading", "training", "total")) and line.count(" ") >= 2 for line in lines) == 3
 
 
 def test_figures_are_kept_beside_the_model_and_go_with_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +136,21 @@ def test_the_command_keeps_its_figures(model: Path, tmp_path: Path, capsys: pyte
     assert main(["eval", "wordsim", str(model), str(pairs), "--save"]) == 0
     lines = shown(model, capsys)
     assert any(line.startswith("pairs.tsv ") for line in lines[lines.index("quality") :])
+
+
+@pytest.mark.parametrize(
+    ("corpus", "row"),
+    [
+        ({"sources": ["a", "b"], "n_sources": 2}, "sources a, b"),
+        ({"sources": list("abcde"), "n_sources": 5}, "sources a, b, c, d, e"),
+        ({"sources": list("abcdef"), "n_sources": 6}, "sources a, b, c, d, e, and 1 more"),
+        ({"sources": list("abcdef"), "n_sources": 12000}, "sources a, b, c, d, e, and 11,995 more"),
+        ({"sources": list("abcdef")}, "sources a, b, c, d, e, and 1 more"),
+        ({"sources": ["a"], "n_sources": "many"}, "sources a"),
+    ],
+)
+def test_the_list_of_sources_is_cut_off_with_the_right_count(corpus: dict[str, Any], row: str) -> None:
+    assert row in [" ".join(line.split()) for line in card({"corpus": corpus}, "x")]
 
 
 def test_a_strange_manifest_is_shown_as_it_is() -> None:

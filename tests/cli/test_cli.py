@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from jose_embed.cli import command as cli_command
-from jose_embed.cli.command import Command, Parser, Stopped, default_output
+from jose_embed.cli.command import Command, Parser, Stopped, as_options, default_output
 from jose_embed.cli.program import COMMANDS, main, train_main
 from jose_embed.cli.train import TRAIN
 from jose_embed.config import TrainConfig
@@ -118,7 +118,21 @@ def test_every_setting_is_an_option_with_its_help_and_default(
         explained = [line for line in lines if line.startswith(flag)]
         assert len(explained) == 1, flag
         line = explained[0] if "(default" in explained[0] else lines[lines.index(explained[0]) + 1]
-        assert line.endswith(f"{option.metadata['help']} (default: {option.default})")
+        help = as_options(option.metadata["help"], TrainConfig.__dataclass_fields__)
+        assert line.endswith(f"{help} (default: {option.default})")
+    groups = [line for line in lines if line.endswith(":") and not line.startswith(("-", "options", "positional"))]
+    assert groups == ["main options:", "training:", "files and resources:", "examples:"]
+
+
+def test_help_of_a_setting_names_options_and_fits_into_80_columns(
+    printed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = printed(train_main, "--help")
+    assert max(map(len, text.splitlines())) <= 80
+    for name in TrainConfig.__dataclass_fields__:
+        assert "_" not in name or name not in text, name
+    assert "no effect with --objective joint and --doc-step sum" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("program", [main, train_main])
@@ -132,15 +146,65 @@ def test_version(program: Callable[[Sequence[str]], int], printed: Callable[...,
 
 
 def test_mistaken_arguments_get_one_line(refused: Callable[..., str], model_path: Path) -> None:
-    assert "invalid choice: 'simular'" in refused(main, "simular")
+    assert refused(main, "simular").endswith("export, eval; did you mean similar? See jose --help")
+    assert refused(main, "simular").startswith("jose: unknown command 'simular'; it must be one of train, encode, ")
     assert refused(main, "similar") == (
         "jose similar: the following arguments are required: MODEL; see jose similar --help"
     )
-    assert "'0' is not a whole number from 1 up" in refused(main, "similar", model_path, "cat", "-k", "0")
-    assert "unrecognized arguments: --over" in refused(train_main, "a.txt", "--over")  # nothing is abbreviated
-    assert "no word was given" in refused(main, "similar", model_path)
-    assert "exactly one of: a document's ID, --text, --word" in refused(main, "documents", model_path)
+    assert "'0' is not a whole number of at least 1" in refused(main, "similar", model_path, "cat", "-k", "0")
+    assert "unknown option --over; did you mean --overwrite?" in refused(
+        train_main, "a.txt", "--over"
+    )  # no abbreviation
+    assert "jose similar: unexpected argument 'dog'" in refused(main, "similar", model_path, "cat", "dog")
+    assert "the query is empty" in refused(main, "similar", model_path)
+    assert "exactly one of: the ID of a document, --text, --word" in refused(main, "documents", model_path)
     assert "exactly one of" in refused(main, "documents", model_path, "1", "--word", "cat")
+
+
+@pytest.mark.parametrize(
+    ("typed", "advice"),
+    [
+        ("--vector-size", " (gensim's name); use --dim instead"),
+        ("--vector_size=50", " (gensim's name); use --dim instead"),
+        ("--negative", " (gensim's name); use --negatives instead"),
+        ("-minCount", " (fastText's name); use --min-count instead"),
+        ("-ws", " (fastText's name); use --window instead"),
+        ("-dim", "; did you mean --dim?"),
+        ("--hs", "; negative sampling is always used here, leave it out"),
+        ("--widow", "; did you mean --window?"),
+    ],
+)
+def test_options_of_other_programs_have_a_counterpart(typed: str, advice: str, refused: Callable[..., str]) -> None:
+    for program, name in [(train_main, ["jose-train"]), (main, ["jose", "train"])]:
+        line = refused(program, *name[1:], "a.txt", typed, *([] if "=" in typed else ["1"]))
+        assert line.startswith(f"{' '.join(name)}: unknown option {typed.split('=')[0]}{advice}")
+
+
+def test_an_option_of_another_command_is_refused_by_the_command(refused: Callable[..., str], model_path: Path) -> None:
+    line = refused(main, "similar", model_path, "cat", "--topn", "3")
+    assert line == "jose similar: unknown option --topn (gensim's name); use -k instead; see jose similar --help"
+    line = refused(main, "eval", "cluster", model_path, "--label", "x")
+    assert line.startswith("jose eval cluster: ")
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("dim is 1; it must be", "--dim is 1; it must be"),
+        ("m: already exists; replace it with overwrite=True", "m: already exists; replace it with --overwrite"),
+        ("lower dim, raise min_count, or use backend='cpu'", "lower --dim, raise --min-count, or use --backend cpu"),
+        ("add min_count=...", "add --min-count MIN_COUNT"),
+        ("workers=4 counts threads", "--workers 4 counts threads"),
+        ("the seed is lost; 2 workers; window 3", "the seed is lost; 2 workers; window 3"),
+        ("min_count: there is no such file", "min_count: there is no such file"),
+        ("a/min_count and dim.txt, 'min_count'", "a/min_count and dim.txt, 'min_count'"),
+        ("learning_rate is 5", "learning_rate is 5"),  # no option of this command
+        ("take k=3", "take -k 3"),
+    ],
+)
+def test_messages_of_the_library_name_options(message: str, shown: str) -> None:
+    names = {"dim", "min_count", "backend", "overwrite", "workers", "seed", "window", "k"}
+    assert as_options(message, names) == shown
 
 
 @pytest.mark.parametrize(
@@ -151,7 +215,7 @@ def test_mistaken_arguments_get_one_line(refused: Callable[..., str], model_path
         (["--dim", "ten"], "dim is 'ten'; it must be a whole number from 2 to "),
         (["--dim", "10.5"], "dim is '10.5'; it must be a whole number from 2 to "),
         (["--margin", "nan"], "margin is nan; it must be a number above 0.0 to 2.0"),
-        (["--learning-rate", "0"], "learning_rate is 0.0; it must be a number above 0.0 to 1.0"),
+        (["--learning-rate", "0"], "learning-rate is 0.0; it must be a number above 0.0 to 1.0"),
         (["--objective", "triple"], "objective is 'triple'; it must be one of pairwise, joint"),
         (["--tokenizer", "letters"], "tokenizer is 'letters'; it must be one of"),
     ],
@@ -160,7 +224,7 @@ def test_impossible_settings_are_refused(
     options: list[str], message: str, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert refused(train_main, "nothing.txt", *options).startswith(f"jose-train: {message}")
+    assert refused(train_main, "nothing.txt", *options).startswith(f"jose-train: --{message}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,7 +251,7 @@ def test_a_folder_gives_its_whole_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sources", [["-"], ["a.txt", "b.txt"], ["*.txt"], ["/"]])
 def test_texts_without_one_name_need_an_output(sources: list[str], refused: Callable[..., str]) -> None:
-    assert "name it with --output NAME.jose" in refused(train_main, *sources)
+    assert "add --output NAME.jose" in refused(train_main, *sources)
 
 
 @pytest.fixture
@@ -249,7 +313,7 @@ def test_options_come_over_a_preset(text: Path, capsys: pytest.CaptureFixture[st
     config = Embeddings.load("animals and ships.jose").config
     assert (config.window, config.objective, config.negatives, config.margin) == (4, "joint", 16, 0.3)
     assert train_main([str(text), "--preset", "best"]) == 2
-    assert "invalid choice: 'best'" in capsys.readouterr().err
+    assert "--preset is 'best'; it must be one of words, paper, pairwise" in capsys.readouterr().err
 
 
 def test_training_writes_a_model_and_says_what_it_is(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,9 +321,9 @@ def test_training_writes_a_model_and_says_what_it_is(text: Path, capsys: pytest.
     out, err = capsys.readouterr()
     rows = dict(line.split(maxsplit=1) for line in out.split("\n\n")[0].strip().splitlines())
     model = Embeddings.load("animals and ships.jose", verify=True)
-    assert rows["documents"] == "200, 1 untrained (no known word)"
-    assert rows["tokens"] == f"{int(model.counts.sum()):,}"
-    assert rows["vocabulary"] == f"{model.n_words} words"
+    assert rows["documents"] == "200, 1 without a word of the vocabulary"
+    assert rows["words"] == f"{int(model.counts.sum()):,}"
+    assert rows["vocabulary"] == f"{model.n_words} different words"
     assert rows["model"].startswith("animals and ships.jose (")
     for row in ["time", "speed", "loss", "memory"]:
         assert rows[row]
@@ -296,7 +360,7 @@ def test_training_from_standard_input_and_several_files(
 def test_a_dry_run_counts_and_writes_nothing(text: Path, printed: Callable[..., str]) -> None:
     rows = dict(line.split(maxsplit=1) for line in printed(train_main, text, "--dry-run", *SMALL).splitlines())
     assert rows["documents"] == "200 (1 empty)"
-    assert list(rows) == ["documents", "tokens", "vocabulary", "epochs", "backend", "memory", "time"]
+    assert list(rows) == ["documents", "words", "vocabulary", "epochs", "backend", "memory", "time"]
     assert rows["time"].endswith("on 1 worker")
     assert os.listdir() == [text.name]
 
@@ -386,7 +450,11 @@ def test_labels_stand_beside_their_documents(
         assert len(label) <= 100
     answers = json.loads(printed(main, "documents", model_path, "1", "--labels", first, second, "--json"))
     assert {answer["label"] for answer in answers if answer["id"] == "2"} == {"label of 2"}
-    assert "2 lines, but the model has 5 documents" in refused(main, "documents", model_path, "1", "--labels", first)
+    for files, n_lines in [([first], 2), ([second], 3)]:
+        message = refused(main, "documents", model_path, "1", "--labels", *files)
+        assert f"{n_lines} lines for 5 documents; --labels needs one line for each document" in message
+    (tmp_path / "six.txt").write_text("1\n2\n3\n4\n5\n6\n")
+    assert "6 lines for 5 documents" in refused(main, "documents", model_path, "1", "--labels", tmp_path / "six.txt")
     assert "no such file" in refused(main, "documents", model_path, "1", "--labels", tmp_path / "no.txt")
 
 
@@ -395,7 +463,12 @@ def test_info_is_a_card_of_the_model(printed: Callable[..., str], model_path: Pa
     text = printed(main, "info", model_path)
     assert model.id in text
     rows = [" ".join(line.split()) for line in text.splitlines()]
-    for row in ["words 7", "documents 5 (1 untrained: no known word)", "learning_rate 0.04", "sources a.txt, b.txt"]:
+    for row in [
+        "vocabulary 7 words",
+        "documents 5 (1 without a word of the vocabulary)",
+        "learning_rate 0.04",
+        "sources a.txt, b.txt",
+    ]:
         assert row in rows
     assert any(row.startswith("training 3.4 s ") for row in rows)
     epochs = text[text.index("\nepochs\n") + 1 :].splitlines()
@@ -431,8 +504,8 @@ def test_embed_writes_a_row_for_every_line(
     assert main(["embed", str(model_path), str(text), "-o", str(output), "--details", str(details)]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[0].startswith(f"{output}: 5 vectors of 8 numbers, ")
-    assert out.splitlines()[1] == "8 of 11 words are known (72.7%)"
-    assert "2 lines hold no word of the vocabulary (2, 4): given the mean direction" in err
+    assert out.splitlines()[1] == "8 of 11 words are in the vocabulary (72.7%)"
+    assert "2 lines hold no word of the vocabulary (2, 4) and got the mean direction" in err
     model = Embeddings.load(model_path)
     vectors = np.load(output)
     assert vectors.dtype == np.float32
@@ -488,7 +561,7 @@ def test_embed_refuses_before_it_reads(
     Path("there.npy").write_text("mine")
     assert "already exists" in refused(main, "embed", model_path, "no.txt", "-o", "there.npy")
     assert "already exists" in refused(main, "embed", model_path, "no.txt", "-o", "v.npy", "--details", "there.npy")
-    assert "cannot be one file" in refused(main, "embed", model_path, "no.txt", "-o", "v", "--details", "v")
+    assert "cannot share a file" in refused(main, "embed", model_path, "no.txt", "-o", "v", "--details", "v")
     assert "does not exist; make it first" in refused(main, "embed", model_path, "no.txt", "-o", "no/v.npy")
     assert "no such file" in refused(main, "embed", model_path, "no.txt", "-o", "v.npy")
     assert "required: -o/--output" in refused(main, "embed", model_path, "no.txt")
@@ -519,9 +592,12 @@ def test_export_writes_what_other_programs_read(
     assert "already exists" in refused(main, "export", model_path, "-o", "d.vec", "-q")
     assert len(printed(main, "export", model_path, "-o", "d.vec", "--overwrite").splitlines()) == 1
     said = printed(main, "export", model_path, "-o", "d.vec", "--overwrite", "--table", "documents").splitlines()
-    assert said[1:] == ["documents without a known word, whose vectors say nothing: 1 (first 3)"]
-    assert "no format was named" in refused(main, "export", model_path)
-    assert "the ending '.png'" in refused(main, "export", model_path, "-o", "d.png")
+    assert said[1:] == ["1 of them have no word of the vocabulary and no meaning (first: 3)"]
+    assert printed(main, "export", model_path, "--overwrite").startswith("small.vec: 7 vectors")
+    line = refused(main, "export", model_path, "-o", "docs.csv")
+    assert line.startswith("jose: docs.csv: no format has the ending '.csv'; use .txt, .vec, .bin, .safetensors, or")
+    for name in line.partition("one of ")[2].split(", "):  # the names in the message are those of the option
+        assert printed(main, "export", model_path, "-o", "docs.csv", "--overwrite", "--format", name)
 
 
 # ---- how a program ends -------------------------------------------------------------------------------------------
@@ -535,7 +611,7 @@ def ends_with(error: BaseException | None) -> Parser:
             raise error
 
     parser = Parser(prog="prog")
-    parser.set_defaults(run=work)
+    parser.set_defaults(run=work, options=frozenset())
     return parser
 
 
@@ -548,7 +624,7 @@ def ends_with(error: BaseException | None) -> Parser:
         (Stopped(signal.SIGTERM), 143, "prog: terminated\n"),
         (KeyboardInterrupt(), 130, "prog: interrupted\n"),
         (OSError(28, "No space left on device", "/tmp/x"), 2, "prog: /tmp/x: No space left on device\n"),
-        (MemoryError(), 2, "prog: out of memory; jose-train --dry-run tells what a training needs\n"),
+        (MemoryError(), 2, "prog: out of memory; jose-train --dry-run estimates how much a training needs\n"),
     ],
 )
 def test_ends(error: BaseException | None, status: int, line: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -630,7 +706,7 @@ def test_an_interrupted_training_says_how_to_go_on(text: Path, capsys: pytest.Ca
     assert status == 130
     found = re.fullmatch(
         r"jose: interrupted \(epoch (\d+) of 100000, \d+% of the training is kept in m\.jose\.run\); "
-        r"go on with: (jose .*)",
+        r"continue with: (jose .*)",
         line,
     )
     assert found is not None
@@ -648,7 +724,7 @@ def test_an_interrupted_training_says_how_to_go_on(text: Path, capsys: pytest.Ca
     assert main(arguments) == 2
     refusal = capsys.readouterr().err.splitlines()[-1]
     assert refusal.startswith(
-        "jose: m.jose.run: holds the checkpoints of a training that did not come to its end; go on"
+        "jose: m.jose.run: holds the checkpoints of a training that did not come to its end; continue it with --resume"
     )
     assert main([*arguments, "--resume", "--window", "3"]) == 2
     refusal = capsys.readouterr().err.splitlines()[-1]
@@ -674,5 +750,5 @@ def test_times_are_numbers_with_a_unit(time: str, seconds: float) -> None:
 @pytest.mark.parametrize("time", ["90", "-1s", "1d", "10 m", "m", "", "1e3s", "nan"])
 def test_other_times_are_refused(time: str, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", text.name, f"--checkpoint-every={time}"]) == 2
-    line = f"argument --checkpoint-every: {time!r} is not a time; write 30s, 10m or 2h, or 0 for none"
+    line = f"argument --checkpoint-every: {time!r} is not a duration; write 30s, 10m or 2h, or 0 for none"
     assert line in capsys.readouterr().err

@@ -127,7 +127,7 @@ def test_without_a_device_the_gpu_is_refused(error: Exception | None) -> None:
         assert backends.choose_backend(TrainConfig(workers=1), COUNTS, OFFSETS, notes) == "cpu"
     text = str(refusal.value)
     assert text.startswith("backend is gpu, but CuPy finds no CUDA device")
-    assert text.endswith("; install the driver of a CUDA device, or take --backend cpu")
+    assert text.endswith("; install the driver of a CUDA device, or use backend='cpu'")
     assert "\n" not in text
     if isinstance(error, RuntimeError):
         assert "(cudaErrorInsufficientDriver: too old)" in text
@@ -140,7 +140,7 @@ def test_auto_takes_the_device_unless_threads_are_asked_for_or_the_model_has_no_
         assert backends.choose_backend(TrainConfig(), COUNTS, OFFSETS, notes) == "gpu"
         assert notes.notes[-1].startswith("backend gpu, Processor behind a shim: 24 documents at a time, 0.27 GB of ")
         assert backends.choose_backend(TrainConfig(workers=2), COUNTS, OFFSETS, notes) == "cpu"
-        assert "workers is 2, a number of threads" in notes.notes[-1]
+        assert "workers=2 counts threads" in notes.notes[-1]
         many = np.full(400_000, 50)
         assert backends.choose_backend(TrainConfig(), many, OFFSETS, notes) == "cpu"
         assert "has 0.54 GB free" in notes.notes[-1]
@@ -148,7 +148,7 @@ def test_auto_takes_the_device_unless_threads_are_asked_for_or_the_model_has_no_
             backends.choose_backend(TrainConfig(backend="gpu"), many, OFFSETS, notes)
         assert str(refusal.value) == (
             "Processor behind a shim has 0.54 GB free of 1.07 GB, and the training needs 0.63 GB there (dim 100, "
-            "400,000 words, 500 documents); lower --dim, raise --min-count, or take --backend cpu"
+            "400,000 words, 500 documents); lower dim, raise min_count, or use backend='cpu'"
         )
         assert backends.choose_backend(TrainConfig(backend="gpu", workers=7), COUNTS, OFFSETS, notes) == "gpu"
         assert len(notes.notes) == 3  # who names a backend needs no note
@@ -175,7 +175,7 @@ def test_a_compiler_that_refuses_is_told_in_one_line() -> None:
         open_device().kernels(Layout(16))
     assert str(refusal.value) == (
         "kernels.cu cannot be compiled for Processor behind a shim: nvrtc: error: invalid value for --gpu-architecture; "  # noqa: E501
-        "take --backend cpu"
+        "use backend='cpu'"
     )
 
 

@@ -18,7 +18,7 @@ from jose_embed.model import exchange as formats
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.exchange import FORMATS, export, format_of, read_safetensors, read_vectors, write_vectors
 
-SUFFIX = {"text": ".txt", "binary": ".bin", "safetensors": ".safetensors"}
+SUFFIX = {"word2vec": ".txt", "word2vec-binary": ".bin", "safetensors": ".safetensors"}
 NAMES = ["the", "naïve", "</s>", "日本語", "\u2028"]
 
 
@@ -105,12 +105,12 @@ def test_gensim_agrees(tmp_path: Path, binary: bool) -> None:
     table = rows(4)
     ours, theirs = tmp_path / "ours.bin", tmp_path / "theirs.bin"
     names = ["the", "naïve", "</s>", "日本語"]
-    write_vectors(ours, names, table, format="binary" if binary else "text")
+    write_vectors(ours, names, table, format="word2vec-binary" if binary else "word2vec")
     vectors = models.KeyedVectors.load_word2vec_format(str(ours), binary=binary)
     assert vectors.index_to_key == names
     np.testing.assert_array_equal(vectors.vectors, table)
     vectors.save_word2vec_format(str(theirs), binary=binary)
-    back = read_vectors(theirs, format="binary" if binary else "text")
+    back = read_vectors(theirs, format="word2vec-binary" if binary else "word2vec")
     assert back.names == names
     np.testing.assert_array_equal(back.vectors, table)
 
@@ -174,7 +174,7 @@ def test_binary_of_the_first_program_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a\tb", "a\nb", "\r", "\ud800"])
 def test_names_that_a_format_cannot_express_are_refused(tmp_path: Path, name: str) -> None:
-    for format in ("text", "binary"):
+    for format in ("word2vec", "word2vec-binary"):
         with pytest.raises(ModelError, match=r"export to safetensors instead|lone surrogate"):
             write_vectors(tmp_path / "v", ["ok", name], rows(2), format=format)
     assert os.listdir(tmp_path) == []
@@ -184,9 +184,9 @@ def test_names_that_a_format_cannot_express_are_refused(tmp_path: Path, name: st
 
 
 def test_what_is_no_table_or_format_is_refused(tmp_path: Path, model: Embeddings) -> None:
-    with pytest.raises(ConfigError, match=r"v\.csv: the ending '\.csv' is of no format; use \.txt, \.vec"):
+    with pytest.raises(ConfigError, match=r"v\.csv: no format has the ending '\.csv'; use \.txt, \.vec"):
         export(model, tmp_path / "v.csv")
-    with pytest.raises(ConfigError, match="format is 'csv'; it must be one of text, binary, safetensors"):
+    with pytest.raises(ConfigError, match="format is 'csv'; it must be one of word2vec, word2vec-binary, safetensors"):
         export(model, tmp_path / "v", format="csv")
     with pytest.raises(ConfigError, match="format is 'csv'"):
         read_vectors(tmp_path / "v", format="csv")
@@ -195,7 +195,7 @@ def test_what_is_no_table_or_format_is_refused(tmp_path: Path, model: Embeddings
     for names, table in [(["a"], rows(2)), (["a", "b"], rows(2).astype(np.float64)), (["a", "b"], rows(2)[0])]:
         with pytest.raises(ModelError, match="make no table; it takes a name for every float32 row"):
             write_vectors(tmp_path / "v.txt", names, table)
-    assert format_of("A.VEC") == "text"
+    assert format_of("A.VEC") == "word2vec"
     assert os.listdir(tmp_path) == []
 
 

@@ -61,7 +61,7 @@ def test_writes_files_with_their_sums(tmp_path: Path) -> None:
 
 def test_replaces_only_when_told(tmp_path: Path, way: str) -> None:
     write(tmp_path / "m", OLD)
-    with pytest.raises(ModelError, match="already exists; choose another name or overwrite it"):
+    with pytest.raises(ModelError, match="already exists; choose another name, or replace it with overwrite=True"):
         write(tmp_path / "m")
     assert contents(tmp_path / "m") == OLD
     write(tmp_path / "m", overwrite=True)

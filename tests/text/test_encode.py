@@ -303,7 +303,7 @@ def refusal(sources: Any, error: type[Exception] = CorpusError, **options: Any) 
 def test_no_word_is_frequent_enough(write: Callable[..., Path]) -> None:
     write("news.txt", "a b c\n" * 4)
     write("more.txt", "")
-    seen = "no word occurs 5 times or more (3 words, 12 tokens); lower --min-count"
+    seen = "no word occurs 5 times or more (3 words, 12 tokens); lower min_count"
     assert refusal("news.txt") == f"news.txt: {seen}"
     assert refusal(["news.txt", "more.txt"]) == f"news.txt and 1 more: {seen}"
     with encode("news.txt", min_count=4) as found:

@@ -315,7 +315,7 @@ def test_an_encoded_text_stands_alone_and_for_its_own_settings(write: Callable[.
     write("a.txt", TEXT)
     kept_encoding("a.txt", "x.encoded", min_count=2)
     with pytest.raises(
-        ConfigError, match=r"^min_count is 5, but x.encoded was encoded with 2; leave --min-count out, or"
+        ConfigError, match=r"^min_count is 5, but x.encoded was encoded with 2; leave out min_count=5, or"
     ):
         text_for("x.encoded", TrainConfig(), given=["min_count"])
     with pytest.raises(ConfigError, match=r"^tokenizer is 'words', but|^tokenizer is 'whitespace', but"):
@@ -361,22 +361,22 @@ def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[s
     write("a.txt", TEXT * 50)
     assert main(["encode", "a.txt"]) == 0
     out = capsys.readouterr().out
-    assert "vocabulary  8 of 8 words (those that occur 5 times or more)" in out
+    assert "vocabulary  8 of 8 different words (those that occur 5 times or more)" in out
     assert out.endswith("Next: jose-train a.encoded\n")
     assert main(["encode", "a.txt"]) == 0
     assert "and is taken" in capsys.readouterr().err
     assert main(["info", "a.encoded", "--verify"]) == 0
     card = capsys.readouterr().out
-    assert "\n  words      8 (those that occur 5 times or more)\n" in card
+    assert "  8 words that occur at least 5 times\n" in card
     assert "\n  sources               a.txt\n" in card
-    assert card.endswith("\nverified: every file agrees with its checksum\n")
+    assert card.endswith("\nverified: all files match their checksums\n")
     assert main(["info", "a.encoded", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sources"][0]["path"] == os.path.abspath("a.txt")
     assert main(["train", "a.encoded", "--dim", "4", "--epochs", "1", "-q"]) == 0
     assert Path("a.jose").is_dir()
     assert main(["train", "a.encoded", "--min-count", "4", "--overwrite"]) == 2
     assert main(["train", "a.txt", "--keep-encoded", "b", "-o", "b"]) == 2
-    assert capsys.readouterr().err.endswith("b: the model and the encoded text cannot be one directory; name two\n")
+    assert capsys.readouterr().err.endswith("b: the model and the encoded text cannot share a directory; name two\n")
     assert main(["encode", "a.txt", "-q", "-o", "a.jose"]) == 2
     assert "a.jose: is a directory, but no encoded corpus" in capsys.readouterr().err
     assert main(["encode", "a.txt", "-q", "-o", "no/x"]) == 2

@@ -514,7 +514,9 @@ def test_a_run_with_other_settings_than_there_are_today_is_neither_gone_on_with_
 def test_a_new_start_does_not_throw_an_old_run_away(begun: tuple[Path, Path]) -> None:
     text, directory = begun
     before = sorted(os.listdir(directory))
-    with pytest.raises(TrainingError, match=r"did not come to its end; go on with it \(--resume\), or remove the dir"):
+    with pytest.raises(
+        TrainingError, match=r"did not come to its end; continue it with resume=True, or remove the dir"
+    ):
         train(text, checkpoint=directory, **SETTINGS)
     assert sorted(os.listdir(directory)) == before
 

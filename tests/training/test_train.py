@@ -383,7 +383,7 @@ def test_a_number_that_is_none_stops_the_run(monkeypatch: pytest.MonkeyPatch, wh
 
     monkeypatch.setattr(initial, "random_points", poisoned)
     reporter = Recorder()
-    with pytest.raises(TrainingError, match=r"the loss became nan in epoch 1: .*lower --learning-rate \(it is 0.04\)"):
+    with pytest.raises(TrainingError, match=r"the loss became nan in epoch 1: .*lower learning_rate \(it is 0.04\)"):
         train(documents=planted.corpus(40).texts, reporter=reporter, **SETTINGS)
     assert training_threads() == []
 
@@ -400,7 +400,7 @@ def test_a_row_off_the_sphere_never_leaves_the_run(
         return ChunkResult(0.5, 1, 2, 3)
 
     monkeypatch.setattr(RecordingBackend, "train_chunk", train_chunk)
-    with pytest.raises(TrainingError, match=r"^row 3 has the norm (nan|inf|0.0) after training; lower --learning-rate"):
+    with pytest.raises(TrainingError, match=r"^row 3 has the norm (nan|inf|0.0) after training; lower learning_rate"):
         train(documents=planted.corpus(40).texts, **SETTINGS)
 
 
@@ -434,7 +434,7 @@ def test_an_error_of_a_worker_ends_the_run(recording: list[RecordingBackend], mo
         ({"dim": 1}, "dim is 1; it must be a whole number from 2 to 1024"),
         ({"epochs": -1}, "epochs is -1; it must be a whole number from 0 to 100000"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a number above 0.0 to 1.0"),
-        ({"dimension": 5}, "unknown setting dimension; known are "),
+        ({"dimension": 5}, "unknown setting dimension; did you mean dim?"),
         ({"tokenizer": "nothing"}, "nothing"),
     ],
 )
@@ -459,7 +459,7 @@ def test_one_source_of_text_is_needed() -> None:
 
 
 def test_text_without_words_is_refused() -> None:
-    with pytest.raises(CorpusError, match="lower --min-count"):
+    with pytest.raises(CorpusError, match="lower min_count"):
         train(documents=["a b c"], **{**SETTINGS, "min_count": 2})
 
 

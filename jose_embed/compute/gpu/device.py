@@ -155,7 +155,7 @@ def open_device() -> Device:
         return Device(import_module("cupy"))
     if find_spec("cupy") is None:
         raise MissingExtraError("the backend gpu (CuPy)", "gpu")
-    raise DeviceError(f"backend is gpu, but {reason}; install the driver of a CUDA device, or take --backend cpu")
+    raise DeviceError(f"backend is gpu, but {reason}; install the driver of a CUDA device, or use backend='cpu'")
 
 
 class Device:
@@ -204,7 +204,7 @@ class Device:
             module.get_function("train")  # which compiles
         except Exception as error:  # CuPy has no one class for what can be amiss with its compiler
             why = _first_line(error)
-            raise DeviceError(f"kernels.cu cannot be compiled for {self.name}: {why}; take --backend cpu") from error
+            raise DeviceError(f"kernels.cu cannot be compiled for {self.name}: {why}; use backend='cpu'") from error
         return module
 
     def resident_warps(self, kernel: Any) -> int:
@@ -236,7 +236,7 @@ class Device:
             raise DeviceError(
                 f"{self.name} has no room for {what}: {gigabytes(n_bytes)} are needed, "
                 f"{gigabytes(self.free_bytes)} of {gigabytes(self.memory_bytes)} are free; "
-                "lower --dim, raise --min-count, or take --backend cpu"
+                "lower dim, raise min_count, or use backend='cpu'"
             ) from error
 
     def uploaded(self, array: npt.NDArray[Any]) -> Any:

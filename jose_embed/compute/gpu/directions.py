@@ -54,7 +54,7 @@ class GpuDirections:
         if n_bytes > device.free_bytes:
             raise DeviceError(
                 f"{device.name} has no room for the vectors of {self._n_words:,} words: {gigabytes(n_bytes)} are "
-                f"needed, {gigabytes(device.free_bytes)} are free; take --backend cpu"
+                f"needed, {gigabytes(device.free_bytes)} are free; use backend='cpu'"
             )
         matrix = inputs.matrix
         with device.allocating("the vectors", n_bytes):
