@@ -137,7 +137,7 @@ test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's servi
 	$(PY) tests/service/image.py
 
 soak: $(VENV)/.dev  ## the service under mixed load for SOAK_SECONDS (1800): its memory must stay level
-	SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -q -s -m slow tests/service/test_unbreakable.py -k resident_memory
+	SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -q -s -m slow tests/service/engine/test_unbreakable.py -k resident_memory
 
 fuzz: $(VENV)/.dev  ## hostile input to everything that reads, for FUZZ_SECONDS (600); counts the tries
 	$(PY) tests/fuzz.py --seconds $(FUZZ_SECONDS)

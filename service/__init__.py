@@ -1,28 +1,17 @@
 """The service: a trained model behind HTTP, with exact neighbours, vectors for any text, and a store of documents.
 
-``create_app(settings)`` makes the FastAPI application, ``jose-serve`` runs it. Each file is one noun::
+``create_app(settings)`` makes the FastAPI application, ``jose-serve`` runs it::
 
-    settings    what the environment says
-    problems    every error, as RFC 9457 says it
-    schemas     requests and answers, for OpenAPI
-    body        JSON read in slices, so that a large one blocks nobody
-    texts       texts read in slices, for the same reason
-    index       FAISS, exact or HNSW (the only file that imports it)
-    words       the vocabulary by spelling
-    library     the searchable documents: immutable pieces, swapped
-    store       SQLite, the truth about documents
-    bundle      one model with all that is derived from it
-    questions   from directions to the words or documents beside them
-    lanes       bounded queues before a few threads
-    engine      holds the above together; every call ends here
-    access      keys and hosts
-    metrics     Prometheus
-    garbage     cyclic garbage and large things, done away with at quiet moments
-    route       what all calls share
-    calls/      the calls of the API, one file a subject
+    settings    read from the environment
+    problems    every error, as RFC 9457 problem documents
+    search/     the served model (served_model), its indexes (index: FAISS, exact or HNSW), the added documents as
+                immutable pieces (library), queries to both (queries), the vocabulary by prefix (prefix_index), vectors
+                of texts (texts)
+    engine/     queries to a snapshot (serving), changes of documents (writing), the reload of the model (reloading),
+                readiness and figures (status, metrics), SQLite (store), queues before threads (lanes)
+    web/        HTTP: the server, connections, bodies, keys, schemas, what all calls share
+    calls/      the calls of the API, one file per subject
     app         the application around the calls
-    protocol    uvicorn's connection, with a bound for heads
-    server      uvicorn that drains before it stops
     cli         jose-serve
 """
 

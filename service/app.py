@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jose_embed.errors import MissingExtraError
 from jose_embed.version import __version__
 from service.calls import documents, embed, openai, operations, search, similar, words
-from service.engine.engine import Engine
+from service.engine.serving import Engine
 from service.problems import Problem, as_response, catalogue_page, from_validation, shown
 from service.settings import Settings
 from service.web.access import Access

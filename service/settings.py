@@ -123,6 +123,11 @@ class Settings:
     body_seconds: float = _option(30.0, "a request body must have arrived within this time", low=0.1, high=3_600)
     max_text_characters: int = _option(8_000_000, "characters of the longest text", low=1, high=1 << 30)
     verify: bool = _option(True, "read every byte of the model at start and compare its checksum")
+    map_model: bool = _option(
+        False,
+        "map the model's files instead of reading them into memory: less memory, but a change of the files in place "
+        "ends the process or changes its answers",
+    )
     cache_bytes: int = _option(64 << 20, "bytes of kept answers to GET /similar; 0 keeps none", low=0, high=1 << 36)
     drain_seconds: float = _option(
         10.0, "time that requests under way get to finish after SIGTERM", low=0.0, high=3_600

@@ -227,7 +227,7 @@ def _known_model(path: Path) -> None:
 
 
 def open_model(
-    path: str | os.PathLike[str], *, verify: bool = False, reporter: Reporter | None = None
+    path: str | os.PathLike[str], *, verify: bool = False, mapped: bool = True, reporter: Reporter | None = None
 ) -> tuple[ModelParts, dict[str, Any]]:
     """Maps a model directory read-only.
 
@@ -235,6 +235,7 @@ def open_model(
         path: The directory.
         verify: Also read every byte: the SHA-256 of each file and of the manifest, finite rows of norm 1, distinct
             words.
+        mapped: Map the files; False reads them into memory, so that a later change of them on disk has no effect.
         reporter: Told of the phase "verifying", in bytes.
 
     Returns:
@@ -244,14 +245,14 @@ def open_model(
         ModelError: missing, damaged, foreign, or of a newer format; the message names the file and says what to do.
     """
     for _ in range(_ATTEMPTS - 1):
-        with DirectoryReader(path) as directory:
+        with DirectoryReader(path, mapped=mapped) as directory:
             try:
                 return _opened(directory, verify, reporter)
             except ModelError:
                 # Replaced and removed while it was read: then the name stands for the new one by now.
                 if not directory.vanished or directory.is_still(path):
                     raise
-    with DirectoryReader(path) as directory:
+    with DirectoryReader(path, mapped=mapped) as directory:
         return _opened(directory, verify, reporter)
 
 

@@ -153,18 +153,26 @@ class StoredModel:
         return self.path
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, verify: bool = False, reporter: Reporter | None = None) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = False,
+        mapped: bool = True,
+        reporter: Reporter | None = None,
+    ) -> Self:
         """Open a model directory and map its arrays read-only.
 
         Args:
             path: The directory.
             verify: Also read every byte: the SHA-256 of each file and of the manifest, rows of norm 1, distinct words.
+            mapped: Map the files; False reads them into memory, so that a later change of them on disk has no effect.
             reporter: Receives the phase "verifying", in bytes.
 
         Raises:
             ModelError: missing, damaged, not a model, or of a newer format; the message names the file.
         """
-        parts, manifest = open_model(path, verify=verify, reporter=reporter)
+        parts, manifest = open_model(path, verify=verify, mapped=mapped, reporter=reporter)
         return cls._of(parts, manifest, Path(path))
 
     @property

@@ -70,14 +70,16 @@ class DirectoryReader:
     Args:
         path: The directory.
         kind: What it should be; every method raises its ``error``.
+        mapped: Map files; False reads them into memory, so that a later change of them on disk has no effect.
 
     Raises:
         ModelError: there is no such directory or it cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], kind: DirectoryKind = MODEL) -> None:
+    def __init__(self, path: str | os.PathLike[str], kind: DirectoryKind = MODEL, *, mapped: bool = True) -> None:
         self.path = Path(path)
         self.kind = kind
+        self._mapped = mapped
         self._descriptor = -1
         self.vanished = False
         try:
@@ -148,7 +150,9 @@ class DirectoryReader:
                 raise self.error(name, f"cannot be read ({reason(error)})") from None
 
     def map(self, name: str) -> mmap.mmap | bytes:
-        """The bytes of a file, mapped read-only."""
+        """The bytes of a file, mapped read-only or in memory."""
+        if not self._mapped:
+            return self.read(name)
         descriptor = self._open(name)
         try:
             if os.fstat(descriptor).st_size == 0:

@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.calls.embed import no_known_words, within_limit
-from service.engine.engine import Engine, StaleModelError
+from service.engine.serving import Engine
 from service.engine.store import Delete, Outcome, Put
+from service.engine.writing import StaleModelError
 from service.problems import Problem, from_validation, shown
 from service.search.served_model import ServedModel
 from service.search.texts import Inferred

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.calls.embed import NUMBER_BYTES, encoded, no_known_words, within_limit
-from service.engine.engine import Engine
+from service.engine.serving import Engine
 from service.problems import Problem, shown
 from service.search.served_model import ServedModel
 from service.web.route import ReadRoute, answer, calls, engine_of, problems, room_for

@@ -19,7 +19,7 @@ admin_router = calls(WriteRoute, "operations")
 @probe_router.get("/livez", response_model=Ready, responses=problems(right="open"), summary="Is the process alive?")
 async def livez() -> Response:
     """Answers as long as the event loop runs. Needs no key."""
-    return answer(b'{"status":"alive","checks":{}}')
+    return answer(b'{"status":"alive","checks":{},"warnings":[]}')
 
 
 @probe_router.get(
@@ -27,8 +27,9 @@ async def livez() -> Response:
 )
 async def readyz(request: Request) -> Response:
     """Asks the index, the inference and the documents a question each; 503 while loading, while stopping, or when one
-    of them is wrong or late. Needs no key."""
-    return answer({"status": "ready", "checks": await engine_of(request).probe()})
+    of them is wrong or late. A warning says that the model on the disk is not the served one. Needs no key."""
+    checks, warnings = await engine_of(request).probe()
+    return answer({"status": "ready", "checks": checks, "warnings": warnings})
 
 
 @router.get(

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from jose_embed.errors import ConfigError
 from service.calls.embed import no_known_words, within_limit
 from service.calls.similar import unknown_word
-from service.engine.engine import Engine
+from service.engine.serving import Engine
 from service.problems import Problem, shown
 from service.search.queries import Found, SearchQuery, Snapshot
 from service.web.route import ReadRoute, answer, calls, engine_of, problems

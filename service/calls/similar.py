@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jose_embed.errors import ConfigError
-from service.engine.engine import Engine
+from service.engine.serving import Engine
 from service.problems import Problem, shown
 from service.search.queries import Found, SearchQuery
 from service.search.served_model import ServedModel

@@ -88,6 +88,7 @@ class Lane(Generic[Job, Answer]):
         self._patience = patience
         self._stands_back = low_priority
         self._gate = threading.Lock()
+        self._batch_starts: dict[int, float] = {}  # by thread, of the batches under way
         self._closing = False
         self._waiting: queue.SimpleQueue[_Entry[Job, Answer] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(threads)]
@@ -121,6 +122,12 @@ class Lane(Generic[Job, Answer]):
             if not self._closing:
                 self._waiting.put((job, None))
             return not self._closing
+
+    @property
+    def longest_batch(self) -> float:
+        """Seconds since the oldest batch under way began; 0.0 if there is none."""
+        starts = list(self._batch_starts.values())
+        return time.perf_counter() - min(starts) if starts else 0.0
 
     def advice(self) -> int:
         """Whole seconds after which the present queue will be done, judged by the work so far."""
@@ -178,7 +185,15 @@ class Lane(Generic[Job, Answer]):
             time.sleep(_STEP)
 
     def _do(self, batch: list[_Entry[Job, Answer]]) -> None:
-        started = time.perf_counter()
+        # Nobody waits for the answer to a job that was cancelled while it waited.
+        cancelled = [future for _, future in batch if future is not None and future.done()]
+        batch = [entry for entry in batch if entry[1] is None or entry[1] not in cancelled]
+        if cancelled:
+            with contextlib.suppress(RuntimeError):
+                cancelled[0].get_loop().call_soon_threadsafe(self._forget, len(cancelled))
+        if not batch:
+            return
+        started = self._batch_starts[threading.get_ident()] = time.perf_counter()
         answers: Sequence[Answer | Exception]
         try:
             answers = self._work([job for job, _ in batch])
@@ -186,6 +201,7 @@ class Lane(Generic[Job, Answer]):
             if not isinstance(error, Problem):
                 _log.exception("%s failed", self.name)
             answers = [error] * len(batch)
+        del self._batch_starts[threading.get_ident()]
         self.busy_seconds += time.perf_counter() - started
         self.batches += 1
         self.jobs += len(batch)
@@ -196,6 +212,9 @@ class Lane(Generic[Job, Answer]):
         if told:
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
                 told[0][0].get_loop().call_soon_threadsafe(self._deliver, told)
+
+    def _forget(self, n: int) -> None:
+        self.depth -= n
 
     def _deliver(self, told: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]) -> None:
         self.depth -= len(told)

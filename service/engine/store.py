@@ -1,12 +1,12 @@
-"""The truth about the added documents: one SQLite file.
+"""The added documents in one SQLite file.
 
 A write that :meth:`Store.write` returns from is on the disk (write-ahead log, ``synchronous=FULL``): it survives a kill
-and a power cut. Vectors are kept beside the texts, each under the id of the model that made it, so that a start need
-not embed again; they can be made again at any time.
+and a power cut. Vectors are stored beside the texts under the id of the model that made them, so that a start does not
+embed the texts again. They can be made again at any time.
 
-One process at a time owns the file (an advisory lock), because the index in memory follows its own writes only. Within
-it, writes come one after the other, from whichever thread; any number of threads read, each through a connection of its
-own, and see the last committed state.
+One process at a time may write to the file. The lock is on the file itself, so two names of one file cannot be opened
+twice. Within the process one thread writes at a time; any number of threads read, each through its own connection, and
+see the last committed state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import logging
 import os
 import shutil
 import sqlite3
@@ -21,43 +22,67 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import JoseError
-from service.problems import Problem
-from service.search.texts import from_utf8, utf8
 
-__all__ = ["Delete", "Document", "Outcome", "Put", "Store", "StoreError", "StoredVector", "Summary"]
+__all__ = [
+    "Delete",
+    "DiskFullError",
+    "Document",
+    "MissingText",
+    "Outcome",
+    "Put",
+    "ReadOnlyError",
+    "Refusal",
+    "Store",
+    "StoreError",
+    "StoredVector",
+    "Summary",
+]
 
 APPLICATION_ID: Final = 0x4A4F5345  # "JOSE"
 SCHEMA_VERSION: Final = 1
 _ALMOST_FULL: Final = 1 << 20
+_SKIPPED_SERIALS: Final = 1 << 32  # if the counter is lost: more than any file has used
+_log = logging.getLogger("service")
 
-_SCHEMA: Final = """
-CREATE TABLE documents (
+_TABLES: Final = {
+    "documents": """CREATE TABLE documents (
     id      TEXT PRIMARY KEY,
-    serial  INTEGER NOT NULL UNIQUE,  -- of the present version; rises with every write, never used twice
+    serial  INTEGER NOT NULL UNIQUE,  -- the version; rises with every write and is never used twice
     text    TEXT NOT NULL,
     characters INTEGER NOT NULL,
     created TEXT NOT NULL,
     updated TEXT NOT NULL
-) STRICT;
-CREATE TABLE vectors (
+) STRICT""",
+    "vectors": """CREATE TABLE vectors (
     model  TEXT NOT NULL,             -- the id of the model that made it
     serial INTEGER NOT NULL,
-    vector BLOB,                      -- float32, little-endian; NULL: the text holds no word that the model knows
+    vector BLOB,                      -- float32, little-endian; NULL: the model knows no word of the text
     PRIMARY KEY (serial, model)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE counter (last_serial INTEGER NOT NULL) STRICT;
-INSERT INTO counter VALUES (0);
-"""
+) STRICT, WITHOUT ROWID""",
+    "counter": "CREATE TABLE counter (last_serial INTEGER NOT NULL) STRICT",
+}
+
+# Files that this process has open for writing, by device and inode. Closing a second descriptor of such a file would
+# drop SQLite's own locks on it.
+_OPEN: Final[set[tuple[int, int]]] = set()
 
 
 class StoreError(JoseError):
-    """A documents file that cannot be opened: foreign, damaged, of a newer format, or owned by another process."""
+    """A documents file that cannot be used: foreign, damaged, of a newer format, in use, removed or out of reach."""
+
+
+class DiskFullError(StoreError):
+    """There is no room for a write; nothing of it was stored."""
+
+
+class ReadOnlyError(StoreError):
+    """A write to a file that is open for reading only."""
 
 
 class Document(NamedTuple):
@@ -80,8 +105,16 @@ class Summary(NamedTuple):
     updated: str
 
 
+class MissingText(NamedTuple):
+    """A stored version that has no vector under a model."""
+
+    serial: int
+    id: str
+    text: str
+
+
 class StoredVector(NamedTuple):
-    """A stored version and its vector under a model: None where the text holds no known word."""
+    """A stored version and its vector under a model: None if the text holds no known word."""
 
     serial: int
     vector: npt.NDArray[np.float32] | None
@@ -95,7 +128,7 @@ class Put:
         id: Its id.
         text: Its text.
         model: The id of the model of ``vector``.
-        vector: float32 (dim,), or None where no word is known.
+        vector: float32 (dim,), or None if no word is known.
         if_serial: The version that must be there; None asks for nothing.
         if_absent: There must be none.
         if_present: There must be one.
@@ -120,7 +153,7 @@ class Delete:
 
 
 class Outcome(NamedTuple):
-    """What a write did: the new version (None after a deletion) and the one it replaced (None where there was none)."""
+    """A change that was made: the new version (None after a deletion) and the replaced one (None if there was none)."""
 
     id: str
     serial: int | None
@@ -129,26 +162,36 @@ class Outcome(NamedTuple):
     updated: str
 
 
+class Refusal(NamedTuple):
+    """A change that was not made: there is no such document, or its version is another than the change asks for."""
+
+    reason: Literal["unknown", "changed"]
+    change: Put | Delete
+    present: int | None
+
+
 class Store:
     """The documents file, open.
 
     Args:
-        path: The SQLite file; made where it is missing.
+        path: The SQLite file; created, readable by its owner only, if it is missing.
         read_only: Open it without the right to write; a missing file is then an empty store.
+        verify: Check the structure of every page. Vectors on damaged pages are dropped, so that they are made again.
 
     Raises:
-        StoreError: it cannot be opened; nothing was changed.
+        StoreError: the file cannot be opened, or its texts are damaged.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, verify: bool = True) -> None:
         self.path = path
         self.read_only = read_only
         self._lock = -1
-        self._writing = threading.Lock()  # one connection writes, and SQLite has one transaction per connection
+        self._writing = threading.Lock()  # SQLite has one transaction per connection
         self._readers = threading.local()
         self._all_readers: list[sqlite3.Connection] = []
         self._registry = threading.Lock()
         self._closed = False
+        self._files: dict[Path, tuple[int, int] | None] = {}
         self._absent = read_only and not path.exists()
         if self._absent:
             return
@@ -156,7 +199,7 @@ class Store:
             if not read_only:
                 self._lock = _locked(path)
             self._writer = self._connected(write=not read_only)
-            self._check_format()
+            self._check_format(verify)
         except sqlite3.Error as error:
             self.close()
             raise StoreError(
@@ -166,27 +209,33 @@ class Store:
         except BaseException:
             self.close()
             raise
+        real = path.resolve()
+        names = [real] if read_only else [real, real.with_name(f"{real.name}-wal")]
+        self._files = {path: _identity(path)} | {name: found for name in names if (found := _identity(name))}
+        if self._lock >= 0 and self._files[path] != _identity_of(os.fstat(self._lock)):
+            self.close()
+            raise StoreError(f"{path}: was replaced while it was opened; start the service again")
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def write(self, changes: Sequence[Put | Delete]) -> list[Outcome | Problem]:
+    def write(self, changes: Sequence[Put | Delete]) -> list[Outcome | Refusal]:
         """Makes changes in order, in one transaction, and returns when they are on the disk.
 
         Args:
             changes: Each is made or refused on its own; a refusal does not undo the others.
 
         Returns:
-            One outcome per change, or the problem that refused it: ``unknown-document``, ``precondition-failed``.
+            One outcome or refusal per change.
 
         Raises:
-            Problem: ``disk-full``, ``storage-unavailable``, ``read-only``: nothing of it was stored.
+            StoreError: nothing was stored.
         """
         if self.read_only:
-            raise Problem("read-only", "the documents are open for reading only")
+            raise ReadOnlyError("the documents are open for reading only")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self._transaction() as database:
             (serial,) = database.execute("SELECT last_serial FROM counter").fetchone()
-            outcomes: list[Outcome | Problem] = []
+            outcomes: list[Outcome | Refusal] = []
             for change in changes:
                 outcome = self._made(database, change, serial + 1, now)
                 if isinstance(outcome, Outcome) and outcome.serial is not None:
@@ -196,32 +245,24 @@ class Store:
         return outcomes
 
     @staticmethod
-    def _made(database: sqlite3.Connection, change: Put | Delete, serial: int, now: str) -> Outcome | Problem:
+    def _made(database: sqlite3.Connection, change: Put | Delete, serial: int, now: str) -> Outcome | Refusal:
         row = database.execute("SELECT serial, created FROM documents WHERE id = ?", (change.id,)).fetchone()
         present, created = row if row is not None else (None, now)
-        if change.if_serial is not None and change.if_serial != present:
-            is_now = "is not there" if present is None else f'has the ETag "{present}"'
-            return Problem(
-                "precondition-failed", f'document {change.id!r} {is_now}, but If-Match asks for "{change.if_serial}"'
-            )
-        if change.if_present and present is None:
-            return Problem("precondition-failed", f"document {change.id!r} is not there, but If-Match asks for one")
+        if (change.if_serial is not None and change.if_serial != present) or (change.if_present and present is None):
+            return Refusal("changed", change, present)
         if isinstance(change, Delete):
             if present is None:
-                return Problem("unknown-document", f"there is no added document {change.id!r}")
+                return Refusal("unknown", change, None)
             database.execute("DELETE FROM documents WHERE id = ?", (change.id,))
             database.execute("DELETE FROM vectors WHERE serial = ?", (present,))
             return Outcome(change.id, None, present, created, now)
         if change.if_absent and present is not None:
-            return Problem(
-                "precondition-failed", f"document {change.id!r} is there already, but If-None-Match asks for none"
-            )
-        # As bytes: the sqlite3 module would encode and decode a text of megabytes in one call.
+            return Refusal("changed", change, present)
         database.execute(
-            "INSERT INTO documents VALUES (?, ?, CAST(? AS TEXT), ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
             "SET serial = excluded.serial, text = excluded.text, characters = excluded.characters, "
             "updated = excluded.updated",
-            (change.id, serial, utf8(change.text), len(change.text), created, now),
+            (change.id, serial, change.text, len(change.text), created, now),
         )
         if present is not None:
             database.execute("DELETE FROM vectors WHERE serial = ?", (present,))
@@ -229,7 +270,7 @@ class Store:
         return Outcome(change.id, serial, present, created, now)
 
     def keep_vectors(self, model: str, vectors: Sequence[StoredVector]) -> None:
-        """Stores vectors made again under another model; those of versions that are gone by now are passed over."""
+        """Stores vectors of versions under a model; versions that are gone by now are skipped."""
         with self._transaction() as database:
             database.executemany(
                 "INSERT OR REPLACE INTO vectors SELECT ?1, ?2, ?3 "
@@ -237,13 +278,21 @@ class Store:
                 [(model, item.serial, _blob(item.vector)) for item in vectors],
             )
 
-    def forget_other_models(self, model: str, most: int = 1_000) -> int:
-        """Deletes vectors of other models, at most so many at a time; returns how many."""
+    def drop_vectors(self, model: str, serials: Sequence[int]) -> None:
+        """Deletes the vectors of some versions under a model."""
+        with self._transaction() as database:
+            database.executemany(
+                "DELETE FROM vectors WHERE model = ? AND serial = ?", [(model, serial) for serial in serials]
+            )
+
+    def drop_other_models(self, models: Sequence[str], most: int = 1_000) -> int:
+        """Deletes vectors of all but some models, at most so many at a time; returns how many."""
+        marks = ", ".join("?" * len(models))
         with self._transaction() as database:
             return database.execute(
                 "DELETE FROM vectors WHERE (serial, model) IN "
-                "(SELECT serial, model FROM vectors WHERE model <> ? LIMIT ?)",
-                (model, most),
+                f"(SELECT serial, model FROM vectors WHERE model NOT IN ({marks}) LIMIT ?)",
+                (*models, most),
             ).rowcount
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -251,7 +300,7 @@ class Store:
     def get(self, id: str) -> Document | None:
         """One document, or None."""
         rows = self._read("SELECT id, serial, CAST(text AS BLOB), created, updated FROM documents WHERE id = ?", (id,))
-        return Document(*rows[0])._replace(text=from_utf8(rows[0][2])) if rows else None
+        return Document(*rows[0])._replace(text=rows[0][2].decode(errors="replace")) if rows else None
 
     def serial(self, id: str) -> int | None:
         """The present version of a document, or None."""
@@ -259,7 +308,7 @@ class Store:
         return int(rows[0][0]) if rows else None
 
     def page(self, after: str, limit: int) -> list[Summary]:
-        """Documents in the order of their ids, from behind an id; the empty id is before all."""
+        """Documents in the order of their ids, after an id; the empty id comes before all."""
         rows = self._read(
             "SELECT id, serial, characters, created, updated FROM documents WHERE id > ? ORDER BY id LIMIT ?",
             (after, limit),
@@ -281,16 +330,38 @@ class Store:
             "WHERE d.serial > ? ORDER BY d.serial LIMIT ?",
             (model, after, limit),
         )
-        return [(serial, id, None if blob is None else np.frombuffer(blob, "<f4")) for serial, id, blob in rows]
+        return [(serial, id, _vector(blob)) for serial, id, blob in rows]
 
-    def without_vector(self, model: str, limit: int = 256) -> list[tuple[int, str]]:
-        """Serial and text of versions that have no vector under a model yet, at most so many."""
+    def searchable_serials(self, model: str) -> npt.NDArray[np.int64]:
+        """The versions that have a vector under a model: int64 (n,), rising."""
         rows = self._read(
-            "SELECT d.serial, CAST(d.text AS BLOB) FROM documents d WHERE NOT EXISTS "
-            "(SELECT 1 FROM vectors v WHERE v.model = ? AND v.serial = d.serial) ORDER BY d.serial LIMIT ?",
-            (model, limit),
+            "SELECT d.serial FROM documents d JOIN vectors v ON v.model = ? AND v.serial = d.serial "
+            "WHERE v.vector IS NOT NULL ORDER BY d.serial",
+            (model,),
         )
-        return [(serial, from_utf8(text)) for serial, text in rows]
+        return np.fromiter((serial for (serial,) in rows), np.int64, len(rows))
+
+    def without_vector(self, model: str, *, after: int = 0, limit: int = 256) -> list[MissingText]:
+        """Versions behind a serial that have no vector under a model yet, in the order of serials."""
+        rows = self._read(
+            "SELECT d.serial, d.id, CAST(d.text AS BLOB) FROM documents d WHERE d.serial > ? AND NOT EXISTS "
+            "(SELECT 1 FROM vectors v WHERE v.model = ? AND v.serial = d.serial) ORDER BY d.serial LIMIT ?",
+            (after, model, limit),
+        )
+        return [MissingText(serial, id, text.decode(errors="replace")) for serial, id, text in rows]
+
+    def check_file(self) -> None:
+        """Passes if the path still leads to the file that is open.
+
+        Raises:
+            StoreError: it was removed or replaced.
+        """
+        for path, identity in self._files.items():
+            if _identity(path) != identity:
+                raise StoreError(
+                    f"{path.name} was removed or replaced while it was open, so a write would be lost; "
+                    "put the file back, or restart the service"
+                )
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
@@ -303,16 +374,16 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 writer.close()
         if self._lock >= 0:
+            _OPEN.discard(_identity_of(os.fstat(self._lock)))
             os.close(self._lock)
             self._lock = -1
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def _connected(self, *, write: bool) -> sqlite3.Connection:
-        # autocommit: transactions are begun and ended in plain sight
+        # isolation_level=None: transactions begin and end where this file says so.
         if not write:
-            # On a read-only file system SQLite cannot keep its shared memory beside the file, and nobody else can write
-            # either.
+            # On a read-only file system SQLite cannot create its shared memory, and nobody else can write.
             how = "mode=ro" if os.access(self.path.parent, os.W_OK) else "immutable=1"
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False
@@ -334,14 +405,15 @@ class Store:
             raise
         return connection
 
-    def _check_format(self) -> None:
+    def _check_format(self, verify: bool) -> None:
         (application,) = self._writer.execute("PRAGMA application_id").fetchone()
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables == 0 and application == 0 and not self.read_only:
+        tables = {name for (name,) in self._writer.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables and application == 0 and not self.read_only:
             with self._transaction() as database:
-                for statement in _SCHEMA.split(";\n"):
+                for statement in _TABLES.values():
                     database.execute(statement)
+                database.execute("INSERT INTO counter VALUES (0)")
                 database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             return
@@ -352,16 +424,71 @@ class Store:
                 f"{self.path}: has the format {version}, but this version reads up to {SCHEMA_VERSION}; "
                 "upgrade jose-embed"
             )
+        missing = sorted(_TABLES.keys() - tables)
+        fault = f"the table {missing[0]} is missing" if missing else self._fault() if verify else None
+        if fault is not None:
+            self._repair(fault, "documents" in missing)
+
+    def _fault(self) -> str | None:
+        """The first fault in the structure of the file, or None."""
+        try:
+            (found,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()
+            if found == "ok" and self._writer.execute("SELECT last_serial FROM counter").fetchone() is None:
+                return "the counter of versions is empty"
+        except sqlite3.Error as error:
+            return str(error)
+        return None if found == "ok" else " ".join(str(found).split())
+
+    def _repair(self, fault: str, lost: bool) -> None:
+        """Drops the vectors, which can be made again, and writes all texts into a sound file.
+
+        Raises:
+            StoreError: a text cannot be read, or the file is open for reading only. Nothing was changed.
+        """
+        database = self._writer
+        error = StoreError(f"{self.path}: is damaged ({fault}); restore a backup")
+        if lost or self.read_only:
+            raise error
+        try:
+            (n_rows, last) = database.execute("SELECT count(text), max(serial) FROM documents NOT INDEXED").fetchone()
+            with contextlib.suppress(sqlite3.Error):  # a damaged index is made again, one with more rows is right
+                if database.execute("SELECT count(serial) FROM documents").fetchone()[0] != n_rows:
+                    raise error
+            serial = (last or 0) + _SKIPPED_SERIALS
+            with contextlib.suppress(sqlite3.Error, TypeError):
+                (serial,) = database.execute("SELECT last_serial FROM counter").fetchone()
+            with self._transaction():
+                database.execute(_TABLES["documents"].replace("TABLE documents", "TABLE sound"))
+                # The condition keeps SQLite from copying the indexes as they are.
+                database.execute("INSERT INTO sound SELECT * FROM documents NOT INDEXED WHERE serial > 0")
+                # Tables are taken out of the schema, because DROP TABLE would read their damaged pages.
+                database.execute("PRAGMA writable_schema = ON")
+                database.execute("DELETE FROM sqlite_master WHERE tbl_name IN ('documents', 'vectors', 'counter')")
+                database.execute("PRAGMA writable_schema = RESET")
+                database.execute("ALTER TABLE sound RENAME TO documents")
+                database.execute(_TABLES["vectors"])
+                database.execute(_TABLES["counter"])
+                database.execute("INSERT INTO counter VALUES (?)", (serial,))
+            database.execute("VACUUM")  # leaves the pages out that no table has any more
+        except DiskFullError:
+            raise
+        except (sqlite3.Error, StoreError):
+            raise error from None
+        if self._fault() is not None:
+            raise error
+        _log.warning("%s was damaged (%s): %d texts are sound, their vectors are made again", self.path, fault, n_rows)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction; what fails on the way, or at the commit, undoes all of it."""
+        """One write transaction; an error in it, or at the commit, undoes all of it."""
         database = self._writer
         with self._writing:
             try:
                 database.execute("BEGIN IMMEDIATE")
+                self.check_file()
                 yield database
                 database.execute("COMMIT")
+                self.check_file()  # before anyone is told that the write is on the disk
             except sqlite3.Error as error:
                 raise self._explained(error) from error
             finally:
@@ -369,15 +496,15 @@ class Store:
                     with contextlib.suppress(sqlite3.Error):
                         database.execute("ROLLBACK")
 
-    def _explained(self, error: sqlite3.Error) -> Problem:
+    def _explained(self, error: sqlite3.Error) -> StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         full = code == sqlite3.SQLITE_FULL
         if code == sqlite3.SQLITE_IOERR:
             with contextlib.suppress(OSError):
                 full = shutil.disk_usage(self.path.parent).free < _ALMOST_FULL
         if full:
-            return Problem("disk-full", f"there is no room left for {self.path.name}")
-        return Problem("storage-unavailable", f"SQLite says of {self.path.name}: {error}")
+            return DiskFullError(f"there is no room left for {self.path.name}")
+        return StoreError(f"{self.path.name} cannot be read or written (SQLite: {error})")
 
     def _read(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._absent:
@@ -391,11 +518,12 @@ class Store:
         """This thread's own connection."""
         connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
+            self.check_file()
             connection = self._connected(write=False)
             with self._registry:
                 if self._closed:
                     connection.close()
-                    raise Problem("not-ready", "the service is stopping")
+                    raise StoreError("the service is stopping")
                 self._all_readers.append(connection)
             self._readers.connection = connection
         return connection
@@ -405,21 +533,39 @@ def _blob(vector: npt.NDArray[np.float32] | None) -> bytes | None:
     return None if vector is None else vector.astype("<f4", copy=False).tobytes()
 
 
-def _locked(path: Path) -> int:
-    """A file descriptor that holds the lock of a documents file; the lock ends with the process, however that ends."""
-    name = path.with_name(path.name + ".lock")
+def _vector(blob: bytes | None) -> npt.NDArray[np.float32] | None:
+    """float32 (n,); a damaged one may have any length."""
+    return None if blob is None else np.frombuffer(blob, "<f4", len(blob) // 4)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The device and inode behind a path, or None if there is nothing."""
     try:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return _identity_of(os.stat(path))
+    except OSError:
+        return None
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of a documents file, created if missing, that holds its lock; the lock ends with the process."""
+    taken = StoreError(f"{path}: another process serves it; stop that one, or name another file with JOSE_DOCUMENTS")
+    if _identity(path) in _OPEN:
+        raise taken
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(
-            f"{path}: its directory cannot be written to ({error.strerror}); "
+            f"{path}: cannot be written to ({error.strerror}); "
             "name another place with JOSE_DOCUMENTS, or serve read-only"
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise StoreError(
-            f"{path}: another process serves it; stop that one, or name another file with JOSE_DOCUMENTS"
-        ) from None
+        raise taken from None
+    _OPEN.add(_identity_of(os.fstat(lock)))
     return lock

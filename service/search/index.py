@@ -81,18 +81,16 @@ class CosineIndex:
         if self.n_rows:
             # At once: in blocks FAISS would reserve up to twice the room.
             self._index.add(np.ascontiguousarray(vectors, np.float32))
-            rows = faiss.rev_swig_ptr(storage.get_xb(), self.n_rows * self.dim).reshape(self.n_rows, self.dim)
+            self._rows = np.asarray(_Rows(self._index, int(storage.get_xb()), (self.n_rows, self.dim)))
         else:
-            rows = np.empty((0, self.dim), np.float32)
-        rows.flags.writeable = False
-        self._rows = rows
+            self._rows = np.empty((0, self.dim), np.float32)
 
     def __len__(self) -> int:
         return int(self.n_rows)
 
     @property
     def vectors(self) -> npt.NDArray[np.float32]:
-        """The rows inside the index: float32, shape (n, dim), read-only; alive as long as the index is."""
+        """The rows inside the index: float32, shape (n, dim), read-only."""
         return self._rows
 
     def search(self, queries: npt.NDArray[Any], k: int, *, first_rows: int | None = None) -> list[Hits]:
@@ -150,6 +148,14 @@ class CosineIndex:
             floor = np.partition(scores, len(scores) - k)[len(scores) - k]
             hits += int((scores[answer.rows] >= floor - 1e-6).sum())
         return min(1.0, hits / (k * len(queries)))
+
+
+class _Rows:
+    """Memory of an index as NumPy sees it; arrays over it keep the index alive."""
+
+    def __init__(self, index: Any, address: int, shape: tuple[int, int]) -> None:
+        self.index = index
+        self.__array_interface__ = {"data": (address, True), "shape": shape, "typestr": "<f4", "version": 3}
 
 
 def best(vectors: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], query: npt.NDArray[Any], k: int) -> Hits:

@@ -137,6 +137,20 @@ class Library:
         tail = 0 if self.tail is None else self.tail.length - int(self.tail.dead.sum())
         return tail + sum(len(segment.ids) - segment.n_dead for segment in self.segments)
 
+    @property
+    def last_serial(self) -> int:
+        """The highest serial, of dead rows too; 0 if there is none."""
+        if self.tail is not None:
+            return int(self.tail.serials[-1])
+        return int(self.segments[-1].serials[-1]) if self.segments else 0
+
+    def serials(self) -> npt.NDArray[np.int64]:
+        """The serials of all living rows: int64, rising."""
+        living = [segment.serials[~segment.dead] for segment in self.segments]
+        if self.tail is not None:
+            living.append(self.tail.serials[~self.tail.dead[: self.tail.length]])
+        return np.concatenate([np.empty(0, np.int64), *living])
+
     def changed(self, added: Sequence[Entry], dead: Iterable[int]) -> Library:
         """The library after a change.
 

@@ -1,24 +1,21 @@
-"""The vocabulary as the service looks words up: by prefix and by rank."""
+"""The vocabulary sorted by spelling, for look-ups by prefix."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 __all__ = ["Found", "PrefixIndex"]
 
-# A prefix of more words than this is answered by walking down the ranks, which finds enough of them at once.
+# A prefix of more words than this is answered by going through the words from the most frequent one down.
 _MANY: Final = 20_000
-_SORTED: Final = 1_024  # words between two borders, on average
-_FREED: Final = 4_096  # words that are let go of at a time
 
 
 class Found(NamedTuple):
-    """The rows of the most frequent words of a prefix, and how many words have it."""
+    """The rows of the most frequent words with a prefix, and the number of words with that prefix."""
 
     rows: list[int]
     total: int
@@ -26,10 +23,6 @@ class Found(NamedTuple):
 
 class PrefixIndex:
     """A vocabulary sorted by spelling.
-
-    A million words are neither read, kept nor let go of in one call of C code, which would hold the interpreter's lock
-    for up to a tenth of a second. They stand in an array and not in a list, because the collector of cyclic garbage
-    looks at every item of a list.
 
     Args:
         words: Most frequent first.
@@ -39,35 +32,21 @@ class PrefixIndex:
         Found(rows=[0, 1], total=3)
     """
 
-    _sorted: npt.NDArray[np.object_] = np.empty(0, object)  # what a table has whose making failed
-
     def __init__(self, words: Sequence[str]) -> None:
         self._words = words
-        self._rows = np.empty(len(words), np.int64)
-        self._sorted = np.empty(len(words), object)
-        first = 0
-        for rows in _spelling_order(words):
-            last = first + len(rows)
-            self._rows[first:last] = rows
-            self._sorted[first:last] = [words[row] for row in rows]
-            first = last
-
-    def __del__(self) -> None:
-        # The last to hold the words of a model that is replaced. The model's own list goes first: its words live on
-        # here, and then they go in pieces.
-        self._words = ()
-        for first in range(0, len(self._sorted), _FREED):
-            self._sorted[first : first + _FREED] = None
+        # NumPy sorts without the interpreter's lock; sorted() would hold it for seconds with a million words.
+        self._rows = np.argsort(np.array(words, np.dtypes.StringDType()), kind="stable")
 
     def starting_with(self, prefix: str, limit: int) -> Found:
         """The most frequent words that start with a prefix.
 
         Args:
-            prefix: May be empty, which every word starts with.
+            prefix: May be empty: every word starts with it.
             limit: At most so many.
         """
-        first = bisect_left(self._sorted, prefix)
-        last = bisect_left(self._sorted, _behind(prefix), lo=first) if prefix else len(self._sorted)
+        first = bisect_left(self._rows, prefix, key=self._words.__getitem__)
+        end = _behind(prefix)
+        last = bisect_left(self._rows, end, lo=first, key=self._words.__getitem__) if prefix else len(self._rows)
         total = last - first
         if total > _MANY:
             rows: list[int] = []
@@ -77,25 +56,7 @@ class PrefixIndex:
                     if len(rows) == limit:
                         break
             return Found(rows, total)
-        ranks = self._rows[first:last]
-        if total > limit:
-            ranks = np.partition(ranks, limit - 1)[:limit]
-        return Found(np.sort(ranks).tolist(), total)
-
-
-def _spelling_order(words: Sequence[str]) -> Iterator[list[int]]:
-    """The rows of different words, sorted by spelling, piece by piece.
-
-    Sorted at once, 100,000 words would hold the interpreter's lock for some 20 ms, so they are dealt out first: one in
-    a thousand is a border, and what lies between two borders is sorted alone.
-    """
-    borders = sorted(words[::_SORTED])
-    between: list[list[int]] = [[] for _ in range(len(borders) + 1)]
-    for row, word in enumerate(words):
-        between[bisect_right(borders, word)].append(row)
-    for i, rows in enumerate(between):
-        between[i] = []  # so that the numbers of each piece go with it
-        yield sorted(rows, key=words.__getitem__)
+        return Found(np.sort(self._rows[first:last])[:limit].tolist(), total)
 
 
 def _behind(prefix: str) -> str:

@@ -1,17 +1,16 @@
-"""One model with everything that is derived from it: loaded, checked, never changed, replaced as a whole."""
+"""A model with all that is derived from it: loaded, tested, never changed, replaced as a whole."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
-from jose_embed.model.embeddings import Embeddings
 from service.search.index import CosineIndex, Hits, IndexOptions
 from service.search.library import DocumentHit
 from service.search.prefix_index import PrefixIndex
@@ -20,11 +19,34 @@ from service.search.texts import ServedEmbeddings, vectors_of
 __all__ = ["Answers", "ServedModel"]
 
 _TESTED_WORDS: Final = 64
-_ENTRY_BYTES: Final = 400  # what an entry of the cache costs beside its key and its value
+_ATTEMPTS: Final = 3
+_ENTRY_BYTES: Final = 400  # overhead of an entry beside its key and its value
+
+
+class FileState(NamedTuple):
+    """A file as it was: if all of this is the same, its contents are."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState | None:
+        """The state of a file, or None if there is none."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _files_of(path: Path) -> dict[Path, FileState | None]:
+    return {file: FileState.of(file) for file in path.glob("*")}
 
 
 class Answers:
-    """Kept answers, the least recently used forgotten first, bounded by their bytes.
+    """Kept answers, bounded by their bytes; the least recently used are dropped first.
 
     Example:
         >>> answers = Answers(2_000)
@@ -47,7 +69,7 @@ class Answers:
         return answer
 
     def put(self, key: bytes, answer: bytes) -> None:
-        """Keeps an answer, unless it is out of proportion to the cache."""
+        """Keeps an answer, unless it takes more than half of the cache."""
         size = len(key) + len(answer) + _ENTRY_BYTES
         if size > self._most // 2 or key in self._entries:
             return
@@ -62,7 +84,7 @@ class ServedModel:
     """A model as it is served.
 
     Args:
-        embeddings: The model.
+        embeddings: The model; its word vectors are held once, inside the index.
         options: How words and trained documents are indexed.
         cache_bytes: For kept answers.
 
@@ -71,30 +93,41 @@ class ServedModel:
         id: Its id: equal models have equal ids.
         name: Its directory's name without the ending.
         words: The index of the center vectors; a row is a rank by frequency, from 0.
-        table: The vocabulary by spelling.
+        prefix_index: The vocabulary by spelling.
         recall: Share of the true 10 nearest words that the index finds; 1.0 for exact search.
         answers: Kept answers of this model.
+        n_bytes: Bytes of the arrays and indexes.
+        reported: Names of changed files that the log has already.
     """
 
-    def __init__(self, embeddings: Embeddings, options: IndexOptions, cache_bytes: int) -> None:
-        self.embeddings = embeddings
+    def __init__(self, embeddings: ServedEmbeddings, options: IndexOptions, cache_bytes: int) -> None:
         self.id = embeddings.id
         self.name = (embeddings.path.name if embeddings.path is not None else "model").removesuffix(".jose")
         self.dim = embeddings.dim
         self.words = CosineIndex(embeddings.center_vectors, options)
-        self.prefix_index = PrefixIndex(embeddings.words)
-        trained = np.flatnonzero(embeddings.doc_token_counts)
+        trained = np.flatnonzero(embeddings.known_documents)
         self._document_rows = None if len(trained) == embeddings.n_docs else trained
         self._documents = CosineIndex(
             embeddings.doc_vectors if self._document_rows is None else embeddings.doc_vectors[trained], options
         )
+        self.embeddings = embeddings.with_vectors(
+            self.words.vectors, self._documents.vectors if self._document_rows is None else embeddings.doc_vectors
+        )
+        self.prefix_index = PrefixIndex(embeddings.words)
         self.recall = self.words.recall()
         self.answers = Answers(cache_bytes)
         self._lock = threading.Lock()
+        self._files: dict[Path, FileState | None] = {}
+        self.reported: list[str] = []
+        indexes = self.words.vectors.nbytes + self._documents.vectors.nbytes
+        shared = indexes if self._document_rows is None else self.words.vectors.nbytes
+        self.n_bytes = self.embeddings.n_bytes - shared + indexes
         self.reference = {"id": self.id, "version": str(embeddings.manifest["created"])}
 
     @classmethod
-    def load(cls, path: Path, options: IndexOptions, cache_bytes: int, *, verify: bool) -> ServedModel:
+    def load(
+        cls, path: Path, options: IndexOptions, cache_bytes: int, *, verify: bool, mapped: bool = False
+    ) -> ServedModel:
         """The model of a directory, indexed and tested.
 
         Args:
@@ -102,19 +135,45 @@ class ServedModel:
             options: How it is indexed.
             cache_bytes: For kept answers.
             verify: Read every byte and compare its checksum.
+            mapped: Map the files instead of reading them into memory.
 
         Raises:
-            ModelError: it is missing, damaged, of a newer format, or fails its test.
+            ModelError: it is missing, damaged, of a newer format, changes while it is read, or fails its test.
         """
-        served = cls(ServedEmbeddings.load(path, verify=verify), options, cache_bytes)
+        for _ in range(_ATTEMPTS):
+            before = _files_of(path)
+            embeddings = ServedEmbeddings.load(path, verify=verify, mapped=mapped)
+            files = _files_of(path)
+            if before == files:
+                break
+        else:
+            raise ModelError(f"{path}: was changed while it was loaded; load it again when it is complete")
+        served = cls(embeddings, options, cache_bytes)
+        names = {"manifest.json", *embeddings.manifest["files"]}
+        served._files = {file: state for file, state in files.items() if file.name in names}
         served.test()
         return served
 
+    def changed_files(self) -> list[str]:
+        """Names of the model's files that are not on the disk as they were loaded: by inode, size and time."""
+        return [path.name for path, state in self._files.items() if FileState.of(path) != state]
+
+    def changed_in_place(self) -> list[str]:
+        """Names of those that were written into, cut or removed, where a mapped model shows the change."""
+        return [
+            path.name
+            for path, state in self._files.items()
+            if (now := FileState.of(path)) != state
+            and now is not None
+            and state is not None
+            and now.inode == state.inode
+        ]
+
     def test(self) -> None:
-        """Asks the model what it must know: words find themselves, and a text of its words has a direction.
+        """Tests the model: words find themselves, and a text of its words has a direction.
 
         Raises:
-            ModelError: it does not.
+            ModelError: a test fails.
         """
         n = self.embeddings.n_words
         rows = np.unique(np.linspace(0, n - 1, min(n, _TESTED_WORDS)).astype(np.int64))
@@ -168,13 +227,13 @@ class ServedModel:
             KeyError: there is no document of this id.
 
         Returns:
-            None where it holds no known word and so was not trained.
+            None if it has no known word.
         """
-        with self._lock:  # the first look-up prepares a table
+        with self._lock:  # the first look-up builds a table
             row = self.embeddings.document_index(id)
         if row is None:
             raise KeyError(id)
-        return self.embeddings.doc_vectors[row] if self.embeddings.doc_token_counts[row] else None
+        return self.embeddings.doc_vectors[row] if self.embeddings.known_documents[row] else None
 
     def suggestions(self, word: str) -> list[str]:
         """Words of the vocabulary within a few typing mistakes."""

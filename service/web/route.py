@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from service.engine.engine import Engine
+from service.engine.serving import Engine
 from service.problems import CATALOGUE, MEDIA_TYPE, Problem, shown
 from service.web.access import Access, Right
 from service.web.body import validated

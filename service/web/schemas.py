@@ -655,6 +655,7 @@ class Ready(_Answer):
 
     status: Literal["ready", "alive"]
     checks: dict[str, float] = Field(description="Seconds per part.")
+    warnings: list[str] = Field(description="What an operator should know; the service answers nevertheless.")
 
 
 class Reloaded(_Answer):

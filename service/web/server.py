@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 import uvicorn
 from fastapi import FastAPI
 
-from service.engine.engine import Engine
+from service.engine.serving import Engine
 from service.settings import Settings
 from service.web.protocol import Protocol, Traffic
 

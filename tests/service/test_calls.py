@@ -412,7 +412,7 @@ def test_ids_that_can_be(served: Served, id: str) -> None:
 
 
 def test_the_service_tells_about_itself(served: Served, model_a: Model) -> None:
-    assert served.get("/livez").json() == {"status": "alive", "checks": {}}
+    assert served.get("/livez").json() == {"status": "alive", "checks": {}, "warnings": []}
     assert set(served.get("/readyz").json()["checks"]) == {"index", "inference", "documents"}
     info = served.get("/info").json()
     assert info["model"]["id"] == model_a[1].id

@@ -1,92 +1,18 @@
-"""The smaller parts on their own: lanes, texts in slices, the word table, problems."""
+"""Lanes: batches of what waits, bounds, failures, cancelled jobs."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jose_embed.model.embeddings import Embeddings
 from service.engine.lanes import Lane, call
-from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
-from service.search import prefix_index as words
-from service.search import texts
-from service.search.prefix_index import PrefixIndex
-from service.search.texts import ServedEmbeddings, SlicedTokenizer, vectors_of
-
-
-@given(st.text(st.sampled_from("aé日ß .,'\u2019\u0301\u00ad_\n\t-Σ\u200d9"), max_size=200))
-def test_texts_read_in_slices_have_the_same_words(text: str) -> None:
-    from jose_embed.text.reader import get_tokenizer
-
-    for name in ("words", "whitespace"):
-        tokenizer = get_tokenizer(name)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(texts, "SLICE", 100)
-            spaced = " ".join(text[i : i + 40] for i in range(0, len(text), 40))
-            words = SlicedTokenizer(tokenizer)(spaced)
-            assert list(words) == tokenizer(spaced)
-            assert len(words) == len(tokenizer(spaced))
-
-
-def test_a_word_longer_than_a_slice_is_cut(model_a: tuple[Path, Embeddings]) -> None:
-    model = ServedEmbeddings.load(model_a[0])
-    words = model.tokenizer("x" * 20_000)
-    assert [len(word) for word in words] == [8_192, 8_192, 3_616]
-    assert (model.tokenizer.name, model.tokenizer.settings()) == ("words", {})
-
-
-def test_an_answer_knows_only_the_unknown_words_that_it_names(model_a: tuple[Path, Embeddings]) -> None:
-    (made,) = vectors_of(model_a[1], [" ".join(f"nobody{i}" for i in range(200))])
-    assert made.unknown == tuple(f"nobody{i}" for i in range(100))
-    assert made.n_tokens == 200
-
-
-@given(st.sets(st.text(max_size=4), min_size=1, max_size=60), st.integers(1, 60))
-def test_words_dealt_out_are_sorted_as_at_once(found: set[str], piece: int) -> None:
-    rows = sorted(found, key=hash)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(words, "_SORTED", piece)
-        order = [row for some in words._spelling_order(rows) for row in some]
-        assert order == sorted(range(len(rows)), key=rows.__getitem__)
-
-
-def test_no_step_of_a_word_table_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the sorting nor the end of it: both hold the interpreter's lock."""
-    taken: list[int] = []
-
-    def watched(rows: list[Any], **options: Any) -> list[Any]:
-        taken.append(len(rows))
-        return sorted(rows, **options)
-
-    monkeypatch.setattr(words, "sorted", watched, raising=False)
-    table = PrefixIndex([f"w{i * 7_919 % 50_000}" for i in range(50_000)])
-    assert table.starting_with("w4999", 20).total == 11
-    assert max(taken) < 10_000
-    kept = table._sorted
-    assert not gc.is_tracked(kept), "a collection of cyclic garbage looks at every word"
-    del table
-    assert set(kept) == {None}
-
-
-def test_a_word_table_whose_making_fails_leaves_no_further_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    ignored: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
-    for wrong in (["a", 5], 5):
-        with pytest.raises(TypeError):
-            PrefixIndex(wrong)  # type: ignore[arg-type]
-    gc.collect()
-    assert ignored == []
+from service.problems import Problem
 
 
 def test_a_lane_batches_what_waits_and_keeps_the_order() -> None:
@@ -128,7 +54,7 @@ def test_a_lane_batches_what_waits_and_keeps_the_order() -> None:
 
     asyncio.run(main())
     assert seen[0] == [0]
-    assert [job for batch in seen for job in batch] == [*range(12), 50]
+    assert [job for batch in seen for job in batch] == [0, *range(2, 12), 50], "a cancelled one is left out"
     assert max(map(len, seen)) == 4
 
 
@@ -186,20 +112,6 @@ def test_calls_fail_one_by_one() -> None:
     assert isinstance(answers[1], ZeroDivisionError)
 
 
-def test_problems_say_what_is_wrong_and_what_to_do() -> None:
-    for kind, facts in CATALOGUE.items():
-        document = Problem(kind, "why").document()
-        assert document["status"] == facts.status
-        assert facts.advice.endswith(".")
-        assert f'id="{kind}"' in catalogue_page()
-    assert from_validation([{"loc": ("body", "k"), "input": 10**5000, "msg": "too large"}]).detail.startswith(
-        "body.k: too large, not a number of"
-    )
-    many = from_validation([{"loc": ("body",), "input": "\ud800" * 300, "msg": "no"}] * 50)
-    assert len(many.members["errors"]) == 20
-    assert "(and 30 more)" in many.detail
-
-
 def test_threads_that_compute_without_the_lock_stand_back_behind_the_loop() -> None:
     async def niceness(*, low_priority: bool) -> int:
         lane: Lane[Callable[[], int], int] = Lane("a", call, threads=1, most=1, bound=1, low_priority=low_priority)
@@ -212,3 +124,33 @@ def test_threads_that_compute_without_the_lock_stand_back_behind_the_loop() -> N
     expected = min(19, ours + 10) if sys.platform == "linux" else ours
     assert asyncio.run(niceness(low_priority=True)) == expected
     assert asyncio.run(niceness(low_priority=False)) == ours
+
+
+def test_a_job_that_was_cancelled_while_it_waited_is_not_done() -> None:
+    gate = threading.Event()
+    ran: list[int] = []
+
+    def work(jobs: list[int]) -> list[int]:
+        gate.wait(10)
+        ran.extend(jobs)
+        return jobs
+
+    async def main() -> None:
+        lane: Lane[int, int] = Lane("test", work, threads=1, most=4, bound=8)
+        first = asyncio.create_task(lane.submit(0))
+        await asyncio.sleep(0.05)
+        assert lane.longest_batch > 0
+        waiting = [asyncio.create_task(lane.submit(i)) for i in (1, 2, 3)]
+        await asyncio.sleep(0.05)
+        waiting[0].cancel()
+        waiting[2].cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        assert (await first, await waiting[1]) == (0, 2)
+        while lane.depth:
+            await asyncio.sleep(0.001)
+        assert lane.longest_batch == 0.0
+        lane.close()
+
+    asyncio.run(main())
+    assert ran == [0, 2]

@@ -1,0 +1,241 @@
+"""The running service below HTTP: queries to a snapshot, in lanes of threads.
+
+Changes of the documents are in ``writing.py``, the reload of the model in ``reloading.py``, the figures and the
+readiness probe in ``status.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from service.engine import status
+from service.engine.lanes import Lane, call
+from service.engine.reloading import Reloader
+from service.engine.store import Delete, Outcome, Put, Store, StoreError
+from service.engine.writing import DocumentWriter, as_problem
+from service.problems import Problem
+from service.search.index import IndexOptions
+from service.search.queries import SearchJob, SearchQuery, Snapshot, run_jobs
+from service.search.served_model import ServedModel
+from service.search.texts import Inferred, vectors_of
+from service.settings import Settings
+
+__all__ = ["Engine"]
+
+_SEARCHES: Final = 64  # jobs that share one pass over an index
+_TEXTS: Final = 64  # texts of one job
+_LONG_CHARACTERS: Final = 100_000  # of the texts of one job; they take some 20 ms
+_PATIENCE: Final = 0.01  # seconds; a pass over 100,000 words takes 15 ms for 25 queries and 20 ms for 50
+
+Result = TypeVar("Result")
+_log = logging.getLogger("service")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedJob:
+    """Texts of one request, for one model."""
+
+    served: ServedModel
+    texts: Sequence[str]
+
+
+class Engine:
+    """The running service below HTTP.
+
+    Args:
+        settings: The service's settings.
+
+    Attributes:
+        settings: The same.
+        writer: The documents and their index.
+        metrics: Figures for Prometheus.
+        draining: Set when the service stops; it still answers, and asks clients to close their connections.
+        started: When the service started.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.draining = False
+        self.started = datetime.datetime.now(datetime.UTC)
+        self._born = time.monotonic()
+        self._options = IndexOptions(
+            settings.index, settings.hnsw_links, settings.hnsw_build_width, settings.hnsw_search_width
+        )
+        self._probe: asyncio.Task[tuple[dict[str, float], list[str]]] | None = None
+        bound = settings.max_waiting
+        self.search_lane: Lane[SearchJob, Any] = Lane(
+            "search",
+            run_jobs,
+            threads=settings.resolved_search_threads,
+            most=_SEARCHES,
+            bound=bound,
+            patience=_PATIENCE,
+            low_priority=True,
+        )
+        self.embed_lane: Lane[EmbedJob, list[Inferred]] = Lane(
+            "embed", _embedded, threads=settings.embed_threads, most=_TEXTS, bound=bound
+        )
+        self.work_lane: Lane[Callable[[], Any], Any] = Lane(
+            "work", call, threads=settings.work_threads, most=1, bound=bound
+        )
+        # One thread: such work holds the interpreter's lock for most of its time, and each further thread that wants it
+        # makes the event loop wait longer.
+        self.long_lane: Lane[Callable[[], Any], Any] = Lane("long", call, threads=1, most=1, bound=bound)
+        self.probe_lane: Lane[Callable[[], Any], Any] = Lane("probe", call, threads=1, most=1, bound=bound)
+        self.writer = DocumentWriter(settings, self._options)
+        self.metrics = status.metrics_of(self)
+        self._reloader = Reloader(settings, functools.partial(self._load, verify=True), self.writer, self.metrics)
+
+    def open(self) -> None:
+        """Loads the model and the documents; a second call does nothing.
+
+        Raises:
+            ModelError: the model cannot be served.
+            StoreError: the documents cannot be opened.
+        """
+        if self.writer.is_open:
+            return
+        self.writer.open(self._load(verify=self.settings.verify))
+        served = self.snapshot.served
+        model = served.embeddings
+        _log.info(
+            "serving %s: %d words, %d trained and %d added documents, dimension %d",
+            *(self.settings.model, model.n_words, model.n_docs, self.writer.n_stored, served.dim),
+        )
+        if self.settings.map_model:
+            _log.warning(
+                "the model's files are mapped (JOSE_MAP_MODEL): a change of them in place ends the process or changes "
+                "answers; replace the directory as a whole"
+            )
+        else:
+            _log.info("the model takes %.1f MB of memory", served.n_bytes / 1e6)
+
+    def close(self) -> None:
+        """Finishes the accepted work, then closes the documents."""
+        self.writer.close()
+        for lane in self.lanes:
+            lane.close()
+
+    def _load(self, *, verify: bool) -> ServedModel:
+        settings = self.settings
+        return ServedModel.load(
+            settings.model, self._options, settings.cache_bytes, verify=verify, mapped=settings.map_model
+        )
+
+    @property
+    def lanes(self) -> tuple[Lane[Any, Any], ...]:
+        """All lanes."""
+        return (self.search_lane, self.embed_lane, self.work_lane, self.long_lane, self.probe_lane, self.writer.lane)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The model and the added documents now.
+
+        Raises:
+            Problem: ``not-ready``, before :meth:`open`.
+        """
+        return self.writer.snapshot
+
+    @property
+    def store(self) -> Store:
+        """The documents file."""
+        return self.writer.store
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._born
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # queries
+
+    async def search(
+        self, snapshot: Snapshot, queries: Sequence[SearchQuery], finish: Callable[[list[Any]], Result]
+    ) -> Result:
+        """Searches the indexes; ``finish`` makes the answer of the results, in the search lane too."""
+        result: Result = await self.search_lane.submit(SearchJob(snapshot, queries, finish))
+        return result
+
+    async def embed(self, served: ServedModel, texts: Sequence[str]) -> list[Inferred]:
+        """Vectors of texts, in jobs of bounded size: other requests get their turn between them, and nothing more is
+        done for a client that has left."""
+        made: list[Inferred] = []
+        for some in _jobs_of(texts):
+            if sum(map(len, some)) > _LONG_CHARACTERS:
+                job = functools.partial(vectors_of, served.embeddings, some)
+                made += await self.long_lane.submit(job, always=bool(made))
+            else:
+                made += await self.embed_lane.submit(EmbedJob(served, some), always=bool(made))
+        return made
+
+    async def work(self, job: Callable[[], Result]) -> Result:
+        """Runs a function in the work lane.
+
+        Raises:
+            Problem: ``saturated``, ``storage-unavailable``, or what the function raises.
+        """
+        try:
+            result: Result = await self.work_lane.submit(job)
+        except StoreError as error:
+            raise as_problem(error) from None
+        return result
+
+    async def long_work(self, job: Callable[[], Result]) -> Result:
+        """Runs a function that takes long in the long lane, one at a time."""
+        result: Result = await self.long_lane.submit(job)
+        return result
+
+    def advice(self) -> int:
+        """Whole seconds until the work that waits now will be done."""
+        return max(lane.advice() for lane in self.lanes)
+
+    async def write(self, model: str, changes: Sequence[Put | Delete]) -> list[Outcome | Problem]:
+        """See :meth:`~service.engine.writing.DocumentWriter.write`."""
+        return await self.writer.write(model, changes)
+
+    async def reload(self) -> dict[str, Any]:
+        """See :meth:`~service.engine.reloading.Reloader.reload`."""
+        return await self._reloader.reload()
+
+    async def probe(self) -> tuple[dict[str, float], list[str]]:
+        """Tests all parts; simultaneous callers share one test.
+
+        Returns:
+            Seconds by part, and warnings.
+
+        Raises:
+            Problem: ``not-ready``: a part is late or wrong, or the service is stopping.
+        """
+        if self.draining:
+            raise Problem("not-ready", "the service is stopping")
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(status.probe(self))
+        return await asyncio.shield(self._probe)
+
+    def info(self) -> dict[str, Any]:
+        """The answer to ``GET /info``."""
+        return status.info(self)
+
+
+def _jobs_of(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Runs of texts that are not many and not long, and long texts one by one."""
+    start, n_characters = 0, 0
+    for i, text in enumerate(texts):
+        if i > start and (i - start >= _TEXTS or n_characters + len(text) > _LONG_CHARACTERS):
+            yield texts[start:i]
+            start, n_characters = i, 0
+        n_characters += len(text)
+    if start < len(texts):
+        yield texts[start:]
+
+
+def _embedded(jobs: list[EmbedJob]) -> list[list[Inferred] | Exception]:
+    """The work of the embed lane."""
+    return [vectors_of(job.served.embeddings, job.texts) for job in jobs]

@@ -1,0 +1,204 @@
+"""The service about itself: the readiness probe, the answer to ``GET /info``, the gauges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import platform
+import sqlite3
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from jose_embed.version import __version__
+from service.engine.metrics import Metrics
+from service.engine.store import StoreError
+from service.problems import Problem
+from service.search.queries import SearchQuery, Snapshot, answers
+from service.search.served_model import ServedModel
+from service.search.texts import vectors_of
+from service.settings import MAX_BATCH, MAX_K
+
+if TYPE_CHECKING:
+    from service.engine.serving import Engine
+
+__all__ = ["info", "metrics_of", "probe"]
+
+_PROBE_SECONDS: Final = 2.0
+_STUCK_SECONDS: Final = 60.0  # on one batch; no batch of the search and embed lanes takes as long
+_log = logging.getLogger("service")
+
+
+async def probe(engine: Engine) -> tuple[dict[str, float], list[str]]:
+    """Tests the index, the inference and the documents, in a lane that no other request uses.
+
+    Returns:
+        Seconds by part, and warnings: what is on the disk is not what is served.
+
+    Raises:
+        Problem: ``not-ready``: a part is late or wrong.
+    """
+    snapshot = engine.snapshot
+    for lane in (engine.search_lane, engine.embed_lane):
+        if lane.longest_batch > _STUCK_SECONDS:
+            raise Problem("not-ready", f"the {lane.name} lane has worked on one batch for {lane.longest_batch:.0f} s")
+    parts: dict[str, Callable[[], None]] = {
+        "index": functools.partial(_check_index, snapshot),
+        "inference": functools.partial(_check_inference, snapshot.served),
+        "documents": functools.partial(_check_documents, engine),
+    }
+    seconds: dict[str, float] = {}
+    for name, check in parts.items():
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await engine.probe_lane.submit(check, always=True)
+        except TimeoutError:
+            raise Problem("not-ready", f"the {name} did not answer within {_PROBE_SECONDS} s") from None
+        seconds[name] = round(time.perf_counter() - started, 6)
+    warnings = await engine.probe_lane.submit(functools.partial(_model_warnings, engine, snapshot.served), always=True)
+    engine.writer.request_check()
+    return seconds, warnings
+
+
+def _check_index(snapshot: Snapshot) -> None:
+    words = snapshot.served.words
+    (found,) = answers(snapshot, [SearchQuery(vector=words.vectors[len(words) // 2], k=1)])
+    if words.kind == "exact" and (not found or found[0]["score"] < 0.999):
+        raise Problem("not-ready", "the index does not find a word by its own vector")
+
+
+def _check_inference(served: ServedModel) -> None:
+    (made,) = vectors_of(served.embeddings, [served.embeddings.words[0]])
+    if made.vector is not None and not abs(float(np.linalg.norm(made.vector)) - 1.0) < 1e-3:
+        raise Problem("not-ready", "the inference does not give unit vectors")
+
+
+def _check_documents(engine: Engine) -> None:
+    try:
+        engine.store.check_file()
+        engine.store.serial("")
+    except StoreError as error:
+        raise Problem("not-ready", str(error)) from None
+    if n := engine.writer.n_unsearchable:
+        raise Problem("not-ready", f"{n} stored documents differ from the index; the service tries to repair it")
+
+
+def _model_warnings(engine: Engine, served: ServedModel) -> list[str]:
+    if engine.settings.map_model and (names := served.changed_in_place()):
+        raise Problem("not-ready", f"{names[0]} of the mapped model was changed in place; reload a complete model")
+    names = served.changed_files()
+    if not names:
+        return []
+    warning = (
+        f"{names[0]} of the model is not on the disk as it was loaded; the loaded model is served from memory until "
+        "POST /admin/reload"
+    )
+    if names != served.reported:
+        served.reported = names
+        _log.warning("%s: %s", engine.settings.model, warning)
+    return [warning]
+
+
+def info(engine: Engine) -> dict[str, Any]:
+    """The answer to ``GET /info``."""
+    served, library = engine.snapshot
+    model, settings = served.embeddings, engine.settings
+    return {
+        "name": served.name,
+        "model": served.reference,
+        "dim": served.dim,
+        "words": model.n_words,
+        "trained_documents": model.n_docs,
+        "tokenizer": model.manifest["tokenizer"],
+        "training": model.manifest["config"],
+        "index": {
+            "kind": served.words.kind,
+            "recall_at_10": round(served.recall, 4),
+            "searchable_trained_documents": served.n_searchable,
+        },
+        "documents": {
+            "stored": engine.writer.n_stored,
+            "searchable": len(library),
+            "segments": len(library.segments),
+            "read_only": settings.read_only,
+        },
+        "limits": {
+            "max_k": MAX_K,
+            "max_batch": MAX_BATCH,
+            "max_body_bytes": settings.max_body_bytes,
+            "max_text_characters": settings.max_text_characters,
+            "max_waiting": settings.max_waiting,
+        },
+        "versions": _versions(),
+        "started": engine.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "uptime_seconds": round(engine.uptime, 3),
+    }
+
+
+def metrics_of(engine: Engine) -> Metrics:
+    """The metrics of a service."""
+    writer = engine.writer
+
+    def of_snapshot(read: Callable[[Snapshot], float]) -> Callable[[], float]:
+        return lambda: float(read(writer.snapshot)) if writer.is_open else 0.0
+
+    gauges: dict[str, tuple[str, Callable[[], float]]] = {
+        "jose_words": ("Words in the vocabulary.", of_snapshot(lambda now: now.served.embeddings.n_words)),
+        "jose_trained_documents": ("Documents of the model.", of_snapshot(lambda now: now.served.embeddings.n_docs)),
+        "jose_model_bytes": ("Bytes of the model's arrays and indexes.", of_snapshot(lambda now: now.served.n_bytes)),
+        "jose_index_recall": (
+            "Share of the true 10 nearest words that the index finds.",
+            of_snapshot(lambda now: now.served.recall),
+        ),
+        "jose_kept_answer_bytes": ("Bytes of kept answers.", of_snapshot(lambda now: now.served.answers.n_bytes)),
+        "jose_stored_documents": ("Added documents.", lambda: writer.n_stored),
+        "jose_searchable_documents": (
+            "Added documents that a search can find.",
+            of_snapshot(lambda now: len(now.library)),
+        ),
+        "jose_unsearchable_documents": (
+            "Stored documents that differ from the index, by the last check; should be 0.",
+            lambda: writer.n_unsearchable,
+        ),
+        "jose_library_segments": (
+            "Pieces of the index of added documents.",
+            of_snapshot(lambda now: len(now.library.segments)),
+        ),
+        "jose_uptime_seconds": ("Seconds since the start.", lambda: engine.uptime),
+        "jose_draining": ("1 while the service is stopping.", lambda: float(engine.draining)),
+    }
+    counters: dict[str, tuple[str, Callable[[], float]]] = {
+        "jose_index_repairs_total": (
+            "Checks that found the index of added documents and the documents file apart.",
+            lambda: writer.n_repairs,
+        )
+    }
+    for lane in engine.lanes:
+        name = f"jose_{lane.name}"
+        read = functools.partial(getattr, lane)
+        gauges[f"{name}_waiting"] = (f"Jobs in the {lane.name} lane.", functools.partial(read, "depth"))
+        counters[f"{name}_jobs_total"] = (f"Jobs done in the {lane.name} lane.", functools.partial(read, "jobs"))
+        counters[f"{name}_batches_total"] = (
+            f"Batches done in the {lane.name} lane.",
+            functools.partial(read, "batches"),
+        )
+        counters[f"{name}_busy_seconds_total"] = (
+            f"Time at work in the {lane.name} lane.",
+            functools.partial(read, "busy_seconds"),
+        )
+    return Metrics(gauges, counters)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {"jose-embed": __version__, "python": platform.python_version()}
+    for name in ("numpy", "numba", "faiss-cpu", "fastapi", "starlette", "uvicorn", "pydantic"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found | {"sqlite": sqlite3.sqlite_version}

@@ -1,0 +1,392 @@
+"""Changes: the documents file and the index of its vectors, changed by one thread.
+
+Writes, merged segments and the swap to a reloaded model pass through the write lane one after the other. Each ends in a
+new :class:`~service.search.queries.Snapshot`. A request takes the snapshot once and sees one model and one state of the
+documents from beginning to end.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.engine.lanes import Lane, call, lower_thread_priority
+from service.engine.store import (
+    Delete,
+    DiskFullError,
+    Outcome,
+    Put,
+    ReadOnlyError,
+    Refusal,
+    Store,
+    StoredVector,
+    StoreError,
+)
+from service.problems import Problem, shown
+from service.search.index import IndexOptions
+from service.search.library import Entry, Library, Merge
+from service.search.queries import Snapshot
+from service.search.served_model import ServedModel
+from service.search.texts import vectors_of
+from service.settings import Settings
+
+__all__ = ["DocumentWriter", "StaleModelError", "as_problem"]
+
+_WRITES: Final = 256  # jobs that share one sync of the disk
+_CHECK_SECONDS: Final = 30.0
+_CHECK_SHARE: Final = 100  # a check that takes a second is repeated after this many seconds at the earliest
+_NORM_ERROR: Final = 1e-3  # a stored vector with a larger one is damaged
+_log = logging.getLogger("service")
+
+
+class StaleModelError(Exception):
+    """A write came with vectors of a model that has been replaced meanwhile."""
+
+
+def as_problem(error: StoreError) -> Problem:
+    """The answer to a caller whose documents could not be read or written."""
+    if isinstance(error, DiskFullError):
+        return Problem("disk-full", str(error))
+    return Problem("read-only" if isinstance(error, ReadOnlyError) else "storage-unavailable", str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class WriteJob:
+    """Changes of one request, with vectors of the model of that id."""
+
+    model: str
+    changes: Sequence[Put | Delete]
+
+
+class DocumentWriter:
+    """The documents file, the index of its vectors, and the thread that changes both.
+
+    Args:
+        settings: The service's settings.
+        options: How documents are indexed.
+
+    Attributes:
+        lane: The write lane.
+        n_stored: Stored documents.
+        n_unsearchable: Stored vectors that the last check missed in the index and could not add.
+        n_repairs: Checks that found the index and the documents file apart.
+    """
+
+    def __init__(self, settings: Settings, options: IndexOptions) -> None:
+        self._settings = settings
+        self._options = options
+        self._store: Store | None = None
+        self._snapshot: Snapshot | None = None
+        self._merging: threading.Thread | None = None
+        self._next_model: str | None = None  # of a reload under way: its vectors are kept
+        self._unchecked = False  # whether anything was written since the last check
+        self._next_check = 0.0
+        self.n_stored = 0
+        self.n_unsearchable = 0
+        self.n_repairs = 0
+        self.closing = False
+        self.lane: Lane[WriteJob | Callable[[], Any], Any] = Lane(
+            "write", self._run, threads=1, most=_WRITES, bound=settings.max_waiting
+        )
+
+    def open(self, served: ServedModel) -> None:
+        """Opens the documents and indexes their vectors under a model.
+
+        Raises:
+            StoreError: the documents cannot be opened.
+        """
+        settings = self._settings
+        store = self._store = Store(settings.documents_path, read_only=settings.read_only, verify=settings.verify)
+        try:
+            self.n_stored = store.count()
+            library = self.library_of(served)
+        except BaseException:
+            store.close()
+            raise
+        self._snapshot = Snapshot(served, library)
+        if not settings.read_only:
+            self.lane.post(self._drop_other_models)
+
+    def close(self) -> None:
+        """Finishes the writes that were accepted, then closes the documents."""
+        self.closing = True
+        self.lane.close()
+        if self._merging is not None:
+            self._merging.join()
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The model and the added documents now.
+
+        Raises:
+            Problem: ``not-ready``, before :meth:`open`.
+        """
+        if self._snapshot is None:
+            raise Problem("not-ready", "the model is being loaded")
+        return self._snapshot
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a snapshot."""
+        return self._snapshot is not None
+
+    @property
+    def store(self) -> Store:
+        """The documents file."""
+        if self._store is None:
+            raise Problem("not-ready", "the documents are being opened")
+        return self._store
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # writes
+
+    async def write(self, model: str, changes: Sequence[Put | Delete]) -> list[Outcome | Problem]:
+        """Writes changes; on return they are on the disk and in the index.
+
+        Raises:
+            StaleModelError: the vectors are of another model than the present one.
+            Problem: ``disk-full``, ``storage-unavailable``, ``read-only``, ``saturated``.
+        """
+        outcomes: list[Outcome | Problem] = await self.lane.submit(WriteJob(model, changes))
+        return outcomes
+
+    def _run(self, jobs: list[WriteJob | Callable[[], Any]]) -> list[Any]:
+        """The work of the write lane: adjacent writes share a transaction, other jobs run alone."""
+        answers: list[Any] = []
+        batch: list[WriteJob] = []
+        for job in jobs:
+            if isinstance(job, WriteJob):
+                batch.append(job)
+                continue
+            answers += self._write_together(batch)
+            batch = []
+            answers += call([job])
+        return answers + self._write_together(batch)
+
+    def _write_together(self, jobs: list[WriteJob]) -> list[Any]:
+        if not jobs:
+            return []
+        served, library = self.snapshot
+        changes = [change for job in jobs if job.model == served.id for change in job.changes]
+        try:
+            outcomes = self.store.write(changes) if changes else []
+        except StoreError as error:
+            return [as_problem(error) if job.model == served.id else StaleModelError() for job in jobs]
+        added: list[Entry] = []
+        dead: list[int] = []
+        for change, outcome in zip(changes, outcomes, strict=True):
+            if isinstance(outcome, Refusal):
+                continue
+            if outcome.replaced is not None:
+                dead.append(outcome.replaced)
+            if isinstance(change, Put) and outcome.serial is not None and change.vector is not None:
+                added.append(Entry(outcome.serial, outcome.id, change.vector))
+            self.n_stored += (outcome.serial is not None) - (outcome.replaced is not None)
+        if added or dead:
+            self._unchecked = True
+            self._publish(Snapshot(served, library.changed(added, dead)))
+        answers = iter([_refused(outcome) if isinstance(outcome, Refusal) else outcome for outcome in outcomes])
+        return [[next(answers) for _ in job.changes] if job.model == served.id else StaleModelError() for job in jobs]
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        """Replaces the snapshot, and merges segments in a thread of its own if that is worth doing."""
+        self._snapshot = snapshot
+        if self._merging is not None and self._merging.is_alive():
+            return
+        served, library = snapshot
+        merge = library.merge()
+        if merge is None:
+            return
+
+        def run(merge: Merge = merge) -> None:
+            lower_thread_priority()
+            segment = merge.run()
+
+            def install() -> None:
+                self._merging = None
+                now = self.snapshot
+                self._publish(Snapshot(served, now.library.merged(merge, segment)) if now.served is served else now)
+
+            self.lane.post(install)
+
+        self._merging = threading.Thread(target=run, name="merge", daemon=True)
+        self._merging.start()
+
+    def run_alone(self, job: Callable[[], Any]) -> None:
+        """Runs a function in the write lane, and waits for it.
+
+        Raises:
+            Problem: ``not-ready``: the service is stopping.
+        """
+        finished: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                job()
+            except BaseException as error:
+                finished.set_exception(error)
+            else:
+                finished.set_result(None)
+
+        if not self.lane.post(run):
+            raise Problem("not-ready", "the service is stopping")
+        finished.result()
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # the index of a model
+
+    def announce(self, model: str | None) -> None:
+        """Says which model a reload is about to serve, so that its vectors are kept; None if there is no reload."""
+        self.run_alone(lambda: setattr(self, "_next_model", model))
+
+    def library_of(self, served: ServedModel) -> Library:
+        """The index of all stored documents under a model; vectors that are missing or damaged are made and stored.
+
+        A file that is open for reading only gets its missing vectors in the index alone.
+        """
+        store = self.store
+        if not self._settings.read_only:
+            self.embed_missing(served)
+        serials: list[int] = []
+        ids: list[str] = []
+        vectors: list[npt.NDArray[np.float32]] = []
+        damaged: list[int] = []
+        after = 0
+        while page := store.vectors(served.id, after=after):
+            after = page[-1][0]
+            for serial, id, vector in page:
+                if vector is None:
+                    continue
+                if vector.shape == (served.dim,) and abs(float(np.linalg.norm(vector)) - 1.0) < _NORM_ERROR:
+                    serials.append(serial)
+                    ids.append(id)
+                    vectors.append(vector)
+                else:
+                    damaged.append(serial)
+        if damaged:
+            _log.warning("%s: %d stored vectors are damaged", store.path, len(damaged))
+            if not self._settings.read_only:
+                store.drop_vectors(served.id, damaged)
+                return self.library_of(served)
+        if self._settings.read_only:
+            for entry in self._unstored(served):
+                serials.append(entry.serial)
+                ids.append(entry.id)
+                vectors.append(entry.vector)
+        rows = np.stack(vectors) if vectors else np.empty((0, served.dim), np.float32)
+        order = np.argsort(np.array(serials, np.int64), kind="stable")
+        return Library.build(
+            served.dim, self._options, np.array(serials, np.int64)[order], [ids[i] for i in order.tolist()], rows[order]
+        )
+
+    def embed_missing(self, served: ServedModel) -> int:
+        """Makes and stores the vectors that stored texts lack under a model; returns how many."""
+        n = after = 0
+        while missing := self.store.without_vector(served.id, after=after):
+            after = missing[-1].serial
+            made = vectors_of(served.embeddings, [item.text for item in missing])
+            self.store.keep_vectors(
+                served.id,
+                [StoredVector(item.serial, one.vector) for item, one in zip(missing, made, strict=True)],
+            )
+            n += len(missing)
+        return n
+
+    def _unstored(self, served: ServedModel) -> list[Entry]:
+        entries: list[Entry] = []
+        after = 0
+        while missing := self.store.without_vector(served.id, after=after):
+            after = missing[-1].serial
+            made = vectors_of(served.embeddings, [item.text for item in missing])
+            entries += [
+                Entry(item.serial, item.id, one.vector)
+                for item, one in zip(missing, made, strict=True)
+                if one.vector is not None
+            ]
+        return entries
+
+    def swap(self, served: ServedModel, library: Library | None) -> None:
+        """Serves another model from now on; to be called in the write lane.
+
+        Args:
+            served: The model.
+            library: The index of its vectors, which may lack what was written since it was built; None: the present
+                one, of the same model.
+        """
+        if library is None:
+            library = self.snapshot.library
+        if not self._settings.read_only:
+            self.embed_missing(served)
+            library = self._agreeing(served, library)
+        self._publish(Snapshot(served, library))
+        if not self._settings.read_only:
+            self.lane.post(self._drop_other_models)
+
+    def _agreeing(self, served: ServedModel, library: Library) -> Library:
+        """The library, brought to what is stored now; to be called in the write lane."""
+        stored, present = self.store.searchable_serials(served.id), library.serials()
+        dead = np.setdiff1d(present, stored, assume_unique=True)
+        missing = np.setdiff1d(stored, present, assume_unique=True)
+        if not len(missing):
+            return library.changed([], dead.tolist()) if len(dead) else library
+        if missing[0] <= library.last_serial:
+            return self.library_of(served)
+        after = library.last_serial
+        added: list[Entry] = []
+        while page := self.store.vectors(served.id, after=after):
+            after = page[-1][0]
+            added += [Entry(serial, id, vector) for serial, id, vector in page if vector is not None]
+        return library.changed(added, dead.tolist())
+
+    def request_check(self) -> None:
+        """Has the index compared with the documents file, if anything was written since the last time."""
+        if self._unchecked and not self._settings.read_only and time.monotonic() >= self._next_check:
+            self._next_check = float("inf")
+            self.lane.post(self.check)
+
+    def check(self) -> None:
+        """Compares the index with the documents file, and repairs it if they differ; runs in the write lane."""
+        started = time.monotonic()
+        try:
+            served, library = self.snapshot
+            self._unchecked = False
+            stored = self.store.searchable_serials(served.id)
+            n_wrong = len(np.setxor1d(stored, library.serials(), assume_unique=True)) + self.embed_missing(served)
+            if n_wrong:
+                self.n_unsearchable = n_wrong
+                self.n_repairs += 1
+                _log.error("%d stored documents were not as the index had them; it is repaired", n_wrong)
+                self._publish(Snapshot(served, self._agreeing(served, library)))
+            self.n_unsearchable = 0
+        finally:
+            now = time.monotonic()
+            self._next_check = now + max(_CHECK_SECONDS, _CHECK_SHARE * (now - started))
+
+    def _drop_other_models(self) -> None:
+        """Deletes vectors of replaced models, a few at a time between the writes."""
+        kept = [self.snapshot.served.id, *([self._next_model] if self._next_model is not None else [])]
+        if not self.closing and self.store.drop_other_models(kept):
+            self.lane.post(self._drop_other_models)
+
+
+def _refused(refusal: Refusal) -> Problem:
+    change, present = refusal.change, refusal.present
+    if refusal.reason == "unknown":
+        return Problem("unknown-document", f"there is no added document {shown(change.id)}")
+    name = f"document {shown(change.id)}"
+    if change.if_serial is not None:
+        found = "is not there" if present is None else f'has the ETag "{present}"'
+        return Problem("precondition-failed", f'{name} {found}, but If-Match asks for "{change.if_serial}"')
+    if present is None:
+        return Problem("precondition-failed", f"{name} is not there, but If-Match asks for one")
+    return Problem("precondition-failed", f"{name} is there already, but If-None-Match asks for none")

@@ -1,0 +1,19 @@
+"""The catalogue of problems."""
+
+from __future__ import annotations
+
+from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
+
+
+def test_problems_say_what_is_wrong_and_what_to_do() -> None:
+    for kind, facts in CATALOGUE.items():
+        document = Problem(kind, "why").document()
+        assert document["status"] == facts.status
+        assert facts.advice.endswith(".")
+        assert f'id="{kind}"' in catalogue_page()
+    assert from_validation([{"loc": ("body", "k"), "input": 10**5000, "msg": "too large"}]).detail.startswith(
+        "body.k: too large, not a number of"
+    )
+    many = from_validation([{"loc": ("body",), "input": "\ud800" * 300, "msg": "no"}] * 50)
+    assert len(many.members["errors"]) == 20
+    assert "(and 30 more)" in many.detail
