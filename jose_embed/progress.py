@@ -7,13 +7,14 @@ wrong or zero.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
@@ -26,13 +27,17 @@ __all__ = [
     "JoinedReporter",
     "JsonReporter",
     "LineReporter",
+    "LogReporter",
     "Phase",
     "Reporter",
     "SilentReporter",
     "amount_text",
     "duration_text",
+    "in_notebook",
+    "is_interactive",
     "log_event",
     "reporter_for",
+    "reporting",
 ]
 
 Clock = Callable[[], float]
@@ -312,8 +317,19 @@ class LineReporter(_WritingReporter):
         self._stream.flush()
 
 
+class LogReporter(LineReporter):
+    """The lines of :class:`LineReporter` to the logger ``jose_embed``, at level INFO."""
+
+    def _write(self, line: str) -> None:
+        import logging
+
+        logging.getLogger("jose_embed").info("%s", line)
+
+
 class BarReporter:
     """A tqdm bar for each phase, drawn at most ten times a second; its last state stays on the screen.
+
+    In a notebook the bar is a widget.
 
     Args:
         stream: The terminal; standard error by default.
@@ -334,7 +350,11 @@ class BarReporter:
 
     def start(self, phase: str, total: int | None, unit: str) -> None:
         """Begin a phase with a new bar; an unfinished bar stays as it is."""
-        from tqdm import tqdm
+        notebook = in_notebook()
+        if notebook:
+            from tqdm.auto import tqdm
+        else:
+            from tqdm import tqdm
 
         self._close_bar()
         known = total is not None and total > 0
@@ -345,8 +365,8 @@ class BarReporter:
             unit="B" if unit == "bytes" else f" {unit}",
             unit_scale=True,
             file=self._stream,
-            ncols=None if self._has_width else 80,
-            nrows=None if self._has_width else 24,
+            ncols=None if self._has_width or notebook else 80,
+            nrows=None if self._has_width or notebook else 24,
             dynamic_ncols=self._has_width,
             smoothing=0.1,
             bar_format=self._ONE_STEP if total == 1 else self._known if known else self._UNKNOWN,
@@ -525,4 +545,33 @@ def reporter_for(stream: TextIO | None = None, quiet: bool = False, log_json: bo
     stream = stream if stream is not None else sys.stderr
     if log_json:
         return JsonReporter(stream)
-    return BarReporter(stream) if stream.isatty() else LineReporter(stream)
+    return BarReporter(stream) if stream.isatty() or in_notebook() else LineReporter(stream)
+
+
+@contextlib.contextmanager
+def reporting(reporter: Reporter | None, progress: bool | None) -> Iterator[Reporter]:
+    """The reporter of a function called from Python.
+
+    Args:
+        reporter: A reporter of the caller, which is used alone.
+        progress: Whether to show progress on standard error; None shows it in notebooks and interactive sessions. The
+            logger ``jose_embed`` receives it in any case.
+    """
+    if reporter is not None:
+        yield reporter
+        return
+    with JoinedReporter(
+        LogReporter(), reporter_for(quiet=not (is_interactive() if progress is None else progress))
+    ) as own:
+        yield own
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def is_interactive() -> bool:
+    """Whether a person at a notebook or an interactive interpreter reads standard error."""
+    return in_notebook() or (hasattr(sys, "ps1") and sys.stderr is not None and sys.stderr.isatty())

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,13 +25,16 @@ from jose_embed.progress import (
     ClosingReporter,
     JsonReporter,
     LineReporter,
+    LogReporter,
     Phase,
     SilentReporter,
     amount_text,
     duration_text,
+    is_interactive,
     log_event,
     reporter_for,
 )
+from jose_embed.training.train import train
 
 
 class HandClock:
@@ -341,3 +345,89 @@ def test_programs_log_for_machines(
         assert any("invalid UTF-8" in event.get("message", "") for event in found)
         phases = [event["phase"] for event in found if event["event"] == "finish"]
         assert phases == [event["phase"] for event in found if event["event"] == "start"]
+
+
+# ---- called from Python -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A process that looks like a notebook's kernel; the settings of every bar are given back."""
+    bars: list[dict[str, Any]] = []
+
+    class Bar:
+        total, n = None, 0
+
+        def __init__(self, **settings: Any) -> None:
+            bars.append(settings)
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_, **__: None
+
+    shell = SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Bar))
+    return bars
+
+
+TEXTS = ["a cat and a dog", "a ship at sea"] * 20
+SMALL = {"dim": 16, "epochs": 1, "workers": 1, "min_count": 1, "backend": "cpu"}
+
+
+def test_a_notebook_gets_widgets_unless_switched_off(notebook: list[dict[str, Any]]) -> None:
+    train(documents=TEXTS, **SMALL)
+    assert [bar["desc"] for bar in notebook][:2] == ["reading", "encoding"]
+    assert all(bar["ncols"] is None for bar in notebook)
+    notebook.clear()
+    train(documents=TEXTS, progress=False, **SMALL)
+    assert notebook == []
+
+
+def test_a_script_is_silent_unless_switched_on(capsys: pytest.CaptureFixture[str]) -> None:
+    train(documents=TEXTS, **SMALL)
+    assert capsys.readouterr() == ("", "")
+    train(documents=TEXTS, progress=True, **SMALL)
+    assert "training: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "terminal", "shown"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_an_interactive_session_has_a_prompt_and_a_terminal(
+    typed: bool, terminal: bool, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    if typed:
+        monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert is_interactive() is shown
+
+
+def test_an_interpreter_without_standard_error_is_not_interactive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not is_interactive()
+
+
+def test_the_logger_gets_what_the_screen_gets(
+    caplog: pytest.LogCaptureFixture, clock: HandClock, stream: io.StringIO
+) -> None:
+    with caplog.at_level("INFO", logger="jose_embed"):
+        for reporter in (LogReporter(interval=1.0, clock=clock), LineReporter(stream, interval=1.0, clock=clock)):
+            reporter.note("backend cpu")
+            reporter.start("training", 2, "words")
+            clock.now += 2.0
+            reporter.advance(1, loss=0.25)
+            reporter.finish()
+    assert len(caplog.messages) == 3
+    assert caplog.messages == stream.getvalue().splitlines()
+    caplog.clear()
+    with caplog.at_level("INFO", logger="jose_embed"):
+        train(documents=TEXTS, **SMALL)
+    assert any(line.startswith("training: ") for line in caplog.messages)
+
+
+def test_a_reporter_of_the_caller_is_used_alone(stream: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="jose_embed"):
+        train(documents=TEXTS, reporter=LineReporter(stream), progress=True, **SMALL)
+    assert "training: " in stream.getvalue()
+    assert caplog.messages == []

@@ -45,16 +45,16 @@ PathLike: TypeAlias = str | Path
 
 @dataclass(frozen=True)
 class Table:
-    """Figures under names.
+    """A table of results; its ``repr`` is the table.
 
     Args:
-        title: What was scored, and how.
-        columns: Names; the first column is text.
-        rows: As many cells as there are columns. Floats are shares or correlations.
-        note: A sentence that belongs below.
+        title: The title.
+        columns: The names of the columns; the first column is text.
+        rows: One cell for each column. Floats are shares or correlations.
+        note: A sentence below the table.
 
     Example:
-        >>> print(Table("Words", ("set", "Spearman"), [("ws353", 0.6432)]).to_markdown())
+        >>> Table("Words", ("set", "Spearman"), [("ws353", 0.6432)])
         ### Words
         <BLANKLINE>
         | set | Spearman |
@@ -67,8 +67,15 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
 
+    def __repr__(self) -> str:
+        return self.to_markdown()
+
+    def _repr_markdown_(self) -> str:
+        """The table as a notebook shows it."""
+        return self.to_markdown()
+
     def to_markdown(self) -> str:
-        """The table with its title, without a line end."""
+        """The table with its title, without a line end at its end."""
         lines = [f"### {self.title}", "", _line(self.columns), "|:---|" + "---:|" * (len(self.columns) - 1)]
         lines += [_line([_text(cell) for cell in row]) for row in self.rows]
         return "\n".join([*lines, "", self.note] if self.note else lines)

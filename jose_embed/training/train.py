@@ -22,7 +22,7 @@ from jose_embed.compute.tables import Tables, Text
 from jose_embed.config import TrainConfig, available_workers, preset_settings
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.progress import Reporter, SilentReporter
+from jose_embed.progress import Reporter, SilentReporter, reporting
 from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents, sources_or_documents
@@ -50,6 +50,7 @@ def train(
     ids: Iterable[Any] | None = None,
     config: TrainConfig | None = None,
     preset: str | None = None,
+    progress: bool | None = None,
     reporter: Reporter | None = None,
     keep_encoded: Path | None = None,
     checkpoint: Path | Checkpoints | None = None,
@@ -70,7 +71,9 @@ def train(
         ids: The documents' ids: strings or whole numbers that all differ; their numbers from 1 if omitted.
         config: The settings; the default recipe if omitted.
         preset: The name of a preset, which overrides ``config``; see :data:`jose_embed.config.PRESETS`.
-        reporter: Receives the progress.
+        progress: Show progress on standard error; by default in notebooks and interactive sessions. The logger
+            ``jose_embed`` receives it in any case.
+        reporter: Receives the progress instead.
         keep_encoded: Directory that keeps the encoded text of ``source`` for the next training with the same text,
             tokenizer and ``min_count``.
         checkpoint: Directory for checkpoints, by custom ``NAME.jose.run`` for a model ``NAME.jose``; removed at the end
@@ -109,9 +112,11 @@ def train(
         if documents.are_tokens and "tokenizer" not in given:
             config = dataclasses.replace(config, tokenizer="whitespace")
     check_backend(config.backend)
-    reporter = reporter or SilentReporter()
     phases: dict[str, float] = {}
-    with _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints:
+    with (
+        reporting(reporter, progress) as reporter,
+        _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints,
+    ):
         with _timed(phases, "reading"):
             corpus, config, keep_text = _encoded(
                 source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options
