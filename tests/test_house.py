@@ -194,3 +194,9 @@ def test_constraints_are_names_and_versions_and_cover_the_needs() -> None:
 def normal(name: str) -> str:
     """A distribution's name in the form in which names are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by the bare name: two of one name could not be collected together."""
+    names = [path.name for path in (ROOT / "tests").glob("**/test_*.py")]
+    assert sorted(names) == sorted(set(names))
