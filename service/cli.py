@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
 import sys
+import textwrap
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from jose_embed.errors import ConfigError, JoseError, MissingExtraError
 from service.settings import PREFIX, Settings
@@ -21,10 +23,13 @@ __all__ = ["main"]
 
 _USAGE_ERROR: Final = 2
 _EPILOG: Final = """\
-Every option, and more, can be set in the environment as JOSE_<NAME> (JOSE_MODEL, JOSE_PORT, JOSE_READ_KEY_FILE ...):
-  jose-serve settings      lists them, with what they mean and their defaults
-  jose-serve healthcheck   asks a running service whether it is ready; status 0 if it is
+commands:
+  jose-serve healthcheck   asks a running service whether it is ready; exit status 0 if it is
+  jose-serve settings      lists the settings in more detail
   jose-serve openapi       prints the OpenAPI document
+
+Every option, and more, can be set by an environment variable (secrets also as NAME_FILE):
+{settings}
 """
 
 
@@ -54,7 +59,7 @@ def _serve(arguments: Sequence[str]) -> int:
     parser = _Parser(
         "jose-serve",
         description="Serve a trained model.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(settings=_listed_settings()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", nargs="?", type=Path, help="the model directory, such as corpus.jose")
@@ -154,15 +159,27 @@ def _own_url() -> str:
 
 
 def _settings(arguments: Sequence[str]) -> int:
-    import dataclasses
-
     _Parser("jose-serve settings", description="List every setting with its meaning and default.").parse_args(arguments)
     for option in dataclasses.fields(Settings):
-        default = option.default if option.default not in (None, "", ()) else "none"
-        print(f"{PREFIX}{option.name.upper():<24} {option.metadata['help']} (default: {default})")
+        print(f"{PREFIX}{option.name.upper():<24} {option.metadata['help']} (default: {_default(option)})")
         if option.metadata["secret"]:
             print(f"{PREFIX}{option.name.upper() + '_FILE':<24} the same, read from a file")
     return 0
+
+
+def _listed_settings() -> str:
+    """One or two short lines for each setting."""
+    lines: list[str] = []
+    for option in dataclasses.fields(Settings):
+        text = f"{option.metadata['help']} ({_default(option)})"
+        lines += textwrap.wrap(
+            text, 100, initial_indent=f"  {PREFIX + option.name.upper():<28} ", subsequent_indent=" " * 31
+        )
+    return "\n".join(lines)
+
+
+def _default(option: dataclasses.Field[Any]) -> Any:
+    return option.default if option.default not in (None, "", ()) else "none"
 
 
 def _openapi(arguments: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from service.calls.similar import unknown_word
 from service.engine.serving import Engine
 from service.problems import Problem, shown
 from service.search.queries import Found, SearchQuery, Snapshot
+from service.search.served_model import ServedModel
 from service.web.route import ReadRoute, answer, calls, engine_of, problems
 from service.web.schemas import SearchAnswer, SearchRequest
 
@@ -40,7 +42,10 @@ router = calls(ReadRoute, "documents")
 )
 async def search(request: Request, wanted: SearchRequest) -> Response:
     """Searches the trained documents and those that were added, or the words, by a text, a word, a vector or a
-    document. An acknowledged document is found at once. A document without a known word is never found."""
+    document. An acknowledged document is found at once. A document without a known word is never found.
+
+    The words beside a text or a document are those that describe it; rare words are shrunk: `score` is the cosine times
+    a factor below 1 that grows with a word's count."""
     engine = engine_of(request)
     snapshot = engine.snapshot
     excluded: tuple[int, ...] = ()
@@ -69,6 +74,12 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         assert wanted.document_id is not None
         source, vector = await _document(engine, snapshot, wanted.document_id, wanted.source)
         excluded_id = (source, wanted.document_id) if wanted.target == "documents" else None
+    head = {"target": wanted.target}
+    of_words = wanted.word is not None or (wanted.vector is not None and wanted.space == "words")
+    if wanted.target == "words" and not of_words:
+        describing = partial(_describing_words, snapshot.served, vector, wanted.k, wanted.min_score)
+        neighbors = await engine.long_work(describing)
+        return answer(head | {"neighbors": neighbors, "model": snapshot.served.reference})
     question = SearchQuery(
         vector,
         wanted.k,
@@ -78,12 +89,33 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         excluded_id=excluded_id,
         least=wanted.min_score,
     )
-    head = {"target": wanted.target}
 
     def finish(results: list[Found]) -> bytes:
         return orjson.dumps(head | {"neighbors": results[0], "model": snapshot.served.reference})
 
     return answer(await engine.search(snapshot, [question], finish))
+
+
+def _describing_words(
+    served: ServedModel, vector: npt.NDArray[np.float32], k: int, min_score: float | None
+) -> list[dict[str, Any]]:
+    """The words that describe a direction of the space of documents, as an answer holds them."""
+    model = served.embeddings
+    directions = model.word_directions
+    rows, scores = directions.nearest(vector, k)
+    cosines = np.clip(scores / directions.reliability()[rows], -1.0, 1.0)
+    least = -np.inf if min_score is None else min_score
+    return [
+        {"word": model.words[row], "score": score, "angle_deg": angle, "rank": row + 1, "count": count}
+        for row, score, angle, count in zip(
+            rows.tolist(),
+            np.clip(np.round(scores, 7), -1.0, 1.0).tolist(),
+            np.round(np.degrees(np.arccos(cosines)), 5).tolist(),
+            model.counts[rows].tolist(),
+            strict=True,
+        )
+        if score >= least
+    ]
 
 
 async def _document(engine: Engine, snapshot: Snapshot, id: str, source: str) -> tuple[str, npt.NDArray[np.float32]]:

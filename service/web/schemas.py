@@ -183,7 +183,7 @@ class Neighbor(_Answer):
     """A word near to the query."""
 
     word: str
-    score: float = Field(ge=-1, le=1, description="The cosine.")
+    score: float = Field(ge=-1, le=1, description="The cosine; for words of a document see POST /search.")
     angle_deg: float = Field(ge=0, le=180)
     rank: int = Field(ge=1, description="Its place by frequency; 1 is the most frequent word.")
     count: int = Field(ge=1, description="How often it occurs in the training text.")
@@ -242,7 +242,11 @@ class SimilarItem(_Request):
     word: ItemWord | None = None
     positive: Words = Field(default=[], description="Words whose directions are added.", examples=[["king", "woman"]])
     negative: Words = Field(default=[], description="Words whose directions are subtracted.", examples=[["man"]])
-    vector: Vector | None = Field(None, description="Any finite vector of the model's dimension but zero.")
+    vector: Vector | None = Field(
+        None,
+        description="Any finite vector of the model's dimension but zero, in the space of words, as GET /words/{word} "
+        "gives it; for a vector of a text or a document ask POST /search.",
+    )
     without: Words = Field(
         default=[], description="Words projected out, so that what remains of the query is orthogonal to all of them."
     )
@@ -425,6 +429,11 @@ class SearchRequest(_Request):
     )
     k: K = 10
     target: Literal["documents", "words"] = "documents"
+    space: Literal["documents", "words"] = Field(
+        "documents",
+        description="With vector and words as the target: documents for a vector of a text or a document, whose words "
+        "are asked for; words for a vector of words, as GET /words/{word} gives it.",
+    )
     source: Literal["all", "added", "trained"] = Field(
         "all", description="Which documents are answers, and where document_id is looked up (all: added first)."
     )

@@ -281,9 +281,21 @@ def test_search_over_trained_documents(served: Served, model_a: Model) -> None:
 def test_search_for_words(served: Served, model_a: Model) -> None:
     model = model_a[1]
     text = "king queen w5"
-    found = served.post("/search", {"text": text, "target": "words", "k": 5}).json()["neighbors"]
-    expected = model.most_similar(vector=model.infer([text])[0], k=5)
-    assert [hit["word"] for hit in found] == [hit.word for hit in expected]
+    vector = model.infer([text])[0]
+    assert served.put("keywords", text).status_code == 201
+    for query, expected in (
+        ({"text": text}, model.words_of(text=text, k=5)),
+        ({"vector": vector.tolist()}, model.words_of(text=text, k=5)),
+        ({"document_id": "keywords"}, model.words_of(text=text, k=5)),
+        ({"document_id": "2", "source": "trained"}, model.words_of("2", k=5)),
+        ({"vector": vector.tolist(), "space": "words"}, model.most_similar(vector=vector, k=5)),
+    ):
+        found = served.post("/search", {**query, "target": "words", "k": 5}).json()["neighbors"]
+        assert [hit["word"] for hit in found] == [hit.word for hit in expected]
+        np.testing.assert_allclose([hit["score"] for hit in found], [hit.score for hit in expected], atol=1e-5)
+    query = {"text": text, "target": "words", "k": 1_000, "min_score": 0.05}
+    assert all(hit["score"] >= 0.05 for hit in served.post("/search", query).json()["neighbors"])
+    assert served.client.delete("/documents/keywords").status_code == 204
     by_word = served.post("/search", {"word": "king", "target": "words", "k": 3}).json()["neighbors"]
     assert by_word == served.get("/similar?word=king&k=3").json()["neighbors"]
 
