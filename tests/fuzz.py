@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import bz2
 import contextlib
+import csv
 import gzip
 import hashlib
 import io
@@ -48,6 +49,8 @@ from jose_embed.text import word_table as wordtable
 from jose_embed.text.encode import encode, encode_texts
 from jose_embed.text.kept import is_encoded, kept_encoding, open_encoded, write_encoded
 from jose_embed.text.reader import BlockReader, find_sources, get_tokenizer
+from jose_embed.text.records import TextOptions
+from jose_embed.text.texts import TextStore
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.schedule import RunState
 
@@ -130,6 +133,36 @@ def _remembered(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return remembering
 
 
+RECORD_FORMATS = ("text", "csv", "tsv", "jsonl", "parquet", "arrow")
+
+
+def _valid_records(folder: Path) -> dict[str, bytes]:
+    """A valid file of every format of records, by its ending."""
+    texts = TEXT.split("\n")
+    rows = [{"id": str(number), "text": text, "meta": {"n": number}} for number, text in enumerate(texts)]
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["id", "text", "meta.n"])
+    writer.writerows((row["id"], f"{row['text']}\n", "7") for row in rows)
+    found = {
+        ".csv": table.getvalue().encode(), ".tsv": table.getvalue().replace(",", "\t").encode(),
+        ".jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
+        ".csv.gz": gzip.compress(table.getvalue().encode(), mtime=0),
+    }  # fmt: skip
+    with contextlib.suppress(ImportError):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        arrow = pa.Table.from_pylist(rows)
+        pq.write_table(arrow, folder / "valid.parquet")
+        found[".parquet"] = (folder / "valid.parquet").read_bytes()
+        for ending, kind in ((".arrow", pa.ipc.new_stream), (".feather", pa.ipc.new_file)):
+            with pa.OSFile(str(folder / "valid.arrow"), "wb") as file, kind(file, arrow.schema) as arrow_writer:
+                arrow_writer.write_table(arrow)
+            found[ending] = (folder / "valid.arrow").read_bytes()
+    return found
+
+
 class Fuzzer:
     """The valid beginnings, and the targets.
 
@@ -180,6 +213,11 @@ class Fuzzer:
             from jose_embed.text.compression import zstd
 
             self.texts["zstd"] = zstd.compress(text)
+        self.records = _valid_records(folder)
+        store = TextStore.create(folder)
+        store.append(["one", "two\nlines", ""], [{"a": 1}, {}, {"b": None}], 3)
+        store.finish()
+        self.texts_file = b"".join(store.chunks())
         self.targets: dict[str, Callable[[random.Random], str]] = {
             name.removeprefix("_on_"): getattr(self, name) for name in dir(self) if name.startswith("_on_")
         }
@@ -241,6 +279,44 @@ class Fuzzer:
         with BlockReader(find_sources([path] * rng.choice([1, 1, 2])), whole_lines=rng.random() < 0.5) as reader:
             text = b"".join(block.data for block in reader)
         assert text.decode().count("\n") == sum(report.n_lines for report in reader.reports)
+        return "read"
+
+    def _on_records(self, rng: random.Random) -> str:
+        name = rng.choice(list(self.records))
+        data = mutated(self.records[name], rng) if rng.random() < 0.95 else rng.randbytes(rng.randrange(2000))
+        columns = [None, "id", "text", "meta.n", "\ud800"]
+        how: dict[str, Any] = {
+            "text_field": rng.choice([(), (), "text", ("text", "id")]), "id_field": rng.choice(columns),
+            "on_error": rng.choice(["stop", "skip"]), "keep_text": rng.random() < 0.5,
+            "keep_fields": rng.choice([(), (), ("id", "meta.n")]),
+            "format": rng.choice([None, None, *RECORD_FORMATS]),
+        }  # fmt: skip
+        with BlockReader(find_sources(self._file(data, name)), options=TextOptions(**how)) as reader:
+            blocks = list(reader)
+        n_documents = sum(block.data.decode().count("\n") for block in blocks)
+        assert n_documents == sum(report.n_lines for report in reader.reports)
+        records = [block.records for block in blocks if block.records is not None]
+        for batch in records:
+            lengths = [len(part) for part in (batch.ids, batch.texts, batch.fields) if part is not None]
+            assert lengths == [batch.n_records] * len(lengths)
+        if how["id_field"]:
+            assert sum(len(batch.ids or ()) for batch in records) == n_documents
+        json.dumps([batch.fields for batch in records])
+        return "read"
+
+    def _on_documents(self, rng: random.Random) -> str:
+        values = [*JSON_VALUES, "a text", ["a", "b"], b"a", np.array(["a", "b"]), np.zeros(2), {"a": "b"}, {"a"}]
+        documents = rng.choice([rng.choice(values), [rng.choice(values) for _ in range(rng.randrange(4))]])
+        ids = rng.choice([None, None, rng.choice(values), [rng.choice(values) for _ in range(rng.randrange(4))]])
+        with encode_texts(documents, ids=ids, min_count=1) as corpus:
+            assert len(list(corpus.doc_ids)) == corpus.n_documents == len(set(corpus.doc_ids))
+        return "encoded"
+
+    def _on_kept_texts(self, rng: random.Random) -> str:
+        store = TextStore.open(self._file(mutated(self.texts_file, rng), ".sqlite3"))
+        for document in store.read(range(4)):
+            assert document.text is None or isinstance(document.text, str)
+            assert isinstance(document.fields, dict)
         return "read"
 
     def _on_tokenizers(self, rng: random.Random) -> str:

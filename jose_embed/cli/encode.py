@@ -21,6 +21,7 @@ from jose_embed.cli.command import (
     text_facts,
     text_rows,
 )
+from jose_embed.cli.text_options import add_text_options, text_settings
 from jose_embed.config import TrainConfig
 from jose_embed.progress import amount_text, duration_text, log_event
 
@@ -45,6 +46,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
                 metavar="N" if kind is int else "NAME",
                 help=setting_help(setting),
             )
+    add_text_options(parser, keeping=True)
     add_quiet(parser)
     add_log_json(parser)
 
@@ -54,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> None:
     output = arguments.output if arguments.output is not None else str(default_output(arguments.sources, ".encoded"))
 
     from jose_embed.text.kept import kept_encoding
+    from jose_embed.text.records import TextOptions
 
     started = time.monotonic()
     with nothing_written(), reporter_of(arguments) as reporter:
@@ -64,6 +67,7 @@ def _run(arguments: argparse.Namespace) -> None:
             min_count=config.min_count,
             overwrite=arguments.overwrite,
             reporter=reporter,
+            options=TextOptions(**text_settings(arguments)),
         )
     with corpus:
         seconds = time.monotonic() - started

@@ -28,6 +28,7 @@ from jose_embed.cli.command import (
     visible,
     workers_text,
 )
+from jose_embed.cli.text_options import add_text_options, text_settings
 from jose_embed.config import PRESETS, TrainConfig, preset_settings
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.progress import Reporter, amount_text, duration_text, log_event
@@ -62,6 +63,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="settings for a purpose: words of the same kind as neighbours (words), the algorithm as published (paper),"
         " its authors' program (pairwise); other options override it",
     )
+    add_text_options(parser, keeping=True)
     groups = {
         "first": first,
         "training": parser.add_argument_group("training"),
@@ -172,6 +174,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 keep_encoded=arguments.keep_encoded,
                 checkpoint=checkpoints,
                 temporary_directory=arguments.temporary_directory,
+                **text_settings(arguments),
                 **given,
             )
             saving_from = time.monotonic()
@@ -210,6 +213,7 @@ def _how_to_resume(checkpoints: Checkpoints | None, arguments: argparse.Namespac
 def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collection[str], reporter: Reporter) -> None:
     from jose_embed.compute.backends import check_backend, choose_backend
     from jose_embed.text.kept import text_for
+    from jose_embed.text.records import TextOptions
     from jose_embed.training.estimate import estimate
 
     check_backend(config.backend)
@@ -220,6 +224,7 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
         keep_encoded=arguments.keep_encoded,
         reporter=reporter,
         directory=arguments.temporary_directory,
+        options=TextOptions(**text_settings(arguments)),
     )
     with text as corpus:
         config = config.for_text(corpus.n_tokens)

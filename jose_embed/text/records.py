@@ -81,7 +81,7 @@ class TextOptions:
     def __post_init__(self) -> None:
         for name in ("text_field", "keep_fields"):
             value: Any = getattr(self, name)
-            names = (value,) if isinstance(value, str) else tuple(value or ())
+            names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
             if not all(isinstance(part, str) and part for part in names):
                 raise ConfigError(f"{name} is {value!r}; it must be the name of a column, or a list of names")
             object.__setattr__(self, name, names)

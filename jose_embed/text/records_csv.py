@@ -60,21 +60,36 @@ def find_dialect(sample: str, *, tabs: bool = False) -> _Dialect:
     """
     best, best_score = _Dialect(_NO_DELIMITER), (0.0, 0)
     for delimiter in "\t,;|" if tabs else ",;\t|":
-        for quoting in ({}, {"doublequote": False, "escapechar": "\\"}, {"quoting": csv.QUOTE_NONE}):
-            dialect = _Dialect(delimiter, **quoting)
+        quoted_share = 0.0
+        for dialect in _ways_to_quote(delimiter, sample):
             widths = _widths(dialect, sample)
             if widths and widths[0] > 1:
-                score = sum(width == widths[0] for width in widths) / len(widths), widths[0]
-                if score > best_score and (score[0] > best_score[0] + 0.001 or delimiter != best.delimiter):
-                    best, best_score = dialect, score
+                share = sum(width == widths[0] for width in widths) / len(widths)
+                if dialect.quoting != csv.QUOTE_NONE:
+                    quoted_share = max(quoted_share, share)
+                elif share < _REGULAR or share <= quoted_share:
+                    continue
+                if (share, widths[0]) > best_score:
+                    best, best_score = dialect, (share, widths[0])
     return best
 
 
+_REGULAR = 0.95  # share of records with as many fields as the first line, in a table without quotes
+
+
+def _ways_to_quote(delimiter: str, sample: str) -> Iterator[_Dialect]:
+    yield _Dialect(delimiter)
+    if '\\"' in sample:  # this way takes almost anything for a record
+        yield _Dialect(delimiter, doublequote=False, escapechar="\\")
+    if delimiter in "\t|":  # tables with commas or semicolons are always quoted
+        yield _Dialect(delimiter, quoting=csv.QUOTE_NONE)
+
+
 def _widths(dialect: _Dialect, sample: str) -> list[int]:
-    """The number of fields of each record but the last, which may be cut off; 0 for a malformed one."""
+    """The number of fields of each record, without the last one if it may be cut off; 0 for a malformed one."""
     rows = _without_errors(dialect.rows(StringIO(sample, newline="")))
     widths = [len(row or ()) for row in rows if row is None or row]
-    return widths[: max(2, len(widths) - 1)]
+    return widths[: max(1, len(widths) - 1)] if len(sample) >= _SAMPLE else widths
 
 
 def _without_errors(rows: Iterator[list[str]]) -> Iterator[list[str] | None]:
@@ -246,5 +261,5 @@ def looks_like_table(head: str) -> bool:
         dialect.delimiter != _NO_DELIMITER
         and len(widths) >= 4
         and widths[0] >= least
-        and sum(width == widths[0] for width in widths) >= 0.95 * len(widths)
+        and sum(width == widths[0] for width in widths) >= _REGULAR * len(widths)
     )

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from jose_embed.text import kept as encodedfiles
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.encode import encode, encode_texts
 from jose_embed.text.kept import is_encoded, kept_encoding, open_encoded, text_for, write_encoded
+from jose_embed.text.records import TextOptions
 
 TEXT = "to be or not to be\n\nthat is the question\nto be\n"
 
@@ -408,3 +410,27 @@ def test_a_killed_encoding_leaves_the_old_one_or_the_new_one(tmp_path: Path) -> 
     with open_encoded(tmp_path / "x") as corpus:
         assert (corpus.min_count, corpus.n_tokens) == (1, 2_000_000)
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "x"]
+
+
+def test_ids_and_texts_are_kept(write: Callable[..., Path], tmp_path: Path) -> None:
+    write("a.csv", 'id,text,stars\nx,"red\ngreen",5\ny,red,4\n')
+    options = TextOptions(id_field="id", keep_text=True, keep_fields="stars")
+    for _ in range(2):
+        with kept_encoding("a.csv", "a.encoded", min_count=1, options=options) as corpus:
+            assert list(corpus.doc_ids) == ["x", "y"]
+            assert corpus.options == options
+            assert corpus.texts is not None
+            assert corpus.texts.read([1, 0]) == [("red", {"stars": "4"}), ("red\ngreen", {"stars": "5"})]
+    with open_encoded("a.encoded") as corpus:
+        assert list(corpus.doc_ids) == ["x", "y"]
+        assert corpus.texts is not None
+        assert corpus.texts.n_documents == 2
+    notes: list[str] = []
+    silent = dict.fromkeys(("start", "advance", "finish"), lambda *_, **__: None)
+    recorder: Any = SimpleNamespace(note=notes.append, **silent)
+    with kept_encoding("a.csv", "a.encoded", min_count=1, reporter=recorder) as corpus:
+        assert list(corpus.doc_ids) == ["1", "2"]
+        assert corpus.texts is None
+    assert "a.encoded: another way of reading; the text is encoded again" in notes
+    with pytest.raises(ConfigError, match="was encoded with other options of the text"):
+        text_for("a.encoded", TrainConfig(), options=options)
