@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
 from itertools import chain, islice
+from numbers import Integral, Real
 from typing import Any, Final, TypeAlias
 
 from jose_embed.errors import CorpusError
@@ -157,7 +158,7 @@ def _tokens(document: Any, number: int) -> Sequence[str]:
 def _id(value: Any, number: int) -> str:
     if value is _END:
         raise CorpusError(f"there are more documents than ids ({number - 1:,}); give one id for each")
-    if not isinstance(value, (str, bool)) and hasattr(value, "__index__"):
+    if isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) < 1 << 200:
         value = str(int(value))
     if not isinstance(value, str):
         raise CorpusError(f"the id of document {number:,} is {_described(value)}; give strings or whole numbers")
@@ -172,8 +173,10 @@ def _described(value: Any) -> str:
         return "a missing value (None or NaN)"
     if isinstance(value, (bytes, bytearray)):
         return "bytes"
-    if isinstance(value, bool) or hasattr(value, "__index__") or isinstance(value, float):
-        return f"the number {value!r}"[:80]
+    if isinstance(value, Real):
+        with contextlib.suppress(OverflowError):
+            return f"the number {float(value):g}"
+        return "a large number"
     return f"of type {type(value).__name__}"
 
 

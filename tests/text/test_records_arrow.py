@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -26,7 +27,7 @@ LINES = b'We slept well.\n\n\nNoise, "they" said\nWe slept well.\n'
 IDS = ["a", "b", "c", "d", "e"]
 
 
-def read(path: Path, **options: Any) -> tuple[bytes, list[str], list[Any], list[str]]:
+def read(path: Path | str, **options: Any) -> tuple[bytes, list[str], list[Any], list[str]]:
     """Lines, ids, fields and notes of a source."""
     with BlockReader(find_sources(path), options=TextOptions(**options)) as reader:
         blocks = list(reader)
@@ -156,21 +157,19 @@ def test_a_folder_of_a_data_set(tmp_path: Path) -> None:
     (folder / "dataset_info.json").write_text("{}")
     assert read(folder)[0] == b"text 0\nmore\ntext 1\nmore\n"
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["reviews", "test"]}))
-    with pytest.raises(CorpusError, match="holds several splits; name one of them: .*/reviews, .*/test$"):
+    with pytest.raises(CorpusError, match=r"holds several splits; name one of them: .*/reviews, .*/test$"):
         find_sources(tmp_path)
 
 
-def test_damage_and_standard_input(tmp_path: Path) -> None:
+def test_damage_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet.write_table(pa.table({"text": TEXTS}), tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[:-20])
     with pytest.raises(CorpusError, match="cannot be read as Parquet"):
         read(tmp_path / "a.parquet")
-    with (
-        pytest.raises(CorpusError, match="standard input cannot be read as Parquet or Arrow"),
-        BlockReader(find_sources("-"), options=TextOptions(format="parquet")) as reader,
-    ):
-        list(reader)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(whole)))
+    with pytest.raises(CorpusError, match="standard input cannot be read as Parquet or Arrow"):
+        read("-", format="parquet")
 
 
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
