@@ -143,6 +143,7 @@ def _ipc(arrow: _Arrow, path: str) -> _Opened:
 
     def tables(columns: Iterable[str] | None) -> Iterator[Any]:
         for batch in batches():
+            batch.validate(full=True)  # else damage would be read from beyond the buffers
             at_once = _rows_at_once(batch.nbytes, batch.num_rows)
             for first in range(0, batch.num_rows, at_once):
                 yield arrow.pa.Table.from_batches([batch.slice(first, at_once)])
