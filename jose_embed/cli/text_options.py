@@ -12,14 +12,13 @@ _KEEPING = ("keep_text", "keep_fields")
 _FORMATS = ("text", "csv", "tsv", "jsonl", "parquet", "arrow")
 
 
-def add_text_options(parser: argparse.ArgumentParser, *, keeping: bool) -> None:
+def add_text_options(group: argparse._ActionsContainer, *, keeping: bool) -> None:
     """Declare the options that say how text is read.
 
     Args:
-        parser: The parser of a command.
+        group: The parser of a command, or a group of its options.
         keeping: Whether the command can keep texts and fields.
     """
-    group = parser.add_argument_group("text")
     group.add_argument(
         "--text-field",
         type=_names,

@@ -63,12 +63,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="settings for a purpose: words of the same kind as neighbours (words), the algorithm as published (paper),"
         " its authors' program (pairwise); other options override it",
     )
-    add_text_options(parser, keeping=True)
     groups = {
         "first": first,
         "training": parser.add_argument_group("training"),
         "resources": parser.add_argument_group("files and resources"),
     }
+    add_text_options(groups["resources"], keeping=True)
     for option in dataclasses.fields(TrainConfig):
         choices = option.metadata["choices"]
         groups[option.metadata["group"]].add_argument(
