@@ -1,4 +1,4 @@
-"""``jose similar``, ``jose documents`` and ``jose info``: query a model."""
+"""``jose similar``, ``jose words``, ``jose documents`` and ``jose info``: query a model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import dataclasses
 import json
 import sys
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jose_embed.cli.command import Command, add_model, positive_whole_number, reporter_of, visible
 from jose_embed.errors import ConfigError, CorpusError, ModelError
 
-__all__ = ["DOCUMENTS", "INFO", "SIMILAR"]
+if TYPE_CHECKING:
+    from jose_embed.model.embeddings import Embeddings
+    from jose_embed.model.query import Neighbor
+
+__all__ = ["DOCUMENTS", "INFO", "SIMILAR", "WORDS"]
 
 _LABEL_WIDTH = 100
 
@@ -58,6 +62,10 @@ def _run_similar(arguments: argparse.Namespace) -> None:
         k=arguments.k,
         max_rank=arguments.max_rank,
     )
+    _print_words(model, neighbors, arguments)
+
+
+def _print_words(model: Embeddings, neighbors: Sequence[Neighbor], arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json([
             {"word": n.word, "score": n.score, "rank": n.index, "count": int(model.counts[n.index])} for n in neighbors
@@ -69,13 +77,42 @@ def _run_similar(arguments: argparse.Namespace) -> None:
     )
 
 
+# ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _configure_words(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    _document_arguments(parser)
+    _answer_arguments(parser)
+
+
+def _document_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", nargs="?", help="the id of a document; by default its line number, from 1")
+    parser.add_argument("--text", metavar="TEXT", help="use this text instead; - reads standard input")
+
+
+def _run_words(arguments: argparse.Namespace) -> None:
+    if (arguments.id is None) == (arguments.text is None):
+        raise ConfigError("give exactly one of: the ID of a document, --text")
+
+    from jose_embed.model.embeddings import load
+
+    model = load(arguments.model)
+    _print_words(model, model.words_of(arguments.id, text=_text_of(arguments), k=arguments.k), arguments)
+
+
+def _text_of(arguments: argparse.Namespace) -> str | None:
+    """The text of a query, from standard input for ``-``."""
+    text: str | None = sys.stdin.read() if arguments.text == "-" else arguments.text
+    return text
+
+
 # ------------------------------------------------------------------------------------------------------------ documents
 
 
 def _configure_documents(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("id", metavar="ID", nargs="?", help="the id of a document; by default its line number, from 1")
-    parser.add_argument("--text", metavar="TEXT", help="find documents like this text; - reads standard input")
+    _document_arguments(parser)
     parser.add_argument("--word", metavar="WORD", help="find documents about this word")
     parser.add_argument(
         "--labels", metavar="FILE", nargs="+", default=[], help="files with one line for each document, shown beside it"
@@ -90,8 +127,7 @@ def _run_documents(arguments: argparse.Namespace) -> None:
     from jose_embed.model.embeddings import load
 
     model = load(arguments.model)
-    text = sys.stdin.read() if arguments.text == "-" else arguments.text
-    neighbors = model.similar_documents(arguments.id, text=text, word=arguments.word, k=arguments.k)
+    neighbors = model.similar_documents(arguments.id, text=_text_of(arguments), word=arguments.word, k=arguments.k)
     labels = _labels(arguments.labels, {n.index for n in neighbors}, model.n_docs) if arguments.labels else {}
     if arguments.json:
         _print_json([
@@ -214,6 +250,13 @@ SIMILAR = Command(
         "jose similar corpus.jose thread -k 5",
         "jose similar corpus.jose --positive king woman --negative man",
     ),
+)
+WORDS = Command(
+    name="words",
+    summary="Find the words that describe a document or a text.",
+    configure=_configure_words,
+    run=_run_words,
+    examples=("jose words corpus.jose 17", "jose words corpus.jose --text 'how to parse a date'"),
 )
 DOCUMENTS = Command(
     name="documents",

@@ -436,6 +436,26 @@ def test_an_untrained_document_is_refused(refused: Callable[..., str], model_pat
     assert "there is no document '6'" in refused(main, "documents", model_path, "6")
 
 
+def test_words_of_a_document_or_text_are_those_of_the_library(
+    printed: Callable[..., str], refused: Callable[..., str], model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Embeddings.load(model_path)
+    for arguments, expected in [
+        (["2", "-k", "3"], model.words_of("2", k=3)),
+        (["--text", "cat dog"], model.words_of(text="cat dog")),
+    ]:
+        lines = printed(main, "words", model_path, *arguments).splitlines()
+        assert lines[0].split() == ["score", "count", "word"]
+        assert [line.split()[2] for line in lines[1:]] == [neighbor.word for neighbor in expected]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("cat dog"))
+    answers = json.loads(printed(main, "words", model_path, "--text", "-", "--json"))
+    assert [answer["word"] for answer in answers] == [neighbor.word for neighbor in expected]
+    assert "exactly one of: the ID of a document, --text" in refused(main, "words", model_path)
+    assert "exactly one of" in refused(main, "words", model_path, "1", "--text", "cat")
+    assert "no known word" in refused(main, "words", model_path, "3")
+    assert "there is no document '9'" in refused(main, "words", model_path, "9")
+
+
 def test_labels_stand_beside_their_documents(
     printed: Callable[..., str], refused: Callable[..., str], model_path: Path, tmp_path: Path
 ) -> None:
