@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.compute.cpu.directions import write_directions
+from jose_embed.compute.cpu.directions import CpuDirections
 from jose_embed.compute.tables import DocumentInputs, Result
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, DeviceError, JoseError
@@ -138,10 +138,7 @@ def directions_writer(name: str, inputs: DocumentInputs, *, threads: int = 1) ->
                 if name == "gpu":
                     raise
 
-    def on_cpu(tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
-        write_directions(tokens, offsets, inputs, out, threads=threads)
-
-    return on_cpu
+    return CpuDirections(inputs, threads).write
 
 
 def _why_not(config: TrainConfig) -> str:

@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.backends import Writer, directions_writer
+from jose_embed.compute.cpu.directions import document_summands
 from jose_embed.compute.tables import DocumentInputs
 from jose_embed.errors import NoKnownWordsError
 from jose_embed.model.lookup import WordLookup
@@ -289,8 +290,9 @@ class DocumentEncoder:
 
     def _summands(self, rows: npt.NDArray[np.int64] | slice) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """float64 (n, dim): the vectors u of words, and u - s c, which are summed."""
-        vectors, share = self.center_vectors[rows].astype(np.float64), self.context_share
-        return vectors, vectors - share * self.context_vectors[rows].astype(np.float64) if share else vectors
+        center = self.center_vectors[rows]
+        summands = document_summands(center, self.context_vectors[rows], self.context_share)
+        return center.astype(np.float64), summands.astype(np.float64)
 
     def _times_matrix(self, total: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         if not len(self.matrix):

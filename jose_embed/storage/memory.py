@@ -175,7 +175,7 @@ def _mapping(array: npt.NDArray[Any]) -> mmap.mmap | None:
     return base if base is None or isinstance(base, _TableFile) or memoryview(base).readonly else None
 
 
-Number = TypeVar("Number", np.int64, np.float32)
+Number = TypeVar("Number", np.int32, np.int64, np.float32)
 
 
 def anonymous_pages(n: int, kind: type[Number]) -> npt.NDArray[Number]:

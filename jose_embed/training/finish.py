@@ -85,13 +85,13 @@ def learn_documents(
     tokens, offsets, documents = corpus.tokens, corpus.offsets, tables.document
     frequencies = count_documents(tokens, offsets, corpus.vocabulary.n_words)
     if config.doc_method == "trained":
-        return {WORD_WEIGHTS: concentration_weights(tokens, offsets, frequencies, documents)}
+        return {WORD_WEIGHTS: concentration_weights(tokens, offsets, frequencies, documents, threads=threads)}
     writer_of = partial(directions_writer, backend, threads=threads)
     share = config.context_share(corpus.n_tokens / max(1, corpus.n_with_words))
     first_weights = retrieval_weights(frequencies, corpus.n_with_words)
     inputs = DocumentInputs(first_weights, TERM_WEIGHTS, tables.center, tables.context, share, NO_MATRIX)
     writer_of(inputs)(tokens, offsets, documents)
-    weights = concentration_weights(tokens, offsets, frequencies, documents)
+    weights = concentration_weights(tokens, offsets, frequencies, documents, threads=threads)
     inputs = inputs._replace(word_weights=weights)
     learned: dict[str, npt.NDArray[Any]] = {WORD_WEIGHTS: weights}
     if share:

@@ -16,7 +16,7 @@ from test_cpu_kernel import tables_of
 
 from jose_embed.compute import sphere
 from jose_embed.compute.cpu.backend import CpuBackend
-from jose_embed.compute.cpu.directions import count_documents, write_directions
+from jose_embed.compute.cpu.directions import CpuDirections, count_documents
 from jose_embed.compute.documents import gathered, stretches
 from jose_embed.compute.sampling import SamplingTables
 from jose_embed.compute.tables import DocumentInputs, Tables, Text, padded_table
@@ -76,8 +76,8 @@ def test_passes_over_the_text_beyond_the_border(long_text: Text) -> None:
     assert np.array_equal(weights, concentration_weights(*short, counts, vectors))
     found, wanted = np.zeros_like(vectors), np.zeros_like(vectors)
     inputs = DocumentInputs(weights, np.ones(4), center, center, 0.0, np.eye(16))
-    write_directions(tokens, offsets, inputs, found)
-    write_directions(*short, inputs, wanted)
+    CpuDirections(inputs).write(tokens, offsets, found)
+    CpuDirections(inputs).write(*short, wanted)
     assert np.array_equal(found, wanted)
 
 

@@ -122,6 +122,27 @@ def test_add_rows_and_prefetch() -> None:
     assert np.array_equal(out[0], a[2] + b[1])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_chunks", [1, 2, 9])
+def test_weighted_rows_are_added_in_order_with_rounded_products(n_chunks: int, dtype: type) -> None:
+    add = row_primitives(n_chunks).add_weighted_rows
+
+    @jit
+    def run(total: Any, rows: Any, indices: Any, weights: Any, n: Any) -> None:
+        add(total, rows, indices, weights, n)
+
+    random = np.random.default_rng(1)
+    rows = table(n_chunks, 20, 1).astype(dtype)
+    indices, weights = random.integers(0, 20, 30).astype(np.uint32), random.standard_normal(30)
+    for n in (0, 1, 30):
+        total = random.standard_normal(n_chunks * LANES)
+        wanted = total.copy()
+        for index, weight in zip(indices[:n], weights, strict=False):
+            wanted += weight * rows[index].astype(np.float64)
+        run(total, rows, indices, weights, n)
+        assert total.tobytes() == wanted.tobytes()
+
+
 def test_lane_functions() -> None:
     gather = row_primitives(1).gather_products
 

@@ -358,8 +358,8 @@ def test_directions_do_not_depend_on_the_number_of_threads(threads: int, monkeyp
         sphere.random_points(random, center[:, :100])
         inputs = DocumentInputs(random.random((30, 2)), TERM_WEIGHTS, center, center, 0.0, NO_MATRIX)
         made = [np.full((len(lengths), 112), 7, np.float32) for _ in range(2)]
-        directions.write_directions(tokens, offsets, inputs, made[0])
-        directions.write_directions(tokens, offsets, inputs, made[1], threads=threads)
+        directions.CpuDirections(inputs).write(tokens, offsets, made[0])
+        directions.CpuDirections(inputs, threads).write(tokens, offsets, made[1])
         assert made[0].tobytes() == made[1].tobytes()
         assert (made[0][:, 0] == 7).tolist() == [length == 0 for length in lengths]
 
@@ -376,13 +376,28 @@ def test_what_fails_in_one_thread_does_not_wait_for_the_others(monkeypatch: pyte
 
     monkeypatch.setattr(directions, "_WORTH_A_THREAD", 1)
     monkeypatch.setattr(passages, "_AT_ONCE", 4)
-    monkeypatch.setattr(directions, "_directions", failing)
+    monkeypatch.setattr(directions, "_kernel", lambda _: failing)
     tokens, offsets = np.zeros(4000, np.int32), np.arange(0, 4001, 2)
     center = padded_table(1, 100)
     inputs = DocumentInputs(np.ones((1, 2)), TERM_WEIGHTS, center, center, 0.0, NO_MATRIX)
     with pytest.raises(ValueError, match="broken"):
-        directions.write_directions(tokens, offsets, inputs, padded_table(2000, 100), threads=2)
+        directions.CpuDirections(inputs, 2).write(tokens, offsets, padded_table(2000, 100))
     assert len(calls) < 1000
+
+
+def test_words_beyond_those_that_are_ready_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents of more different words than are added at a time, frequent and rare ones in turns."""
+    random = np.random.default_rng(1)
+    tokens, offsets = random.integers(0, 900, 5000).astype(np.int32), np.array([0, 10, 10, 40, 5000])
+    center, context = padded_table(900, 20), padded_table(900, 20)
+    for table in (center, context):
+        sphere.random_points(random, table[:, :20])
+    inputs = DocumentInputs(random.random((900, 2)), TERM_WEIGHTS, center, context, 0.3, random.random((20, 20)))
+    made = [np.zeros((4, 32), np.float32) for _ in range(3)]
+    for out, n_ready in zip(made, (900, 200, 1), strict=True):
+        monkeypatch.setattr(directions, "_SUMMAND_FLOATS", 32 * n_ready)
+        directions.CpuDirections(inputs).write(tokens, offsets, out)
+    assert made[0].tobytes() == made[1].tobytes() == made[2].tobytes()
 
 
 @given(lines, st.integers(0, 2**32), st.integers(2, 40))
@@ -398,12 +413,12 @@ def test_both_ways_give_the_same_bytes(documents: list[str], seed: int, dim: int
         rows = np.full((len(documents), dim), 7, np.float32)
         matrix = random.standard_normal((dim, dim)) if seed % 2 else NO_MATRIX
         inputs = DocumentInputs(weights, TERM_WEIGHTS, center, context, share, matrix)
-        directions.write_directions(corpus.tokens, corpus.offsets, inputs, rows)
+        directions.CpuDirections(inputs).write(corpus.tokens, corpus.offsets, rows)
         padded_center, padded_context = (padded_table(len(center), dim) for _ in range(2))
         padded_center[:, :dim], padded_context[:, :dim] = center, context
         padded_rows = padded_table(len(rows), dim)
         padded = DocumentInputs(weights, TERM_WEIGHTS, padded_center, padded_context, share, matrix)
-        directions.write_directions(corpus.tokens, corpus.offsets, padded, padded_rows)
+        directions.CpuDirections(padded).write(corpus.tokens, corpus.offsets, padded_rows)
         model = Embeddings.from_arrays(
             words=corpus.vocabulary.words,
             counts=corpus.vocabulary.counts,
@@ -517,6 +532,30 @@ def test_weights_rise_with_the_agreement_of_a_words_documents(
     topic = 4 * m**6 / (m**6 + 0.08**6) * lengths / m * n / (n + 5)
     presence = rarity / ((rarity * n).sum() / n.sum()) * n / (n + 20)
     assert weights == pytest.approx(np.stack([presence, topic], axis=1), abs=1e-4)
+
+
+def test_frequent_words_are_weighed_by_a_sample_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    n_words, n_documents, length = 40, 4000, 12
+    tokens = random.integers(0, n_words, n_documents * length).astype(np.int32)
+    offsets = np.arange(0, len(tokens) + 1, length)
+    vectors = np.empty((n_documents, 30), np.float32)
+    sphere.random_points(random, vectors)
+    vectors[:, 0] += (tokens.reshape(-1, length) < 8).any(1)  # the documents of eight words agree
+    vectors[:] = sphere.normalized(vectors)
+    frequencies = directions.count_documents(tokens, offsets, n_words)
+    monkeypatch.setattr(document_weights, "_MOST_SUMMED", n_documents)
+    whole = concentration_weights(tokens, offsets, frequencies, vectors)
+    monkeypatch.setattr(document_weights, "_MOST_SUMMED", 500)
+    monkeypatch.setattr(document_weights, "_SUM_FLOATS", 30 * 7)
+    sampled = concentration_weights(tokens, offsets, frequencies, vectors)
+    assert frequencies.min() > 900
+    assert not np.array_equal(sampled, whole)
+    assert np.corrcoef(sampled[:, 1], whole[:, 1])[0, 1] > 0.95
+    monkeypatch.setattr(document_weights, "_WORTH_A_THREAD", 1)
+    for threads in (2, 3, 50):
+        again = concentration_weights(tokens, offsets, frequencies, vectors, threads=threads)
+        assert again.tobytes() == sampled.tobytes()
 
 
 def test_without_topics_all_words_count_by_their_presence_alone() -> None:

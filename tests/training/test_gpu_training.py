@@ -26,7 +26,7 @@ import jose_embed
 from jose_embed.cli.program import main, train_main
 from jose_embed.compute import sphere
 from jose_embed.compute.backends import directions_writer
-from jose_embed.compute.cpu.directions import write_directions
+from jose_embed.compute.cpu.directions import CpuDirections
 from jose_embed.compute.gpu import backend as gpu
 from jose_embed.compute.gpu import directions as gpu_directions
 from jose_embed.compute.tables import DocumentInputs, padded_table
@@ -170,7 +170,7 @@ def test_directions_are_the_bytes_of_the_cpu(documents: list[list[int]], seed: i
     offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     made = [np.full((len(documents), dim), 7, np.float32) for _ in range(2)]
     inputs = DocumentInputs(weights, TERM_WEIGHTS, center, context, seed % 3 * 0.3, matrix)
-    write_directions(tokens, offsets, inputs, made[0])
+    CpuDirections(inputs).write(tokens, offsets, made[0])
     directions_writer("gpu", inputs)(tokens, offsets, made[1])
     assert made[0].tobytes() == made[1].tobytes()
 
@@ -191,7 +191,7 @@ def test_directions_of_32_lanes_are_the_bytes_of_the_cpu(where: str, monkeypatch
         made = [padded_table(len(lengths), dim) for _ in range(2)]
         term_weights = TERM_WEIGHTS[:4]  # so that the last is used
         inputs = DocumentInputs(weights, term_weights, center, context, 0.4, matrix)
-        write_directions(tokens, offsets, inputs, made[0])
+        CpuDirections(inputs).write(tokens, offsets, made[0])
         with fake_cupy.installed(FakeCupy(32)) if where == "shim" else pytest.MonkeyPatch.context():
             directions_writer("gpu", inputs)(tokens, offsets, made[1])
         assert made[0].tobytes() == made[1].tobytes()

@@ -1,23 +1,29 @@
-"""Directions of a corpus's documents on the processor, compiled; model/inference.py says what they are."""
+"""Directions of a corpus's documents on the CPU, compiled; model/inference.py defines them."""
 
 from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.documents import stretches
-from jose_embed.compute.jit import jit
-from jose_embed.compute.tables import DocumentInputs
+from jose_embed.compute.jit import Kernel, jit, kernel_from
+from jose_embed.compute.tables import LANES, DocumentInputs, padded_table
 from jose_embed.storage.memory import anonymous_pages, release
 
-__all__ = ["count_documents", "write_directions"]
+__all__ = ["CpuDirections", "WorkSpace", "count_documents", "document_summands", "run_parts"]
+
+Part = TypeVar("Part")
 
 _WORTH_A_THREAD = 1 << 20  # running words
+_SUMMAND_FLOATS = 1 << 23  # 32 MB: the rows of the most frequent words that are ready to be added
+_BLOCK_WORDS: Final = 256  # different words of a document that are added at a time
 
 
 def count_documents(
@@ -30,57 +36,134 @@ def count_documents(
     return frequencies
 
 
-def write_directions(
-    tokens: npt.NDArray[np.int32],
-    offsets: npt.NDArray[np.int64],
-    inputs: DocumentInputs,
-    out: npt.NDArray[np.float32],
-    *,
-    threads: int = 1,
-) -> None:
-    """Write the direction of every document, that of the weighted sum of its words times a matrix.
-
-    A document without a direction keeps its row.
+def document_summands(
+    center: npt.NDArray[np.float32], context: npt.NDArray[np.float32], share: float
+) -> npt.NDArray[np.float32]:
+    """The vectors that are weighted and summed to document vectors: center - share * context, in float64, rounded once.
 
     Args:
-        tokens: int32 (n_tokens,).
-        offsets: int64 (n_documents + 1,).
-        inputs: The words' vectors and weights.
-        out: float32 (n_documents, dim), padded as the vectors are.
-        threads: That work on it at the most; the bytes are the same. Each needs eight bytes for a word, all together no
-            more than an eighth of one table of vectors.
+        center: float32 (n, dim).
+        context: float32 (n, dim), not read if the share is 0.
+        share: The context share.
+
+    Returns:
+        float32 (n, dim).
     """
-    n = max(1, min(threads, len(tokens) // _WORTH_A_THREAD, out.shape[1] // 16))
+    if not share:
+        return center
+    return (center.astype(np.float64) - share * context.astype(np.float64)).astype(np.float32)
+
+
+def run_parts(work: Callable[[Part, threading.Event], None], parts: Iterable[Part], threads: int) -> None:
+    """Do work part by part in threads.
+
+    Args:
+        work: Called with each part and an event; it returns early once the event is set.
+        parts: The parts.
+        threads: How many work at a time.
+
+    Raises:
+        Exception: the first one of a part. It, or an interrupt, does not wait for the rest of the other parts.
+    """
     stopped = threading.Event()
-
-    def write(begin: int, end: int) -> None:
-        occurrences = anonymous_pages(len(inputs.word_weights), np.int64)
-        total, turned = np.zeros(out.shape[1], np.float64), np.zeros(len(inputs.matrix), np.float64)
-        for first, words, ends in stretches(tokens, offsets[begin : end + 1], n):
-            rows = out[begin + first : begin + first + len(ends) - 1]
-            _directions(words, ends, inputs, rows, occurrences, total, turned)
-            release(rows)
-            if stopped.is_set():
-                return
-
-    if n == 1:
-        write(0, len(out))
-        return
-    write(0, 1)  # compiled here: in another thread that would take memory of its own
-    # Equal numbers of words, not of documents.
-    shares = np.linspace(offsets[0], offsets[-1], n + 1)[1:-1].astype(np.int64)  # else all offsets became float64
-    borders = np.searchsorted(offsets, shares).tolist()
-    with ThreadPoolExecutor(n, thread_name_prefix="jose-directions") as pool:
-        parts = [
-            pool.submit(write, *part)
-            for part in itertools.pairwise([1, *(max(1, border) for border in borders), len(out)])
-        ]
+    with ThreadPoolExecutor(threads, thread_name_prefix="jose-documents") as pool:
+        futures = [pool.submit(work, part, stopped) for part in parts]
         try:
-            wait(parts, return_when=FIRST_EXCEPTION)
+            wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            stopped.set()  # an interrupt, or an error in one part, does not wait for the rest of the others
-        for part in parts:
-            part.result()
+            stopped.set()
+        for future in futures:
+            future.result()
+
+
+class WorkSpace(NamedTuple):
+    """Arrays that one thread works in. Kernels that allocate take twice as long to compile."""
+
+    occurrences: npt.NDArray[np.int32]  # (n_words,), zero before and after each document
+    rows: npt.NDArray[np.uint32]  # (256,), different words of a document
+    weights: npt.NDArray[np.float64]  # (256,), their weights
+    rare: npt.NDArray[np.float32]  # (1, width), the summand of a word without a row that is ready
+    total: npt.NDArray[np.float64]  # (width,)
+    product: npt.NDArray[np.float64]  # (width,), the total times the matrix
+    columns: npt.NDArray[np.uint32]  # (n_matrix,), 0, 1, 2 ...
+
+
+class CpuDirections:
+    """Writes the directions of documents: weighted sums of their words' vectors, times a matrix, with norm 1.
+
+    The bytes do not depend on the number of threads.
+
+    Args:
+        inputs: The words' vectors and weights.
+        threads: The most threads. Each needs four bytes for a word, all together at most an eighth of one table of
+            vectors.
+    """
+
+    def __init__(self, inputs: DocumentInputs, threads: int = 1) -> None:
+        n_words, self._dim = inputs.center_vectors.shape
+        self._words, self._threads = inputs[:5], threads  # all but the matrix
+        self._width = -(-self._dim // LANES) * LANES
+        n_ready = min(n_words, max(1, _SUMMAND_FLOATS // self._width))
+        self._ready = padded_table(n_ready, self._width)
+        for start in range(0, n_ready, 1024):
+            rows = slice(start, min(n_ready, start + 1024))
+            self._ready[rows, : self._dim] = document_summands(
+                inputs.center_vectors[rows], inputs.context_vectors[rows], inputs.context_share
+            )
+        self._matrix = np.zeros((len(inputs.matrix), self._width))
+        self._matrix[:, : len(inputs.matrix)] = inputs.matrix
+        self._kernel = _kernel(self._width // LANES)
+        self._spaces: list[WorkSpace] = []
+
+    def write(
+        self, tokens: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: npt.NDArray[np.float32]
+    ) -> None:
+        """Write the direction of every document; a document without a direction keeps its row.
+
+        Args:
+            tokens: int32 (n_tokens,).
+            offsets: int64 (n_documents + 1,).
+            out: float32 (n_documents, as many columns as the vectors), written in place.
+        """
+        n = max(1, min(self._threads, len(tokens) // _WORTH_A_THREAD, out.shape[1] // 8))
+
+        def write(part: tuple[int, int], stopped: threading.Event) -> None:
+            begin, end = part
+            space = self._spaces.pop() if self._spaces else self._space()
+            for first, words, ends in stretches(tokens, offsets[begin : end + 1], n):
+                rows = out[begin + first : begin + first + len(ends) - 1]
+                words = words[:]
+                words.setflags(write=False)  # one type, one compilation
+                self._kernel(words, ends, self._words, self._ready, self._matrix, rows, space)
+                release(rows)
+                if stopped.is_set():
+                    return
+            self._spaces.append(space)
+
+        if n == 1:
+            write((0, len(out)), threading.Event())
+            return
+        write((0, 1), threading.Event())  # compiles in this thread: another one would take memory of its own
+        # Equal numbers of words, not of documents.
+        shares = np.linspace(offsets[0], offsets[-1], n + 1)[1:-1].astype(np.int64)  # else all offsets became float64
+        borders = np.searchsorted(offsets, shares).tolist()
+        run_parts(write, itertools.pairwise([1, *(max(1, border) for border in borders), len(out)]), n)
+
+    def _space(self) -> WorkSpace:
+        return WorkSpace(
+            anonymous_pages(len(self._words[0]), np.int32),
+            np.empty(_BLOCK_WORDS, np.uint32),
+            np.empty(_BLOCK_WORDS),
+            padded_table(1, self._width),
+            np.empty(self._width),
+            np.empty(self._width),
+            np.arange(len(self._matrix), dtype=np.uint32),
+        )
+
+
+@cache
+def _kernel(n_chunks: int) -> Kernel:
+    return kernel_from("jose_embed.compute.cpu.directions_kernel", "kernel", n_chunks)
 
 
 @jit
@@ -91,44 +174,3 @@ def _count(tokens: Any, offsets: Any, first: Any, last_seen: Any, frequencies: A
             if last_seen[word] != first + document:
                 last_seen[word] = first + document
                 frequencies[word] += 1
-
-
-@jit  # without fastmath: products are rounded before they are added, as NumPy does
-def _directions(tokens: Any, offsets: Any, inputs: Any, out: Any, occurrences: Any, total: Any, turned: Any) -> None:
-    # occurrences, all zero before and after, total and turned are work space: allocations would double the time of
-    # compiling.
-    dim = total.shape[0]
-    word_weights, term_weights, matrix = inputs.word_weights, inputs.term_weights, inputs.matrix
-    center, context, share = inputs.center_vectors, inputs.context_vectors, inputs.context_share
-    for document in range(offsets.shape[0] - 1):
-        begin, end = offsets[document], offsets[document + 1]
-        for t in range(begin, end):
-            occurrences[tokens[t]] += 1
-        for c in range(dim):
-            total[c] = 0.0
-        for t in range(begin, end):
-            word = tokens[t]
-            n = occurrences[word]
-            if n:
-                occurrences[word] = 0
-                weight = word_weights[word, 0] + word_weights[word, 1] * term_weights[min(n, term_weights.shape[0] - 1)]
-                if share == 0.0:
-                    for c in range(dim):
-                        total[c] += weight * np.float64(center[word, c])
-                else:
-                    for c in range(dim):
-                        total[c] += weight * (np.float64(center[word, c]) - share * np.float64(context[word, c]))
-        for c in range(turned.shape[0]):
-            turned[c] = 0.0
-        for c in range(turned.shape[0]):
-            for i in range(turned.shape[0]):
-                turned[i] += total[c] * matrix[c, i]
-        for c in range(turned.shape[0]):
-            total[c] = turned[c]
-        square = 0.0
-        for c in range(dim):
-            square += total[c] * total[c]
-        if square > 0.0:
-            length = np.sqrt(square)
-            for c in range(dim):
-                out[document, c] = np.float32(total[c] / length)

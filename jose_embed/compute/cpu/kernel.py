@@ -44,7 +44,8 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
         before the first of them: the learning rate follows from it.
     """
     primitives = row_primitives(n_chunks)
-    gather_products, step_rows, move_row, add_rows, prefetch_row = primitives
+    gather_products, step_rows, move_row = primitives.gather_products, primitives.step_rows, primitives.move_row
+    add_rows, prefetch_row = primitives.add_rows, primitives.prefetch_row
     joint = objective == "joint"
     paper = negative_step == "paper"
     zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)

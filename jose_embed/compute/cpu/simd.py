@@ -36,6 +36,9 @@ __all__ = ["RowPrimitives", "active_bits", "lane_sum", "popcount", "row_primitiv
 _FLOAT = ir.FloatType()
 _I1, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
+_DOUBLE = ir.DoubleType()
+_DOUBLES = ir.VectorType(_DOUBLE, LANES)
+_SUMS_AT_ONCE = 8  # chunks whose float64 sums the registers of AVX-512 hold
 _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
 # Everything but the promise that no NaN occurs: the compiler would delete what lets it through to the loss.
 _FLAGS = ("reassoc", "nsz", "arcp", "contract", "afn")
@@ -232,6 +235,7 @@ class RowPrimitives(NamedTuple):
     move_row: Callable[..., Any]
     add_rows: Callable[..., Any]
     prefetch_row: Callable[..., Any]
+    add_weighted_rows: Callable[..., Any]
 
 
 @cache
@@ -255,6 +259,10 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
 
     ``prefetch_row(table, row)``
         Asks for the row's cache lines.
+
+    ``add_weighted_rows(total, table, rows, weights, n)``
+        total <- (total + weights[0] table[rows[0]]) + weights[1] table[rows[1]] + ..., n terms in this order, in
+        float64, each product rounded before it is added. ``table`` is float32 or float64.
 
     Args:
         n_chunks: Row length in units of 16 floats.
@@ -405,4 +413,54 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
 
         return types.void(table, types.uint64), code
 
-    return RowPrimitives(gather_products, step_rows, move_row, add_rows, prefetch_row)
+    @intrinsic
+    def add_weighted_rows(ctx: Any, total: Any, table: Any, rows: Any, weights: Any, n: Any) -> Any:
+        element = _DOUBLE if table.dtype == types.float64 else _FLOAT
+
+        def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            sums_at, base, indices, weights_at = (_data(context, builder, sig.args[i], arguments[i]) for i in range(4))
+            count, none, one = arguments[4], ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+            # As many sums as registers hold at a time.
+            for first in range(0, n_chunks, _SUMS_AT_ONCE):
+                n_sums = min(_SUMS_AT_ONCE, n_chunks - first)
+                place = builder.gep(sums_at, [ir.Constant(_I64, first * LANES)])
+                place = builder.bitcast(place, _DOUBLES.as_pointer())
+                start = [_load(builder, place, chunk) for chunk in range(n_sums)]
+                before, loop, end = (
+                    builder.block,
+                    *(builder.append_basic_block(f"add.{part}") for part in ("row", "end")),
+                )
+                builder.cbranch(builder.icmp_signed(">", count, none), loop, end)
+                builder.position_at_end(loop)
+                k = builder.phi(_I64)
+                sums = [builder.phi(_DOUBLES) for _ in range(n_sums)]
+                index = builder.zext(builder.load(builder.gep(indices, [k])), _I64)
+                weight = _splat(builder, builder.load(builder.gep(weights_at, [k])), _DOUBLES)
+                row = builder.mul(index, ir.Constant(_I64, n_chunks * LANES))
+                row = builder.gep(base, [builder.add(row, ir.Constant(_I64, first * LANES))])
+                row = builder.bitcast(row, ir.VectorType(element, LANES).as_pointer())
+                after = []
+                for chunk, so_far in enumerate(sums):
+                    x = _load(builder, row, chunk)
+                    x = x if element == _DOUBLE else builder.fpext(x, _DOUBLES)
+                    after.append(builder.fadd(so_far, builder.fmul(weight, x)))
+                following = builder.add(k, one)
+                builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
+                k.add_incoming(none, before)
+                k.add_incoming(following, loop)
+                for so_far, begun, added in zip(sums, start, after, strict=True):
+                    so_far.add_incoming(begun, before)
+                    so_far.add_incoming(added, loop)
+                builder.position_at_end(end)
+                for chunk, (begun, added) in enumerate(zip(start, after, strict=True)):
+                    result = builder.phi(_DOUBLES)
+                    result.add_incoming(begun, before)
+                    result.add_incoming(added, loop)
+                    after[chunk] = result
+                for chunk, result in enumerate(after):
+                    _store(builder, result, place, chunk)
+            return context.get_dummy_value()
+
+        return types.void(total, table, rows, weights, types.int64), code
+
+    return RowPrimitives(gather_products, step_rows, move_row, add_rows, prefetch_row, add_weighted_rows)

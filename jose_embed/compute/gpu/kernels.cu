@@ -696,9 +696,9 @@ struct Directions {
     double total[ROW], turned[ROW];
 };
 
-// A word's number u less a share of its context row's v.
+// A word's number u less a share of its context row's v, computed in double and rounded once (document_summands).
 __device__ __forceinline__ double without(float u, float v, double share) {
-    return share == 0.0 ? (double)u : __dadd_rn((double)u, -__dmul_rn(share, (double)v));
+    return share == 0.0 ? (double)u : (double)(float)__dadd_rn((double)u, -__dmul_rn(share, (double)v));
 }
 
 // Weighted mean directions (directions.py), the same bytes: products are rounded before they are added, in double, in
