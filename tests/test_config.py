@@ -15,6 +15,7 @@ import pytest
 from jose_embed import errors
 from jose_embed.config import PRESETS, TrainConfig, available_workers, preset_settings
 from jose_embed.errors import ConfigError
+from jose_embed.model.embeddings import Embeddings
 
 OPTIONS = {option.name: option for option in dataclasses.fields(TrainConfig)}
 NUMBERS = {name: option for name, option in OPTIONS.items() if not isinstance(option.default, str)}
@@ -209,3 +210,19 @@ def test_presets_are_settings_that_differ_from_the_defaults(name: str) -> None:
 def test_an_unknown_preset_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"^preset is 'best'; it must be one of words, paper, pairwise$"):
         preset_settings("best")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("most_similar", {"topn": 5}, r"^most_similar\(\) has no argument topn \(gensim's name\); use k instead$"),
+        ("most_similar", {"restrict_vocab": 5}, r"^most_similar\(\) has no argument restrict_vocab .*; use max_rank"),
+        ("similar_documents", {"topn": 5}, r"^similar_documents\(\) has no argument topn .*; use k instead$"),
+        ("words_of", {"documnet": "1"}, r"^words_of\(\) has no argument documnet; did you mean document\?$"),
+    ],
+)
+def test_an_unknown_argument_of_a_query_is_refused_with_its_counterpart(
+    method: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        getattr(Embeddings, method)(None, **arguments)

@@ -24,6 +24,7 @@ from jose_embed.model.query import (
     Words,
     at_least_one,
     listed_words,
+    names_arguments,
     nearest_documents,
     nearest_words,
     unit_direction,
@@ -178,6 +179,7 @@ class Embeddings(StoredModel):
         """
         return word_query(self._lookup, self.center_vectors, word, positive, negative, vector, without)
 
+    @names_arguments
     def most_similar(
         self,
         word: str | npt.ArrayLike | None = None,
@@ -227,6 +229,7 @@ class Embeddings(StoredModel):
         """The same for texts that may have no known word; see :class:`~jose_embed.model.inference.Flagged`."""
         return self.encoder.infer_flagged(texts, **options)
 
+    @names_arguments
     def similar_documents(
         self,
         doc_id: str | None = None,
@@ -282,6 +285,7 @@ class Embeddings(StoredModel):
             unit, excluded = self.doc_vectors[row], (row,)
         return nearest_documents(self.doc_ids, self.doc_vectors, self.doc_token_counts, unit, k, excluded)
 
+    @names_arguments
     def words_of(
         self,
         document: str | None = None,

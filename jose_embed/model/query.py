@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import operator
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.lookup import WordLookup
 from jose_embed.model.nearest import nearest_rows
 
@@ -21,6 +23,7 @@ __all__ = [
     "Words",
     "at_least_one",
     "listed_words",
+    "names_arguments",
     "nearest_documents",
     "nearest_words",
     "unit_direction",
@@ -28,9 +31,32 @@ __all__ = [
 ]
 
 Words = str | Sequence[str]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _NOTHING_LEFT: Final = 1e-5  # a shorter difference of unit vectors in float32 is rounding error
 _ONE_KIND: Final = "a query is one of: a word, positive and negative words, or a vector; give exactly one of these"
+
+
+def names_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """The function; its error for an unknown argument names the nearest one, or that of another library.
+
+    Example:
+        >>> names_arguments(lambda word, k=10: k)("x", topn=5)
+        Traceback (most recent call last):
+        ...
+        TypeError: <lambda>() has no argument topn (gensim's name); use k instead
+    """
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
+
+    @functools.wraps(function)
+    def called(*args: P.args, **named: P.kwargs) -> R:
+        for name in named:
+            if name not in known:
+                raise TypeError(f"{function.__name__}() has no argument {name}{counterpart(name, known)}")
+        return function(*args, **named)
+
+    return called
 
 
 class Neighbor(NamedTuple):

@@ -207,6 +207,9 @@ def sources_or_documents(given: Any) -> tuple[Any, Any]:
     Returns:
         The names and ``None``, or ``None`` and the documents.
 
+    Raises:
+        CorpusError: names of files and strings with white space that are not.
+
     Example:
         >>> sources_or_documents(["a.txt", "b.txt"]), sources_or_documents(("the cat", "a dog"))
         ((['a.txt', 'b.txt'], None), (None, ('the cat', 'a dog')))
@@ -223,7 +226,11 @@ def sources_or_documents(given: Any) -> tuple[Any, Any]:
     if any(not isinstance(name, (str, os.PathLike)) for name in head):
         return None, given
     texts = [name for name in head if isinstance(name, str)]
-    if len(texts) == len(head) and any(len(text.split()) > 1 for text in texts) and not any(map(_is_file, texts)):
+    files = [text for text in texts if _is_file(text)]
+    other = next((text for text in texts if len(text.split()) > 1 and text not in files), None)
+    if files and other is not None:
+        raise CorpusError(f"{files[0][:100]!r} is a file, but {other[:100]!r} is not; give either files or texts")
+    if len(texts) == len(head) and other is not None:
         return None, given
     return list(given), None
 

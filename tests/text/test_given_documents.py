@@ -170,3 +170,12 @@ def test_training_takes_a_column() -> None:
     assert set(words.words) == set(model.words)
     with pytest.raises(ConfigError, match=r"ids belong to documents=\.\.\."):
         jose_embed.train("corpus.txt", ids=["a"])
+
+
+def test_files_and_texts_in_one_list_are_refused_with_one_of_each(tmp_path: Path) -> None:
+    file = tmp_path / "a b.txt"
+    file.write_text("x\n")
+    for given in ([str(file), "a text"], ["a text", str(file), "c"], iter([str(file), "a text"])):
+        with pytest.raises(CorpusError, match=r"a b\.txt' is a file, but 'a text' is not; give either files or texts"):
+            sources_or_documents(given)
+    assert sources_or_documents([str(file)]) == ([str(file)], None)
