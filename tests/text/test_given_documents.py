@@ -144,7 +144,7 @@ def test_lists_of_words_are_taken_as_they_are() -> None:
 def test_names_and_documents_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my texts.txt").write_text("a\n")
-    names: list[Any] = ["a.txt", Path("a.txt"), ["a.txt", "b.txt"], [Path("a.txt")], ["my texts.txt", "no such.txt"]]
+    names: list[Any] = ["a.txt", Path("a.txt"), ["a.txt", "b.txt"], [Path("a.txt")], ["my texts.txt"]]
     for name in names:
         assert sources_or_documents(name) == (name, None)
     assert sources_or_documents(iter([Path("a.txt")])) == ([Path("a.txt")], None)
