@@ -20,6 +20,7 @@ from service.problems import Problem, from_validation
 __all__ = ["MOST_PARTS", "validated"]
 
 MOST_PARTS: Final = 16_384  # lists, objects and members of a body
+_MOST_ERRORS: Final = 256
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,6 +51,9 @@ def validated(body: bytes, model: type[Model]) -> Model | Problem:
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        n_errors = error.error_count()
+        if n_errors > _MOST_ERRORS:  # to describe thousands takes longer than to find them
+            return Problem("invalid-request", f"{n_errors:,} places of the body do not fit", errors=[])
         found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
         return from_validation(found)
 

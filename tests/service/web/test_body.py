@@ -71,6 +71,12 @@ def test_more_parts_than_any_call_takes(value: Any) -> None:
     assert "lists, objects and members; at most 16,384 are allowed" in refused.detail
 
 
+def test_thousands_of_wrong_members_are_counted_and_not_described() -> None:
+    refused = validated(json.dumps({f"k{i}": i for i in range(10_000)}).encode(), Anything)
+    assert isinstance(refused, Problem)
+    assert (refused.kind, refused.detail) == ("invalid-request", "10,001 places of the body do not fit")
+
+
 @pytest.mark.parametrize("mark", ["[", "{", ":", '\\"[', "\\\\", '[\\\\"', '"'])
 def test_brackets_inside_a_text_are_no_parts(mark: str) -> None:
     text = mark * 20_000
