@@ -42,7 +42,7 @@ __all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
 OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _STATIC: Final = "/static"
 _OPEN_REQUESTS: Final = 64  # calls without a key and pages under way at once
-_CLIENT_GONE: Final = 499  # in the metrics; nobody gets it
+_CLIENT_GONE: Final = 499  # in the metrics only
 _ANSWER_SLICE: Final = 64 << 10
 _POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"
 _PAGE_POLICY: Final = (
@@ -126,7 +126,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _mistake)
+    app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(_Watch, state=app.state)
     return app
 
@@ -134,7 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
 def openapi_document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of an application, as :data:`OPENAPI_FILE` holds it.
 
-    It is made when the project changes, not when somebody asks: the file is served.
+    The file is renewed by ``jose-serve openapi`` if a call changes, and is served as it is.
     """
     app.version = "1"
     document = app.openapi()
@@ -328,13 +328,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
         fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
         headers["Allow"] = ", ".join(sorted({method for route in fitting for method in route.methods or ()}))
         return as_response(
-            request, Problem("method-not-allowed", f"{request.method} {path} is no call", headers=headers)
+            request, Problem("method-not-allowed", f"{path} does not allow {request.method}", headers=headers)
         )
     if error.status_code == 404:
-        return as_response(request, Problem("unknown-path", f"{path} is no path of this service", headers=headers))
+        return as_response(request, Problem("unknown-path", f"this service has no path {path}", headers=headers))
     return as_response(request, Problem("malformed-json", str(error.detail), headers=headers))
 
 
-async def _mistake(request: Request, error: Exception) -> Response:
-    """An error that nobody foresaw; Starlette raises it again behind this answer, and the server logs it."""
-    return as_response(request, Problem("internal", "an error that is not the caller's; it has been logged"))
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """An unexpected error; Starlette raises it again after this answer, and the server logs it."""
+    return as_response(request, Problem("internal", "an unexpected error; it has been logged"))

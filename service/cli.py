@@ -34,14 +34,14 @@ Every option, and more, can be set by an environment variable (secrets also as N
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for a mistake, as everywhere."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit status (2 for a mistake of the user, in one line)."""
+    """Runs one command; returns its exit status (2 for a usage error, which is printed in one line)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"healthcheck": _healthcheck, "openapi": _openapi, "settings": _settings}
     try:
@@ -75,9 +75,9 @@ def _serve(arguments: Sequence[str]) -> int:
     )
     listener = _listener(settings)
     with listener:
-        # Late: --help, healthcheck and mistakes need neither FastAPI nor FAISS.
+        # Imported late: --help, healthcheck and usage errors need neither FastAPI nor FAISS.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ.setdefault(name, "1")  # the lanes are the threads; each computes on one core
+            os.environ.setdefault(name, "1")  # the service has threads of its own; each computes on one core
         with _extra_needed():
             from service.app import create_app
             from service.web.server import serve
@@ -97,7 +97,7 @@ def _serve(arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _extra_needed() -> Iterator[None]:
-    """Around imports: a package that the extra brings and that is missing is told in a line."""
+    """Turns a failed import of a package of the extra into one line that names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -107,7 +107,7 @@ def _extra_needed() -> Iterator[None]:
 
 
 def _listener(settings: Settings) -> socket.socket:
-    """The listening socket: taken first, so that a port in use is known before the model is read."""
+    """The listening socket, opened before the model is loaded, so that a port in use is reported at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -115,7 +115,7 @@ def _listener(settings: Settings) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigError(
-            f"{PREFIX}HOST is {settings.host!r}, which is no address of this host ({error.strerror}); "
+            f"{PREFIX}HOST is {settings.host!r}, which is not an address of this host ({error.strerror}); "
             "listen on 127.0.0.1"
         ) from None
     try:

@@ -1,5 +1,4 @@
-"""Every error that a caller can get, in one catalogue, as RFC 9457 problem documents; ``/v1`` says the same in OpenAI's
-shape."""
+"""All errors of the API as RFC 9457 problem documents; under ``/v1`` they have OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -53,7 +52,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     ),
     "unknown-document": Kind(404, "There is no document of this id", "List the documents with GET /documents."),
     "unknown-model": Kind(404, "No such model is served", "List the models with GET /v1/models."),
-    "method-not-allowed": Kind(405, "The method does not fit this path", "The header Allow lists the methods that do."),
+    "method-not-allowed": Kind(
+        405, "The path does not allow this method", "The header Allow lists the methods that do."
+    ),
     "body-too-slow": Kind(408, "The body did not arrive in time", "Send it faster, or in smaller pieces."),
     "head-too-slow": Kind(408, "The head did not arrive in time", "Send the request line and headers at once."),
     "reload-running": Kind(
@@ -74,7 +75,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         413, "The text is too long", 'Send a shorter text, or ask for truncation with "truncate": "end".'
     ),
     "not-json": Kind(415, "The body is not JSON", "Send the header 'Content-Type: application/json'."),
-    "invalid-request": Kind(422, "The request does not fit", "See 'errors' for each place, and /docs for what fits."),
+    "invalid-request": Kind(
+        422, "The request is invalid", "See 'errors' for each place, and /docs for what is allowed."
+    ),
     "head-too-large": Kind(431, "The head of the request is too large", "Send a shorter path and fewer headers."),
     "no-known-words": Kind(
         422,
@@ -85,7 +88,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "not-searchable": Kind(
         422, "The document has no vector", "None of its words is known to this model; search by another document."
     ),
-    "internal": Kind(500, "The service made a mistake", "Look into its log."),
+    "internal": Kind(500, "Internal error", "See the log of the service."),
     "saturated": Kind(503, "The service is busy", "Wait for the seconds in Retry-After, then ask again."),
     "not-ready": Kind(
         503, "The service is not ready", "Wait for the seconds in Retry-After; GET /readyz tells when it is."
@@ -93,7 +96,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "storage-unavailable": Kind(
         503,
         "The documents cannot be written or read now",
-        "Look into the service's log; the disk or its rights need care.",
+        "See the log of the service; check the disk and its permissions.",
     ),
     "disk-full": Kind(
         507, "The disk is full; nothing was stored", "Make room on the disk, then send the request again."
@@ -102,7 +105,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
 
 
 class Problem(Exception):  # noqa: N818  # RFC 9457's word
-    """An error to be told to the caller.
+    """An error that is reported to the caller.
 
     Args:
         kind: A name in :data:`CATALOGUE`.
@@ -148,7 +151,7 @@ class Problem(Exception):  # noqa: N818  # RFC 9457's word
 
 
 def as_response(request: Request, problem: Problem) -> Response:
-    """The answer that tells a problem, in the shape that the path calls for."""
+    """The answer for a problem, in the shape that the path requires."""
     headers = dict(problem.headers)
     if problem.status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="jose-embed"')
@@ -177,7 +180,7 @@ def _printable(value: Any) -> Any:
 
 
 def from_validation(errors: Sequence[Any]) -> Problem:
-    """The problem that a failed validation is: every place with its value and what is allowed there.
+    """The problem for a failed validation: each place with its value and what is allowed there.
 
     Args:
         errors: As pydantic lists them.

@@ -64,7 +64,7 @@ class Settings:
     keys, separated by white space or commas, so that keys can be changed without a gap.
 
     Raises:
-        ConfigError: a value outside its range, or settings that would open the service to strangers.
+        ConfigError: a value outside its range, or settings that would let anyone on the network in.
 
     Example:
         >>> Settings(model=Path("corpus.jose")).port
@@ -99,9 +99,7 @@ class Settings:
     hnsw_search_width: int = _option(128, "candidates looked at in a search of the HNSW graph", low=8, high=4_096)
     search_threads: int = _option(0, "threads that search; 0 takes half of the cores, at most 4", low=0, high=64)
     embed_threads: int = _option(1, "threads that make vectors of texts", low=1, high=64)
-    work_threads: int = _option(
-        2, "threads for stored documents, spelling, long answers and all else that takes its time", low=1, high=64
-    )
+    work_threads: int = _option(2, "threads for stored documents, spelling and long answers", low=1, high=64)
     max_waiting: int = _option(512, "requests that may be under way at once; one more gets 503", low=1, high=100_000)
     max_body_bytes: int = _option(2 << 20, "bytes of the largest request body", low=1_024, high=1 << 30)
     max_queued_bytes: int = _option(
@@ -132,7 +130,7 @@ class Settings:
     drain_seconds: float = _option(
         10.0, "time that requests under way get to finish after SIGTERM", low=0.0, high=3_600
     )
-    access_log: bool = _option(False, "write a line for every request")
+    access_log: bool = _option(False, "write a line for each request")
     log_level: str = _option(
         "info", "the least important messages to write", choices=("debug", "info", "warning", "error")
     )
@@ -161,9 +159,9 @@ class Settings:
                 f"or {PREFIX}READ_ONLY=true"
             )
         if not self.on_loopback:
-            self._refuse_an_open_door()
+            self._require_keys()
 
-    def _refuse_an_open_door(self) -> None:
+    def _require_keys(self) -> None:
         where = f"{PREFIX}HOST is {self.host!r}, which others can reach"
         if not self.keys("read_key"):
             more = (
@@ -182,8 +180,8 @@ class Settings:
             overrides: Values of fields that win over the environment (the command line).
 
         Raises:
-            ConfigError: a ``JOSE_`` name that is no setting (a similar one is named), a value of the wrong kind, or an
-            unreadable secret.
+            ConfigError: a ``JOSE_`` name that is not a setting (a similar one is named), a value of the wrong kind, or
+            an unreadable secret.
 
         Example:
             >>> Settings.from_environment({"JOSE_MODEL": "corpus.jose", "JOSE_PORT": "9000"}).port
@@ -191,7 +189,7 @@ class Settings:
             >>> Settings.from_environment({"JOSE_MODLE": "corpus.jose"})
             Traceback (most recent call last):
             ...
-            jose_embed.errors.ConfigError: JOSE_MODLE is no setting; did you mean JOSE_MODEL?
+            jose_embed.errors.ConfigError: JOSE_MODLE is not a setting; did you mean JOSE_MODEL?
         """
         variables = os.environ if environment is None else environment
         options = {PREFIX + option.name.upper(): option for option in dataclasses.fields(cls)}
@@ -327,4 +325,4 @@ def _secret(name: str, path: str) -> str:
 def _unknown(name: str, known: list[str]) -> str:
     similar = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {similar[0]}?" if similar else f"known are {', '.join(sorted(known))}"
-    return f"{name} is no setting; {hint}"
+    return f"{name} is not a setting; {hint}"

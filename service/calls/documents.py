@@ -156,7 +156,7 @@ async def put_document(
         }
         status = 201 if outcome.replaced is None else 200
         return answer(body | {"model": served.reference}, status, {"ETag": f'"{outcome.serial}"'})
-    raise _restless()
+    raise _model_keeps_changing()
 
 
 @write_router.delete(
@@ -180,7 +180,7 @@ async def delete_document(request: Request, id: PathId, if_match: IfMatch = LEFT
         if isinstance(outcome, Problem):
             raise outcome
         return Response(status_code=204)
-    raise _restless()
+    raise _model_keeps_changing()
 
 
 @write_router.post(
@@ -203,7 +203,7 @@ async def batch_documents(request: Request, batch: DocumentBatch) -> Response:
             continue
         write_down = functools.partial(_results, served, batch, prepared, made, outcomes)
         return answer(await engine.work(write_down))
-    raise _restless()
+    raise _model_keeps_changing()
 
 
 async def _prepared(
@@ -276,5 +276,5 @@ def _serial(if_match: str | None) -> int | None:
     return None if if_match is None or if_match == "*" else int(if_match.strip('"'))
 
 
-def _restless() -> Problem:
+def _model_keeps_changing() -> Problem:
     return Problem("not-ready", f"the model was replaced {_TRIES} times while this was written")

@@ -145,7 +145,7 @@ def within_limit(text: str, most: int, truncate: str = "none") -> tuple[str, boo
 
 
 def no_known_words(made: Inferred) -> Problem:
-    """The problem that a text without a known word is."""
+    """The problem for a text without a known word."""
     unknown = ", ".join(repr(word[:40]) for word in made.unknown[:3])
     detail = (
         f"none of the {made.n_tokens} words is in the vocabulary ({unknown} ...)"

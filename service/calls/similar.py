@@ -30,10 +30,10 @@ _ANSWER_BYTES: Final = 100  # of a neighbour
 
 
 class CachedRoute(ReadRoute):
-    """A call whose answers are kept by their query string for as long as the model is served.
+    """A call whose answers are cached by their query string for as long as the model is served.
 
-    It is also the call that is asked most often: a query string that fits is read here, and only one that does not fit
-    goes the long way through FastAPI, which says what is wrong with it.
+    It is also the most frequent call: a valid query string is parsed here. Only an invalid one goes through FastAPI,
+    which reports what is wrong with it.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -61,12 +61,12 @@ class CachedRoute(ReadRoute):
 
 
 def _plain_query(query_string: bytes) -> SimilarQuery | None:
-    """The parameters of a query string; None where they do not fit."""
+    """The parameters of a query string; None if they are invalid."""
     try:
         pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
         values = dict(pairs)
         return SimilarQuery.model_validate(values) if len(values) == len(pairs) else None
-    except ValueError:  # too many of them, or not what the call takes
+    except ValueError:  # too many, or invalid values
         return None
 
 
@@ -171,7 +171,7 @@ class _Suggestions:
         self._n_given = 0
 
     async def problem(self, word: str) -> Problem:
-        """The problem that an unknown word is."""
+        """The problem for an unknown word."""
         found: list[str] = []
         if max(self._n_looked_up, self._n_given) < MAX_SUGGESTIONS:
             found = await self._engine.long_work(functools.partial(self._served.suggestions, word))
@@ -215,6 +215,6 @@ def _unknown(word: str, suggestions: Sequence[str]) -> Problem:
 
 
 async def unknown_word(request: Request, served: ServedModel, word: str) -> Problem:
-    """The problem that an unknown word is, with similar spellings."""
+    """The problem for an unknown word, with similar spellings."""
     suggestions = await engine_of(request).long_work(lambda: served.suggestions(word))
     return _unknown(word, suggestions)

@@ -22,7 +22,7 @@ from service.problems import Problem
 from service.search.queries import SearchQuery, Snapshot, answers
 from service.search.served_model import ServedModel
 from service.search.texts import vectors_of
-from service.settings import MAX_BATCH, MAX_K
+from service.settings import MAX_BATCH, MAX_K, MAX_QUERY_WORDS, MAX_SUGGESTIONS
 
 if TYPE_CHECKING:
     from service.engine.serving import Engine
@@ -134,6 +134,10 @@ def info(engine: Engine) -> dict[str, Any]:
             "max_body_bytes": settings.max_body_bytes,
             "max_text_characters": settings.max_text_characters,
             "max_waiting": settings.max_waiting,
+            "max_connections": settings.max_connections,
+            "max_answer_bytes": settings.max_answer_bytes,
+            "max_query_words": MAX_QUERY_WORDS,
+            "max_suggestions": MAX_SUGGESTIONS,
         },
         "versions": _versions(),
         "started": engine.started.isoformat(timespec="seconds").replace("+00:00", "Z"),

@@ -1,5 +1,4 @@
-"""What all calls share: the right to ask, a place in the queue, a body that is read within bounds, an answer in
-bytes."""
+"""The parts that all calls share: access, admission, reading of the body within bounds, answers."""
 
 from __future__ import annotations
 
@@ -116,7 +115,7 @@ def problems(
 
 
 class Admission:
-    """Counts the requests under way and the bytes of their bodies, and refuses what is beyond the bounds.
+    """Counts the requests under way and the bytes of their bodies, and refuses more than the bounds allow.
 
     Args:
         most: Requests.
@@ -262,7 +261,7 @@ async def _read(request: Request, admission: Admission, taken: list[int]) -> byt
                 admission.take(len(piece))
                 taken.append(len(piece))
                 pieces.append(piece)
-    except ClientDisconnect:  # nobody will read this, but it is no mistake of ours either
+    except ClientDisconnect:  # nobody reads this answer, but it is counted as the client's error
         raise Problem("malformed-json", f"the connection ended after {size} bytes of the body") from None
     except TimeoutError:
         raise Problem(

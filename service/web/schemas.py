@@ -1,6 +1,7 @@
-"""Requests and answers: what is checked on the way in, and what the OpenAPI document promises on the way out.
+"""Schemas of requests and answers.
 
-Answers are written as bytes by the calls themselves, for speed; that they are as promised here is what the tests check.
+Requests are validated against them. Answers are written as bytes by the calls, for speed; the tests check that they
+agree with the schemas.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class _Answer(BaseModel):
 Word = Annotated[str, Field(min_length=1, max_length=1_000, description="A word as the vocabulary spells it.")]
 # Items of a batch have a status each, so that a word, a text or an id of a wrong length must not refuse the batch.
 ItemWord = Annotated[str, Field(description="A word as the vocabulary spells it, of 1 to 1,000 characters.")]
-# Lists stop at the first item that does not fit: an answer that names thousands is of no use.
+# Validation of a list stops at the first invalid item.
 Words = Annotated[list[ItemWord], Field(max_length=MAX_QUERY_WORDS, fail_fast=True)]
 # The validator stands behind the bounds: before them it would hide them from the document.
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many neighbours, at most."), BeforeValidator(_whole)]
@@ -167,9 +168,7 @@ class ProblemDocument(BaseModel):
     detail: str = Field(description="What is wrong here: the value and what is allowed.")
     advice: str = Field(description="What to do.")
     suggestions: list[str] | None = Field(None, description="Similar spellings (unknown-word only).")
-    errors: list[dict[str, Any]] | None = Field(
-        None, description="Each place that does not fit (invalid-request only)."
-    )
+    errors: list[dict[str, Any]] | None = Field(None, description="Each invalid place (invalid-request only).")
 
 
 class ModelRef(_Answer):

@@ -1,9 +1,9 @@
-"""uvicorn, made to stop without losing a request.
+"""uvicorn with a stop that loses no request.
 
-On SIGTERM the listening socket stays open for a moment while every answer asks its client to go (``Connection: close``)
-and ``/readyz`` says no. Then nobody is let in any more, what still waits in the socket's queue is taken in, and the
-socket is closed. A connection is closed once it has been quiet for a while: a client that is slow between connecting
-and asking, or between two requests, still gets its answer. What is under way gets its time to finish.
+After SIGTERM the listening socket stays open for a moment, while each answer has ``Connection: close`` and ``/readyz``
+is 503. Then the connections in the socket's queue are accepted and the socket is closed. A connection is closed after
+a second without a request, so that a slow client still gets its answer. Requests under way get ``drain_seconds`` to
+finish.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ except ImportError:  # Windows
 __all__ = ["Server", "serve"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-# The interpreter's lock goes round at least so often: a computing thread keeps the event loop waiting no longer.
+# A thread that computes gives the interpreter's lock back after this time.
 _SWITCH_SECONDS: Final = 0.0005
 _SETTLE_SECONDS: Final = 0.5
-# A connection on which nothing began during so many looks is idle, which takes a second. Looks and no clock, because on
-# a machine that is busy both the looks and the clients' requests come later.
+# A connection without a request during so many looks (a second) is idle. Looks are counted and not seconds, because on
+# a busy machine the looks are as late as the requests.
 _QUIET_LOOKS: Final = 50
 _BETWEEN_LOOKS: Final = 0.02
-# Longer than clients and proxies keep an idle connection: whoever closes first should not be the one who is asked.
+# Longer than clients and proxies keep an idle connection: the service should not be the one that closes first.
 _KEEP_ALIVE_SECONDS: Final = 75
 _OTHER_FILES: Final = 100  # that the process opens beside its connections
 _log = logging.getLogger("service")
@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
             "stopping: %d connections are open, requests under way get %g s", n, self._engine.settings.drain_seconds
         )
         if not self.force_exit:
-            # Busy clients get an answer that asks them to go, and go.
+            # Busy clients get an answer with Connection: close.
             await asyncio.sleep(min(_SETTLE_SECONDS, self._engine.settings.drain_seconds))
             await self._take_in_the_queue(sockets or [])
             await self._close_the_quiet()

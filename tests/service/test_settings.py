@@ -41,9 +41,9 @@ def test_every_kind_of_value() -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"JOSE_PROT": "1"}, "JOSE_PROT is no setting; did you mean JOSE_PORT?"),
-        ({"JOSE_": "1"}, "JOSE_ is no setting"),
-        ({"JOSE_PORT_FILE": "x"}, "JOSE_PORT_FILE is no setting"),
+        ({"JOSE_PROT": "1"}, "JOSE_PROT is not a setting; did you mean JOSE_PORT?"),
+        ({"JOSE_": "1"}, "JOSE_ is not a setting"),
+        ({"JOSE_PORT_FILE": "x"}, "JOSE_PORT_FILE is not a setting"),
         ({"JOSE_PORT": "-1"}, "JOSE_PORT is -1; it must be a whole number from 0 to 65535"),
         ({"JOSE_PORT": "65536"}, "JOSE_PORT is 65536"),
         ({"JOSE_PORT": "eighty"}, "JOSE_PORT is 'eighty'; it must be a whole number"),
