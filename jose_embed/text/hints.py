@@ -49,11 +49,11 @@ def first_look(name: str, head: bytes) -> str | None:
         )
     match looks_like(head[: 1 << 16].decode(errors="replace")):
         case "jsonl":
-            return f"{printable(name)}: looks like JSON Lines but is read as plain text; --format jsonl reads records"
+            return f"{printable(name)}: looks like JSON Lines but is read as plain text; format='jsonl' reads records"
         case "json":
             return f"{printable(name)}: looks like a JSON list but is read as plain text; write one object per line"
         case "csv":
-            return f"{printable(name)}: looks like a table but is read as plain text; --format csv reads records"
+            return f"{printable(name)}: looks like a table but is read as plain text; format='csv' reads records"
     return None
 
 
@@ -69,5 +69,5 @@ def last_look(sources: Sequence[Source], reports: Sequence[SourceReport]) -> Ite
     if len(found) >= _SEVERAL_FILES and len(found) < n_lines <= _FEW_LINES * len(found):
         yield (
             f"{len(found):,} files were read as {n_lines:,} documents, one per line; "
-            "--one-file-per-document makes each file one document"
+            "one_file_per_document=True makes each file one document"
         )

@@ -186,7 +186,7 @@ class Faults:
         if self.count and self._stops:
             n = f"{self.count:,} records are" if self.count > 1 else "1 record is"
             n = f"at least {n}" if more else n
-            raise CorpusError(f"{n} malformed: {'; '.join(self.first)}; correct them, or skip them (--on-error skip)")
+            raise CorpusError(f"{n} malformed: {'; '.join(self.first)}; correct them, or skip them (on_error='skip')")
 
     def note(self) -> str | None:
         """The sentence about skipped records; ``None`` without any."""
@@ -255,7 +255,7 @@ def choose_columns(name: str, found: Mapping[str, float], options: TextOptions) 
         if len(text) != 1:
             raise CorpusError(
                 f"{printable(name)}: the column of the text is not known; {_listed_columns(found)}; "
-                "choose one with --text-field"
+                "choose one with text_field=..."
             )
     return Columns(text, options.id_field, options.keep_fields)
 
@@ -263,7 +263,11 @@ def choose_columns(name: str, found: Mapping[str, float], options: TextOptions) 
 def columns_note(name: str, found: Iterable[str], columns: Columns) -> str:
     """The sentence that tells how a table was understood."""
     text = " and ".join(repr(column) for column in columns.text)
-    ids = f"ids from {columns.id!r}" if columns.id is not None else "ids are record numbers (--id-field NAME)"
+    ids = (
+        f"ids from {columns.id!r}"
+        if columns.id is not None
+        else "ids are record numbers (change that with id_field=...)"
+    )
     return f"{printable(name)}: {_listed_columns(found)}; text from {text}, {ids}"
 
 

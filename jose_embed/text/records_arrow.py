@@ -96,7 +96,7 @@ def read_arrow(
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorpusError(
             f"{printable(source.name)}: cannot be read as {format.capitalize()} ({printable(what)[:200]}); "
-            "take a whole copy, or choose another --format"
+            "take a whole copy, or choose another format=..."
         ) from error
 
 

@@ -122,7 +122,7 @@ def test_a_table_of_one_column(write: Callable[..., Path]) -> None:
 def test_the_first_line_of_excel_names_the_delimiter(write: Callable[..., Path]) -> None:
     path = write("a.csv", "sep=;\r\nid;text\r\n1;a, b\r\n2\r\n")
     assert refusal(path) == (
-        "1 record is malformed: a.csv, line 4: 1 fields, but 2 columns; correct them, or skip them (--on-error skip)"
+        "1 record is malformed: a.csv, line 4: 1 fields, but 2 columns; correct them, or skip them (on_error='skip')"
     )
     assert read(path, on_error="skip")[0] == b"a, b\n"
 
@@ -165,7 +165,7 @@ def test_lines_of_malformed_records(write: Callable[..., Path]) -> None:
     assert refusal(path) == (
         "3 records are malformed: a.csv, line 5: 1 fields, but 2 columns; a.csv, line 6: 3 fields, but 2 columns; "
         "a.csv, line 7: not a record of this table (',' expected after '\"'); "
-        "correct them, or skip them (--on-error skip)"
+        "correct them, or skip them (on_error='skip')"
     )
     data, ids, notes, _ = read(path, on_error="skip", id_field="id")
     assert data == b"a b\ng\n"
@@ -190,7 +190,7 @@ def test_the_first_ten_are_named(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("a,b\n1,2\n", {}, "a.csv: the column of the text is not known; columns: a, b; choose one with --text-field"),
+        ("a,b\n1,2\n", {}, "a.csv: the column of the text is not known; columns: a, b; choose one with text_field=..."),
         ("a,b\n1,2\n", {"text_field": "c"}, "a.csv: there is no column 'c'; columns: a, b"),
         ("text,id,id\na,1,2\n", {"id_field": "id"}, "a.csv: there are 2 columns 'id'; rename them"),
         ("id,text\n,a\n", {"id_field": "id"}, "line 2: the id is empty; "),
@@ -334,7 +334,7 @@ def test_several_text_fields_are_joined(write: Callable[..., Path]) -> None:
 )
 def test_the_text_column(found: dict[str, float], chosen: str | None) -> None:
     if chosen is None:
-        with pytest.raises(CorpusError, match="choose one with --text-field"):
+        with pytest.raises(CorpusError, match="choose one with text_field="):
             choose_columns("a.csv", found, TextOptions())
     else:
         assert choose_columns("a.csv", found, TextOptions()).text == (chosen,)
@@ -430,7 +430,7 @@ def test_a_hint_about_small_files(write: Callable[..., Path]) -> None:
     for number in range(6):
         write(f"texts/{number}.txt", "two\nlines\n")
     assert read("texts")[2] == [
-        "6 files were read as 12 documents, one per line; --one-file-per-document makes each file one document"
+        "6 files were read as 12 documents, one per line; one_file_per_document=True makes each file one document"
     ]
 
 
