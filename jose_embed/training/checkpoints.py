@@ -1,20 +1,20 @@
-"""Checkpoints: a training that was stopped, by whatever, goes on where it stood.
+"""Checkpoints: a training that was stopped can be resumed exactly.
 
-What is drawn at random follows from the seed and from where it is drawn, the learning rate from how many words came
-before, and chunks are trained one after the other; so the tables and the place between two chunks are all that a run
-is. With one worker a run that was stopped anywhere and goes on ends with the same bytes as one that never stopped.
+Random choices depend on the seed and on the place they are made for, the learning rate on the number of words trained
+before, and chunks are trained in order. The tables and the place between two chunks are therefore the whole state of a
+run. With one worker, a run that is stopped anywhere and resumed ends with the same bytes as one that was never stopped.
 
 A run has a directory of its own, by custom ``NAME.jose.run`` beside the model ``NAME.jose``:
 
 =================== ===========================================================================================
-checkpoint-NNNNNN/  the newest two. In each: checkpoint.json (format, versions, settings, the text's SHA-256, the
+checkpoint-NNNNNN/  the newest two. In each: checkpoint.json (format, versions, settings, SHA-256 of the text,
                     state, size and SHA-256 of every table) and the tables center.npy, context.npy and
                     document.npy, float32
-text/               the encoded text (encodedfiles.py), so that the text is not read again
+text/               the encoded text (text/kept.py), so that the text is not read again
 =================== ===========================================================================================
 
-Each is written beside its place, synced and renamed: at any moment what has a name is whole. The directory belongs to
-one process at a time, and disappears when the model is saved.
+Each directory is written under a temporary name, synced and renamed, and so complete whenever it exists. One process at
+a time holds the directory of a run. It is removed when the model is saved; files that no run wrote stay.
 """
 
 from __future__ import annotations
@@ -100,24 +100,24 @@ _NAME: Final = re.compile(r"checkpoint-(\d{6,})")
 _OURS: Final = re.compile(r"(?:\.)?(checkpoint-\d{6,}|text)(?:\.tmp-\d+-[0-9a-f]{8})?")
 _CHECKPOINT_FILES: Final = frozenset({_FACTS, *(f"{name}.npy" for name in _TABLES)})
 _KEPT: Final = 2
-_ELSEWHERE: Final = "see to that, or choose another name for the model"
-# Settings that say where vectors are stored, not what they are; backends are compared by what "auto" took.
+_ELSEWHERE: Final = "make it accessible, or choose another name for the model"
+# Settings that may differ: the place of the vectors; and the backend, which is compared by what "auto" chose.
 _FREE: Final = frozenset({"backend", "doc_vectors"})
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint, found whole.
+    """A complete checkpoint.
 
     Attributes:
         path: Its directory.
-        run: A name of the run, drawn at random.
-        config: Its settings, as the user gave them.
+        run: The random name of the run.
+        config: The settings, as the user gave them.
         epochs: Epochs of the whole training.
-        backend: What trained it.
-        corpus: The text: its ``sha256``, ``n_documents``, ``n_words`` and ``n_tokens``.
-        state: How far it came.
-        phases: Seconds that it has spent, by name.
+        backend: The backend that trained.
+        corpus: ``sha256``, ``n_documents``, ``n_words`` and ``n_tokens`` of the text.
+        state: How far the run has come.
+        phases: Seconds spent, by name.
     """
 
     path: Path
@@ -137,26 +137,26 @@ class Checkpoint:
 
     @property
     def place(self) -> str:
-        """Where it stands, for people."""
+        """The epoch and the share of the training, in words."""
         epochs = self.epochs
         return f"epoch {min(self.state.epoch + 1, epochs)} of {epochs}, {100 * self.share:.0f}% of the training"
 
 
 class Checkpoints:
-    """The directory of a run, as a context that holds it for this process alone.
+    """The directory of a run; a context that locks it for this process.
 
     Args:
         directory: By custom ``NAME.jose.run``; it is made when the first checkpoint is written.
-        every: Seconds between two checkpoints; 0 for none, so that a run can go on without.
-        clock: Seconds that only grow.
+        every: Seconds between two checkpoints; 0 for none.
+        clock: A monotonic clock, in seconds.
 
     Attributes:
         directory: The directory.
         run: The name of the run.
-        latest: The newest checkpoint that is whole, or None.
+        latest: The newest complete checkpoint, or None.
 
     Raises:
-        TrainingError: the directory cannot be read, belongs to a run that is going on, or holds something else.
+        TrainingError: the directory cannot be read, belongs to a running training, or holds files that no run wrote.
     """
 
     def __init__(
@@ -194,21 +194,21 @@ class Checkpoints:
     # ------------------------------------------------------------------------------------------------------------------
 
     def begin(self, resume: bool, reporter: Reporter | None = None) -> None:
-        """Look at what an earlier process left here.
+        """Look for the checkpoints of an earlier process.
 
         Args:
-            resume: Whether to go on with it; then ``latest`` is the newest checkpoint that is whole, if there is one.
-            reporter: Told of checkpoints that are damaged, and of the phase "verifying", in bytes: the tables of a
-                checkpoint may be large.
+            resume: Resume from the newest complete checkpoint, which becomes ``latest``.
+            reporter: Receives a note for each damaged checkpoint, and the phase "verifying", in bytes.
 
         Raises:
-            TrainingError: there are checkpoints that are not to be gone on with, or of another version of this package.
+            TrainingError: there are checkpoints although ``resume`` is False, or they are of another version of this
+                package.
         """
         reporter = reporter or SilentReporter()
         numbers = self._numbers()
         if numbers and not resume:
             raise TrainingError(
-                f"{self.directory}: holds the checkpoints of a training that did not come to its end; "
+                f"{self.directory}: holds the checkpoints of a training that was interrupted; "
                 "continue it with resume=True, or remove the directory"
             )
         for number in reversed(numbers):
@@ -227,14 +227,15 @@ class Checkpoints:
                 reporter.note(f"{self.directory}: there is no checkpoint, so the training starts from its beginning")
 
     def check(self, config: TrainConfig, given: Collection[str] | None = None) -> None:
-        """Passes where the settings are those of the run that is to go on.
+        """Check that the settings are those of the run to resume.
 
         Args:
             config: The settings.
-            given: Those that somebody chose, where an encoded corpus has a say in the others; None where it has none.
+            given: The names of the settings that were given, if the text is an encoded corpus, which sets the tokenizer
+                and the minimal count otherwise; None if it is not.
 
         Raises:
-            ConfigError: one differs; it is named.
+            ConfigError: a setting differs.
         """
         if self.latest is None:
             return
@@ -245,21 +246,21 @@ class Checkpoints:
             if before.get(name) != value:
                 had = printable(str(before.get(name)))[:80]
                 raise ConfigError(
-                    f"{self.directory}: the training that is to go on had {name} {had}, and now it is "
-                    f"{value}; go on with the same settings, or remove the directory to start anew"
+                    f"{self.directory}: {name} is {value}, but the training to resume has {had}; "
+                    "use the same settings, or remove the directory to start anew"
                 )
 
     def kept_text(
         self, sources: Sources, reporter: Reporter, options: TextOptions | None = None
     ) -> EncodedCorpus | None:
-        """The encoded text of the run that goes on, unless the sources have changed since.
+        """The encoded text of the run to resume; None if there is none or the sources have changed.
 
-        Files are compared by what they hold; those that are gone, and standard input, are not needed any more.
+        Files are compared by SHA-256. Standard input and files that are gone are not compared.
 
         Args:
             sources: The sources of the text.
-            reporter: Told about the progress, and of what is not looked at.
-            options: How the text is to be read.
+            reporter: Receives the progress, and a note for each source that is not compared.
+            options: How the text is read.
         """
         if self.latest is None or not is_encoded(self.text):
             return None
@@ -270,33 +271,33 @@ class Checkpoints:
             return None
         same_options = corpus.options == (options or TextOptions())
         if same_options and _unchanged(corpus.sources, find_sources(sources), reporter):
-            reporter.note(f"{self.text}: the text is taken from here")
+            reporter.note(f"{self.text}: the encoded text is read from here")
             self._text_is_kept = True
             return corpus
         return None
 
     def restore(self, tables: Tables, corpus: EncodedCorpus, phases: dict[str, float], reporter: Reporter) -> RunState:
-        """Fill tables with those of the newest checkpoint.
+        """Fill the tables from the newest checkpoint.
 
         Args:
             tables: Center, context and document vectors, float32 (rows, dim), written in place.
-            corpus: The text that the run goes on with.
+            corpus: The text.
             phases: Seconds by name; those of the checkpoint are added.
-            reporter: Told of the phase "restoring", in bytes, and of where it goes on.
+            reporter: Receives the phase "restoring", in bytes, and a note.
 
         Returns:
-            Where the run stands.
+            The state of the run.
 
         Raises:
-            CorpusError: the checkpoint is one of another text.
+            CorpusError: the checkpoint belongs to another text.
         """
         found = self.latest
         assert found is not None
         if _facts_of(corpus) != found.corpus:
             raise CorpusError(
-                f"{self.directory}: the text is not that of the training that is to go on (SHA-256 "
-                f"{corpus.statistics.sha256[:12]} instead of {found.corpus['sha256'][:12]}); "
-                "bring it back, or remove the directory to start anew"
+                f"{self.directory}: the text is not that of the training to resume (SHA-256 "
+                f"{corpus.statistics.sha256[:12]}, not {found.corpus['sha256'][:12]}); "
+                "use the same text, or remove the directory to start anew"
             )
         with DirectoryReader(found.path, _KIND) as directory:
             reporter.start("restoring", sum(table.nbytes for table in tables), "bytes")
@@ -310,19 +311,19 @@ class Checkpoints:
             reporter.finish()
         for name, seconds in found.phases.items():
             phases[name] = phases.get(name, 0.0) + seconds
-        reporter.note(f"going on from {found.path}: {found.place}")
+        reporter.note(f"resuming from {found.path}: {found.place}")
         return RunState.from_dict(found.state.to_dict())
 
     def check_backend(self, name: str) -> None:
-        """Passes where the run that goes on was trained by this backend.
+        """Check that the run to resume was trained by this backend.
 
         Raises:
             ConfigError: it was not.
         """
         if self.latest is not None and self.latest.backend != name:
             raise ConfigError(
-                f"{self.directory}: the training was begun on the {self.latest.backend} and cannot go on on the {name};"
-                " use the same backend, or remove the directory to start anew"
+                f"{self.directory}: the training began on the {self.latest.backend} and cannot continue on the {name}; "
+                "use the same backend, or remove the directory to start anew"
             )
 
     @property
@@ -334,7 +335,7 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for the next one."""
+        """Whether it is time for the next checkpoint."""
         return self.every > 0.0 and self._clock() >= self._next
 
     def write(
@@ -349,20 +350,20 @@ class Checkpoints:
         backend: str,
         phases: Mapping[str, float],
     ) -> Checkpoint:
-        """Write a checkpoint, which becomes ``latest``; the last but one is kept, older and damaged ones are removed.
+        """Write a checkpoint, which becomes ``latest``, and remove all but the newest two.
 
         Args:
             tables: Center, context and document vectors, float32 (rows, dim).
-            state: Where the run stands.
+            state: How far the run has come.
             corpus: The encoded text.
-            keep_text: Whether the encoded text is to be kept here too, once.
+            keep_text: Also store the encoded text, once.
             config: The settings, as the user gave them.
             epochs: Epochs of the whole training.
-            backend: What trains.
+            backend: The name of the backend.
             phases: Seconds spent so far, by name.
 
         Raises:
-            TrainingError: no room on the disk, or a place that cannot be written to; older checkpoints are untouched.
+            TrainingError: a full disk, or a directory that cannot be written to; older checkpoints are unchanged.
         """
         self._next = self._clock() + self.every
         try:
@@ -384,11 +385,11 @@ class Checkpoints:
         return written
 
     def remove(self) -> None:
-        """Remove the directory: the run has come to its end."""
+        """Remove the directory of a finished run; files that no run wrote stay."""
         if self._lock < 0:
             return
         if _foreign(self.directory) is None:
-            # Renamed first, so that a process that is killed meanwhile leaves no part of a run under its name.
+            # Renamed first: a process that is killed here leaves no half of a run under this name.
             aside = self.directory.with_name(f".{self.directory.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
             with contextlib.suppress(OSError):
                 os.rename(self.directory, aside)
@@ -441,7 +442,7 @@ class Checkpoints:
         return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
     def _hold(self) -> None:
-        """Take the directory for this process, and see that nothing of anybody else's is in it."""
+        """Lock the directory for this process, and check that it holds only files of a run."""
         try:
             foreign = _foreign(self.directory)
             held = None if foreign is not None else directory_lock(self.directory)
@@ -449,11 +450,11 @@ class Checkpoints:
             raise TrainingError(f"{self.directory}: cannot be read ({reason(error)}); {_ELSEWHERE}") from error
         if foreign is not None:
             raise TrainingError(
-                f"{self.directory}: holds {foreign!r}, which is no part of a checkpoint; choose another name for "
+                f"{self.directory}: holds {foreign!r}, which is not part of a checkpoint; choose another name for "
                 "the model, or remove it"
             )
         if held is None:
-            raise TrainingError(f"{self.directory}: belongs to a training that is going on; wait for its end")
+            raise TrainingError(f"{self.directory}: belongs to a running training; wait until it ends")
         self._lock = held
 
     def _let_go(self) -> None:
@@ -463,7 +464,7 @@ class Checkpoints:
 
 
 def _foreign(directory: Path) -> str | None:
-    """Something in the directory of a run that no run wrote, or None."""
+    """The first entry in the directory of a run that no run wrote, or None."""
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = _OURS.fullmatch(entry.name)
@@ -476,19 +477,19 @@ def _foreign(directory: Path) -> str | None:
 
 
 class _OtherVersionError(TrainingError):
-    """A checkpoint that is whole, but not ours to go on with."""
+    """A complete checkpoint that this version cannot resume."""
 
 
 def _unchanged(reports: Sequence[SourceReport], found: Sequence[Source], reporter: Reporter) -> bool:
-    """Whether sources hold what they held when the reports were made, as far as they can be looked at."""
+    """Whether the sources have the bytes of the reports, as far as they can be read."""
     if len(reports) != len(found):
         return False
     reporter.start("checking", sum(report.disk_bytes for report in reports), "bytes")
     for report, source in zip(reports, found, strict=True):
         if source.path is None:
-            reporter.note("standard input is not read: the text that the training kept is taken")
+            reporter.note("standard input is not read: the stored text is used")
         elif not os.path.lexists(source.path):
-            reporter.note(f"{printable(source.name)} is gone: the text that the training kept is taken")
+            reporter.note(f"{printable(source.name)} is gone: the stored text is used")
         elif source.size() != report.disk_bytes or sha256_of(source, reporter.advance) != report.disk_sha256:
             return False
     reporter.finish()
@@ -505,14 +506,14 @@ def _facts_of(corpus: EncodedCorpus) -> dict[str, Any]:
 
 
 def _opened(path: Path, reporter: Reporter) -> Checkpoint:
-    """A checkpoint, every byte of which is as it was written.
+    """Open a checkpoint and verify every byte.
 
     Raises:
-        TrainingError: it is not.
+        TrainingError: it is damaged.
     """
     with DirectoryReader(path, _KIND) as directory:
         facts = open_manifest(directory)
-        way_on = f"go on with the version that began the training, or remove {path.parent} to start anew"
+        way_on = f"resume with the version that began the training, or remove {path.parent} to start anew"
         if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != _KIND.version:
             writer = printable(str(version)[:40])
             raise _OtherVersionError(f"{path}: was written by jose-embed {writer}, and this is {__version__}; {way_on}")

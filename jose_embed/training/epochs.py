@@ -1,7 +1,6 @@
-"""The epochs of a training: chunks of documents go to the backend's threads, in order, and what they report comes back.
+"""The epochs of a training: chunks of documents are trained by the threads of the backend, in order.
 
-A run stands between two chunks or is at work on some. It can be left only where it stands: whoever wants to keep it
-waits until the chunks at work are done.
+A checkpoint is written between two chunks: no new chunk is started, and the running ones are finished first.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ __all__ = ["Keeper", "train_epochs"]
 
 
 class Keeper(Protocol):
-    """Who may want to keep a run where it stands.
+    """Writes checkpoints during a training.
 
     Attributes:
-        wanted: Whether it is time for that.
+        wanted: Whether a checkpoint is due.
     """
 
     @property
     def wanted(self) -> bool: ...
 
     def keep(self, state: RunState) -> None:
-        """Keep it; no chunk is running. The training goes on after that, unless this raises."""
+        """Write a checkpoint; no chunk is running. The training continues unless this raises."""
 
 
 def train_epochs(
@@ -48,21 +47,21 @@ def train_epochs(
     state: RunState | None = None,
     keeper: Keeper | None = None,
 ) -> RunState:
-    """Train all epochs, or those that are left.
+    """Train the remaining epochs.
 
     Args:
-        backend: Where the vectors move.
-        offsets: int64 (n_documents + 1,), the corpus's.
-        config: The settings.
-        reporter: Told of the phase "training", in running words.
-        state: Where the run stands; at its beginning when left out.
-        keeper: Asked between any two chunks.
+        backend: Moves the vectors.
+        offsets: int64 (n_documents + 1,), where the documents of the corpus begin.
+        config: The settled settings.
+        reporter: Receives the phase "training", in running words.
+        state: How far the run has come; None for the beginning. It is updated after every chunk.
+        keeper: Asked between two chunks whether a checkpoint is due.
 
     Returns:
-        Where it stands in the end: after the last epoch.
+        The state after the last epoch.
 
     Raises:
-        TrainingError: a loss that is infinite or no number.
+        TrainingError: the loss became infinite or NaN.
     """
     state = state or RunState()
     n_tokens = int(offsets[-1])
@@ -85,18 +84,18 @@ def _train_epoch(
     state: RunState,
     keeper: Keeper | None,
 ) -> None:
-    """Train the rest of an epoch; ``state`` moves with every chunk."""
+    """Train the rest of an epoch; ``state`` is updated after every chunk."""
     started = time.perf_counter() - state.seconds
     epoch, n_tokens = state.epoch, int(offsets[-1])
     order = visiting_order(offsets, config.seed, epoch)[state.documents :]
     size = chunk_tokens(n_tokens, backend.threads, backend.chunk_limits)
     coming = chunks(order, offsets, epoch * n_tokens + state.tokens, size)
     waiting: deque[tuple[Chunk, Future[Result]]] = deque()
-    just_kept = False  # between two checkpoints something is trained, however soon the next one is due
+    just_kept = False  # at least one chunk is trained between two checkpoints
     try:
         while True:
             pausing = keeper is not None and not just_kept and keeper.wanted
-            # One chunk per thread runs, one more waits: no thread idles, and an interrupt has little to wait for.
+            # One chunk per thread runs and one waits: no thread idles, and an interrupt waits for few chunks.
             while not pausing and len(waiting) < 2 * backend.threads and (chunk := next(coming, None)) is not None:
                 waiting.append((chunk, pool.submit(backend.train_chunk, chunk.documents, epoch, chunk.first_token)))
             if waiting:
@@ -104,7 +103,7 @@ def _train_epoch(
                 result = future.result()
                 if not math.isfinite(result.loss):
                     raise TrainingError(
-                        f"the loss became {result.loss} in epoch {epoch + 1}: the vectors are no longer numbers; "
+                        f"the loss became {result.loss} in epoch {epoch + 1}: the vectors are not finite; "
                         f"lower learning_rate (it is {config.learning_rate})"
                     )
                 just_kept = False

@@ -1,4 +1,4 @@
-"""Who keeps a run while it trains: on time, at an interrupt, at the end."""
+"""When checkpoints are written: after some time, at an interrupt, at the end."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["CheckpointKeeper", "Interrupts"]
 
 
 class CheckpointKeeper:
-    """Keeps a run as checkpoints: when it is time, and when somebody interrupts it. A context of the training.
+    """A context in which a training writes checkpoints: when one is due, and when a signal arrives.
 
     Args:
-        checkpoints: Where.
+        checkpoints: Writes them.
         tables: Center, context and document vectors, float32 (rows, dim).
         corpus: The encoded text.
-        keep_text: Whether the encoded text is kept too.
+        keep_text: Whether the encoded text is stored too.
         config: The settings, as the user gave them.
         epochs: Epochs of the whole training.
-        backend: What trains.
+        backend: Moves the vectors.
         phases: Seconds spent before the training, by name.
-        reporter: Told of every checkpoint, and of those that could not be written.
+        reporter: Receives a note for each checkpoint, and for each that could not be written.
 
     Raises:
-        KeyboardInterrupt: from :meth:`keep`, once the checkpoint is written, or what the signal means elsewhere.
-        ConfigError: the run that goes on was trained by another backend.
+        KeyboardInterrupt: from :meth:`keep`, after the checkpoint is written; or the effect of another signal.
+        ConfigError: the run to resume was trained by another backend.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class CheckpointKeeper:
 
     @property
     def wanted(self) -> bool:
-        """Whether it is time, or somebody interrupts."""
+        """Whether a checkpoint is due or a signal waits."""
         return self._checkpoints.due or self._interrupts.number is not None
 
     def keep(self, state: RunState) -> None:
-        """Write a checkpoint; a run that cannot be kept goes on."""
+        """Write a checkpoint. If that fails, the training continues without it."""
         self._backend.collect()
         try:
             written = self._checkpoints.write(
@@ -98,7 +98,7 @@ class CheckpointKeeper:
         self._interrupts.let_through()
 
     def keep_the_end(self, state: RunState) -> None:
-        """A run that has a checkpoint gets one of its end too: then nothing of it is trained twice."""
+        """Write the last state if the run has a checkpoint, so that a failure after this repeats no training."""
         if self._checkpoints.every and self._checkpoints.latest is not None:
             self.keep(state)
 
@@ -107,13 +107,13 @@ _Handler = Callable[[int, FrameType | None], object]
 
 
 class Interrupts:
-    """A context in which the first Ctrl-C, SIGTERM or hang-up only leaves its number; a second one acts at once.
+    """A context that holds back the first SIGINT, SIGTERM or SIGHUP; a second signal acts at once.
 
-    Only signals that something in Python handles are kept back, and only in the main thread, where Python handles them:
-    one that would end the process without a word still does.
+    Only signals with a Python handler are held back, and only in the main thread, where Python runs handlers. A signal
+    that ends the process by default still does.
 
     Attributes:
-        number: The signal that is kept back, or None.
+        number: The signal that is held back, or None.
 
     Example:
         >>> try:
@@ -141,7 +141,7 @@ class Interrupts:
         return self
 
     def let_through(self) -> None:
-        """Let the signal that was kept back have its effect, if there is one; else the next one is still kept back."""
+        """Deliver the signal that is held back, if there is one; otherwise the next one is still held back."""
         number, self.number = self.number, None
         if number is not None:
             self._restore()

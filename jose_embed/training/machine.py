@@ -1,4 +1,4 @@
-"""The machine and the programs that a model was made with, for its card."""
+"""Facts about the machine and the packages of a training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PACKAGES = ("numpy", "numba", "llvmlite")
 
 
 def machine_facts() -> dict[str, Any]:
-    """What speeds and, in their last digits, vectors depend on.
+    """The processor, the memory, the system and the package versions.
 
     Returns:
-        ``cpu`` (the processor's name), ``cores`` (those that this process may use), ``memory_bytes`` (None where the
-        system does not tell), ``os``, ``python``, and ``packages`` (versions by name).
+        ``cpu`` (the processor's name), ``cores`` (that this process may use), ``memory_bytes`` (None if unknown),
+        ``os``, ``python``, and ``packages`` (versions by name).
 
     Example:
         >>> sorted(machine_facts())

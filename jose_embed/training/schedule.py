@@ -1,8 +1,7 @@
-"""The schedule of a training: which documents are visited when, and how far a run has come.
+"""The order in which documents are visited, and how far a run has come.
 
-Nothing here depends on the clock or on the number of workers. The order of an epoch follows from the seed and the
-number of the epoch; it is cut into chunks, and a run stands between two of them. So a run that stopped there goes on as
-if it had not.
+The order of an epoch depends only on the seed and the number of the epoch, not on the clock or the number of workers.
+It is cut into chunks. A run that stops between two chunks can be resumed exactly.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from jose_embed.compute.tables import Result
 
 __all__ = ["Chunk", "RunState", "chunk_tokens", "chunks", "visiting_order"]
 
-_LOOKED_AT = 1 << 16  # documents whose lengths are looked at together
-_SHUFFLE_TOKENS = 1 << 28  # running words (4 bytes each) that are shuffled as one block: what memory surely holds
+_BLOCK_DOCUMENTS = 1 << 16  # documents cut into chunks at a time
+_SHUFFLE_TOKENS = 1 << 28  # running words (4 bytes each) shuffled as one block: 1 GB
 
 
 class Chunk(NamedTuple):
-    """A run of documents of one epoch, the unit of work.
+    """Consecutive documents of an epoch: the unit of work.
 
     Attributes:
-        documents: int64, in the order of their training.
+        documents: int64, in the order of training.
         n_tokens: Their running words.
-        first_token: Running words of all epochs before them.
+        first_token: Running words trained before them, in all epochs.
     """
 
     documents: npt.NDArray[np.int64]
@@ -42,9 +41,9 @@ def visiting_order(
 ) -> npt.NDArray[np.int64]:
     """The documents that have a word, in the random order of one epoch.
 
-    A corpus of up to ``block_tokens`` running words is shuffled as a whole. A larger one is cut into stretches of the
-    file of a sixteenth of that; the stretches are shuffled, and documents are shuffled among sixteen of them at a time,
-    so that what is read from the disk at any time fits into memory.
+    A corpus of up to ``block_tokens`` running words is shuffled as a whole. A larger one is cut into stretches of a
+    sixteenth of ``block_tokens``; the stretches are shuffled, and the documents of sixteen of them at a time, so that
+    the part of the file that is read at any time fits into memory.
 
     Args:
         offsets: int64 (n_documents + 1,).
@@ -69,14 +68,14 @@ def visiting_order(
 
 
 def chunk_tokens(n_tokens: int, n_threads: int, limits: tuple[int, int]) -> int:
-    """Running words that a thread takes at a time: few enough that none waits long for the last one of an epoch.
+    """The size of a chunk in running words: 32 chunks per thread and epoch, within the limits of the backend.
 
-    At the most some 150 ms of work, which is what an interrupt waits for.
+    A chunk takes at most about 150 ms, for which an interrupt waits.
 
     Args:
         n_tokens: Running words of an epoch.
-        n_threads: Threads that take chunks.
-        limits: The fewest and the most that the backend wants.
+        n_threads: Threads that train chunks.
+        limits: The smallest and the largest size.
     """
     least, most = limits
     return min(max(n_tokens // (32 * n_threads), least), most)
@@ -85,24 +84,24 @@ def chunk_tokens(n_tokens: int, n_threads: int, limits: tuple[int, int]) -> int:
 def chunks(
     order: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], first_token: int, chunk_tokens: int
 ) -> Iterator[Chunk]:
-    """The order of an epoch, or the rest of it from the beginning of a chunk, in chunks of about equally many words.
+    """Cut the order of an epoch, or the rest of it, into chunks of about equally many words.
 
-    A document is never divided; one that is as long as a chunk is a chunk of its own.
+    A document is never divided; one that is longer than a chunk is a chunk of its own.
 
     Args:
         order: int64, documents.
         offsets: int64 (n_documents + 1,).
-        first_token: Running words of all epochs before the first document.
-        chunk_tokens: The most running words of a chunk.
+        first_token: Running words trained before the first document, in all epochs.
+        chunk_tokens: The largest size of a chunk in running words.
     """
     begin, n_tokens = 0, 0
-    for start in range(0, len(order), _LOOKED_AT):
-        some = order[start : start + _LOOKED_AT]
+    for start in range(0, len(order), _BLOCK_DOCUMENTS):
+        some = order[start : start + _BLOCK_DOCUMENTS]
         ends = np.cumsum(offsets[some + 1] - offsets[some])
-        past = 0  # words of the block that are in chunks already
+        past = 0  # words of the block in earlier chunks
         while (end := int(np.searchsorted(ends, past + chunk_tokens - n_tokens, side="right"))) < len(some):
             if not n_tokens and (not end or ends[end - 1] == past):
-                end += 1  # a document as long as a chunk
+                end += 1  # a document longer than a chunk
             n_tokens += int(ends[end - 1]) - past if end else 0
             yield Chunk(order[begin : start + end], n_tokens, first_token)
             past, first_token = int(ends[end - 1]) if end else 0, first_token + n_tokens
@@ -114,17 +113,17 @@ def chunks(
 
 @dataclass
 class RunState:
-    """How far a run has come, always between two chunks, and what it saw on the way.
+    """How far a run has come, between two chunks, with the figures of the current epoch so far.
 
     Attributes:
-        epochs: The report of every epoch that is over.
-        documents: Documents of the running epoch's order that are done.
+        epochs: The report of each finished epoch.
+        documents: Documents of the current epoch that are trained.
         tokens: Their running words.
-        loss: Sum of the hinges in the running epoch.
+        loss: Sum of the hinges.
         active: Hinges above zero.
         pairs: Hinges.
-        positions: Running words that were kept.
-        seconds: What the running epoch has taken so far.
+        positions: Running words kept by subsampling.
+        seconds: Seconds spent.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -138,21 +137,21 @@ class RunState:
 
     @property
     def epoch(self) -> int:
-        """The running epoch, from 0."""
+        """The number of the current epoch, from 0."""
         return len(self.epochs)
 
     @property
     def mean_loss(self) -> float:
-        """The mean hinge of the running epoch."""
+        """The mean hinge of the current epoch."""
         return self.loss / max(self.pairs, 1)
 
     @property
     def active_share(self) -> float:
-        """The share of the hinges of the running epoch that are above zero."""
+        """The share of hinges above zero in the current epoch."""
         return self.active / max(self.pairs, 1)
 
     def add(self, chunk: Chunk, result: Result) -> None:
-        """The next chunk of the running epoch is done."""
+        """Add a trained chunk."""
         self.documents += len(chunk.documents)
         self.tokens += chunk.n_tokens
         self.loss += result.loss
@@ -161,7 +160,7 @@ class RunState:
         self.positions += result.positions
 
     def after_epoch(self) -> RunState:
-        """The state before the first chunk of the next epoch; this one becomes a report."""
+        """The state before the first chunk of the next epoch, with a report of this one."""
         report = {
             "epoch": self.epoch + 1,
             "loss": self.mean_loss,
@@ -182,7 +181,7 @@ class RunState:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: values that are no state.
+            ValueError: the values are not a state.
         """
         kinds = {option.name: type(option.default) for option in dataclasses.fields(cls) if option.name != "epochs"}
         if (
@@ -192,5 +191,5 @@ class RunState:
             or not isinstance(values["epochs"], list)
             or not all(isinstance(report, dict) for report in values["epochs"])
         ):
-            raise ValueError("does not say where a training stands")
+            raise ValueError("does not describe the state of a training")
         return cls(**values)

@@ -40,7 +40,7 @@ from jose_embed.training.schedule import RunState
 
 __all__ = ["fit", "train"]
 
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 
 
 def train(
@@ -52,11 +52,11 @@ def train(
     preset: str | None = None,
     progress: bool | None = None,
     reporter: Reporter | None = None,
-    keep_encoded: Path | None = None,
-    checkpoint: Path | Checkpoints | None = None,
+    keep_encoded: PathLike | None = None,
+    checkpoint: PathLike | Checkpoints | None = None,
     checkpoint_every: float = 600.0,
     resume: bool = False,
-    temporary_directory: Path | None = None,
+    temporary_directory: PathLike | None = None,
     **settings: Any,
 ) -> Embeddings:
     """Train word and document vectors.
@@ -74,8 +74,7 @@ def train(
         progress: Show progress on standard error; by default in notebooks and interactive sessions. The logger
             ``jose_embed`` receives it in any case.
         reporter: Receives the progress instead.
-        keep_encoded: Directory that keeps the encoded text of ``source`` for the next training with the same text,
-            tokenizer and ``min_count``.
+        keep_encoded: Directory that keeps the encoded text for the next training with the same text and settings.
         checkpoint: Directory for checkpoints, by custom ``NAME.jose.run`` for a model ``NAME.jose``; removed at the end
             of the training. Ctrl-C then raises ``KeyboardInterrupt`` after a checkpoint is written. A
             :class:`~jose_embed.training.checkpoints.Checkpoints` object, opened and begun, is left to the caller.
@@ -123,14 +122,9 @@ def train(
             )
         with corpus:
             model = fit(
-                corpus,
-                config,
-                reporter=reporter,
-                phases=phases,
-                checkpoints=checkpoints,
-                keep_text=keep_text,
+                corpus, config, reporter=reporter, phases=phases, checkpoints=checkpoints, keep_text=keep_text,
                 temporary_directory=temporary_directory,
-            )
+            )  # fmt: skip
         if checkpoints is not None and checkpoints is not checkpoint:
             checkpoints.remove()
     return model
@@ -144,7 +138,7 @@ def fit(
     phases: dict[str, float] | None = None,
     checkpoints: Checkpoints | None = None,
     keep_text: bool = False,
-    temporary_directory: Path | None = None,
+    temporary_directory: PathLike | None = None,
 ) -> Embeddings:
     """Train on an encoded corpus.
 
@@ -214,8 +208,8 @@ def _check_source(
     source: Sources | None,
     documents: Any,
     ids: Iterable[Any] | None,
-    keep_encoded: Path | None,
-    checkpoint: Path | Checkpoints | None,
+    keep_encoded: PathLike | None,
+    checkpoint: PathLike | Checkpoints | None,
     resume: bool,
 ) -> None:
     """Check the arguments of :func:`train` against each other.
@@ -235,7 +229,7 @@ def _check_source(
 
 @contextmanager
 def _begun(
-    checkpoint: Path | Checkpoints | None, every: float, resume: bool, reporter: Reporter
+    checkpoint: PathLike | Checkpoints | None, every: float, resume: bool, reporter: Reporter
 ) -> Iterator[Checkpoints | None]:
     """The checkpoints of a run; an object that the caller has opened is not closed here."""
     if checkpoint is None or isinstance(checkpoint, Checkpoints):
@@ -259,9 +253,9 @@ def _encoded(
     documents: GivenDocuments | None,
     config: TrainConfig,
     given: Collection[str],
-    keep_encoded: Path | None,
+    keep_encoded: PathLike | None,
     checkpoints: Checkpoints | None,
-    temporary_directory: Path | None,
+    temporary_directory: PathLike | None,
     reporter: Reporter,
     text_options: TextOptions,
 ) -> tuple[EncodedCorpus, TrainConfig, bool]:

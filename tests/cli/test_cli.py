@@ -744,11 +744,11 @@ def test_an_interrupted_training_says_how_to_go_on(text: Path, capsys: pytest.Ca
     assert main(arguments) == 2
     refusal = capsys.readouterr().err.splitlines()[-1]
     assert refusal.startswith(
-        "jose: m.jose.run: holds the checkpoints of a training that did not come to its end; continue it with --resume"
+        "jose: m.jose.run: holds the checkpoints of a training that was interrupted; continue it with --resume"
     )
     assert main([*arguments, "--resume", "--window", "3"]) == 2
     refusal = capsys.readouterr().err.splitlines()[-1]
-    assert "the training that is to go on had window 2, and now it is 3; go on with the same settings" in refusal
+    assert "window is 3, but the training to resume has 2; use the same settings" in refusal
     assert main([*arguments, "--resume", "--window", "3", "--log-json"]) == 2
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(event["event"], event.get("phase")) for event in events[:2]] == [

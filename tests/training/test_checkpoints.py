@@ -162,7 +162,7 @@ def test_texts_of_a_program_go_on_where_they_are_given_again(tmp_path: Path, who
     with pytest.raises(KeyboardInterrupt):
         train(documents=iter(TEXTS), checkpoint=directory, reporter=stopped_after(20), **SETTINGS)
     assert os.listdir(directory) == ["checkpoint-000001"]
-    with pytest.raises(CorpusError, match="the text is not that of the training that is to go on"):
+    with pytest.raises(CorpusError, match="the text is not that of the training to resume"):
         train(documents=TEXTS[:-1], checkpoint=directory, resume=True, **SETTINGS)
     assert sums(train(documents=TEXTS, checkpoint=directory, resume=True, **SETTINGS)) == sums(whole)
 
@@ -320,7 +320,7 @@ def test_the_text_is_not_read_again(begun: tuple[Path, Path], whole: Embeddings)
     model = train(text, checkpoint=directory, resume=True, reporter=reporter, **SETTINGS)
     assert sums(model) == sums(whole)
     assert reporter.phases == ["verifying", "verifying", "checking", "restoring", "compiling", "training", "weighing"]
-    assert f"{directory / 'text'}: the text is taken from here" in reporter.notes
+    assert f"{directory / 'text'}: the encoded text is read from here" in reporter.notes
 
 
 def test_the_tables_of_a_checkpoint_are_read_in_sight(begun: tuple[Path, Path]) -> None:
@@ -337,7 +337,7 @@ def test_a_text_that_is_gone_is_not_needed(begun: tuple[Path, Path], whole: Embe
     text.unlink()
     reporter = Notes()
     assert sums(train(text, checkpoint=directory, resume=True, reporter=reporter, **SETTINGS)) == sums(whole)
-    assert reporter.notes[0] == f"{text} is gone: the text that the training kept is taken"
+    assert reporter.notes[0] == f"{text} is gone: the stored text is used"
 
 
 @pytest.mark.parametrize("change", ["more", "other"])
@@ -345,7 +345,7 @@ def test_a_text_that_has_changed_is_refused(begun: tuple[Path, Path], change: st
     text, directory = begun
     before = text.read_bytes()
     text.write_bytes(before + b"t1w1 t1w2\n" if change == "more" else b"t1w2 " + before[5:])
-    with pytest.raises(CorpusError, match=r"m\.run: the text is not that of the training that is to go on \(SHA-256 "):
+    with pytest.raises(CorpusError, match=r"m\.run: the text is not that of the training to resume \(SHA-256 "):
         train(text, checkpoint=directory, resume=True, **SETTINGS)
     text.write_bytes(before)
     train(text, checkpoint=directory, resume=True, **SETTINGS)
@@ -382,7 +382,7 @@ def test_the_text_of_a_run_without_a_checkpoint_is_not_taken_for_that_of_the_nex
     stop(directory, text_file, 20)
     reporter = Notes()
     assert sums(train(text_file, checkpoint=directory, resume=True, reporter=reporter, **SETTINGS)) == sums(whole)
-    assert f"{directory / 'text'}: the text is taken from here" in reporter.notes
+    assert f"{directory / 'text'}: the encoded text is read from here" in reporter.notes
 
 
 def test_standard_input_goes_on_from_what_was_kept(tmp_path: Path, whole: Embeddings) -> None:
@@ -407,7 +407,7 @@ def test_standard_input_goes_on_from_what_was_kept(tmp_path: Path, whole: Embedd
     assert run(20, "first", "\n".join(TEXTS).encode()) == "stopped\n"
     lines = run(-1, "again", None).splitlines()
     assert lines[:3] == sums(whole)
-    assert "standard input is not read: the text that the training kept is taken" in lines
+    assert "standard input is not read: the stored text is used" in lines
 
 
 def test_an_encoding_that_is_kept_elsewhere_is_not_kept_twice(tmp_path: Path, text_file: Path) -> None:
@@ -451,12 +451,12 @@ def test_what_was_made_of_a_folder_of_text_may_lie_in_it(tmp_path: Path, whole: 
     [
         (
             {"dim": 20},
-            "had dim 16, and now it is 20; go on with the same settings, or remove the directory to start anew",
+            "dim is 20, but the training to resume has 16; use the same settings",
         ),
-        ({"seed": 5}, "had seed 1, and now it is 5"),
-        ({"epochs": 4}, "had epochs 3, and now it is 4"),
-        ({"min_count": 2}, "had min_count 1, and now it is 2"),
-        ({"workers": 2}, "had workers 1, and now it is 2"),
+        ({"seed": 5}, "seed is 5, but the training to resume has 1"),
+        ({"epochs": 4}, "epochs is 4, but the training to resume has 3"),
+        ({"min_count": 2}, "min_count is 2, but the training to resume has 1"),
+        ({"workers": 2}, "workers is 2, but the training to resume has 1"),
     ],
 )
 def test_other_settings_are_refused_before_the_text_is_read(
@@ -467,21 +467,23 @@ def test_other_settings_are_refused_before_the_text_is_read(
     with pytest.raises(ConfigError) as refusal:
         train(text, checkpoint=directory, resume=True, reporter=reporter, **{**SETTINGS, **setting})
     assert message in str(refusal.value)
-    assert str(refusal.value).startswith(f"{directory}: the training that is to go on ")
+    assert str(refusal.value).startswith(f"{directory}: {next(iter(setting))} is ")
     assert reporter.phases == ["verifying"]
 
 
 def test_another_backend_is_refused(begun: tuple[Path, Path]) -> None:
     with Checkpoints(begun[1]) as kept:
         kept.begin(resume=True)
-        with pytest.raises(ConfigError, match="was begun on the cpu and cannot go on on the gpu"):
+        with pytest.raises(ConfigError, match="began on the cpu and cannot continue on the gpu"):
             kept.check_backend("gpu")
 
 
 def test_another_version_is_refused(begun: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     text, directory = begun
     monkeypatch.setattr(checkpoints, "__version__", "99.0")
-    with pytest.raises(TrainingError, match=r"was written by jose-embed .*, and this is 99\.0; go on with the version"):
+    with pytest.raises(
+        TrainingError, match=r"was written by jose-embed .*, and this is 99\.0; resume with the version"
+    ):
         train(text, checkpoint=directory, resume=True, **SETTINGS)
 
 
@@ -506,7 +508,7 @@ def test_a_run_with_other_settings_than_there_are_today_is_neither_gone_on_with_
         train(text, checkpoint=directory, resume=True, **SETTINGS)
     assert str(refusal.value) == (
         f"{directory / 'checkpoint-000002'}: records other settings than this jose-embed has ({names}); "
-        f"go on with the version that began the training, or remove {directory} to start anew"
+        f"resume with the version that began the training, or remove {directory} to start anew"
     )
     assert sorted(os.listdir(directory)) == ["checkpoint-000001", "checkpoint-000002", "text"]
 
@@ -514,9 +516,7 @@ def test_a_run_with_other_settings_than_there_are_today_is_neither_gone_on_with_
 def test_a_new_start_does_not_throw_an_old_run_away(begun: tuple[Path, Path]) -> None:
     text, directory = begun
     before = sorted(os.listdir(directory))
-    with pytest.raises(
-        TrainingError, match=r"did not come to its end; continue it with resume=True, or remove the dir"
-    ):
+    with pytest.raises(TrainingError, match=r"was interrupted; continue it with resume=True, or remove the dir"):
         train(text, checkpoint=directory, **SETTINGS)
     assert sorted(os.listdir(directory)) == before
 
@@ -547,7 +547,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, text_file: Path) -> None
     directory.mkdir()
     (directory / "notes.txt").write_text("mine")
     for resume in (False, True):
-        with pytest.raises(TrainingError, match=r"holds 'notes\.txt', which is no part of a checkpoint"):
+        with pytest.raises(TrainingError, match=r"holds 'notes\.txt', which is not part of a checkpoint"):
             train(text_file, checkpoint=directory, resume=resume, **SETTINGS)
     assert (directory / "notes.txt").read_text() == "mine"
 
@@ -555,7 +555,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, text_file: Path) -> None
 def test_a_run_belongs_to_one_process(begun: tuple[Path, Path]) -> None:
     text, directory = begun
     with Checkpoints(directory):
-        message = r"m\.run: belongs to a training that is going on; wait for its end"
+        message = r"m\.run: belongs to a running training; wait until it ends"
         with pytest.raises(TrainingError, match=message):
             train(text, checkpoint=directory, resume=True, **SETTINGS)
     train(text, checkpoint=directory, resume=True, **SETTINGS)
@@ -601,7 +601,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert sums(train(text, checkpoint=directory, resume=True, reporter=reporter, **SETTINGS)) == sums(whole)
     assert reporter.notes[0].startswith(str(directory / "checkpoint-000002"))
     assert reporter.notes[0].endswith("it is not used")
-    assert any(note.startswith(f"going on from {directory / 'checkpoint-000001'}: ") for note in reporter.notes)
+    assert any(note.startswith(f"resuming from {directory / 'checkpoint-000001'}: ") for note in reporter.notes)
 
 
 def test_a_damaged_checkpoint_does_not_outlive_a_whole_one(begun: tuple[Path, Path], whole: Embeddings) -> None:
@@ -628,7 +628,7 @@ def test_the_directory_of_a_run_with_something_foreign_in_it_is_refused(tmp_path
     file.parent.mkdir(parents=True)
     file.write_text("x")
     with (
-        pytest.raises(TrainingError, match=r"m\.run: holds '.*', which is no part of a checkpoint"),
+        pytest.raises(TrainingError, match=r"m\.run: holds '.*', which is not part of a checkpoint"),
         Checkpoints(tmp_path / "m.run"),
     ):
         pass

@@ -149,7 +149,7 @@ def test_a_checkpoint_holds_what_moved_on_the_device(tmp_path: Path, monkeypatch
     on = jose_embed.train(text, checkpoint=place, resume=True, **settings)
     assert test_trainer.sums(on) == test_trainer.sums(whole)
     stop()
-    with pytest.raises(ConfigError, match="was begun on the gpu and cannot go on on the cpu"):
+    with pytest.raises(ConfigError, match="began on the gpu and cannot continue on the cpu"):
         jose_embed.train(text, checkpoint=place, resume=True, **{**settings, "backend": "cpu"})
 
 

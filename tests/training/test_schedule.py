@@ -85,7 +85,7 @@ def test_a_chunk_takes_documents_until_one_does_not_fit(lengths: list[int], size
         wanted[-1].append(document)
         n_tokens += length
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedule, "_LOOKED_AT", looked_at)
+        patch.setattr(schedule, "_BLOCK_DOCUMENTS", looked_at)
         made = list(chunks(np.arange(len(lengths)), offsets, 7, size))
     assert [chunk.documents.tolist() for chunk in made] == wanted
     assert [chunk.n_tokens for chunk in made] == [sum(lengths[d] for d in documents) for documents in wanted]
@@ -105,7 +105,7 @@ def test_a_standing_survives_as_json() -> None:
     assert again == state
     for wrong in ({}, {"loss": 1}, {"tokens": -1}, {"epochs": None}, {"more": 1}):
         values = {**state.to_dict(), **wrong} if wrong else {}
-        with pytest.raises(ValueError, match="does not say where a training stands"):
+        with pytest.raises(ValueError, match="does not describe the state of a training"):
             RunState.from_dict(values)
 
 
