@@ -5,8 +5,8 @@
 - ``word2vec-binary`` (``.bin``): a line ``rows dim``, then per row its name, a space, float32 numbers, a line end.
 - ``safetensors`` (``.safetensors``): a float32 tensor ``vectors`` and, as bytes, a tensor ``names``, a line per row.
 
-Files are written whole or not at all, row by row in bounded memory, and read with every length checked before memory is
-asked for. Nothing is unpickled, no package is needed.
+Files appear complete or not at all and are written in bounded memory. Reading checks every length before it allocates
+memory. Nothing is unpickled, and no package is needed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TABLES: Final = ("center", "context", "documents")
 
 
 class NamedVectors(NamedTuple):
-    """A table of vectors and its rows' names: ``names`` (n,), ``vectors`` float32 (n, dim), of any length."""
+    """A table of vectors, of any length: ``names`` (n,), ``vectors`` float32 (n, dim)."""
 
     names: Sequence[str]
     vectors: npt.NDArray[np.float32]
@@ -84,7 +84,7 @@ def export(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> None:
-    """Writes one table of a model for another program.
+    """Write one table of a model for another program.
 
     Args:
         model: The model.
@@ -92,12 +92,12 @@ def export(
         format: ``word2vec`` (text), ``word2vec-binary`` or ``safetensors``; by the file's ending if omitted.
         table: ``center`` (the word vectors), ``context``, or ``documents``, whose rows are named by their ids.
         overwrite: Replace the file if it exists.
-        reporter: Told of the phase "exporting", in rows.
+        reporter: Receives the phase "exporting", in rows.
 
     Raises:
-        ConfigError: an unknown format or table, or a model that keeps no document vectors.
+        ConfigError: an unknown format or table, or a model without document vectors.
         ModelError: a name that the format cannot express, or a file that exists or cannot be written.
-        TrainingError: no room on the disk.
+        TrainingError: a full disk.
     """
     if table not in _TABLES:
         raise ConfigError(f"table is {table!r}; it must be one of {', '.join(_TABLES)}")
@@ -129,7 +129,7 @@ def write_vectors(
     reporter: Reporter | None = None,
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a table of vectors.
+    """Write a table of vectors.
 
     Args:
         path: The file.
@@ -137,8 +137,8 @@ def write_vectors(
         vectors: float32 (n, dim); may be mapped.
         format: As in :func:`export`.
         overwrite: Replace the file if it exists.
-        reporter: Told of the phase "exporting", in rows.
-        about: Text stored with it, in a format that has a place for it (safetensors).
+        reporter: Receives the phase "exporting", in rows.
+        about: Metadata; stored in safetensors files only.
 
     Raises:
         ConfigError, ModelError, TrainingError: as in :func:`export`.
@@ -148,8 +148,8 @@ def write_vectors(
         raise ConfigError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
     if vectors.ndim != 2 or vectors.dtype != np.float32 or len(names) != len(vectors):
         raise ModelError(
-            f"{len(names)} names and {vectors.dtype} vectors of shape {vectors.shape} make no table; "
-            "it takes a name for every float32 row"
+            f"{len(names)} names and {vectors.dtype} vectors of shape {vectors.shape} are not a table; "
+            "it must have one name for each float32 row"
         )
     if reporter is not None:
         reporter.start("exporting", len(vectors), "rows")
@@ -172,8 +172,8 @@ def write_vectors(
 def _unbroken(name: str, format: str) -> bytes:
     if not name or not _BREAKS.isdisjoint(name):
         raise ModelError(
-            f"the name {name[:100]!r} is empty or holds a space or line end, which the {format} format takes for the "
-            "name's end; export to safetensors instead"
+            f"the name {name[:100]!r} is empty or contains a space or line end, which ends a name in the {format} "
+            "format; export to safetensors instead"
         )
     return encoded_text(name, "name")
 
@@ -193,11 +193,11 @@ def _write_safetensors(
     about: Mapping[str, str],
     reporter: Reporter | None,
 ) -> None:
-    """The layout: 8 bytes length of a JSON header, the header padded to a multiple of 8, the tensors without gaps.
+    """Layout: 8 bytes length of the JSON header, the header padded to a multiple of 8, the tensors without gaps.
 
     Source: the format's description at https://github.com/huggingface/safetensors.
     """
-    n_name_bytes = sum(len(chunk) for chunk in line_chunks(names, "name"))  # read twice rather than held
+    n_name_bytes = sum(len(chunk) for chunk in line_chunks(names, "name"))  # read twice instead of stored
     header = {
         "__metadata__": {"format": "jose-embed", **about},
         "vectors": {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, vectors.nbytes]},
@@ -222,18 +222,18 @@ def _write_safetensors(
 
 
 def read_vectors(path: str | os.PathLike[str], *, format: str | None = None) -> NamedVectors:
-    """Reads a table of vectors written by this or another program; rows keep their lengths.
+    """Read a table of vectors written by this or another program; vectors are not normalized.
 
     Args:
         path: The file.
-        format: As in :func:`export`. Of a safetensors file, the tensors ``vectors`` and ``names`` are read.
+        format: As in :func:`export`. A safetensors file must have the tensors ``vectors`` and ``names``.
 
     Returns:
         Names and float32 vectors, (n, dim).
 
     Raises:
         ConfigError: an unknown format.
-        ModelError: not such a file, damaged, a name twice, or a number that is not finite; with the line or row.
+        ModelError: not such a file, damaged, a name twice, or a number that is not finite; names the line or row.
     """
     format = format_of(path) if format is None else format
     if format not in FORMATS:
@@ -257,8 +257,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArra
     """The tensors of a safetensors file, mapped read-only, and its metadata.
 
     Raises:
-        ModelError: not such a file: a header that is not its JSON, a dtype that NumPy lacks, offsets that overlap,
-            leave gaps or go beyond the end.
+        ModelError: not such a file: a header that is not JSON, a dtype that NumPy lacks, or offsets that overlap, leave
+            gaps or exceed the file.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -330,13 +330,13 @@ def _damaged(path: str | os.PathLike[str], what: str) -> ModelError:
 
 
 def _shape_line(path: str | os.PathLike[str], line: bytes, size: int, number_bytes: int) -> tuple[int, int] | None:
-    """Rows and dim of a first line, None where it is no such line; what it claims must fit into the file."""
+    """Rows and dim of a first line, None if it is not such a line; the claimed numbers must fit into the file."""
     fields = line.split()
     if len(fields) != 2 or not all(field.isdigit() and len(field) <= 13 for field in fields):
         return None
     rows, dim = int(fields[0]), int(fields[1])
     if dim < 1 or rows * (dim * number_bytes + 1) > size:
-        raise _damaged(path, f"its first line says {rows} rows of {dim} numbers, which its {size} bytes cannot hold")
+        raise _damaged(path, f"its first line says {rows} rows of {dim} numbers, which do not fit into {size} bytes")
     return rows, dim
 
 
@@ -345,10 +345,10 @@ def _read_text(file: BinaryIO, path: str | os.PathLike[str]) -> NamedVectors:
     lines = _lines_of(file, path)
     first = next(lines, b"")
     shape = _shape_line(path, first, size, 2)
-    if shape is None:  # GloVe writes no such line: the first row says how many numbers there are
+    if shape is None:  # as written by GloVe: the first row tells the dimension
         shape, lines = (0, len(first.rstrip(b" \r").split(b" ")) - 1), chain([first], lines)
         if shape[1] < 1:
-            raise _damaged(path, "is not a text file of vectors: its first line is no name and numbers")
+            raise _damaged(path, "is not a text file of vectors: its first line is not a name and numbers")
     said, dim = shape
     vectors = np.empty((said or 1024, dim), np.float32)
     names: list[str] = []
@@ -363,7 +363,7 @@ def _read_text(file: BinaryIO, path: str | os.PathLike[str]) -> NamedVectors:
                 vectors[row] = [float(number) for number in numbers]
             names.append(name.decode("utf-8"))
         except ValueError:
-            raise _damaged(path, f"line {row + 1 + bool(said)} holds no number or no UTF-8 where it should") from None
+            raise _damaged(path, f"line {row + 1 + bool(said)} holds no number or text that is not UTF-8") from None
     if said and len(names) != said:
         raise _damaged(path, f"has {len(names)} rows, but its first line says {said}")
     return NamedVectors(names, vectors[: len(names)])
@@ -398,5 +398,5 @@ def _read_binary(file: BinaryIO, path: str | os.PathLike[str]) -> NamedVectors:
             start = end + 1 + 4 * dim
             vectors[row] = np.frombuffer(data[end + 1 : start], "<f4")
         if data[start : start + 2].strip(b"\n"):
-            raise _damaged(path, f"goes on after its {rows} rows")
+            raise _damaged(path, f"continues after its {rows} rows")
     return NamedVectors(names, vectors)

@@ -1,4 +1,4 @@
-"""The model directory: which files it has, how they are written and how they are opened and checked.
+"""The model directory: its files, how they are written, opened and checked.
 
 ====================== ===================================================================================
 manifest.json          format and version, id, configuration, tokenizer, counts, training, corpus; optional
@@ -7,7 +7,7 @@ manifest.json          format and version, id, configuration, tokenizer, counts,
 center_vectors.npy     float32 (n_words, dim), rows of norm 1
 context_vectors.npy    float32 (n_words, dim), rows of norm 1
 doc_vectors.npy        float32 (n_docs, dim), rows of norm 1
-doc_token_counts.npy   int64 (n_docs,), known words of each document; 0 marks an untrained one
+doc_token_counts.npy   int64 (n_docs,), known words of each document; rows of doc_vectors with 0 are random
 vocabulary.tsv         a word, a tab and its count per line, most frequent first, UTF-8
 doc_ids.txt            an id per line, UTF-8
 NAME.npy, NAME.json    extra arrays and values; word_weights, context_share and document_matrix are read by
@@ -111,20 +111,20 @@ _OPTIONAL: Final = {
 def write_model(
     parts: ModelParts, path: str | os.PathLike[str], *, overwrite: bool = False, reporter: Reporter | None = None
 ) -> dict[str, Any]:
-    """Writes a model directory, whole or not at all, in pieces of a few megabytes.
+    """Write a model directory, which appears complete or not at all, in blocks of a few megabytes.
 
     Args:
-        parts: What to write, checked.
+        parts: The checked contents.
         path: The directory.
-        overwrite: Replace an existing model; nothing else is ever replaced.
-        reporter: Told of the phase "saving", in bytes.
+        overwrite: Replace an existing model; nothing but a model is ever replaced.
+        reporter: Receives the phase "saving", in bytes.
 
     Returns:
         The manifest.
 
     Raises:
-        ModelError: the place is taken or cannot be written; a word occurs twice; a word or id holds a line end.
-        TrainingError: a row that is not finite or not of norm 1, or no room on the disk.
+        ModelError: the path is taken or cannot be written; a word occurs twice; a word or id contains a line end.
+        TrainingError: a row that is not finite or not of norm 1, or a full disk.
     """
     needed = _stored_bytes(parts)
     repetition = first_repetition(parts.words)
@@ -143,7 +143,7 @@ def write_model(
 
 
 def manifest_of(parts: ModelParts) -> dict[str, Any]:
-    """The manifest that the parts would be written with; all of them are read for it."""
+    """The manifest of a model that is not saved; all arrays are read for the checksums."""
     files = {}
     for name, chunks in _files(parts):
         digest, size = hashlib.sha256(), 0
@@ -155,10 +155,10 @@ def manifest_of(parts: ModelParts) -> dict[str, Any]:
 
 
 def check_model_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """The absolute place that a model written as ``path`` would take, found fit before hours of work.
+    """The absolute path of a model written as ``path``, checked before hours of work.
 
     Raises:
-        ModelError: as writing would: taken, no directory to write to, or something there that is not a model.
+        ModelError: as :func:`write_model` would: taken, no directory to write to, or something that is not a model.
     """
     return check_target(path, overwrite=overwrite, known=_known_model)
 
@@ -166,12 +166,12 @@ def check_model_target(path: str | os.PathLike[str], *, overwrite: bool = False)
 def _stored_bytes(parts: ModelParts) -> int:
     arrays: list[npt.NDArray[Any]] = [getattr(parts, name) for name in (*TABLES, "doc_token_counts")]
     arrays += parts.extra_arrays.values()
-    texts = 16 * len(parts.words) + 8 * len(parts.doc_ids)  # an estimate: counting would read them all
+    texts = 16 * len(parts.words) + 8 * len(parts.doc_ids)  # an estimate, as an exact number would read them all
     return sum(array.nbytes + 128 for array in arrays) + texts + 4096
 
 
 def _files(parts: ModelParts) -> Iterator[tuple[str, Iterator[Chunk]]]:
-    """Each file's name and contents in pieces; the tables' rows are checked on the way."""
+    """Name and contents, in blocks, of each file; the rows of tables are checked to have norm 1."""
     for name in TABLES:
         yield f"{name}.npy", array_chunks(getattr(parts, name), f"{name}.npy", unit_rows=True)
     yield "doc_token_counts.npy", array_chunks(parts.doc_token_counts, "doc_token_counts.npy")
@@ -229,27 +229,26 @@ def _known_model(path: Path) -> None:
 def open_model(
     path: str | os.PathLike[str], *, verify: bool = False, mapped: bool = True, reporter: Reporter | None = None
 ) -> tuple[ModelParts, dict[str, Any]]:
-    """Maps a model directory read-only.
+    """Map a model directory read-only.
 
     Args:
         path: The directory.
-        verify: Also read every byte: the SHA-256 of each file and of the manifest, finite rows of norm 1, distinct
-            words.
+        verify: Also read every byte: the SHA-256 of each file, finite rows of norm 1, distinct words.
         mapped: Map the files; False reads them into memory, so that a later change of them on disk has no effect.
-        reporter: Told of the phase "verifying", in bytes.
+        reporter: Receives the phase "verifying", in bytes.
 
     Returns:
         The parts and the manifest.
 
     Raises:
-        ModelError: missing, damaged, foreign, or of a newer format; the message names the file and says what to do.
+        ModelError: missing, damaged, not a model, or of a newer format; the message names the file.
     """
     for _ in range(_ATTEMPTS - 1):
         with DirectoryReader(path, mapped=mapped) as directory:
             try:
                 return _opened(directory, verify, reporter)
             except ModelError:
-                # Replaced and removed while it was read: then the name stands for the new one by now.
+                # Replaced and removed while it was read: the name now belongs to the new model.
                 if not directory.vanished or directory.is_still(path):
                     raise
     with DirectoryReader(path, mapped=mapped) as directory:
@@ -310,7 +309,7 @@ def _verify_contents(directory: DirectoryReader, parts: ModelParts, n_untrained:
         raise directory.error(
             "doc_token_counts.npy", f"has {found} untrained documents, but the manifest says {n_untrained}"
         )
-    for _ in parts.doc_ids:  # each is decoded, which fails where it is not UTF-8
+    for _ in parts.doc_ids:  # decoding fails if an id is not UTF-8
         pass
 
 

@@ -1,4 +1,4 @@
-"""The rows nearest to a direction: exact, block by block, in bounded memory."""
+"""Exact nearest rows by inner product, block by block, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def nearest_rows(
     factors: npt.NDArray[np.float32] | None = None,
     block_rows: int = BLOCK_ROWS,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The ``k`` rows of largest inner product with ``query``, best first, equal ones by index.
+    """The ``k`` rows with the largest inner product with ``query``, best first, equal ones by index.
 
-    Each block is scored in float32; every row that could be among the best within the error of that arithmetic is
-    scored again in float64. So the answer depends neither on the block's size nor on the order in which a BLAS adds.
+    Each block is scored in float32; rows that could be among the best within the rounding error are scored again in
+    float64. The result depends neither on the block size nor on the order in which a BLAS adds.
 
     Args:
-        matrix: float32, shape (n, dim), rows of norm 1, may be a mapped file.
-        query: float32, shape (dim,), norm 1.
-        k: At least 1; a larger one than there are rows gives all.
-        excluded: int64 indices of rows that are not wanted.
-        counts: int64, shape (n,), what each row was made of: rows of 0 are not wanted.
-        factors: float32, shape (n,), 0 to 1: each row's inner product is multiplied by its factor.
+        matrix: float32 (n, dim), rows of norm 1; may be a mapped file.
+        query: float32 (dim,), norm 1.
+        k: At least 1; all rows if it is larger than n.
+        excluded: int64, rows to leave out.
+        counts: int64 (n,): rows with the count 0 are left out.
+        factors: float32 (n,), 0 to 1: each inner product is multiplied by the factor of its row.
         block_rows: Rows scored at a time.
 
     Returns:
-        Indices, int64, and inner products, float64, both of shape (at most k,). Rows that hold a NaN or an infinity are
-        left out.
+        Indices, int64, and inner products, float64, both of shape (at most k,). Rows that contain a NaN or an infinity
+        are left out.
     """
     n, dim = matrix.shape
     slack = np.float32(4 * dim * 2.0**-24)
@@ -80,5 +80,5 @@ def nearest_rows(
 
 
 def _products(rows: npt.NDArray[np.float32], query: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    # Not a matrix product: there equal rows may get unequal sums, depending on their place in a block.
+    # Not a matrix product, which may give equal rows different sums, depending on their place in a block.
     return np.asarray((rows * query).sum(axis=1))

@@ -1,9 +1,9 @@
-"""Directories and files of plain arrays that appear whole or not at all.
+"""Directories and files that appear complete or not at all.
 
 A writer fills a hidden directory beside the target (``.NAME.tmp-<pid>-<random>``), syncs every file and the directory,
-and renames it. An existing model is exchanged in one step where the system can (Linux), and moved aside first where it
-cannot. Whatever fails on the way, the name holds the old model or none, and the temporary is removed. A killed process
-leaves its temporary behind; the next writer of the same name removes it once its process is gone.
+and renames it. An existing directory is exchanged in one step if the system can (Linux), otherwise it is moved aside
+first. If anything fails, the name keeps the old directory or none, and the temporary one is removed. A killed process
+leaves its temporary directory behind; the next writer of the same name removes it.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class FileFacts(TypedDict):
 
 
 def reason(error: BaseException) -> str:
-    """The part of an error's text that tells a person something."""
+    """The informative part of an error's text."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def plain_size(n_bytes: int) -> str:
-    """A number of bytes for people.
+    """A number of bytes as text.
 
     Example:
         >>> plain_size(999), plain_size(1_500), plain_size(2_000_000_000)
@@ -153,18 +153,17 @@ def remove_directory(path: Path, own: Collection[str]) -> None:
 def check_target(
     path: str | os.PathLike[str], *, overwrite: bool = False, known: Callable[[Path], None] | None = None
 ) -> Path:
-    """The absolute place that a new directory will take, found fit before any work is done.
+    """The absolute path of a directory to be written, checked before any work is done.
 
-    What killed writers of the same name left behind is tidied first.
+    Temporary directories of killed writers of the same name are removed first.
 
     Args:
-        path: The name to be written; a symbolic link stands for what it points at.
-        overwrite: Whether something may be there already.
-        known: Called with an existing directory that is about to be replaced; raises where it must stay.
+        path: The name to be written; symbolic links are followed.
+        overwrite: Whether an existing directory may be replaced.
+        known: Called with an existing directory that is not empty; raises if it must not be replaced.
 
     Raises:
-        ModelError: the place is taken, its parent is missing or cannot be written, or what is there is not ours to
-            replace.
+        ModelError: the path is taken, its parent is missing or cannot be written to, or ``known`` refuses.
     """
     shown = os.fspath(path)
     try:
@@ -193,20 +192,20 @@ def check_target(
 
 
 class DirectoryWriter:
-    """A context that fills a directory beside its place and puts it there on leaving; on an exception nothing remains.
+    """A context that fills a temporary directory and renames it at the end; after an exception nothing remains.
 
     Args:
-        path: Where the directory shall appear.
-        overwrite: Replace what is there.
+        path: The name of the directory.
+        overwrite: Replace an existing directory.
         known: As in :func:`check_target`.
-        needed_bytes: What will be written, when known: compared with the free room before the first byte.
+        needed_bytes: The expected size, compared with the free space before anything is written; None if unknown.
 
     Attributes:
-        files: Name to :class:`FileFacts` of every file written so far.
+        files: :class:`FileFacts` by name, for every file written so far.
 
     Raises:
-        ModelError: the place is taken or cannot be written.
-        TrainingError: no room on the disk, with what was needed and what there was.
+        ModelError: the path is taken or cannot be written.
+        TrainingError: a full disk; names the needed and the free space.
     """
 
     def __init__(
@@ -247,11 +246,11 @@ class DirectoryWriter:
         return self
 
     def write(self, name: str, chunks: Iterable[Chunk]) -> FileFacts:
-        """Writes one file of the directory, syncs it, and notes its size and SHA-256.
+        """Write and sync one file of the directory, and record its size and SHA-256.
 
         Args:
             name: A plain file name.
-            chunks: The contents, piece by piece; arrays must be C-contiguous.
+            chunks: The contents in blocks; arrays must be C-contiguous.
         """
         assert self._temporary is not None
         if not file_name_is_safe(name) or name in self.files:
@@ -279,7 +278,7 @@ class DirectoryWriter:
             self._remove()
 
     def _publish(self, temporary: Path) -> None:
-        """Puts the filled directory under its name; undone again if that cannot be made to last."""
+        """Rename the filled directory; undone if the rename cannot be synced."""
         target = self._target
         if not os.path.lexists(target):
             if not _renamed_by_kernel(temporary, target, _RENAME_NEW):
@@ -312,7 +311,7 @@ class DirectoryWriter:
             os.close(guard)
 
     def _make_last(self, undo: Callable[[], object]) -> None:
-        """Syncs the directory in which a name has changed, or changes it back."""
+        """Sync the parent directory after a rename, or undo the rename."""
         try:
             _sync_directory(self._target.parent)
         except BaseException:
@@ -344,17 +343,16 @@ class DirectoryWriter:
 
 
 class FileWriter:
-    """Writes one file from its beginning to its end.
+    """Writes one file sequentially.
 
     Args:
         descriptor: The open file.
-        path: What messages call it.
-        folder: Where it lies.
+        path: Its name in messages.
+        folder: Its directory.
 
     Attributes:
-        written: Its bytes so far.
-        share: The share of the work that these stand for, as far as it is known; it tells how much room a full disk
-            lacks.
+        written: Bytes written so far.
+        share: The share of the work that they are, 0 if unknown; used to estimate the space that a full disk lacks.
     """
 
     def __init__(self, descriptor: int, path: str, folder: Path) -> None:
@@ -365,7 +363,7 @@ class FileWriter:
         self._folder = folder
 
     def __call__(self, chunk: Chunk) -> int:
-        """Append these bytes; their number is given back.
+        """Append bytes and return their number.
 
         Raises:
             ModelError, TrainingError: as :func:`atomic_file`.
@@ -377,7 +375,7 @@ class FileWriter:
             raise self.explained(error, wanted) from error
 
     def rewrite_head(self, data: bytes) -> None:
-        """Replace the first bytes by as many others."""
+        """Replace the first ``len(data)`` bytes."""
         try:
             if len(data) > self.written or os.pwrite(self._descriptor, data, 0) != len(data):
                 raise OSError(errno.EIO, "its beginning could not be written again")
@@ -385,7 +383,7 @@ class FileWriter:
             raise self.explained(error) from error
 
     def explained(self, error: OSError, wanted: int = 0) -> Exception:
-        """What a refusal of the system means to a person, who wanted so many bytes up to now."""
+        """The error to raise for a system error, after ``wanted`` bytes were to be written."""
         if error.errno not in _NO_ROOM:
             return _explained(error, self._path)
         known = 0.0 < self.share <= 1.0
@@ -402,11 +400,11 @@ class FileWriter:
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[FileWriter]:
-    """A context that yields the writer of one file, which appears under its name on leaving, synced, or not at all.
+    """A context that yields the writer of a temporary file, which is synced and renamed at the end.
 
     Raises:
-        ModelError: the file exists (and ``overwrite`` is false), is a directory, or cannot be written.
-        TrainingError: no room on the disk, with what was needed and what there was.
+        ModelError: the file exists (and ``overwrite`` is False), is a directory, or cannot be written.
+        TrainingError: a full disk; names the needed and the free space.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -431,7 +429,7 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
                 os.replace(temporary, target)
             elif not _renamed_by_kernel(temporary, target, _RENAME_NEW):
                 os.rename(temporary, target)
-            with contextlib.suppress(OSError):  # the file is whole under its name; only its name may be lost by a crash
+            with contextlib.suppress(OSError):  # the file is complete; only its name may be lost in a crash
                 _sync_directory(target.parent)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -477,7 +475,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def _temporary_name(name: str, kind: str) -> str:
-    # A file name may hold 255 bytes: a long one is cut, at the cost of sharing its temporaries' prefix with its like.
+    # A file name may have 255 bytes, so a long one is replaced by a hash.
     return f".{_short(name)}.{kind}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -487,7 +485,7 @@ def _short(name: str) -> str:
 
 
 def _renamed_by_kernel(source: Path, target: Path, flags: int) -> bool:
-    """Linux ``renameat2``: exchanges two names in one step, or renames onto a free name; False where it is missing."""
+    """Linux ``renameat2``: exchange two names in one step, or rename to a free name; False if it is not supported."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
@@ -501,10 +499,10 @@ def _renamed_by_kernel(source: Path, target: Path, flags: int) -> bool:
 
 
 def _writer_is_gone(temporary: Path, pid: int) -> bool:
-    """Whether the writer of a temporary has ended.
+    """Whether the writer of a temporary directory or file has ended.
 
-    Its lock tells, also across containers, where process numbers mean nothing. A temporary that is a moment old may not
-    have its lock yet: then, and where there are no locks, the process must be gone.
+    A writer holds a lock, which also works across containers, where process numbers differ. A new temporary may not be
+    locked yet: then, and on systems without locks, the process must have ended.
     """
     try:
         descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -528,7 +526,7 @@ def _writer_is_gone(temporary: Path, pid: int) -> bool:
 
 
 def tidy(target: Path) -> None:
-    """Removes what killed writers of this name left; puts a model back that was moved aside and not yet replaced."""
+    """Remove what killed writers of this name left; restore a directory that was moved aside and not replaced."""
     for name in _leftovers(target, "tmp|old"):
         leftover = target.parent / name
         if not _writer_is_gone(leftover, int(name.split("-")[-2])):

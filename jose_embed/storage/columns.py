@@ -1,4 +1,4 @@
-"""The contents of a model's files, to bytes and back, piece by piece: tables of unit rows, columns of text."""
+"""File contents in blocks: tables of unit rows and columns of text, to bytes and back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BATCH: Final = 4096
 
 
 def row_blocks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """The first row and the rows of pieces of at most about ``BLOCK_BYTES``."""
+    """First row number and rows of consecutive blocks of about ``BLOCK_BYTES``."""
     row_bytes = max(1, array.nbytes // max(1, len(array)))
     rows = max(1, BLOCK_BYTES // row_bytes)
     for first in range(0, len(array), rows):
@@ -47,7 +47,7 @@ def row_blocks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]
 
 
 def array_chunks(array: npt.NDArray[Any], name: str, *, unit_rows: bool = False) -> Iterator[Chunk]:
-    """A ``.npy`` file of an array, C-ordered and little-endian whatever the array is, without a copy of the whole.
+    """The contents of a ``.npy`` file, C-ordered and little-endian, without a copy of the whole array.
 
     Args:
         array: Numbers or booleans.
@@ -75,14 +75,14 @@ def array_chunks(array: npt.NDArray[Any], name: str, *, unit_rows: bool = False)
 
 
 def counted(chunks: Iterator[Chunk], advance: Callable[[int], object]) -> Iterator[Chunk]:
-    """The same pieces; ``advance`` is told of the bytes of each once it was taken: large files show progress."""
+    """The same blocks; ``advance`` is called with the size of each after it is consumed."""
     for chunk in chunks:
         yield chunk
         advance(memoryview(chunk).nbytes)
 
 
 def first_fault(table: npt.NDArray[np.float32]) -> tuple[int, float] | None:
-    """The first row whose norm is not 1 within ``NORM_TOLERANCE``, and that norm (not finite for a row that is not)."""
+    """The first row whose norm is not 1 within ``NORM_TOLERANCE``, and its norm; None if there is none."""
     for first, block in row_blocks(table):
         fault = _fault_in(block)
         if fault is not None:
@@ -105,7 +105,7 @@ def line_chunks(texts: Sequence[str], what: str) -> Iterator[Chunk]:
     """A text file of one line per text.
 
     Raises:
-        ModelError: a text that holds a line end, or a lone surrogate; ``what`` names it.
+        ModelError: a text contains a line end or a lone surrogate; ``what`` names it in the message.
     """
     remaining = iter(texts)
     while batch := list(islice(remaining, _BATCH)):
@@ -120,7 +120,7 @@ def encoded_text(text: str, what: str) -> bytes:
     """A text as UTF-8.
 
     Raises:
-        ModelError: it holds a lone surrogate; ``what`` names it.
+        ModelError: it contains a lone surrogate; ``what`` names it in the message.
     """
     try:
         return text.encode("utf-8")
@@ -135,7 +135,7 @@ def vocabulary_chunks(words: Sequence[str], counts: npt.NDArray[np.int64]) -> It
     """``vocabulary.tsv``: a word, a tab and its count per line.
 
     Raises:
-        ModelError: a word that is empty or holds a tab, a line end or a lone surrogate.
+        ModelError: a word that is empty or contains a tab, a line end or a lone surrogate.
     """
     for first in range(0, len(words), _BATCH):
         batch = words[first : first + _BATCH]
@@ -150,10 +150,10 @@ def vocabulary_chunks(words: Sequence[str], counts: npt.NDArray[np.int64]) -> It
 
 
 def read_vocabulary(directory: DirectoryReader, n_words: int, n_tokens: int) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The words and counts of ``vocabulary.tsv``, which must be as many and sum to as much as the manifest says.
+    """The words and counts of ``vocabulary.tsv``, whose number and sum must be those of the manifest.
 
     Raises:
-        ModelError: with the line.
+        ModelError: they are not, or a line is not a word and a count.
     """
     name = "vocabulary.tsv"
     data = directory.read(name)
@@ -174,35 +174,29 @@ def read_vocabulary(directory: DirectoryReader, n_words: int, n_tokens: int) -> 
         words.append(word)
         counts[row] = int(count)
     if counts[-1] < 1 or (np.diff(counts) > 0).any() or int(counts.sum(dtype=np.float64)) >= 2**62:
-        raise directory.error(name, "must hold counts from 1 that never rise")
+        raise directory.error(name, "must hold counts of at least 1 in descending order")
     if int(counts.sum()) != n_tokens:
         raise directory.error(name, f"counts {int(counts.sum())} tokens, but the manifest says {n_tokens}")
     return words, counts
 
 
-_STRIDE: Final = 64  # one offset in memory for so many lines
-
-
+_STRIDE: Final = 64  # one offset in memory for each 64 lines
 _BLOCK: Final = 4 << 20
-
-
-_READ: Final = 1 << 16  # bytes that are decoded and split at a time: no other thread gets on meanwhile
-
-
+_READ_BYTES: Final = 1 << 16  # decoded and split at a time
 _HASHED: Final = 4096
 
 
 class MappedLines(Sequence[str]):
     """The lines of a UTF-8 file as a read-only sequence; only ``"\\n"`` ends a line.
 
-    Every 64th line's place is kept, so a column of 40 million rows costs 5 MB of memory.
+    Stores the offset of every 64th line: 5 MB of memory for 40 million rows.
 
     Args:
-        data: The file's bytes, mapped; kept open as long as the column lives.
-        source: The file's name, for messages.
+        data: The file's bytes, mapped.
+        source: The name of the file in messages.
 
     Raises:
-        ModelError: the last line is cut off, or (when a row is read) the row is not UTF-8.
+        ModelError: the last line has no line end, or (when a row is read) the row is not UTF-8.
 
     Example:
         >>> column = MappedLines("a\\nb c\\n\\u00e9\\n".encode())
@@ -248,8 +242,7 @@ class MappedLines(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         n_bytes, start = len(self._data), 0
         while start < n_bytes:
-            # Whole lines of about so many bytes; a longer line is taken whole.
-            end = self._data.find(b"\n", min(start + _READ, n_bytes) - 1) + 1
+            end = self._data.find(b"\n", min(start + _READ_BYTES, n_bytes) - 1) + 1
             yield from self._text(start, end - 1).split("\n")
             start = end
 
@@ -269,7 +262,7 @@ class MappedLines(Sequence[str]):
 
 
 class RowFinder:
-    """Finds the row of a text in a long column with 16 bytes per row: sorted hashes, and a look at the text itself.
+    """Finds the row of a text in a long column by sorted hashes, with 16 bytes per row.
 
     Example:
         >>> RowFinder(["b", "a", "b"]).find("b")
@@ -292,9 +285,7 @@ class RowFinder:
 
 
 def first_repetition(texts: Sequence[str]) -> str | None:
-    """A text that occurs more than once, or None; found with 16 bytes per text, where a set would take a hundred.
-
-    A few thousand are hashed at a time, so that other threads get on meanwhile.
+    """A text that occurs more than once, or None; needs 16 bytes per text.
 
     Example:
         >>> first_repetition(["a", "b", "a"])

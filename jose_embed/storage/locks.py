@@ -15,7 +15,7 @@ __all__ = ["directory_lock", "held_directory"]
 
 
 def _lock(descriptor: int, *, wait: bool = False) -> bool | None:
-    """Takes the lock of a file or directory until it is closed: whether it was free, None where there are no locks."""
+    """Lock an open file or directory until it is closed: whether it was free, None on systems without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -26,7 +26,7 @@ def _lock(descriptor: int, *, wait: bool = False) -> bool | None:
 
 
 def directory_lock(path: str | os.PathLike[str]) -> int | None:
-    """A descriptor that holds a directory for its owner until it is closed; None where another process holds it.
+    """A descriptor that locks a directory until it is closed; None if another process has locked it.
 
     Raises:
         OSError: the directory cannot be opened.
@@ -40,10 +40,9 @@ def directory_lock(path: str | os.PathLike[str]) -> int | None:
 
 @contextlib.contextmanager
 def held_directory(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A context that has a directory for itself: any other one waits for its end, in this process or in another.
+    """A context that locks a directory; other such contexts, in this or another process, wait for its end.
 
-    For what takes a moment. Nothing is held where the system has no such locks, or where the directory cannot be
-    opened, which what is done in it will tell.
+    Nothing is locked on systems without locks or if the directory cannot be opened.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

@@ -1,7 +1,7 @@
-"""Tables in mapped temporary files, and pages of mapped files that are given back.
+"""Tables in mapped temporary files, and the release of mapped pages.
 
-A page of a mapped file counts as memory of the process from the moment it is looked at. What is given back stays in the
-system's cache of files, written out when the system sees fit, and comes back when it is looked at again.
+A page of a mapped file counts as memory of the process once it is accessed. A released page stays in the file cache of
+the system, which writes it back when it needs the memory, and is mapped again at the next access.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _POPULATE_WRITE = 23  # Linux 5.14, not yet among the names of mmap
 
 
 def mapped_file(array: npt.NDArray[Any]) -> mmap.mmap | None:
-    """The mapping that an array lies in; None where it lies in plain memory."""
+    """The mapped file that contains an array; None if it is in plain memory."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -39,25 +39,25 @@ def mapped_file(array: npt.NDArray[Any]) -> mmap.mmap | None:
 
 
 class _TableFile(mmap.mmap):
-    """The mapping of a table of ours: shared with its file, so that nothing is lost with a page."""
+    """The mapping of a table of this module: shared with its file, so that a released page is not lost."""
 
 
 def mapped_table(
     n_rows: int, width: int, directory: str | os.PathLike[str] | None, what: str
 ) -> npt.NDArray[np.float32]:
-    """A zeroed float32 table in a nameless temporary file; its room on the disk is taken at once.
+    """A table of zeros in an unnamed temporary file, whose disk space is allocated at once.
 
     Args:
-        n_rows: Its rows.
-        width: Its columns.
-        directory: Where the file lies; the system's directory for such files where it is ``None``.
-        what: What the table holds, for messages.
+        n_rows: Rows.
+        width: Columns.
+        directory: The directory of the file; None for the system's temporary directory.
+        what: The contents of the table, for messages.
 
     Returns:
-        float32 (n_rows, width), writable. The file is gone once no view of it is left.
+        float32 (n_rows, width), writable. The file disappears with the last view of the table.
 
     Raises:
-        TrainingError: no room, or no file can be made there.
+        TrainingError: not enough disk space, or no file can be created there.
     """
     place = os.fspath(directory) if directory is not None else tempfile.gettempdir()
     n_bytes = 4 * n_rows * width
@@ -65,13 +65,13 @@ def mapped_table(
         return np.zeros((n_rows, width), np.float32)
     try:
         with tempfile.TemporaryFile(dir=place, buffering=0) as file:
-            # A mapped page that finds no room when it is written out would be a signal and no error.
+            # If the disk were full when a mapped page is written back, the process would get SIGBUS.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
             else:
                 os.truncate(file.fileno(), n_bytes)
             mapping = _TableFile(file.fileno(), n_bytes)
-            if hasattr(mmap, "MADV_RANDOM"):  # else the system keeps megabytes together and maps them as one
+            if hasattr(mmap, "MADV_RANDOM"):  # otherwise the system maps megabytes at a time
                 mapping.madvise(mmap.MADV_RANDOM)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -86,10 +86,9 @@ def mapped_table(
 
 
 def release(array: npt.NDArray[Any]) -> None:
-    """Tell the system that these rows of a mapped file need not stay in memory; they come back when they are looked at.
+    """Let the system reclaim the pages of these rows of a mapped file; the next access maps them again.
 
-    Nothing happens to an array that is in memory, to a mapping that could lose what was written to it, or on a system
-    that cannot be told.
+    Does nothing for an array in memory, for a private writable mapping, or on a system without ``madvise``.
     """
     mapping = _mapping(array)
     if mapping is None or not array.size or not hasattr(mmap, "MADV_DONTNEED"):
@@ -101,18 +100,18 @@ def release(array: npt.NDArray[Any]) -> None:
 
 
 def read_in_order(table: npt.NDArray[np.float32]) -> None:
-    """Tell the system that the rows of a mapped table will be read one after the other from now on, not anywhere."""
+    """Tell the system that the rows of a mapped table will be read sequentially from now on."""
     mapping = _mapping(table)
     if mapping is not None and hasattr(mmap, "MADV_SEQUENTIAL"):
         mapping.madvise(mmap.MADV_SEQUENTIAL)
 
 
 class ResidentRows:
-    """Rows of a mapped table that somebody works with: they are in memory, and nothing around them.
+    """Keeps the rows of a mapped table that are in use in memory, and no others.
 
-    A page that is read where it is not in memory brings fifteen neighbours along, one that is written comes alone. So
-    pages are fetched for writing before the work, and given back when nobody works with them any more. Nothing happens
-    to a table in memory, or on a system that cannot be told.
+    A read of a page that is not in memory also fetches fifteen neighbors, a write fetches one page. Pages are therefore
+    populated for writing before they are used, and released when no thread uses them any more. Does nothing for a table
+    in memory, or on systems other than Linux.
 
     Args:
         table: float32 (n_rows, width), C-contiguous.
@@ -136,14 +135,14 @@ class ResidentRows:
 
     @contextlib.contextmanager
     def rows(self, rows: npt.NDArray[np.int64]) -> Iterator[None]:
-        """A context in which rows are held; several threads may hold rows of one page."""
+        """A context in which the rows are in memory; several threads may use rows of one page."""
         if self._mapping is None or not len(rows):
             yield
             return
         pages = self._pages(rows)
         with self._gate:
             self._users[pages] += 1
-            with contextlib.suppress(OSError):  # an older system: then the neighbours come along
+            with contextlib.suppress(OSError):  # an older kernel: neighbors are fetched too
                 self._advise(pages, _POPULATE_WRITE)
         try:
             yield
@@ -153,7 +152,7 @@ class ResidentRows:
                 self._advise(pages[self._users[pages] == 0], mmap.MADV_DONTNEED)
 
     def _pages(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The numbers of the pages that rows lie in, rising."""
+        """The numbers of the pages that contain the rows, ascending."""
         starts = self._first_byte + rows * self._row_bytes
         first, last = starts // mmap.PAGESIZE, (starts + self._row_bytes - 1) // mmap.PAGESIZE
         return np.unique(np.concatenate([np.minimum(first + i, last) for i in range(int((last - first).max()) + 1)]))
@@ -170,7 +169,7 @@ class ResidentRows:
 
 
 def _mapping(array: npt.NDArray[Any]) -> mmap.mmap | None:
-    """The mapped file that an array lies in, where pages can be given back without a loss."""
+    """The mapped file that contains an array, if its pages can be released without loss."""
     base = mapped_file(array)
     return base if base is None or isinstance(base, _TableFile) or memoryview(base).readonly else None
 
@@ -179,5 +178,5 @@ Number = TypeVar("Number", np.int32, np.int64, np.float32)
 
 
 def anonymous_pages(n: int, kind: type[Number]) -> npt.NDArray[Number]:
-    """Zeros in pages of their own: the heap would keep the room to the end of the process."""
+    """An array of zeros in its own memory mapping, which is returned to the system when it is freed."""
     return np.frombuffer(mmap.mmap(-1, max(1, n) * np.dtype(kind).itemsize), kind, n)

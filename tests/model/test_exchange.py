@@ -193,7 +193,7 @@ def test_what_is_no_table_or_format_is_refused(tmp_path: Path, model: Embeddings
     with pytest.raises(ConfigError, match="table is 'words'; it must be one of center, context, documents"):
         export(model, tmp_path / "v.txt", table="words")
     for names, table in [(["a"], rows(2)), (["a", "b"], rows(2).astype(np.float64)), (["a", "b"], rows(2)[0])]:
-        with pytest.raises(ModelError, match="make no table; it takes a name for every float32 row"):
+        with pytest.raises(ModelError, match="are not a table; it must have one name for each float32 row"):
             write_vectors(tmp_path / "v.txt", names, table)
     assert format_of("A.VEC") == "word2vec"
     assert os.listdir(tmp_path) == []

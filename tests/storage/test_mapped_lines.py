@@ -21,7 +21,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"
 def test_a_column_is_its_list(rows: list[str], block: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(columns, "_BLOCK", block)
-        patched.setattr(columns, "_READ", block)
+        patched.setattr(columns, "_READ_BYTES", block)
         column = MappedLines("".join(f"{row}\n" for row in rows).encode())
         assert len(column) == len(rows)
         assert list(column) == rows
@@ -39,7 +39,7 @@ def test_a_long_column_is_its_list(n: int, longest: int, block: int) -> None:
     rows = [str(i) * (i % (longest + 1)) for i in range(n)]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(columns, "_BLOCK", block)
-        patched.setattr(columns, "_READ", block)
+        patched.setattr(columns, "_READ_BYTES", block)
         column = MappedLines("".join(f"{row}\n" for row in rows).encode())
         assert [column[i] for i in range(len(column))] == rows == list(column)
 
@@ -102,7 +102,7 @@ def test_no_step_of_reading_is_long() -> None:
 
     rows = [str(i) for i in range(50_000)]
     assert list(MappedLines(Sliced("".join(f"{row}\n" for row in rows).encode()))) == rows
-    assert columns._READ - 6 <= max(taken) <= columns._READ + 6
+    assert columns._READ_BYTES - 6 <= max(taken) <= columns._READ_BYTES + 6
     taken.clear()
     assert first_repetition(SlicedList(rows)) is None
     assert max(taken) == columns._HASHED
