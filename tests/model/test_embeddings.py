@@ -677,9 +677,9 @@ def npy(array: np.ndarray) -> bytes:
         (
             "vocabulary.tsv",
             b"".join(b"w%d\t%d\n" % (i, i + 1) for i in range(14)),
-            "counts of at least 1 in descending order",
+            "counts of at least 1 in desc",
         ),
-        ("vocabulary.tsv", b"w\t999999999999999999\n" * 14, "counts of at least 1 in descending order"),
+        ("vocabulary.tsv", b"w\t999999999999999999\n" * 14, "counts of at least 1 in desc"),
         ("doc_ids.txt", b"1\n", "has 1 lines, but the manifest says 7 documents"),
         ("doc_ids.txt", b"1\n2\n3\n4\n5\n6\n7", "its last line is cut off"),
     ],

@@ -200,15 +200,15 @@ def test_what_is_no_table_or_format_is_refused(tmp_path: Path, model: Embeddings
 
 
 TEXTS: list[tuple[bytes, str]] = [
-    (b"", "its first line is no name and numbers"),
-    (b"word\n", "its first line is no name and numbers"),
+    (b"", "its first line is not a name and numbers"),
+    (b"word\n", "its first line is not a name and numbers"),
     (b"2 2\na 1 2\n", "has 1 rows, but its first line says 2"),
     (b"1 2\na 1 2\nb 3 4\n", "line 3 is not a name and 2 numbers, or one line too many"),
     (b"1 2\na 1\n", "line 2 is not a name and 2 numbers"),
     (b"1 2\n 1 2\n", "line 2 is not a name and 2 numbers"),
     (b"a 1 2\nb 1\n", "line 2 is not a name and 2 numbers"),
-    (b"1 2\na 1 x\n", "line 2 holds no number or no UTF-8 where it should"),
-    (b"1 2\n\xff 1 2\n", "line 2 holds no number or no UTF-8"),
+    (b"1 2\na 1 x\n", "line 2 holds no number or text that is not UTF-8"),
+    (b"1 2\n\xff 1 2\n", "line 2 holds no number or text that is not UTF-8"),
     (b"1 2\na 1 nan\n", "row 0 holds a NaN or an infinity"),
     (b"1 2\na 1 1e99\n", "row 0 holds a NaN or an infinity"),
     (b"2 2\na 1 2\na 1 2\n", "the name 'a' occurs twice"),
@@ -222,9 +222,9 @@ BINARIES: list[tuple[bytes, str]] = [
     (b"\xff" * 100, "its first line is not"),
     (b"2 1\na " + NUMBER + b"\nbcdef", "ends or is damaged in row 1 of 2"),
     (b"2 1\na " + NUMBER + b"\nb " + NUMBER[:3], "ends or is damaged in row 1 of 2"),
-    (b"1 1\na " + NUMBER + b"\nb " + NUMBER, "goes on after its 1 rows"),
+    (b"1 1\na " + NUMBER + b"\nb " + NUMBER, "continues after its 1 rows"),
     (b"1 1\n\xff " + NUMBER + b"\n", "row 0 has a name that is not UTF-8"),
-    (b"99999999 100\na " + NUMBER, "which its 19 bytes cannot hold"),
+    (b"99999999 100\na " + NUMBER, "which do not fit into 19 bytes"),
     (b"2 1\na " + NUMBER + b"\na " + NUMBER, "the name 'a' occurs twice"),
     (b"1 1\na " + np.array([np.nan], "<f4").tobytes(), "row 0 holds a NaN"),
 ]
