@@ -212,7 +212,7 @@ TEXTS: list[tuple[bytes, str]] = [
     (b"1 2\na 1 nan\n", "row 0 holds a NaN or an infinity"),
     (b"1 2\na 1 1e99\n", "row 0 holds a NaN or an infinity"),
     (b"2 2\na 1 2\na 1 2\n", "the name 'a' occurs twice"),
-    (b"999999999999 100\na 1 2\n", "its first line says 999999999999 rows of 100 numbers, which its"),
+    (b"999999999999 100\na 1 2\n", "its first line says 999999999999 rows of 100 numbers, which do not fit"),
     (b"1 0\na\n", "its first line says 1 rows of 0 numbers"),
 ]
 NUMBER = np.array([1], "<f4").tobytes()
