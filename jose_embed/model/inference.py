@@ -262,7 +262,7 @@ class DocumentEncoder:
         rows: list[int] = []
         counts: list[int] = []
         unknown: list[str] = []
-        for word, count in Counter(tokens).items():  # in the order of the first occurrences
+        for word, count in _word_counts(tokens).items():
             row = index_of(word)
             if row is not None:
                 rows.append(row)
@@ -360,6 +360,14 @@ def _listed(texts: Iterable[Text], function: str) -> Sequence[Text]:
             kind = type(text).__name__
             raise TypeError(f"{function}(): text {number} is of type {kind}; it must be a string or a list of tokens")
     return listed
+
+
+def _word_counts(tokens: Sequence[str]) -> Counter[str]:
+    """Occurrences by word, in the order of the first occurrences."""
+    counts: Counter[str] = Counter()
+    for start in range(0, len(tokens), _BLOCK_WORDS):  # each call holds the interpreter's lock
+        counts.update(tokens[start : start + _BLOCK_WORDS])
+    return counts
 
 
 def _size(text: Text) -> int:

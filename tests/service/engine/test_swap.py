@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from serving import Served, Starter, make_model, run_cli
@@ -404,3 +407,39 @@ def test_a_damaged_documents_file_at_start(two_models: Models, tmp_path: Path, s
         assert [hit["id"] for hit in again.post("/search", {"text": "w5", "source": "added"}).json()["neighbors"]] == [
             "a"
         ]
+
+
+@pytest.mark.parametrize(
+    "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_killed_during_reloads_and_writes(two_models: Models, tmp_path: Path, starter: Starter, seed: int) -> None:
+    """What was acknowledged is stored and found after the next start, whichever model was being swapped in."""
+    path, dice = tmp_path / "served.jose", random.Random(seed)
+    shutil.copytree(two_models[0][0], path)
+    running = starter(path)
+    acknowledged: set[str] = set()
+
+    def write() -> None:
+        with contextlib.suppress(httpx.TransportError):
+            for i in range(10_000):
+                operations = [{"op": "put", "id": f"d{i}-{j}", "text": f"w{j + 4}"} for j in range(20)]
+                if running.post("/documents:batch", {"operations": operations}).status_code == 200:
+                    acknowledged.update(operation["id"] for operation in operations)
+
+    def reload() -> None:
+        with contextlib.suppress(httpx.TransportError):
+            for number in range(1, 10_000):
+                two_models[number % 2][1].save(path, overwrite=True)
+                assert running.post("/admin/reload").status_code == 200
+
+    threads = [threading.Thread(target=write), threading.Thread(target=reload)]
+    for thread in threads:
+        thread.start()
+    time.sleep(dice.uniform(0.5, 2.0))
+    running.process.kill()
+    for thread in threads:
+        thread.join()
+    again = starter(path)
+    facts = again.get("/info").json()["documents"]
+    assert len(acknowledged) <= facts["stored"] == facts["searchable"]
+    assert {id for id in acknowledged if again.get(f"/documents/{id}").status_code != 200} == set()
