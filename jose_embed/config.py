@@ -9,11 +9,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
 
 from jose_embed.errors import ConfigError, counterpart, did_you_mean
 
-__all__ = ["PRESETS", "TrainConfig", "available_workers", "preset_settings"]
+__all__ = ["PRESETS", "TrainConfig", "TrainSettings", "available_workers", "preset_settings"]
 
 Objective = Literal["pairwise", "joint"]
 NegativeStep = Literal["paper", "reference"]
@@ -321,6 +321,36 @@ class TrainConfig:
             if name not in known:
                 raise ConfigError(f"unknown setting {name}{counterpart(name, known)}")
         return cls(**values)
+
+
+class TrainSettings(TypedDict, total=False):
+    """Some settings of :class:`TrainConfig` by name, for type checkers."""
+
+    dim: int
+    window: int
+    negatives: int
+    positions_per_draw: int
+    doc_negatives: int
+    context_weight: float
+    doc_weight: float
+    doc_step: DocStep
+    margin: float
+    learning_rate: float
+    subsample_threshold: float
+    min_count: int
+    epochs: int
+    objective: Objective
+    negative_step: NegativeStep
+    noise_exponent: float
+    doc_method: DocMethod
+    word_method: WordMethod
+    doc_context_share: float
+    doc_shrinkage: float
+    doc_vectors: DocVectors
+    seed: int
+    backend: BackendName
+    workers: int
+    tokenizer: str
 
 
 def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:

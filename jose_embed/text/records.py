@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.text.sources import Source, printable
@@ -26,6 +26,7 @@ __all__ = [
     "Faults",
     "RecordBatch",
     "TextOptions",
+    "TextSettings",
     "choose_columns",
     "columns_note",
     "format_of",
@@ -115,6 +116,18 @@ class TextOptions:
     def keeps(self) -> bool:
         """Whether texts or fields are kept."""
         return self.keep_text or bool(self.keep_fields)
+
+
+class TextSettings(TypedDict, total=False):
+    """Some options of :class:`TextOptions` by name, for type checkers."""
+
+    text_field: str | Sequence[str]
+    id_field: str | None
+    format: str | None
+    on_error: str
+    keep_text: bool
+    keep_fields: str | Sequence[str]
+    one_file_per_document: bool
 
 
 class RecordBatch(NamedTuple):

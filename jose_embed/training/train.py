@@ -12,14 +12,14 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from jose_embed.compute.backends import Backend, check_backend, choose_backend, make_backend
 from jose_embed.compute.sampling import SamplingTables
 from jose_embed.compute.tables import Tables, Text
-from jose_embed.config import TrainConfig, available_workers, preset_settings
+from jose_embed.config import TrainConfig, TrainSettings, available_workers, preset_settings
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.progress import Reporter, SilentReporter, reporting
@@ -28,7 +28,7 @@ from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents, sources_or_documents
 from jose_embed.text.encode import encode_texts
 from jose_embed.text.kept import is_encoded, text_for
-from jose_embed.text.records import TextOptions
+from jose_embed.text.records import TextOptions, TextSettings
 from jose_embed.text.sources import Sources, listed
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.epochs import train_epochs
@@ -38,9 +38,13 @@ from jose_embed.training.keeper import CheckpointKeeper
 from jose_embed.training.machine import machine_facts
 from jose_embed.training.schedule import RunState
 
-__all__ = ["fit", "train"]
+__all__ = ["Settings", "fit", "train"]
 
 PathLike = str | os.PathLike[str]
+
+
+class Settings(TrainSettings, TextSettings, total=False):
+    """What :func:`train` takes by name."""
 
 
 def train(
@@ -57,7 +61,7 @@ def train(
     checkpoint_every: float = 600.0,
     resume: bool = False,
     temporary_directory: PathLike | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Embeddings:
     """Train word and document vectors.
 
@@ -101,8 +105,9 @@ def train(
         model = jose_embed.train("reviews.csv", text_field="review", id_field="id")
         model = jose_embed.train("corpus.txt", checkpoint="corpus.jose.run", resume=True)
     """
-    options = TextOptions.taken_from(settings)
-    config, given = _settings_of(config, preset, settings)
+    by_name: dict[str, Any] = {**settings}
+    options = TextOptions.taken_from(by_name)
+    config, given = _settings_of(config, preset, by_name)
     if documents is None:
         source, documents = sources_or_documents(source)
     _check_source(source, documents, ids, keep_encoded, checkpoint, resume)
