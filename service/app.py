@@ -292,7 +292,10 @@ class _Sending:
         headers = list(message.get("headers", ()))
         length = next((int(value) for name, value in headers if name == b"content-length"), 0)
         if not self._traffic.take(length):
-            problem = Problem("saturated", f"other answers are being sent, and this one has {length} bytes more")
+            problem = Problem(
+                "saturated",
+                f"the answers in flight hold the memory allowed for them, and this one needs {length} bytes more",
+            )
             response = as_response(Request(self._scope), problem)
             await self({"type": message["type"], "status": problem.status, "headers": response.raw_headers})
             await self({"type": "http.response.body", "body": response.body})

@@ -146,7 +146,7 @@ def alias_table(distribution: npt.NDArray[np.float64]) -> AliasTable:
     total = float(np.sum(distribution))
     if not (0 < n < 2**31 and 0.0 < total < np.inf and np.min(distribution) >= 0.0):
         raise ValueError(
-            f"no distribution: {n} values with sum {total}; they must not be negative and their sum must be positive"
+            f"not a distribution: {n} values with sum {total}; they must not be negative and their sum must be positive"
         )
     column = 1 << 32
     units = _whole_units(distribution / total, n * column)

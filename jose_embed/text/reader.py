@@ -381,7 +381,7 @@ def complaints(reports: Sequence[SourceReport]) -> Iterator[str]:
     if replaced:
         more = f" and {len(replaced) - 1:,} more" if len(replaced) > 1 else ""
         what = "removed or replaced while it was read" if not more else "removed or replaced while they were read"
-        yield f"{printable(replaced[0].name)}{more}: {what}; the text is that of before"
+        yield f"{printable(replaced[0].name)}{more}: {what}; the old content was read to its end"
 
 
 class DocumentIds(Sequence[str]):

@@ -243,7 +243,7 @@ def _csv_reason(error: csv.Error) -> str:
     if "unexpected end of data" in message:
         return "a quoted field begins here and never ends"
     if "field larger than" in message:
-        return f"a field of more than {RECORD_LIMIT >> 20} MiB, as a quote without its partner makes it"
+        return f"a field of more than {RECORD_LIMIT >> 20} MiB; a quote that is opened and never closed causes this"
     return f"not a record of this table ({message})"
 
 

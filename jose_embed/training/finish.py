@@ -53,8 +53,8 @@ def normalize_rows(vectors: Tables, learning_rate: float) -> None:
             if wrong.any():
                 row = int(wrong.argmax())
                 raise TrainingError(
-                    f"row {start + row} has the norm {norms[row, 0]} after training; "
-                    f"lower learning_rate (it is {learning_rate})"
+                    f"a vector (row {start + row}) has norm {norms[row, 0]} after training; it must be positive and "
+                    f"finite; lower learning_rate (it is {learning_rate})"
                 )
             rows[:] = rows / norms
             release(rows)

@@ -108,7 +108,7 @@ class Lane(Generic[Job, Answer]):
         if self.depth >= self._bound and not always:
             raise Problem(
                 "saturated",
-                f"{self.depth} requests wait to {self.name}; {self._bound} may",
+                f"{self.depth} requests of the kind {self.name!r} are waiting; at most {self._bound} may wait",
                 headers={"Retry-After": str(self.advice())},
             )
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -70,13 +70,16 @@ def _check_index(snapshot: Snapshot) -> None:
     words = snapshot.served.words
     (found,) = answers(snapshot, [SearchQuery(vector=words.vectors[len(words) // 2], k=1)])
     if words.kind == "exact" and (not found or found[0]["score"] < 0.999):
-        raise Problem("not-ready", "the index does not find a word by its own vector")
+        raise Problem(
+            "not-ready",
+            "the self-test of the word index failed: a search by a word's own vector does not find the word",
+        )
 
 
 def _check_inference(served: ServedModel) -> None:
     (made,) = vectors_of(served.embeddings, [served.embeddings.words[0]])
     if made.vector is not None and not abs(float(np.linalg.norm(made.vector)) - 1.0) < 1e-3:
-        raise Problem("not-ready", "the inference does not give unit vectors")
+        raise Problem("not-ready", "the self-test of inference failed: a text's vector does not have norm 1")
 
 
 def _check_documents(engine: Engine) -> None:

@@ -52,7 +52,10 @@ def room_for(request: Request, n_bytes: int) -> Iterator[None]:
     """
     traffic: Traffic = request.app.state.traffic
     if not traffic.take(n_bytes):
-        raise Problem("saturated", f"other answers are being made, and this one has about {n_bytes} bytes")
+        raise Problem(
+            "saturated",
+            f"the answers in flight hold the memory allowed for them, and this one needs about {n_bytes} bytes more",
+        )
     try:
         yield
     finally:
@@ -137,7 +140,7 @@ class Admission:
             Problem: ``saturated``.
         """
         if self.n >= self._most:
-            raise self._full(f"{self.n} requests are under way; {self._most} may be")
+            raise self._full(f"{self.n} requests are being answered; at most {self._most} are allowed at a time")
         self.n += 1
 
     def leave(self, n_bytes: int) -> None:
@@ -152,7 +155,9 @@ class Admission:
             Problem: ``saturated``.
         """
         if self.n_bytes + n_bytes > self._most_bytes:
-            raise self._full(f"request bodies of {self.n_bytes} bytes are under way; {self._most_bytes} may be")
+            raise self._full(
+                f"request bodies in flight hold {self.n_bytes} bytes; at most {self._most_bytes} are allowed"
+            )
         self.n_bytes += n_bytes
 
     def _full(self, detail: str) -> Problem:

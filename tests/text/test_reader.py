@@ -285,7 +285,9 @@ def test_a_file_that_is_replaced_is_read_whole_and_that_is_said(tmp_path: Path, 
     assert found == content
     assert reader.reports[0].was_replaced
     assert reader.reports[0].disk_sha256 == hashlib.sha256(content).hexdigest()
-    assert list(complaints(reader.reports)) == ["a: removed or replaced while it was read; the text is that of before"]
+    assert list(complaints(reader.reports)) == [
+        "a: removed or replaced while it was read; the old content was read to its end"
+    ]
     two = [SourceReport("a", was_replaced=True), SourceReport("b"), SourceReport("c", was_replaced=True)]
     assert next(complaints(two)).startswith("a and 1 more: removed or replaced while they were read; ")
 

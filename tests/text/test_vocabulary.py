@@ -120,7 +120,7 @@ def test_samples_at_the_borders() -> None:
 
 @pytest.mark.parametrize("weights", [[], [0.0], [1.0, -0.1], [math.nan, 1.0], [math.inf], [-1.0]])
 def test_what_is_no_distribution(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match="no distribution"):
+    with pytest.raises(ValueError, match="not a distribution"):
         alias_table(np.array(weights))
 
 
