@@ -53,6 +53,7 @@ def card(
         "vocabulary": f"{_value(counts.get('n_words'))} words",
         "documents": _documents(counts, manifest),
         "running words": f"{_value(counts.get('n_tokens'))} of the vocabulary",
+        **_kept_texts(manifest),
         "dimension": _value(counts.get("dim")),
         "tokenizer": _tokenizer(manifest),
         "most frequent": ", ".join(frequent),
@@ -95,6 +96,15 @@ def encoding_card(manifest: Mapping[str, Any], name: str, *, sources: Sequence[s
         "size": amount_text(sum(files.values()), "bytes"),
     }
     return _headed(name, {"": about, "text": _text(corpus)})
+
+
+def _kept_texts(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The row about texts and fields of documents in the model; none without any."""
+    text = _mapping(manifest.get("text"))
+    fields = text.get("fields")
+    parts = ["the texts"] if "texts" in text else []
+    parts += [f"fields ({', '.join(map(str, fields))})"] if isinstance(fields, list) and fields else []
+    return {"contents": f"contains {' and '.join(parts)} of the documents; jose strip removes them"} if parts else {}
 
 
 def _headed(name: str, sections: Mapping[str, Mapping[str, Any]]) -> list[str]:

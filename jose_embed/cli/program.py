@@ -14,11 +14,12 @@ from jose_embed.cli.encode import ENCODE
 from jose_embed.cli.evaluate import EVAL
 from jose_embed.cli.export import EXPORT
 from jose_embed.cli.query import DOCUMENTS, INFO, SIMILAR, WORDS
+from jose_embed.cli.strip import STRIP
 from jose_embed.cli.train import TRAIN
 
 __all__ = ["COMMANDS", "main", "train_main"]
 
-COMMANDS: tuple[Command, ...] = (TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, INFO, EMBED, EXPORT, EVAL)
+COMMANDS: tuple[Command, ...] = (TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, INFO, EMBED, EXPORT, STRIP, EVAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

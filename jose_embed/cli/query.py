@@ -131,14 +131,23 @@ def _run_documents(arguments: argparse.Namespace) -> None:
     labels = _labels(arguments.labels, {n.index for n in neighbors}, model.n_docs) if arguments.labels else {}
     if arguments.json:
         _print_json([
-            {"id": n.doc_id, "score": n.score, "row": n.index, **({"label": labels[n.index]} if labels else {})}
+            {
+                "id": n.doc_id, "score": n.score, "row": n.index, **({"label": labels[n.index]} if labels else {}),
+                **({} if n.text is None else {"text": n.text}), **({"fields": dict(n.fields)} if n.fields else {}),
+            }
             for n in neighbors
         ])  # fmt: skip
         return
-    _print_table(
-        ["score", "document", "label"] if labels else ["score", "document"],
-        [[f"{n.score:.4f}", n.doc_id] + ([_short(labels[n.index])] if labels else []) for n in neighbors],
-    )
+    fields = list(neighbors[0].fields) if neighbors else []
+    has_texts = any(n.text is not None for n in neighbors)
+    titles = ["score", "document", *fields, *(["label"] if labels else []), *(["text"] if has_texts else [])]
+    rows = []
+    for n in neighbors:
+        kept = ["" if n.fields.get(name) is None else str(n.fields[name]) for name in fields]
+        kept += [labels[n.index]] if labels else []
+        kept += [n.text or ""] if has_texts else []
+        rows.append([f"{n.score:.4f}", n.doc_id, *map(_short, kept)])
+    _print_table(titles, rows)
 
 
 def _labels(files: Sequence[str], rows: Collection[int], n_docs: int) -> dict[int, str]:

@@ -283,7 +283,11 @@ class Embeddings(StoredModel):
         else:
             row = self._trained_row(doc_id, index)
             unit, excluded = self.doc_vectors[row], (row,)
-        return nearest_documents(self.doc_ids, self.doc_vectors, self.doc_token_counts, unit, k, excluded)
+        found = nearest_documents(self.doc_ids, self.doc_vectors, self.doc_token_counts, unit, k, excluded)
+        kept = self.kept_documents([neighbor.index for neighbor in found])
+        return [
+            neighbor._replace(text=text, fields=fields) for neighbor, (text, fields) in zip(found, kept, strict=True)
+        ]
 
     @names_arguments
     def words_of(

@@ -10,6 +10,7 @@ doc_vectors.npy        float32 (n_docs, dim), rows of norm 1
 doc_token_counts.npy   int64 (n_docs,), known words of each document; rows of doc_vectors with 0 are random
 vocabulary.tsv         a word, a tab and its count per line, most frequent first, UTF-8
 doc_ids.txt            an id per line, UTF-8
+texts.sqlite3          texts and fields of the documents, if they are kept (text/texts.py)
 NAME.npy, NAME.json    extra arrays and values; word_weights, context_share and document_matrix are read by
                        inference
 quality.json           figures of quality measured later; not a part of the model (quality.py)
@@ -28,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
-from jose_embed.model.parts import ABOUT, NOT_LISTED, OPTIONAL_ABOUT, OWN_FILES, TABLES, ModelParts
+from jose_embed.model.parts import ABOUT, NOT_LISTED, OPTIONAL_ABOUT, OWN_FILES, TABLES, ModelParts, decisive_facts
 from jose_embed.model.quality import QUALITY_NAME
 from jose_embed.storage.atomic import Chunk, DirectoryWriter, FileFacts, check_target, foreign_entry, tidy
 from jose_embed.storage.columns import (
@@ -56,6 +57,7 @@ from jose_embed.storage.manifest import (
     verify_files,
     whole_number,
 )
+from jose_embed.text.texts import TEXTS_NAME, TextStore
 from jose_embed.version import __version__
 
 if TYPE_CHECKING:
@@ -167,6 +169,7 @@ def _stored_bytes(parts: ModelParts) -> int:
     arrays: list[npt.NDArray[Any]] = [getattr(parts, name) for name in (*TABLES, "doc_token_counts")]
     arrays += parts.extra_arrays.values()
     texts = 16 * len(parts.words) + 8 * len(parts.doc_ids)  # an estimate, as an exact number would read them all
+    texts += 0 if parts.texts is None else parts.texts.n_bytes
     return sum(array.nbytes + 128 for array in arrays) + texts + 4096
 
 
@@ -177,6 +180,8 @@ def _files(parts: ModelParts) -> Iterator[tuple[str, Iterator[Chunk]]]:
     yield "doc_token_counts.npy", array_chunks(parts.doc_token_counts, "doc_token_counts.npy")
     yield "vocabulary.tsv", vocabulary_chunks(parts.words, parts.counts)
     yield "doc_ids.txt", line_chunks(parts.doc_ids, "document id")
+    if parts.texts is not None:
+        yield TEXTS_NAME, parts.texts.chunks()
     for name, array in parts.extra_arrays.items():
         yield f"{name}.npy", array_chunks(array, f"{name}.npy")
     for name, value in parts.extra_json.items():
@@ -283,7 +288,11 @@ def _opened(directory: DirectoryReader, verify: bool, reporter: Reporter | None)
         extra_arrays={name[:-4]: directory.array(name) for name in extra if name.endswith(".npy")},
         extra_json={name[:-5]: directory.json(name) for name in extra if name.endswith(".json")},
         about={name: manifest[name] for name in ("created", *ABOUT, *OPTIONAL_ABOUT) if name in manifest},
+        texts=TextStore.open(directory.path / TEXTS_NAME) if TEXTS_NAME in files else None,
     )
+    if parts.texts is not None and parts.texts.n_documents != n_docs:
+        n_texts = parts.texts.n_documents
+        raise directory.error(TEXTS_NAME, f"holds {n_texts} documents, but the manifest says {n_docs}")
     try:
         parts.check_learned()
     except ModelError as error:
@@ -316,10 +325,15 @@ def _verify_contents(directory: DirectoryReader, parts: ModelParts, n_untrained:
 def model_id(files: Mapping[str, FileFacts], about: Mapping[str, Any]) -> str:
     """SHA-256 in hex over all that answers depend on: the files, the tokenizer and the settings of the text.
 
+    Texts that are kept are not among them, so a model without its texts has the same id.
+
     Args:
         files: As the manifest lists them.
         about: The manifest, or the facts for it.
     """
-    facts = {"files": {name: facts["sha256"] for name, facts in files.items()}}
-    facts |= {name: about[name] for name in ("tokenizer", *OPTIONAL_ABOUT) if name in about}
+    facts: dict[str, Any] = {
+        "files": {name: facts["sha256"] for name, facts in files.items() if name != TEXTS_NAME},
+        "tokenizer": about["tokenizer"],
+    }
+    facts |= {name: value for name in OPTIONAL_ABOUT if (value := decisive_facts(about, name))}
     return hashlib.sha256(canonical_json(facts)).hexdigest()

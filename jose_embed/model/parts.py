@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from jose_embed.errors import ModelError
 from jose_embed.storage.atomic import file_name_is_safe
 from jose_embed.storage.manifest import MANIFEST_NAME, json_copy, now
+from jose_embed.text.texts import TEXTS_NAME, TextStore
 
-__all__ = ["CONTEXT_SHARE", "DOCUMENT_MATRIX", "OWN_FILES", "TABLES", "WORD_WEIGHTS", "ModelParts"]
+__all__ = ["CONTEXT_SHARE", "DOCUMENT_MATRIX", "OWN_FILES", "TABLES", "WORD_WEIGHTS", "ModelParts", "decisive_facts"]
 
 #: The extra arrays that inference reads: weights of words, the context share, the reliability matrix.
 WORD_WEIGHTS, CONTEXT_SHARE, DOCUMENT_MATRIX = "word_weights", "context_share", "document_matrix"
@@ -22,7 +23,7 @@ WORD_WEIGHTS, CONTEXT_SHARE, DOCUMENT_MATRIX = "word_weights", "context_share", 
 TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
 
 #: Files of a model directory that its manifest does not list or need not list.
-NOT_LISTED: Final = frozenset({MANIFEST_NAME, "quality.json", "texts.sqlite3"})
+NOT_LISTED: Final = frozenset({MANIFEST_NAME, "quality.json", TEXTS_NAME})
 
 #: File names that no extra array or value may have.
 OWN_FILES: Final = NOT_LISTED | {
@@ -35,6 +36,7 @@ OWN_FILES: Final = NOT_LISTED | {
 #: Sections of the manifest that describe how the model was made; those after the first four are optional.
 ABOUT: Final = ("config", "tokenizer", "training", "corpus")
 OPTIONAL_ABOUT: Final = ("text", "blocks")
+_TEXT_FACTS: Final = ("texts", "fields")  # of "text": about the texts that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class ModelParts:
         extra_json: JSON values by name.
         about: The manifest's ``created``, ``config``, ``tokenizer``, ``training``, ``corpus`` and, if there are such,
             ``text`` and ``blocks``.
+        texts: The texts and fields of the documents, if they are kept.
     """
 
     words: Sequence[str]
@@ -65,6 +68,7 @@ class ModelParts:
     extra_arrays: Mapping[str, npt.NDArray[Any]]
     extra_json: Mapping[str, Any]
     about: Mapping[str, Any]
+    texts: TextStore | None = None
 
     @classmethod
     def of(
@@ -79,6 +83,7 @@ class ModelParts:
         doc_token_counts: npt.ArrayLike | None,
         extra_arrays: Mapping[str, npt.NDArray[Any]] | None,
         extra_json: Mapping[str, Any] | None,
+        texts: TextStore | None = None,
         **about: Mapping[str, Any],
     ) -> ModelParts:
         """The checked parts of a new model; arguments as for :meth:`Embeddings.from_arrays`.
@@ -90,6 +95,9 @@ class ModelParts:
             doc_vectors = np.empty((0, *np.shape(center_vectors)[1:]), np.float32)
         if doc_token_counts is None:
             doc_token_counts = np.ones(len(doc_vectors), np.int64)
+        if texts is not None:
+            kept = ({"texts": TEXTS_NAME} if texts.has_texts else {}) | {"fields": list(texts.fields)}
+            about = {**about, "text": {**about.get("text", {}), **kept}}
         parts = cls(
             words=words,
             counts=_whole_numbers("counts", counts),
@@ -104,9 +112,16 @@ class ModelParts:
                 "created": now(),
                 **{name: json_copy(dict(value), f"{name!r} of the manifest") for name, value in about.items()},
             },
+            texts=texts,
         )
         parts.check()
         return parts
+
+    def without_texts(self) -> ModelParts:
+        """The same parts without the texts and fields of the documents."""
+        text = decisive_facts(self.about, "text")
+        about = {name: value for name, value in self.about.items() if name != "text"} | ({"text": text} if text else {})
+        return replace(self, about=about, texts=None)
 
     def check(self) -> None:
         """Check that shapes, dtypes, lengths and names fit together; the rows of vectors are checked when written.
@@ -126,6 +141,8 @@ class ModelParts:
         _check_shape("doc_ids", (len(self.doc_ids),), (n_docs,))
         if (self.counts < 1).any() or (np.diff(self.counts) > 0).any():
             raise ModelError("counts must be at least 1 and descending: the most frequent word comes first")
+        if self.texts is not None and self.texts.n_documents != n_docs:
+            raise ModelError(f"there are texts of {self.texts.n_documents} documents, but the model has {n_docs}")
         if (self.doc_token_counts < 0).any():
             raise ModelError("doc_token_counts must not be negative")
         for name in [f"{name}.npy" for name in self.extra_arrays] + [f"{name}.json" for name in self.extra_json]:
@@ -151,6 +168,14 @@ class ModelParts:
         for name, shape in ((WORD_WEIGHTS, (n_words, 2)), (CONTEXT_SHARE, ()), (DOCUMENT_MATRIX, (dim, dim))):
             if name in self.extra_arrays:
                 _check_finite(name, self.extra_arrays[name], shape)
+
+
+def decisive_facts(about: Mapping[str, Any], name: str) -> Any:
+    """An optional fact of a manifest as far as answers depend on it: without that about kept texts; None without it."""
+    value = about.get(name)
+    if name != "text" or not isinstance(value, Mapping):
+        return value
+    return {part: facts for part, facts in value.items() if part not in _TEXT_FACTS}
 
 
 def _table_shape(name: str, table: Any) -> tuple[int, int]:

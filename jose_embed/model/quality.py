@@ -6,18 +6,19 @@ by its id and is ignored beside another one. Overwriting a model removes its fig
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from jose_embed.errors import ModelError
-from jose_embed.storage.atomic import atomic_file
+from jose_embed.storage.atomic import atomic_file, reason
 from jose_embed.storage.directory import DirectoryKind, DirectoryReader
 from jose_embed.storage.locks import held_directory
 from jose_embed.storage.manifest import TEXT, Rule, json_bytes, now, read_manifest
 
-__all__ = ["QUALITY_NAME", "read_quality", "save_quality"]
+__all__ = ["QUALITY_NAME", "copied_quality", "read_quality", "save_quality"]
 
 QUALITY_NAME: Final = "quality.json"
 _KIND: Final = DirectoryKind(
@@ -87,3 +88,25 @@ def save_quality(path: str | os.PathLike[str], model_id: str, tables: Sequence[M
         head = {"format": _KIND.format, "format_version": _KIND.version}
         with atomic_file(Path(path) / QUALITY_NAME, overwrite=True) as write:
             write(json_bytes({**head, "model": model_id, "tables": list(kept.values())}, QUALITY_NAME))
+
+
+@contextlib.contextmanager
+def copied_quality(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Iterator[None]:
+    """A context that writes a model with the same id; the figures of the old one are written beside it at the end.
+
+    Args:
+        source: The directory of the old model.
+        target: The directory of the new model, which may replace the old one.
+
+    Raises:
+        ModelError: the file cannot be read or written.
+    """
+    path = os.path.join(source, QUALITY_NAME)
+    try:
+        data = Path(path).read_bytes() if os.path.lexists(path) else None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({reason(error)}); remove it first") from error
+    yield
+    if data is not None:
+        with atomic_file(os.path.join(target, QUALITY_NAME), overwrite=True) as write:
+            write(data)

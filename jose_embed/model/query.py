@@ -6,8 +6,9 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -68,11 +69,16 @@ class Neighbor(NamedTuple):
 
 
 class DocumentNeighbor(NamedTuple):
-    """A document near a direction: ``score`` is the cosine, ``index`` the row."""
+    """A document near a direction: ``score`` is the cosine, ``index`` the row from 0.
+
+    ``text`` and ``fields`` are those of a model that keeps them (``keep_text``, ``keep_fields``); else None and empty.
+    """
 
     doc_id: str
     score: float
     index: int  # type: ignore[assignment]  # hides tuple.index
+    text: str | None = None
+    fields: Mapping[str, Any] = MappingProxyType({})
 
 
 class Query(NamedTuple):

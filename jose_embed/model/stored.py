@@ -15,6 +15,7 @@ from jose_embed.errors import ModelError
 from jose_embed.model.files import manifest_of, open_model, write_model
 from jose_embed.model.parts import ModelParts
 from jose_embed.progress import Reporter
+from jose_embed.text.texts import KeptDocument, TextStore
 
 __all__ = ["StoredModel"]
 
@@ -60,6 +61,7 @@ class StoredModel:
         text: Mapping[str, Any] | None = None,
         extra_arrays: Mapping[str, npt.NDArray[Any]] | None = None,
         extra_json: Mapping[str, Any] | None = None,
+        texts: TextStore | None = None,
     ) -> Self:
         """A model of arrays in memory or in mapped files, which are not copied.
 
@@ -80,6 +82,7 @@ class StoredModel:
             text: How text becomes words besides the tokenizer, as JSON values; see ``_OPTIONAL`` in model/files.py.
             extra_arrays: Stored as NAME.npy.
             extra_json: Stored as NAME.json.
+            texts: The texts and fields of the documents, for results to show.
 
         Raises:
             ModelError: shapes, dtypes or lengths that do not fit together, or values that are not JSON.
@@ -94,6 +97,7 @@ class StoredModel:
             doc_token_counts=doc_token_counts,
             extra_arrays=extra_arrays,
             extra_json=extra_json,
+            texts=texts,
             config=config.to_dict() if isinstance(config, TrainConfig) else config or {},
             tokenizer={"name": tokenizer, "settings": tokenizer_settings or {}},
             training=training or {},
@@ -189,6 +193,28 @@ class StoredModel:
     def id(self) -> str:
         """SHA-256 in hex over all that answers depend on; equal models have equal ids."""
         return str(self.manifest["id"])
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the texts of the documents are kept."""
+        return self._parts.texts is not None and self._parts.texts.has_texts
+
+    def kept_documents(self, rows: Sequence[int]) -> list[KeptDocument]:
+        """The texts and fields that are kept of documents.
+
+        Args:
+            rows: Rows of documents, from 0.
+
+        Raises:
+            ModelError: the kept texts are damaged.
+        """
+        if self._parts.texts is None:
+            return [KeptDocument(None, {})] * len(rows)
+        return self._parts.texts.read(rows)
+
+    def without_texts(self) -> Self:
+        """The same model without the texts and fields of its documents; it has the same id."""
+        return self._of(self._parts.without_texts())
 
     @property
     def n_words(self) -> int:

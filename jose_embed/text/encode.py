@@ -82,7 +82,7 @@ def encode(
     table = word_table(chosen)
     with ExitStack() as stack:
         spool = stack.enter_context(TokenSpill(directory, with_ids=options.has_ids))
-        texts = TextStore.create(directory) if options.keeps else None
+        texts = TextStore.create(directory, fields=options.keep_fields) if options.keeps else None
         reader = stack.enter_context(
             BlockReader(
                 found,

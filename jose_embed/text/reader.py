@@ -82,7 +82,8 @@ class BlockReader:
             is cut after a space.
         max_expansion: Decompressed bytes allowed per compressed byte, beyond the first GiB of a file; ``None`` for no
             limit.
-        options: How tables and records are read, and whether plain texts become records too.
+        options: How tables and records are read, and whether plain texts become records too; ``None`` to read every
+            source as plain text.
 
     Attributes:
         reports: One entry per source; complete once the iteration has ended, like ``sha256``.
@@ -119,7 +120,7 @@ class BlockReader:
         self.reports: list[SourceReport] = []
         self.notes: list[str] = []
         self._options = options or TextOptions()
-        self._formats = [format_of(source, self._options) for source in sources]
+        self._formats = ["text" if options is None else format_of(source, options) for source in sources]
         self._hints = options is not None and options.format is None and not options.one_file_per_document
         self._faults = Faults(self._options.on_error)
         self._sources = sources

@@ -45,6 +45,7 @@ class TextStore:
 
     Attributes:
         has_texts: Whether it holds texts.
+        fields: The names of the fields that it holds.
         n_documents: The number of documents.
     """
 
@@ -54,6 +55,7 @@ class TextStore:
         self._place = place
         self._lock = threading.Lock()
         self.has_texts = False
+        self.fields: tuple[str, ...] = ()
         self.n_documents = 0
 
     def __del__(self) -> None:
@@ -61,10 +63,11 @@ class TextStore:
         os.close(self._descriptor)
 
     @classmethod
-    def create(cls, directory: str | os.PathLike[str] | None = None) -> TextStore:
+    def create(cls, directory: str | os.PathLike[str] | None = None, *, fields: Sequence[str] = ()) -> TextStore:
         """An empty store in a nameless temporary file.
 
         Args:
+            fields: The names of the fields that it will hold.
             directory: Where the file lies; the system's directory for such files if it is ``None``.
 
         Raises:
@@ -87,7 +90,9 @@ class TextStore:
             )
         finally:
             os.unlink(path)
-        return cls(connection, descriptor, place)
+        store = cls(connection, descriptor, place)
+        store.fields = tuple(fields)
+        return store
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> TextStore:
@@ -109,6 +114,13 @@ class TextStore:
         if about.get("has_texts") not in ("0", "1") or not str(about.get("n_documents")).isdigit():
             raise store._damaged("it does not hold texts of documents")
         store.has_texts, store.n_documents = about["has_texts"] == "1", int(about["n_documents"])
+        try:
+            names = json.loads(about["fields"])
+        except (KeyError, TypeError, ValueError, RecursionError):
+            names = None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise store._damaged("it does not name its fields")
+        store.fields = tuple(names)
         return store
 
     def append(self, texts: Sequence[str] | None, fields: Sequence[Mapping[str, Any]] | None, n_documents: int) -> None:
@@ -144,7 +156,11 @@ class TextStore:
         Raises:
             TrainingError: no room on the disk.
         """
-        about = [("has_texts", str(int(self.has_texts))), ("n_documents", str(self.n_documents))]
+        about = [
+            ("has_texts", str(int(self.has_texts))),
+            ("n_documents", str(self.n_documents)),
+            ("fields", json.dumps(self.fields)),
+        ]
         try:
             self._connection.executemany("INSERT INTO about VALUES (?, ?)", about)
             self._connection.execute("COMMIT")

@@ -111,6 +111,8 @@ def train(
     if documents is None:
         source, documents = sources_or_documents(source)
     _check_source(source, documents, ids, keep_encoded, checkpoint, resume)
+    if options.keeps and config.doc_vectors == "none":
+        raise ConfigError("keep_text and keep_fields show texts beside documents, but doc_vectors is none; choose one")
     if documents is not None:
         documents = given_documents(documents, ids, options)
         if documents.are_tokens and "tokenizer" not in given:
@@ -330,6 +332,7 @@ def _model(
             "doc_ids": corpus.doc_ids,
             "doc_vectors": vectors.document,
             "doc_token_counts": np.diff(corpus.offsets),
+            "texts": corpus.texts,
         }
     return Embeddings.from_arrays(
         words=corpus.vocabulary.words,
