@@ -19,7 +19,7 @@ from jose_embed.cli.train import TRAIN
 
 __all__ = ["COMMANDS", "main", "train_main"]
 
-COMMANDS: tuple[Command, ...] = (TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, INFO, EMBED, EXPORT, STRIP, EVAL)
+COMMANDS: tuple[Command, ...] = (TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, INFO, STRIP, EMBED, EXPORT, EVAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
