@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jose_embed.analysis.topics import Topic, Topics, topics
     from jose_embed.config import TrainConfig
     from jose_embed.errors import (
         ConfigError,
@@ -51,6 +52,8 @@ __all__ = [
     "ModelError",
     "Neighbor",
     "NoKnownWordsError",
+    "Topic",
+    "Topics",
     "TrainConfig",
     "TrainingError",
     "UnknownWordError",
@@ -58,6 +61,7 @@ __all__ = [
     "encode",
     "infer",
     "load",
+    "topics",
     "train",
 ]
 
@@ -74,12 +78,15 @@ _HOME = {
     "ModelError": "errors",
     "Neighbor": "model.query",
     "NoKnownWordsError": "errors",
+    "Topic": "analysis.topics",
+    "Topics": "analysis.topics",
     "TrainConfig": "config",
     "TrainingError": "errors",
     "UnknownWordError": "errors",
     "encode": "text.encode",
     "infer": "model.inference",
     "load": "model.embeddings",
+    "topics": "analysis.topics",
     "train": "training.train",
 }
 

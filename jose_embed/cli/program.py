@@ -15,11 +15,14 @@ from jose_embed.cli.evaluate import EVAL
 from jose_embed.cli.export import EXPORT
 from jose_embed.cli.query import DOCUMENTS, INFO, SIMILAR, WORDS
 from jose_embed.cli.strip import STRIP
+from jose_embed.cli.topics import NEAR_DUPLICATES, TOPICS
 from jose_embed.cli.train import TRAIN
 
 __all__ = ["COMMANDS", "main", "train_main"]
 
-COMMANDS: tuple[Command, ...] = (TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, INFO, STRIP, EMBED, EXPORT, EVAL)
+COMMANDS: tuple[Command, ...] = (
+    TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, TOPICS, NEAR_DUPLICATES, INFO, STRIP, EMBED, EXPORT, EVAL,
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
     from jose_embed.model.query import Neighbor
 
-__all__ = ["DOCUMENTS", "INFO", "SIMILAR", "WORDS"]
+__all__ = ["DOCUMENTS", "INFO", "SIMILAR", "WORDS", "print_json", "print_table", "short_text"]
 
 _LABEL_WIDTH = 100
 
@@ -67,11 +67,11 @@ def _run_similar(arguments: argparse.Namespace) -> None:
 
 def _print_words(model: Embeddings, neighbors: Sequence[Neighbor], arguments: argparse.Namespace) -> None:
     if arguments.json:
-        _print_json([
+        print_json([
             {"word": n.word, "score": n.score, "rank": n.index, "count": int(model.counts[n.index])} for n in neighbors
         ])  # fmt: skip
         return
-    _print_table(
+    print_table(
         ["score", "count", "word"],
         [[f"{n.score:.4f}", f"{int(model.counts[n.index]):,}", n.word] for n in neighbors],
     )
@@ -130,7 +130,7 @@ def _run_documents(arguments: argparse.Namespace) -> None:
     neighbors = model.similar_documents(arguments.id, text=_text_of(arguments), word=arguments.word, k=arguments.k)
     labels = _labels(arguments.labels, {n.index for n in neighbors}, model.n_docs) if arguments.labels else {}
     if arguments.json:
-        _print_json([
+        print_json([
             {
                 "id": n.doc_id, "score": n.score, "row": n.index, **({"label": labels[n.index]} if labels else {}),
                 **({} if n.text is None else {"text": n.text}), **({"fields": dict(n.fields)} if n.fields else {}),
@@ -146,8 +146,8 @@ def _run_documents(arguments: argparse.Namespace) -> None:
         kept = ["" if n.fields.get(name) is None else str(n.fields[name]) for name in fields]
         kept += [labels[n.index]] if labels else []
         kept += [n.text or ""] if has_texts else []
-        rows.append([f"{n.score:.4f}", n.doc_id, *map(_short, kept)])
-    _print_table(titles, rows)
+        rows.append([f"{n.score:.4f}", n.doc_id, *map(short_text, kept)])
+    print_table(titles, rows)
 
 
 def _labels(files: Sequence[str], rows: Collection[int], n_docs: int) -> dict[int, str]:
@@ -174,7 +174,8 @@ def _labels(files: Sequence[str], rows: Collection[int], n_docs: int) -> dict[in
     return found
 
 
-def _short(line: str) -> str:
+def short_text(line: str) -> str:
+    """A text in one line of at most 100 characters."""
     text = " ".join(line.split())
     return text if len(text) <= _LABEL_WIDTH else text[: _LABEL_WIDTH - 3] + "..."
 
@@ -204,7 +205,7 @@ def _run_info(arguments: argparse.Namespace) -> None:
         return
     quality = read_quality(arguments.model, model.id)
     if arguments.json:
-        _print_json({**model.manifest, "evaluation": quality} if quality else model.manifest)
+        print_json({**model.manifest, "evaluation": quality} if quality else model.manifest)
         return
     for line in card(model.manifest, arguments.model, frequent=model.words[:12], quality=quality):
         print(visible(line))
@@ -225,7 +226,7 @@ def _is_encoding(arguments: argparse.Namespace) -> bool:
         with reporter_of(arguments) as reporter:
             open_encoded(arguments.model, reporter=reporter).close()
     if arguments.json:
-        _print_json({**manifest, "sources": [dataclasses.asdict(report) for report in reports]})
+        print_json({**manifest, "sources": [dataclasses.asdict(report) for report in reports]})
         return True
     for line in encoding_card(manifest, arguments.model, sources=[printable(report.name) for report in reports]):
         print(visible(line))
@@ -237,14 +238,15 @@ def _is_encoding(arguments: argparse.Namespace) -> bool:
 # --------------------------------------------------------------------------------------------------------------- output
 
 
-def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns, aligned to the right except for the last, which may hold any script."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     for row in [titles, *([visible(cell) for cell in row] for row in rows)]:
         print("  ".join([*(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)), row[-1]]))
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print a JSON value, in UTF-8."""
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # JSON is always UTF-8
     print(json.dumps(value, ensure_ascii=False, indent=2))

@@ -1,0 +1,237 @@
+"""``jose topics`` and ``jose near-duplicates``: the structure of a model's documents."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jose_embed.cli.command import Command, add_model, positive_whole_number
+from jose_embed.cli.query import print_json, print_table, short_text
+from jose_embed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jose_embed.analysis.topics import Topic, Topics
+    from jose_embed.text.texts import TextStore
+
+__all__ = ["NEAR_DUPLICATES", "TOPICS"]
+
+_BATCH = 1 << 12  # kept documents, and lines to assign, that are read at a time
+_NO_VALUE = "(none)"
+
+
+def _configure_topics(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "-k", type=positive_whole_number, metavar="N", help="number of topics (default: found from the documents)"
+    )
+    parser.add_argument(
+        "--words", type=positive_whole_number, default=10, metavar="N", help="words of each topic (default: 10)"
+    )
+    parser.add_argument(
+        "--documents", type=positive_whole_number, default=3, metavar="N", help="typical documents (default: 3)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random starts (default: 0)")
+    parser.add_argument(
+        "--assign", nargs="+", metavar="TEXT", help="print the topic of each line of these files instead"
+    )
+    parser.add_argument(
+        "--by", metavar="FIELD", help="print the documents of each topic by the values of a kept field instead"
+    )
+    _format_arguments(parser)
+
+
+def _format_arguments(parser: argparse.ArgumentParser) -> None:
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="print JSON")
+    formats.add_argument("--csv", action="store_true", help="print CSV")
+
+
+def _run_topics(arguments: argparse.Namespace) -> None:
+    if arguments.assign and arguments.by:
+        raise ConfigError("--assign and --by are two different outputs; give one of them")
+
+    from jose_embed.analysis.topics import topics
+    from jose_embed.model.embeddings import load
+
+    model = load(arguments.model)
+    store = _kept_texts(arguments.model)
+    if arguments.by and store is None:
+        raise ConfigError("--by needs a model with kept fields; train it with --keep-fields")
+    found = topics(model, arguments.k, n_words=arguments.words, n_documents=arguments.documents, seed=arguments.seed)
+    if arguments.assign:
+        _print_assigned(found, arguments)
+    elif arguments.by and store is not None:
+        _print_by_field(found, store, arguments)
+    elif arguments.json:
+        print_json([_as_json(topic, store) for topic in found])
+    else:
+        titles = ["topic", "share", "documents", "concentration", "words"]
+        rows = [
+            [
+                str(topic.number),
+                f"{topic.share:.4f}",
+                str(topic.n_documents),
+                f"{topic.concentration:.1f}",
+                " ".join(topic.words),
+            ]
+            for topic in found
+        ]
+        if arguments.csv:
+            _print_csv([*titles, "typical"], [[*row, " ".join(t.doc_ids)] for row, t in zip(rows, found, strict=True)])
+            return
+        print_table(titles, rows)
+        print()
+        print_table(["topic", "typical document"], list(_typical_rows(found, store)))
+
+
+def _typical_rows(found: Topics, store: TextStore | None) -> Iterator[list[str]]:
+    for topic in found:
+        texts = [document.text for document in store.read(topic.doc_rows)] if store else [None] * len(topic.doc_rows)
+        for doc_id, text in zip(topic.doc_ids, texts, strict=True):
+            yield [str(topic.number), f"{doc_id}  {short_text(text)}" if text else doc_id]
+
+
+def _as_json(topic: Topic, store: TextStore | None) -> dict[str, Any]:
+    documents: list[dict[str, Any]] = [{"id": doc_id} for doc_id in topic.doc_ids]
+    if store is not None:
+        for document, kept in zip(documents, store.read(topic.doc_rows), strict=True):
+            document |= ({"text": kept.text} if kept.text is not None else {}) | {"fields": dict(kept.fields)}
+    words = [{"word": word, "score": score} for word, score in zip(topic.words, topic.scores, strict=True)]
+    return {
+        "topic": topic.number,
+        "share": topic.share,
+        "concentration": topic.concentration,
+        "n_documents": topic.n_documents,
+        "words": words,
+        "documents": documents,
+    }
+
+
+def _print_assigned(found: Topics, arguments: argparse.Namespace) -> None:
+    lines = list(_lines(arguments.assign))
+    assigned = found.assign(lines)
+    best = assigned.probabilities.max(1)
+    numbers = assigned.topics.tolist()
+    if arguments.json:
+        print_json([
+            {"line": line, "topic": number if number >= 0 else None, "probabilities": row}
+            for line, (number, row) in enumerate(zip(numbers, assigned.probabilities.tolist(), strict=True), 1)
+        ])  # fmt: skip
+        return
+    rows = [
+        [str(line), str(number) if number >= 0 else "", f"{probability:.4f}"]
+        for line, (number, probability) in enumerate(zip(numbers, best.tolist(), strict=True), 1)
+    ]
+    titles = ["line", "topic", "probability"]
+    if arguments.csv:
+        _print_csv(titles, rows)
+    else:
+        words = [" ".join(found[number].words[:5]) if number >= 0 else "(no known word)" for number in numbers]
+        print_table([*titles, "words"], [[*row, text] for row, text in zip(rows, words, strict=True)])
+
+
+def _lines(files: Sequence[str]) -> Iterator[str]:
+    """The lines of text files."""
+    from jose_embed.text.reader import BlockReader, find_sources
+
+    with BlockReader(find_sources(files), whole_lines=True) as reader:
+        for block in reader:
+            yield from (line.decode() for line in block.data.split(b"\n")[:-1])
+
+
+def _print_by_field(found: Topics, store: TextStore, arguments: argparse.Namespace) -> None:
+    counts: Counter[tuple[str, int]] = Counter()
+    totals: Counter[str] = Counter()
+    known = False
+    for start in range(0, len(found.doc_topics), _BATCH):
+        numbers = found.doc_topics[start : start + _BATCH].tolist()
+        for number, kept in zip(numbers, store.read(range(start, start + len(numbers))), strict=True):
+            known = known or arguments.by in kept.fields
+            value = kept.fields.get(arguments.by)
+            name = _NO_VALUE if value is None else str(value)
+            if number >= 0:
+                counts[name, number] += 1
+                totals[name] += 1
+    if not known:
+        raise ConfigError(f"no document has a field {arguments.by!r}; --by takes the name of a kept field")
+    rows = [
+        (value, topic.number, counts[value, topic.number], counts[value, topic.number] / totals[value], topic.words)
+        for value in sorted(totals)
+        for topic in found
+        if counts[value, topic.number]
+    ]
+    if arguments.json:
+        print_json([
+            {arguments.by: value, "topic": number, "n_documents": count, "share": share, "words": list(words)}
+            for value, number, count, share, words in rows
+        ])  # fmt: skip
+        return
+    titles = [arguments.by, "topic", "documents", "share", "words"]
+    cells = [[value, str(number), str(n), f"{share:.4f}", " ".join(words)] for value, number, n, share, words in rows]
+    (_print_csv if arguments.csv else print_table)(titles, cells)
+
+
+def _kept_texts(path: str) -> TextStore | None:
+    from jose_embed.text.texts import TEXTS_NAME, TextStore
+
+    place = Path(path) / TEXTS_NAME
+    return TextStore.open(place) if place.is_file() else None
+
+
+def _print_csv(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([titles, *rows])
+    sys.stdout.write(text.getvalue())
+
+
+# ------------------------------------------------------------------------------------------------------ near-duplicates
+
+
+def _configure_near_duplicates(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "--above", type=float, default=0.98, metavar="COSINE", help="least cosine of a pair (default: 0.98)"
+    )
+    parser.add_argument(
+        "-k", type=positive_whole_number, default=1000, metavar="N", help="print at most N pairs (default: 1000)"
+    )
+    _format_arguments(parser)
+
+
+def _run_near_duplicates(arguments: argparse.Namespace) -> None:
+    from jose_embed.analysis.duplicates import near_duplicates
+    from jose_embed.model.embeddings import load
+
+    pairs = near_duplicates(load(arguments.model), above=arguments.above, k=arguments.k)
+    if arguments.json:
+        print_json([{"a": pair.a, "b": pair.b, "cosine": pair.cosine} for pair in pairs])
+        return
+    rows = [[f"{pair.cosine:.4f}", pair.a, pair.b] for pair in pairs]
+    (_print_csv if arguments.csv else print_table)(["cosine", "document", "document"], rows)
+
+
+TOPICS = Command(
+    name="topics",
+    summary="Find topics of the documents: their words, shares and most typical documents.",
+    configure=_configure_topics,
+    run=_run_topics,
+    examples=(
+        "jose topics corpus.jose",
+        "jose topics corpus.jose -k 20 --json",
+        "jose topics corpus.jose --assign new.txt --csv",
+        "jose topics corpus.jose --by year",
+    ),
+)
+NEAR_DUPLICATES = Command(
+    name="near-duplicates",
+    summary="Find pairs of documents with almost the same vector.",
+    configure=_configure_near_duplicates,
+    run=_run_near_duplicates,
+    examples=("jose near-duplicates corpus.jose", "jose near-duplicates corpus.jose --above 0.95 --csv"),
+)

@@ -1,0 +1,227 @@
+"""Topics of documents with a known answer: their number, words and documents; near-duplicates."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jose_embed
+from jose_embed.analysis.duplicates import near_duplicates
+from jose_embed.analysis.topics import number_of_topics
+from jose_embed.cli.program import main
+from jose_embed.errors import ConfigError
+from jose_embed.model.embeddings import Embeddings
+
+DIM = 30
+N_TOPICS, WORDS_EACH, DOCS_EACH = 6, 12, 60
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def planted(**changes: Any) -> Embeddings:
+    """Six topics around orthogonal axes, with words and documents of their own; the last document is untrained."""
+    random = np.random.default_rng(0)
+    axes = np.eye(DIM)[:N_TOPICS] + np.eye(DIM)[N_TOPICS]  # all share a direction
+    words = unit(np.tile(axes, (WORDS_EACH, 1)) + 0.05 * random.standard_normal((N_TOPICS * WORDS_EACH, DIM)))
+    documents = unit(np.repeat(axes, DOCS_EACH, axis=0) + 0.15 * random.standard_normal((N_TOPICS * DOCS_EACH, DIM)))
+    parts: dict[str, Any] = {
+        "words": [f"t{row % N_TOPICS}w{row // N_TOPICS}" for row in range(len(words))],
+        "counts": np.arange(len(words), 0, -1) * 100,
+        "center_vectors": words,
+        "context_vectors": words,
+        "doc_ids": [f"d{row}" for row in range(len(documents))] + ["none"],
+        "doc_vectors": np.concatenate([documents, np.eye(DIM, dtype=np.float32)[-1:]]),
+        "doc_token_counts": [5] * len(documents) + [0],
+    }
+    return Embeddings.from_arrays(**{**parts, **changes})
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return planted().save(tmp_path_factory.mktemp("topics") / "m.jose")
+
+
+def test_planted_topics_are_found_unaided() -> None:
+    model = planted()
+    found = jose_embed.topics(model, n_documents=4)
+    assert len(found) == N_TOPICS
+    assert sum(topic.n_documents for topic in found) == N_TOPICS * DOCS_EACH
+    assert found.doc_topics[-1] == -1
+    named = set()
+    for topic in found:
+        (name,) = {word[:2] for word in topic.words}  # no word of another topic
+        named.add(name)
+        rows = np.flatnonzero(found.doc_topics == topic.number)
+        assert set(rows // DOCS_EACH) == {int(name[1])}
+        assert set(topic.doc_rows) <= set(rows)
+        assert topic.doc_ids == tuple(model.doc_ids[row] for row in topic.doc_rows)
+        assert topic.share == pytest.approx(1 / N_TOPICS, abs=0.01)
+        assert list(topic.scores) == sorted(topic.scores, reverse=True)
+    assert len(named) == N_TOPICS
+    assert [topic.number for topic in found] == list(range(N_TOPICS))
+    np.testing.assert_array_equal(found.memberships()[:-1].argmax(1), found.doc_topics[:-1])
+    assert not found.memberships()[-1].any()
+
+
+def test_same_bytes_every_time_and_another_seed_finds_the_same_topics() -> None:
+    first, second, other = (
+        jose_embed.topics(planted()),
+        jose_embed.topics(planted()),
+        jose_embed.topics(planted(), seed=7),
+    )
+    assert first.mixture.means.tobytes() == second.mixture.means.tobytes()
+    assert repr(first) == repr(second)
+    for a, b in ((first, other), (other, first)):
+        pairs = set(zip(a.doc_topics.tolist(), b.doc_topics.tolist(), strict=True))
+        assert len(pairs) == N_TOPICS + 1
+
+
+def test_a_given_number_and_a_given_vocabulary() -> None:
+    found = jose_embed.topics(planted(), 3, n_words=5, among=["t0w1", "t1w1", "unknown", "t0w1"])
+    assert len(found) == 3
+    words = [word for topic in found for word in topic.words]
+    assert sorted(words) == ["t0w1", "t1w1"]
+    assert len(jose_embed.topics(planted(), 1)) == 1
+
+
+def test_texts_are_assigned() -> None:
+    found = jose_embed.topics(planted())
+    topics, probabilities = found.assign(["t3w1 t3w2", "unknown", "", "t5w1"])
+    assert topics[[1, 2]].tolist() == [-1, -1]
+    assert not probabilities[[1, 2]].any()
+    assert found[topics[0]].words[0].startswith("t3")
+    assert found[topics[3]].words[0].startswith("t5")
+    np.testing.assert_allclose(probabilities[[0, 3]].sum(1), 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 41])
+def test_few_documents(n: int) -> None:
+    vectors = unit(np.random.default_rng(0).standard_normal((n, DIM)))
+    assert number_of_topics(vectors) == (3 if n >= 3 else 1)
+    model = planted(doc_ids=[str(row) for row in range(n)], doc_vectors=vectors, doc_token_counts=[1] * n)
+    found = jose_embed.topics(model)
+    assert 1 <= len(found) <= 3
+    assert np.isfinite(found.memberships()).all()
+
+
+def test_equal_documents_are_one_topic_or_more_and_nothing_breaks() -> None:
+    vectors = np.repeat(unit(np.ones((1, DIM))), 100, axis=0)
+    model = planted(doc_ids=[str(row) for row in range(100)], doc_vectors=vectors, doc_token_counts=[1] * 100)
+    found = jose_embed.topics(model)
+    assert sum(topic.n_documents for topic in found) == 100
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_topics": 0}, "n_topics is 0"),
+        ({"n_topics": 2.5}, "n_topics is 2.5"),
+        ({"n_topics": True}, "n_topics is True"),
+        ({"n_topics": 361}, "n_topics is 361; there are 360 documents"),
+        ({"n_words": -1}, "n_words is -1"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        jose_embed.topics(planted(), **options)
+
+
+def test_a_model_without_documents_is_refused() -> None:
+    with pytest.raises(ConfigError, match="keeps no document vectors"):
+        jose_embed.topics(planted(doc_ids=[], doc_vectors=None, doc_token_counts=None, config={"doc_vectors": "none"}))
+    with pytest.raises(ConfigError, match="no document with a known word"):
+        jose_embed.topics(planted(doc_token_counts=[0] * (N_TOPICS * DOCS_EACH + 1)))
+
+
+# ---- the command line ---------------------------------------------------------------------------------------------
+
+
+def test_topics_as_table_json_and_csv(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["topics", str(model_path)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["topic", "share", "documents", "concentration", "words"]
+    assert len(table) == 1 + N_TOPICS + 2 + 3 * N_TOPICS
+    assert main(["topics", str(model_path), "-k", "3", "--words", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [topic["topic"] for topic in found] == [0, 1, 2]
+    assert all(len(topic["words"]) == 2 and len(topic["documents"]) == 3 for topic in found)
+    assert main(["topics", str(model_path), "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert sum(int(row["documents"]) for row in rows) == N_TOPICS * DOCS_EACH
+
+
+def test_assigned_lines(model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "new.txt").write_text("t3w1 t3w2\nunknown\nt3w4\n", encoding="utf-8")
+    assert main(["topics", str(model_path), "--assign", str(tmp_path / "new.txt"), "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["line"] for row in rows] == ["1", "2", "3"]
+    assert rows[0]["topic"] == rows[2]["topic"] != ""
+    assert rows[1] == {"line": "2", "topic": "", "probability": "0.0000"}
+    assert main(["topics", str(model_path), "--assign", str(tmp_path / "new.txt"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[1]["topic"] is None
+    assert main(["topics", str(model_path), "--assign", str(tmp_path / "new.txt")]) == 0
+    assert "(no known word)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-k", "0"], "'0' is not a whole number of at least 1"),
+        (["-k", "5000"], "5000; there are 360 documents"),
+        (["--by", "year"], "--keep-fields"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--assign", "no-such-file"], "no-such-file"),
+        (["--json", "--csv"], "not allowed with"),
+    ],
+)
+def test_mistakes_are_one_line(
+    model_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["topics", str(model_path), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+# ---- near-duplicates ----------------------------------------------------------------------------------------------
+
+
+def test_near_duplicates_are_those_of_all_pairs() -> None:
+    model = planted()
+    vectors = model.doc_vectors.astype(np.float64)
+    expected = sorted(
+        (-cosine, a, b)
+        for a in range(len(vectors) - 1)
+        for b in range(a + 1, len(vectors) - 1)
+        if (cosine := float(vectors[a] @ vectors[b])) >= 0.8
+    )
+    assert len(expected) > 100
+    for k in (7, len(expected), 10**6):
+        found = near_duplicates(model, above=0.8, k=k)
+        assert [(pair.a, pair.b) for pair in found] == [(f"d{a}", f"d{b}") for _, a, b in expected[:k]]
+        np.testing.assert_allclose([pair.cosine for pair in found], [-c for c, _, _ in expected[:k]], atol=1e-6)
+
+
+def test_equal_documents_come_by_row_and_no_more_than_wanted() -> None:
+    vectors = np.repeat(unit(np.ones((1, DIM))), 5000, axis=0)
+    model = planted(doc_ids=[str(row) for row in range(5000)], doc_vectors=vectors, doc_token_counts=[1] * 5000)
+    assert [(pair.a, pair.b) for pair in near_duplicates(model, above=1, k=3)] == [("0", "1"), ("0", "2"), ("0", "3")]
+
+
+def test_near_duplicates_on_the_command_line(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["near-duplicates", str(model_path), "--above", "0.8", "-k", "2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert main(["near-duplicates", str(model_path), "--above", "0.8", "-k", "2", "--csv"]) == 0
+    assert capsys.readouterr().out.startswith("cosine,document,document\n")
+    assert main(["near-duplicates", str(model_path)]) == 0
+    assert main(["near-duplicates", str(model_path), "--above", "1.5"]) == 2
+    assert "1.5; it must be a cosine" in capsys.readouterr().err
