@@ -27,7 +27,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow docs \
-	test-gpu test-image soak fuzz bench bench-sizes bench-quality bench-inference bench-gpu bench-service clean
+	test-gpu test-image soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -154,6 +154,9 @@ bench: $(VENV)/.bench  ## training speed and memory beside gensim and, with JOSE
 
 bench-sizes: $(VENV)/.bench  ## time and memory of 1, 2, 4 and 8 times as much text
 	$(PY) tests/benchmarks/speed.py --sizes
+
+bench-cores: $(VENV)/.bench  ## training speed on 1, 2, 4, 8 and 16 cores, as many as there are
+	$(PY) tests/benchmarks/speed.py --cores
 
 bench-quality: $(VENV)/.bench  ## the quality tables and what the order of documents does, from ../shared/data
 	$(PY) tests/benchmarks/quality.py --seeds $(SEEDS)

@@ -6,6 +6,7 @@ else the machine does meets all of them. Each run is a process of its own and st
     python tests/benchmarks/speed.py                                  20 Newsgroups and Wikipedia, 3 repetitions
     python tests/benchmarks/speed.py --corpora 20news --systems ours ours:pairwise --repetitions 5
     python tests/benchmarks/speed.py --sizes                          time and memory against 1, 2, 4, 8 times the text
+    python tests/benchmarks/speed.py --cores                          the default recipe on 1, 2, 4, 8, 16 cores
 
 ``JOSE_REFERENCE`` and ``JOSE_REFERENCE_OFAST`` name the paper's own program as its makefile builds it and rebuilt with
 -Ofast; without them their rows are left out. Words per second of training are the running words of the vocabulary times
@@ -72,10 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no development corpora at {corpora.DATA}; JOSE_SHARED_DATA may name their place", file=sys.stderr)
         return 2
     facts = header()
-    results: dict[str, Any] = {**facts, "threads": options.threads, "training": [], "reading": [], "sizes": []}
+    results: dict[str, Any] = {
+        **facts,
+        "threads": options.threads,
+        "training": [],
+        "reading": [],
+        "sizes": [],
+        "cores": [],
+    }
     print(f"measured at {facts['commit']}, {facts['date']}, {facts['machine']}, {options.threads} threads")
     print(f"load of the machine before: {os.getloadavg()[0]:.1f}")
-    if not options.sizes:
+    if options.cores:
+        results["cores"] = _cores(options)
+    elif not options.sizes:
         systems = peers.present(options.systems)
         for name in options.corpora:
             results["training"].append(_training(name, systems, options))
@@ -123,13 +133,23 @@ def _training(name: str, systems: Sequence[str], options: argparse.Namespace) ->
         rows.append([
             _title(title),
             _spread(rate, 2),
+            _floor_share(runs, 1 if title.endswith("1 worker") else options.threads),
             _ratio([item.training for item in runs], [item.training for item in ours]),
             _spread(wall, 1),
             _ratio(wall, [item.run.seconds for item in ours]),
             _spread([item.run.cpu_seconds for item in runs], 1),
             _spread([item.run.peak_bytes / 1e6 for item in runs], 0),
         ])  # fmt: skip
-    columns = ["", "training, M words/s", "our training is", "process, s", "our process is", "CPU s", "peak memory, MB"]
+    columns = [
+        "",
+        "training, M words/s",
+        "of the floor",
+        "our training is",
+        "process, s",
+        "our process is",
+        "CPU s",
+        "peak memory, MB",
+    ]
     print(markdown_table(columns, rows))
     if ours:
         alone = measured.get(f"{COMPARED}, 1 worker", [])
@@ -180,6 +200,12 @@ def _cost(measured: Measured, threads: int) -> tuple[float, float, float] | None
     return 1e9 * measured.training * threads / pairs, floor, active
 
 
+def _floor_share(runs: Sequence[Measured], threads: int) -> str:
+    """The counted floor of the training by the time it took; empty for programs that do not tell their pairs."""
+    costs = [cost for cost in (_cost(item, threads) for item in runs) if cost is not None]
+    return f"{np.median([cost[1] / cost[0] for cost in costs]):.0%}" if costs else ""
+
+
 def _train(system: str, path: Path, settings: peers.Settings) -> Measured:
     with tempfile.TemporaryDirectory(prefix="jose-speed-") as folder:
         if system in peers.REFERENCE_VARIABLES:
@@ -196,7 +222,7 @@ def train_ours(path: Path, settings: peers.Settings, folder: Path, preset: str =
     command += ["--tokenizer", "whitespace", "--workers", settings.threads, "--epochs", settings.epochs]
     command += ["--dim", settings.dim, "--window", settings.window, "--min-count", settings.min_count]
     command += ["--preset", preset] if preset else []
-    done = python(*command, environment={"NUMBA_CACHE_DIR": str(folder / "compiled")})
+    done = python(*command, environment={"JOSE_CACHE_DIR": str(folder / "compiled")})
     model = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
     phases = model["training"]["phases"]
     reading = sum(seconds for phase, seconds in phases.items() if phase in {"reading", "encoding"})
@@ -300,6 +326,41 @@ def _sizes(options: argparse.Namespace) -> list[dict[str, Any]]:
     return results
 
 
+# ---- cores --------------------------------------------------------------------------------------------------------
+
+
+def _cores(options: argparse.Namespace) -> list[dict[str, Any]]:
+    corpus = corpora.load("wiki")
+    path = corpus.write()
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    numbers = [number for number in (1, 2, 4, 8, 16) if number <= n_cores]
+    measured: dict[int, list[Measured]] = {number: [] for number in numbers}
+    for repetition in range(options.repetitions):
+        for number in numbers:
+            print(f"  {number} cores, repetition {repetition + 1} ...", file=sys.stderr, flush=True)
+            settings = peers.Settings(epochs=options.epochs or 1, threads=number)
+            with tempfile.TemporaryDirectory(prefix="jose-cores-") as folder:
+                measured[number].append(train_ours(path, settings, Path(folder)))
+    rows, results = [], []
+    for number, runs in measured.items():
+        n_tokens = runs[0].model["counts"]["n_tokens"] * (options.epochs or 1)
+        documents = [item.model["training"]["phases"]["documents"] for item in runs]
+        rows.append([
+            f"{number}",
+            _spread([n_tokens / item.training / 1e6 for item in runs], 2),
+            f"{np.median([item.training for item in measured[1]]) / np.median([item.training for item in runs]):.2f}",
+            _floor_share(runs, number),
+            _spread(documents, 2),
+            _spread([item.run.seconds for item in runs], 1),
+            _spread([item.run.peak_bytes / 1e6 for item in runs], 0),
+        ])  # fmt: skip
+        results.append({"cores": number, "runs": [_plain(item) for item in runs]})
+    print(f"\n### Cores: English Wikipedia, {options.epochs or 1} epoch(s), the default recipe; {n_cores} cores here\n")
+    columns = ["cores", "training, M words/s", "times one core", "of the floor", "documents, s", "process, s"]
+    print(markdown_table([*columns, "peak memory, MB"], rows), flush=True)
+    return results
+
+
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +404,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2, help="threads of each program (default: 2)")
     parser.add_argument("--epochs", type=int, help="default: 10, on Wikipedia 5")
     parser.add_argument("--sizes", action="store_true", help="only the benchmark of time and memory against size")
+    parser.add_argument("--cores", action="store_true", help="only the benchmark of speed against cores")
     parser.add_argument("--no-reading", action="store_true", help="leave out the reading speeds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure here")
     return parser
