@@ -29,7 +29,7 @@ _WORDS_TO_TRAIN = 10_000_000  # running words of all epochs
 _THINNED_SHARE, _UNTHINNED = 1e-4, 200  # of the text, and occurrences
 _HALF_SHARE_LENGTH = 100  # running words of documents that leave out half of doc_context_share
 
-#: The settings of each preset; DESIGN.md, decision 5, says why, and tests/benchmarks/evidence/41-quality.md has the
+#: The settings of each preset; DESIGN.md, decision 5, says why, and tests/benchmarks/evidence/quality.md has the
 #: figures of all of them on all corpora.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {

@@ -45,6 +45,7 @@ from jose_embed.model.quality import QUALITY_NAME, read_quality
 from jose_embed.progress import SilentReporter
 from jose_embed.storage.directory import array_header
 from jose_embed.storage.manifest import manifest_checksum
+from jose_embed.text import sources
 from jose_embed.text import word_table as wordtable
 from jose_embed.text.encode import encode, encode_texts
 from jose_embed.text.kept import is_encoded, kept_encoding, open_encoded, write_encoded
@@ -131,9 +132,6 @@ def _remembered(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return known[id(rules)][1]
 
     return remembering
-
-
-RECORD_FORMATS = ("text", "csv", "tsv", "jsonl", "parquet", "arrow")
 
 
 def _valid_records(folder: Path) -> dict[str, bytes]:
@@ -289,7 +287,7 @@ class Fuzzer:
             "text_field": rng.choice([(), (), "text", ("text", "id")]), "id_field": rng.choice(columns),
             "on_error": rng.choice(["stop", "skip"]), "keep_text": rng.random() < 0.5,
             "keep_fields": rng.choice([(), (), ("id", "meta.n")]),
-            "format": rng.choice([None, None, *RECORD_FORMATS]),
+            "format": rng.choice([None, None, *sources.FORMATS]),
         }  # fmt: skip
         with BlockReader(find_sources(self._file(data, name)), options=TextOptions(**how)) as reader:
             blocks = list(reader)

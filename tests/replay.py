@@ -1,6 +1,6 @@
 """A training replayed without the kernel: its samples drawn again with NumPy, its contrasts taken to the oracle.
 
-Written from the documentation of sampling.py and cpu.py, not from their code. What is drawn does not depend on the
+Written from the documentation of sampling.py and cpu/backend.py, not from their code. The samples do not depend on the
 vectors, so there are two halves: :func:`contrasts` says what is contrasted with what, :func:`train` moves the rows.
 """
 

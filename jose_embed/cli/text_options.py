@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from jose_embed.text.sources import FORMATS
+
 __all__ = ["add_text_options", "text_settings"]
 
 _READING = ("text_field", "id_field", "format", "on_error", "one_file_per_document")
 _KEEPING = ("keep_text", "keep_fields")
-_FORMATS = ("text", "csv", "tsv", "jsonl", "parquet", "arrow")
 
 
 def add_text_options(group: argparse._ActionsContainer, *, keeping: bool) -> None:
@@ -27,7 +28,7 @@ def add_text_options(group: argparse._ActionsContainer, *, keeping: bool) -> Non
         " content, else the only column of long strings)",
     )
     group.add_argument("--id-field", metavar="NAME", help="column of the document ids (default: number the documents)")
-    group.add_argument("--format", choices=_FORMATS, help="format of all files (default: by their endings)")
+    group.add_argument("--format", choices=FORMATS, help="format of all files (default: by their endings)")
     group.add_argument(
         "--on-error",
         choices=("stop", "skip"),

@@ -1,6 +1,6 @@
-"""Which backend trains: the processor (cpu.py) or a CUDA device (gpu.py).
+"""The choice of a backend: the processor (cpu/backend.py) or a CUDA device (gpu/backend.py).
 
-Only the one that was chosen is loaded. Whoever asks for the GPU gets it or an error, never the processor in its place.
+Only the chosen one is imported. ``backend="gpu"`` without a usable GPU is an error, never a training on the processor.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.cpu.directions import CpuDirections
-from jose_embed.compute.tables import DocumentInputs, Result
+from jose_embed.compute.tables import ChunkResult, DocumentInputs
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, DeviceError, JoseError
 from jose_embed.progress import Reporter
@@ -197,5 +197,5 @@ class Backend(Protocol):
     def collect(self) -> None:
         """Bring the vectors into the tables that the backend was given, wherever they moved; no chunk is running."""
 
-    def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> Result:
+    def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
         """Train these documents in this order. ``first_token``: the running words of all epochs that came before."""

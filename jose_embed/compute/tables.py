@@ -1,8 +1,8 @@
-"""What the backends share: the tables they move, the text they read, what a chunk reports."""
+"""Types and constants that both backends use: the vectors, the encoded text, the result of a chunk."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ __all__ = [
     "PIECE",
     "ChunkResult",
     "DocumentInputs",
-    "Result",
     "Tables",
     "Text",
     "document_step",
@@ -34,8 +33,9 @@ DOCUMENT_BLOCK = 8
 PIECE = 1 << 20
 
 
-#: What a visit moves a document's row by, in pairs for each unit of its weight, and the longest step of the row, in
-#: steps of the context row; DESIGN.md, decision 31, has the evidence.
+#: Two constants of the joint objective (DESIGN.md, decision 31). In an epoch, the steps of a document's row sum to
+#: ``_VISIT_PAIRS * doc_weight`` average steps of a (positive, negative) pair, however many words the document has. One
+#: step of the row is at most ``_LONGEST_STEP`` times that of the context row which moves with it.
 _VISIT_PAIRS, _LONGEST_STEP = 100.0, 4.0
 
 
@@ -58,7 +58,7 @@ class Text(NamedTuple):
 
 
 class ChunkResult(NamedTuple):
-    """What a piece of work reports.
+    """Sums over a chunk of documents.
 
     Attributes:
         loss: Sum of the hinges.
@@ -107,7 +107,7 @@ class DocumentInputs(NamedTuple):
         center_vectors: float32 (n_words, dim), possibly a view of padded rows, or padded with zeros.
         context_vectors: float32 of the same shape; not looked at where the share is 0.
         context_share: How much of its context row is taken from each word's vector.
-        matrix: float64 (dim, dim) without padding, see reliability.py; (0, 0) for the sum itself.
+        matrix: float64 (dim, dim) without padding, see training/document_weights.py; (0, 0) to use the sum as it is.
     """
 
     word_weights: npt.NDArray[np.float64]
@@ -116,16 +116,3 @@ class DocumentInputs(NamedTuple):
     context_vectors: npt.NDArray[np.float32]
     context_share: float
     matrix: npt.NDArray[np.float64]
-
-
-class Result(Protocol):
-    """What a chunk reports; cpu.ChunkResult and its likes."""
-
-    @property
-    def loss(self) -> float: ...
-    @property
-    def active(self) -> int: ...
-    @property
-    def pairs(self) -> int: ...
-    @property
-    def positions(self) -> int: ...

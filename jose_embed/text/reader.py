@@ -24,7 +24,7 @@ import queue
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, assert_never, overload
 
 from jose_embed.errors import CorpusError
 from jose_embed.text.compression import EXPANSION_LIMIT, PIECE, decompressed
@@ -33,7 +33,7 @@ from jose_embed.text.records import RECORD_LIMIT, Faults, RecordBatch, TextOptio
 from jose_embed.text.records_arrow import read_arrow
 from jose_embed.text.records_csv import read_csv
 from jose_embed.text.records_json import read_json_lines
-from jose_embed.text.sources import Input, Source, SourceReport, Sources, find_sources, printable
+from jose_embed.text.sources import Format, Input, Source, SourceReport, Sources, find_sources, printable
 from jose_embed.text.tokenizers import Tokenizer, get_tokenizer, register_tokenizer, tokenizer_names
 
 __all__ = [
@@ -173,11 +173,7 @@ class BlockReader:
                 self._hash.update(b"\n")
                 self._last = b"\n"
             with Input(source) as file:
-                yield from (
-                    self._plain(source, file, report)
-                    if format == "text"
-                    else self._records(source, format, file, report)
-                )
+                yield from self._read(source, format, file, report)
                 report.disk_bytes, report.disk_sha256 = file.consumed, file.sha256
                 if format != "text":
                     how = f"{format} {self._options.text_field} {self._options.on_error}"
@@ -227,8 +223,8 @@ class BlockReader:
             return printable(os.path.relpath(source.path, source.folder))
         return printable(source.name)
 
-    def _records(self, source: Source, format: str, file: Input, report: SourceReport) -> Iterator[Block]:
-        """The blocks of a table or of records."""
+    def _read(self, source: Source, format: Format, file: Input, report: SourceReport) -> Iterator[Block]:
+        """The blocks of a source, from the reader of its format."""
 
         def changed(n_documents: int) -> None:
             report.invalid_lines += n_documents
@@ -236,22 +232,34 @@ class BlockReader:
 
         first = not self.notes or len(self.reports) == 1
         how: dict[str, Any] = {"note": self.notes.append if first else lambda _: None, "changed": changed}
-        if format in ("parquet", "arrow"):
-            size = source.size() or 0
-            handed_out = 0
-            for batch, share in read_arrow(source, format, self._options, self._faults, **how):
-                consumed = int(share * size)
-                report.n_bytes += len(batch.data)
-                yield self._block(batch, consumed - handed_out, report)
-                handed_out = consumed
-            while file.read(PIECE):  # for the checksum, and to notice that the file has changed
-                pass
-            return
-        texts = (_decoded(data, report) for data in self._cut(self._pieces(file, report, hashed=False), report, None))
-        if format == "jsonl":
-            batches = read_json_lines(texts, source.name, self._options, self._faults, **how)
-        else:
-            batches = read_csv(texts, source.name, self._options, self._faults, tabs=format == "tsv", **how)
+        match format:
+            case "text":
+                yield from self._plain(source, file, report)
+            case "csv" | "tsv":
+                lines = self._decoded_lines(file, report)
+                batches = read_csv(lines, source.name, self._options, self._faults, tabs=format == "tsv", **how)
+                yield from self._counted(batches, file, report)
+            case "jsonl":
+                lines = self._decoded_lines(file, report)
+                batches = read_json_lines(lines, source.name, self._options, self._faults, **how)
+                yield from self._counted(batches, file, report)
+            case "parquet" | "arrow":
+                size = source.size() or 0
+                handed_out = 0
+                for batch, share in read_arrow(source, format, self._options, self._faults, **how):
+                    consumed = int(share * size)
+                    report.n_bytes += len(batch.data)
+                    yield self._block(batch, consumed - handed_out, report)
+                    handed_out = consumed
+                while file.read(PIECE):  # for the checksum, and to notice that the file has changed
+                    pass
+            case _:
+                assert_never(format)
+
+    def _decoded_lines(self, file: Input, report: SourceReport) -> Iterator[str]:
+        return (_decoded(data, report) for data in self._cut(self._pieces(file, report, hashed=False), report, None))
+
+    def _counted(self, batches: Iterator[RecordBatch], file: Input, report: SourceReport) -> Iterator[Block]:
         handed_out = 0
         for batch in batches:
             yield self._block(batch, file.consumed - handed_out, report)

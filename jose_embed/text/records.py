@@ -10,14 +10,13 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict, cast
 
 from jose_embed.errors import ConfigError, CorpusError
-from jose_embed.text.sources import Source, printable
+from jose_embed.text.sources import FORMATS, Format, Source, printable
 from jose_embed.text.tokenizers import valid_text
 
 __all__ = [
-    "FORMATS",
     "RECORD_LIMIT",
     "SAMPLED_RECORDS",
     "TEXT_NAMES",
@@ -35,9 +34,8 @@ __all__ = [
     "lines_of",
 ]
 
-FORMATS: Final = ("text", "csv", "tsv", "jsonl", "parquet", "arrow")
 RECORD_LIMIT: Final = 64 << 20  # characters of one field, bytes of one line
-_SUFFIXES: Final = {
+_SUFFIXES: Final[dict[str, Format]] = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
     ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow",
 }  # fmt: skip
@@ -57,7 +55,7 @@ class TextOptions:
     Attributes:
         text_field: The columns that hold the text, joined by a line break if there are several; empty to find it.
         id_field: The column of the documents' ids; ``None`` for the records' numbers.
-        format: One of :data:`FORMATS`; ``None`` to go by the ending of each file's name.
+        format: One of :data:`~jose_embed.text.sources.FORMATS`; ``None`` to go by the ending of each file's name.
         on_error: ``"stop"`` to refuse malformed records, ``"skip"`` to leave them out.
         keep_text: Keep the texts with the model.
         keep_fields: Columns to keep with the model.
@@ -210,7 +208,7 @@ class Faults:
         return f"{n} skipped: {'; '.join(self.first)}{more}"
 
 
-def format_of(source: Source, options: TextOptions) -> str:
+def format_of(source: Source, options: TextOptions) -> Format:
     """The format of a source: the one that was chosen, or that of its name's ending.
 
     Raises:
@@ -223,7 +221,7 @@ def format_of(source: Source, options: TextOptions) -> str:
     if options.one_file_per_document:
         return "text"
     if options.format is not None or source.format is not None:
-        return options.format or source.format or "text"
+        return cast("Format", options.format or source.format)
     if source.path is None:
         return "text"
     stem, ending = os.path.splitext(source.path.lower())

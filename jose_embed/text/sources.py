@@ -19,11 +19,26 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast, get_args
 
 from jose_embed.errors import CorpusError
 
-__all__ = ["Input", "Source", "SourceReport", "Sources", "find_sources", "listed", "printable", "sha256_of"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Input",
+    "Source",
+    "SourceReport",
+    "Sources",
+    "find_sources",
+    "listed",
+    "printable",
+    "sha256_of",
+]
+
+#: The formats of text that are read; ``BlockReader`` in reader.py has a reader for each.
+Format: TypeAlias = Literal["text", "csv", "tsv", "jsonl", "parquet", "arrow"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 #: What a caller may name: a path, a glob, a directory, ``"-"``, or several of these.
 Sources: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]

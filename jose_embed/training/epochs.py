@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.backends import Backend
-from jose_embed.compute.tables import Result
+from jose_embed.compute.tables import ChunkResult
 from jose_embed.config import TrainConfig
 from jose_embed.errors import TrainingError
 from jose_embed.progress import Reporter
@@ -90,7 +90,7 @@ def _train_epoch(
     order = visiting_order(offsets, config.seed, epoch)[state.documents :]
     size = chunk_tokens(n_tokens, backend.threads, backend.chunk_limits)
     coming = chunks(order, offsets, epoch * n_tokens + state.tokens, size)
-    waiting: deque[tuple[Chunk, Future[Result]]] = deque()
+    waiting: deque[tuple[Chunk, Future[ChunkResult]]] = deque()
     just_kept = False  # at least one chunk is trained between two checkpoints
     try:
         while True:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.compute.tables import Result
+from jose_embed.compute.tables import ChunkResult
 
 __all__ = ["Chunk", "RunState", "chunk_tokens", "chunks", "visiting_order"]
 
@@ -150,7 +150,7 @@ class RunState:
         """The share of hinges above zero in the current epoch."""
         return self.active / max(self.pairs, 1)
 
-    def add(self, chunk: Chunk, result: Result) -> None:
+    def add(self, chunk: Chunk, result: ChunkResult) -> None:
         """Add a trained chunk."""
         self.documents += len(chunk.documents)
         self.tokens += chunk.n_tokens

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.exchange import read_vectors
+from jose_embed.text.sources import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["the", "cat", "dog", "maus", "köln", "猫", "it's"]
@@ -122,6 +124,11 @@ def test_every_setting_is_an_option_with_its_help_and_default(
         assert line.endswith(f"{help} (default: {option.default})")
     groups = [line for line in lines if line.endswith(":") and not line.startswith(("-", "options", "positional"))]
     assert groups == ["main options:", "training:", "files and resources:", "examples:"]
+
+
+@pytest.mark.parametrize("command", [(train_main,), (main, "encode")])
+def test_help_lists_every_format_of_text(printed: Callable[..., str], command: tuple[Any, ...]) -> None:
+    assert f"--format {{{','.join(FORMATS)}}}" in printed(*command, "--help")
 
 
 def test_help_of_a_setting_names_options_and_fits_into_80_columns(

@@ -67,15 +67,15 @@ def test_a_small_step_follows_the_scaled_gradient_on_the_sphere(n_anchors: int, 
     mixed = anchors.sum(0)
     for j, u in enumerate(positives):
         scale = 1 - u @ mixed / np.linalg.norm(mixed)  # 1 + cosine of u with the gradient -mixed
-        wanted = 3 * scale * sphere.tangent_projection(u, mixed)
+        wanted = 3 * scale * oracle.tangent_projection(u, mixed)
         assert np.allclose(steps(moved.positives, positives)[j], wanted, atol=1e-4)
     for n, negative in enumerate(negatives):
         scale = 1 + negative @ mixed / np.linalg.norm(mixed)
-        wanted = -2 * scale * sphere.tangent_projection(negative, mixed)
+        wanted = -2 * scale * oracle.tangent_projection(negative, mixed)
         assert np.allclose(steps(moved.negatives, negatives)[n], wanted, atol=1e-4)
     for a, anchor in enumerate(anchors):
         wanted = sum(
-            (1 - (u - negative) @ mixed / n_anchors) * sphere.tangent_projection(anchor, u - negative)
+            (1 - (u - negative) @ mixed / n_anchors) * oracle.tangent_projection(anchor, u - negative)
             for u in positives
             for negative in negatives
         )

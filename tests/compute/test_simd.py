@@ -91,7 +91,9 @@ def test_a_row_that_stands_twice_is_moved_twice_and_stays_on_the_sphere() -> Non
 
 @pytest.mark.parametrize("n_chunks", CHUNKS)
 def test_move_row_is_the_retraction_along_the_tangent_projection(n_chunks: int) -> None:
-    from jose_embed.compute.sphere import normalized, retraction, tangent_projection
+    from oracle import retraction, tangent_projection
+
+    from jose_embed.compute.sphere import normalized
 
     move = row_primitives(n_chunks).move_row
 

@@ -16,6 +16,7 @@ import planted
 import pytest
 from test_train import SETTINGS, sums
 
+from jose_embed.compute.tables import ChunkResult
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.model.embeddings import Embeddings
@@ -666,7 +667,7 @@ def test_what_a_killed_process_left_is_tidied(begun: tuple[Path, Path], whole: E
 
 def test_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
     config, state = TrainConfig(**SETTINGS), RunState()
-    state.add(Chunk(np.arange(2), 3, 0), type("Result", (), {"loss": 1.5, "active": 3, "pairs": 4, "positions": 3}))
+    state.add(Chunk(np.arange(2), 3, 0), ChunkResult(loss=1.5, active=3, pairs=4, positions=3))
     tables = [np.full((n, 16), n, np.float32) for n in (3, 3, 2)]
     with encode_texts(["a b", "c"], tokenizer="whitespace", min_count=1) as corpus, Checkpoints(tmp_path / "r") as kept:
         written = kept.write(

@@ -1,6 +1,6 @@
 """Whole trainings, inference and the commands on the GPU backend: driver, kernels and trainer together.
 
-The behaviour suite of the CPU (test_trainer.py) runs here unchanged with ``backend="gpu"``, behind the shim of
+The behaviour suite of the CPU (test_train.py) runs here unchanged with ``backend="gpu"``, behind the shim of
 fake_cupy.py and, marked ``gpu``, on a device.
 """
 
@@ -57,7 +57,7 @@ planted_corpus = test_trainer.planted_corpus
 
 @pytest.fixture(scope="module", autouse=True, params=PLACES)
 def where(request: pytest.FixtureRequest) -> Iterator[str]:
-    """What runs the kernels: the shim or a device; test_trainer.py's trainings run on it too."""
+    """What runs the kernels: the shim or a device; test_train.py's trainings run on it too."""
     with pytest.MonkeyPatch.context() as patch, running_on(request.param) as place:
         patch.setitem(test_trainer.SETTINGS, "backend", "gpu")
         yield place

@@ -1,6 +1,6 @@
 """The kernel that sums documents, compiled for one row length.
 
-This module imports Numba; directions.py names it and leaves it to the first call to import it.
+This module imports Numba; cpu/directions.py imports it at the first call only.
 """
 
 from __future__ import annotations

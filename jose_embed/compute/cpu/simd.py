@@ -1,17 +1,17 @@
-"""The vector primitives that the CPU kernel is made of: sixteen floats at a time, as instructions to LLVM.
+"""Vector primitives of the CPU kernels: sixteen floats at a time, written as LLVM instructions.
 
 A table of vectors is a float32 array whose rows are padded with zeros to a multiple of 16 floats (64 bytes: one cache
 line, one AVX-512 register; LLVM splits it in two for AVX2 and in four for NEON). Plain loops over such rows compile to
 half the speed: they cannot keep a row in registers between the scalar product and the step (DESIGN.md, decision 6).
 
-Two kinds of things live here:
+The module has two parts:
 
 - ``Lanes``, sixteen float32 in one register, with ``+ - *`` and a few functions; a scalar beside it counts sixteen
   times.
 - :func:`row_primitives`: loads, products and steps of whole rows, unrolled for one row length.
 
-The primitives check nothing. Indices must be in range, tables C-contiguous; the callers in cpu.py are tested with
-bounds, and each primitive is tested against NumPy.
+The primitives check nothing. Indices must be in range, tables C-contiguous; the callers, kernel.py and
+directions_kernel.py, are tested with bounds, and each primitive is tested against NumPy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The GPU backend: the same training as cpu.py, a warp of a CUDA device in the place of a worker.
+"""The GPU backend: the same training as in cpu/backend.py, with a warp of a CUDA device for each worker.
 
 The kernels are in kernels.cu, the device and its memory in device.py. Here is what the host does: the vectors go to the
 device once, and so does the text where it has room; the vectors come home when they are wanted. For every chunk of
@@ -47,7 +47,7 @@ def layout_of(config: TrainConfig) -> Layout:
         config.negative_step,
         min(LANES, _in_fours(max(2 * config.window, DOCUMENT_BLOCK if pairwise else 0))),
         _in_fours(max(config.negatives, config.doc_negatives if pairwise else 0)),
-        _ring(max(config.window, DOCUMENT_BLOCK) + WARP + config.window),
+        _kept_slots(max(config.window, DOCUMENT_BLOCK) + WARP + config.window),
     )
 
 
@@ -56,8 +56,8 @@ def _in_fours(n: int) -> int:
     return -(-n // 4) * 4
 
 
-def _ring(n: int) -> int:
-    """The ring that holds so many words: small, large or none."""
+def _kept_slots(n: int) -> int:
+    """Size of the ring buffer in shared memory that holds n kept words of a document; 0 if n is too large for it."""
     return 64 if n <= 64 else 256 if n <= 256 else 0
 
 

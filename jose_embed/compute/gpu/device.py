@@ -44,7 +44,7 @@ WARP = 32
 
 _CLOCK_RATE, _BUS_WIDTH = 36, 37  # of the memory, among CUDA's device attributes
 _STATIC_SHARED_BYTES = 48 << 10  # what every architecture gives a block that does not ask for more
-_RING = 64  # negatives that are drawn and not used yet, at the most
+_RING = 64  # slots of the ring buffer of drawn negatives: two draws, and one of a warp
 _SLOT_BYTES = 4 * (2 * LANES * 8 + LANES + _RING + WARP)  # struct Slots without rows and words
 
 

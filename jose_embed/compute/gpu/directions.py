@@ -1,4 +1,4 @@
-"""The directions of many documents on a CUDA device: the bytes that directions.py writes.
+"""The directions of many documents on a CUDA device: the same bytes as those of cpu/directions.py.
 
 A warp takes a document: it counts its words, then adds their vectors, each lane its share of the columns, in float64
 and in the order in which the words first occur.

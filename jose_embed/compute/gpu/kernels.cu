@@ -1,6 +1,6 @@
-// The GPU backend's kernels: the CPU kernel of cpu.py again, a warp in the place of a worker.
+// The GPU backend's kernels: the algorithm of cpu/kernel.py, with a warp for each worker.
 //
-// The steps and their names are those of cpu.py and sampling.py, in their order; the formulas stand there. A warp takes a
+// The steps and their names are those of cpu/kernel.py and sampling.py; the formulas are in cpu/backend.py. A warp takes a
 // stretch of a document and walks along its words as a worker does: draw, gather the products, hinges and step scales,
 // then every row moves once. Word rows are shared by all warps without locks, as on the CPU: they are read past the first
 // cache, which other processors' writes do not reach, and are written back at once.
@@ -15,17 +15,17 @@
 //     thin              the running words of each document that are kept, side by side
 //     train             contrasts; a warp takes the next stretch when it is done with one
 //     merge             the copies of the most frequent words' center rows become one again
-//     write_directions  weighted mean directions of documents (directions.py), to the bit
+//     write_directions  weighted mean directions of documents (cpu/directions_kernel.py), to the bit
 //
 // Given at compile time:
 //     ROW     floats of a row, a multiple of 16
 //     JOINT   1 for the joint objective, 0 for pairwise
 //     PAPER   1 for the paper's step of a negative, 1 + h, and 0 for 2 h
-//     DOCUMENT_BLOCK, PIECE  as in cpu.py
+//     DOCUMENT_BLOCK, PIECE  as in tables.py
 //     STRETCH  kept words of a document that a warp takes at a time
-//     RING    negatives that are drawn and not used yet, at the most: two draws and what a warp draws at a time
+//     RING    slots of the ring buffer of drawn negatives: two draws, and one of a warp
 //     STAGED  rows of a contrast that shared memory holds between products and steps; 0: they are read twice
-//     WORDS   words of the document that shared memory holds, a power of two; 0: they are read where they are needed
+//     WORDS   slots of the buffer of kept words in shared memory, a power of two; 0: they are read from global memory
 //
 // A host compiler accepts this file behind tests/gpu_shim.h, with warps of one lane or of 32.
 
@@ -150,7 +150,7 @@ __device__ __forceinline__ u32 row_of(const Chunk &c, u32 word) {
     return word < (u32)c.n_copied ? (u32)c.n_words + blockIdx.x % c.n_copies * c.n_copied + word : word;
 }
 
-// ---- rows and warps (simd.py) ---------------------------------------------------------------------------------------
+// ---- rows and warps (cpu/simd.py) -----------------------------------------------------------------------------------
 
 __device__ __forceinline__ int lane() { return (int)threadIdx.x; }
 
@@ -256,7 +256,7 @@ __device__ __forceinline__ float share_of_product(const Row &x, const Row &y) {
 
 __device__ __forceinline__ float product(const Row &x, const Row &y) { return warp_sum(share_of_product(x, y)); }
 
-// ---- a contrast (cpu.py) --------------------------------------------------------------------------------------------
+// ---- a contrast (cpu/kernel.py) -------------------------------------------------------------------------------------
 
 // What the lanes of a warp share. A contrast's rows have a slot each: its positives first, then its negatives.
 struct Slots {
@@ -515,7 +515,7 @@ __device__ __forceinline__ void draw_for_document(Slots &s, const Chunk &c, u64 
 #define WORD_AT(t) kept[t]
 #endif
 
-// One stretch of a document; see cpu.py's train.
+// One stretch of a document; see train in cpu/kernel.py.
 __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk &c, i64 stretch) {
     const i64 piece = c.stretches[stretch], place = c.places[piece];
     const u64 document = (u64)c.documents[place];
@@ -536,7 +536,7 @@ __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk 
     u64 draw = (u64)number / (u64)c.positions_per_draw;  // that the position takes its negatives from
     u64 drawn = draw * (u64)c.negatives;
     const int back = c.window > DOCUMENT_BLOCK ? c.window : DOCUMENT_BLOCK;
-    int looked = first > back ? first - back : 0;  // words before this one are in the ring, or in the cache
+    int looked = first > back ? first - back : 0;  // words before this one are in s.words, or in the cache
     draw_until(s, c, context_key, drawn, draw);
 #if !JOINT
     draw_for_document(s, c, document_key, number / DOCUMENT_BLOCK);
@@ -701,8 +701,8 @@ __device__ __forceinline__ double without(float u, float v, double share) {
     return share == 0.0 ? (double)u : (double)(float)__dadd_rn((double)u, -__dmul_rn(share, (double)v));
 }
 
-// Weighted mean directions (directions.py), the same bytes: products are rounded before they are added, in double, in
-// the order of the words' first occurrence.
+// Weighted mean directions, the same bytes as cpu/directions_kernel.py: products are rounded before they are added,
+// in double, in the order of the words' first occurrence.
 extern "C" __global__ void __launch_bounds__(WARP) write_directions(const Lines *lines) {
     SHARED(Directions, s);
     const Lines c = *lines;
