@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jose_embed.cli.classify import CLASSIFY
 from jose_embed.cli.command import Command, Parser, add_version, run
 from jose_embed.cli.embed import EMBED
 from jose_embed.cli.encode import ENCODE
@@ -21,7 +22,7 @@ from jose_embed.cli.train import TRAIN
 __all__ = ["COMMANDS", "main", "train_main"]
 
 COMMANDS: tuple[Command, ...] = (
-    TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, TOPICS, NEAR_DUPLICATES, INFO, STRIP, EMBED, EXPORT, EVAL,
+    TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, TOPICS, NEAR_DUPLICATES, CLASSIFY, INFO, STRIP, EMBED, EXPORT, EVAL,
 )  # fmt: skip
 
 

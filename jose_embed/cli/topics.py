@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jose_embed.analysis.topics import Topic, Topics
     from jose_embed.text.texts import TextStore
 
-__all__ = ["NEAR_DUPLICATES", "TOPICS"]
+__all__ = ["NEAR_DUPLICATES", "TOPICS", "add_formats", "kept_texts", "print_csv", "text_lines"]
 
 _BATCH = 1 << 12  # kept documents, and lines to assign, that are read at a time
 _NO_VALUE = "(none)"
@@ -43,10 +43,11 @@ def _configure_topics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", metavar="FIELD", help="print the documents of each topic by the values of a kept field instead"
     )
-    _format_arguments(parser)
+    add_formats(parser)
 
 
-def _format_arguments(parser: argparse.ArgumentParser) -> None:
+def add_formats(parser: argparse.ArgumentParser) -> None:
+    """Give a command its ``--json`` and ``--csv``."""
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--json", action="store_true", help="print JSON")
     formats.add_argument("--csv", action="store_true", help="print CSV")
@@ -60,7 +61,7 @@ def _run_topics(arguments: argparse.Namespace) -> None:
     from jose_embed.model.embeddings import load
 
     model = load(arguments.model)
-    store = _kept_texts(arguments.model)
+    store = kept_texts(arguments.model)
     if arguments.by and store is None:
         raise ConfigError("--by needs a model with kept fields; train it with --keep-fields")
     found = topics(model, arguments.k, n_words=arguments.words, n_documents=arguments.documents, seed=arguments.seed)
@@ -83,7 +84,7 @@ def _run_topics(arguments: argparse.Namespace) -> None:
             for topic in found
         ]
         if arguments.csv:
-            _print_csv([*titles, "typical"], [[*row, " ".join(t.doc_ids)] for row, t in zip(rows, found, strict=True)])
+            print_csv([*titles, "typical"], [[*row, " ".join(t.doc_ids)] for row, t in zip(rows, found, strict=True)])
             return
         print_table(titles, rows)
         print()
@@ -114,7 +115,7 @@ def _as_json(topic: Topic, store: TextStore | None) -> dict[str, Any]:
 
 
 def _print_assigned(found: Topics, arguments: argparse.Namespace) -> None:
-    lines = list(_lines(arguments.assign))
+    lines = list(text_lines(arguments.assign))
     assigned = found.assign(lines)
     best = assigned.probabilities.max(1)
     numbers = assigned.topics.tolist()
@@ -130,17 +131,18 @@ def _print_assigned(found: Topics, arguments: argparse.Namespace) -> None:
     ]
     titles = ["line", "topic", "probability"]
     if arguments.csv:
-        _print_csv(titles, rows)
+        print_csv(titles, rows)
     else:
         words = [" ".join(found[number].words[:5]) if number >= 0 else "(no known word)" for number in numbers]
         print_table([*titles, "words"], [[*row, text] for row, text in zip(rows, words, strict=True)])
 
 
-def _lines(files: Sequence[str]) -> Iterator[str]:
+def text_lines(files: Sequence[str]) -> Iterator[str]:
     """The lines of text files."""
     from jose_embed.text.reader import BlockReader, find_sources
+    from jose_embed.text.records import TextOptions
 
-    with BlockReader(find_sources(files), whole_lines=True) as reader:
+    with BlockReader(find_sources(files), whole_lines=True, options=TextOptions(format="text")) as reader:
         for block in reader:
             yield from (line.decode() for line in block.data.split(b"\n")[:-1])
 
@@ -174,17 +176,19 @@ def _print_by_field(found: Topics, store: TextStore, arguments: argparse.Namespa
         return
     titles = [arguments.by, "topic", "documents", "share", "words"]
     cells = [[value, str(number), str(n), f"{share:.4f}", " ".join(words)] for value, number, n, share, words in rows]
-    (_print_csv if arguments.csv else print_table)(titles, cells)
+    (print_csv if arguments.csv else print_table)(titles, cells)
 
 
-def _kept_texts(path: str) -> TextStore | None:
+def kept_texts(path: str) -> TextStore | None:
+    """The kept texts of a model directory, if it has any."""
     from jose_embed.text.texts import TEXTS_NAME, TextStore
 
     place = Path(path) / TEXTS_NAME
     return TextStore.open(place) if place.is_file() else None
 
 
-def _print_csv(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_csv(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a header and rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([titles, *rows])
     sys.stdout.write(text.getvalue())
@@ -201,7 +205,7 @@ def _configure_near_duplicates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-k", type=positive_whole_number, default=1000, metavar="N", help="print at most N pairs (default: 1000)"
     )
-    _format_arguments(parser)
+    add_formats(parser)
 
 
 def _run_near_duplicates(arguments: argparse.Namespace) -> None:
@@ -213,7 +217,7 @@ def _run_near_duplicates(arguments: argparse.Namespace) -> None:
         print_json([{"a": pair.a, "b": pair.b, "cosine": pair.cosine} for pair in pairs])
         return
     rows = [[f"{pair.cosine:.4f}", pair.a, pair.b] for pair in pairs]
-    (_print_csv if arguments.csv else print_table)(["cosine", "document", "document"], rows)
+    (print_csv if arguments.csv else print_table)(["cosine", "document", "document"], rows)
 
 
 TOPICS = Command(
