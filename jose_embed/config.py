@@ -207,20 +207,20 @@ class TrainConfig:
     )
     word_method: WordMethod = _option(
         "both",
-        "how word vectors are made: from the center vector alone, or from both, center + 0.3 context",
+        "a word's vector: the one it has as the center of a window, or that plus 0.3 times the one it has as a neighbor",
         choices=("center", "both"),
     )
     doc_context_share: float = _option(
         0.6,
-        "how much of the context vectors is left out of the words that make a document vector; the full share in long"
-        " documents, half of it at 100 words",
+        "share of a word's context vector that is subtracted from its word vector before the words of a document are"
+        " summed; the full share in long documents, half of it at 100 words",
         low=0.0,
         high=1.0,
     )
     doc_shrinkage: float = _option(
         1.5,
-        'doc_method="words" only: how strongly to shrink the directions in which two halves of one document disagree; 0'
-        " does not",
+        'doc_method="words" only: how strongly to shrink the dimensions of document vectors that depend on chance,'
+        " seen from the disagreement of two halves of each document; 0 does not",
         low=0.0,
         high=16.0,
     )

@@ -65,9 +65,17 @@ def _serve(arguments: Sequence[str]) -> int:
     parser.add_argument("model", nargs="?", type=Path, help="the model directory, such as corpus.jose")
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8080); 0 takes a free one")
-    parser.add_argument("--documents", type=Path, help="SQLite file of added documents (beside the model)")
+    parser.add_argument(
+        "--documents",
+        type=Path,
+        help="file of the documents that clients add (default: NAME.documents.sqlite3 beside the model)",
+    )
     parser.add_argument("--read-only", action="store_true", default=None, help="refuse every write")
-    parser.add_argument("--index", choices=("exact", "hnsw"), help="exact search (the default) or an HNSW graph")
+    parser.add_argument(
+        "--index",
+        choices=("exact", "hnsw"),
+        help="exact search (the default), or approximate search, faster on large models (hnsw)",
+    )
     parser.add_argument("--access-log", action="store_true", default=None, help="a line for every request")
     settings = Settings.from_environment(**vars(parser.parse_args(arguments)))
     logging.basicConfig(

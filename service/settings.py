@@ -81,9 +81,11 @@ class Settings:
     )
     host: str = _option("127.0.0.1", "the address to listen on")
     port: int = _option(8080, "the port to listen on; 0 takes a free one", low=0, high=65_535)
-    read_key: str = _option("", "the key(s) that may read; needed off the loopback", secret=True)
+    read_key: str = _option("", "the key(s) that may read; required if the host is not a loopback address", secret=True)
     write_key: str = _option(
-        "", "the key(s) that may read and write; needed off the loopback unless read-only", secret=True
+        "",
+        "the key(s) that may read and write; required if the host is not a loopback address, unless read-only",
+        secret=True,
     )
     read_only: bool = _option(False, "refuse every write, and open the documents read-only")
     published_on_loopback: bool = _option(

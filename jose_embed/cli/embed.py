@@ -148,8 +148,8 @@ def _infer(
         more = ", ..." if tally.n_flagged > len(tally.flagged) else ""
         lines_hold = "line holds" if tally.n_flagged == 1 else "lines hold"
         reporter.note(
-            f"{tally.n_flagged:,} {lines_hold} no word of the vocabulary ({named}{more}) and got the mean direction of"
-            " the training text; --details marks such lines by coverage 0"
+            f"{tally.n_flagged:,} {lines_hold} no word that the model knows ({named}{more}); all of them got the same"
+            " stand-in, the mean direction of the training text; --details marks them by coverage 0"
         )
     return ids
 

@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 ENCODE = Command(
     name="encode",
-    summary="Encode text once for several trainings.",
+    summary="Turn text into word numbers once, so that several trainings need not read it again.",
     configure=_configure,
     run=_run,
     examples=(

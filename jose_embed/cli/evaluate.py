@@ -31,7 +31,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     wordsim.add_argument("files", nargs="+", metavar="PAIRS", help="lines WORD<tab>WORD<tab>SCORE")
 
-    analogy = _add(measures, "analogy", "Analogies: accuracy of 3CosAdd in each section.", _analogy)
+    analogy = _add(
+        measures,
+        "analogy",
+        "Analogies: share of questions 'a is to b as c is to ?' that b - a + c answers (3CosAdd).",
+        _analogy,
+    )
     analogy.add_argument(
         "files", nargs="+", metavar="QUESTIONS", help="lines of four words, sections start with a line ': NAME'"
     )
@@ -50,7 +55,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     classify.add_argument("--method", choices=("knn", "logistic"), help="use this method only (default: both)")
 
     cluster = _add(
-        measures, "cluster", "Clustering: agreement of k-means clusters with classes (NMI, ARI, purity, MI).", _cluster
+        measures,
+        "cluster",
+        "Clustering: agreement of k-means clusters with classes (normalized mutual information and others).",
+        _cluster,
     )
     _document_arguments(cluster)
     _seed_argument(cluster)
@@ -60,7 +68,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="number of clusters (default: number of classes)",
     )
-    cluster.add_argument("--method", choices=("kmeans", "spherical"), help="use this method only (default: both)")
+    cluster.add_argument(
+        "--method",
+        choices=("kmeans", "spherical"),
+        help="k-means, or spherical k-means, by cosine (default: both)",
+    )
 
     sts = _add(
         measures,

@@ -27,7 +27,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--table",
         choices=("center", "context", "documents"),
         default="center",
-        help="the vectors to write: of words (center), of words as contexts, or of documents (default: center)",
+        help="the vectors to write: of words (center), the second vector of each word, for its role as a neighbor in"
+        " training (context), or of documents (default: center)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_quiet(parser)
@@ -52,7 +53,9 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"{output}: {rows:,} vectors of {model.dim} numbers, {amount_text(output.stat().st_size, 'bytes')}")
         if arguments.table == "documents" and (unknown := ~model.known_documents).any():
             first = printable(str(model.doc_ids[int(unknown.argmax())]))
-            print(f"{int(unknown.sum()):,} of them have no word of the vocabulary and no meaning (first: {first})")
+            print(
+                f"{int(unknown.sum()):,} of them hold no word that the model knows: ignore their rows (first: {first})"
+            )
 
 
 EXPORT = Command(

@@ -38,7 +38,7 @@ def _configure_similar(parser: argparse.ArgumentParser) -> None:
     for name, help in [
         ("positive", "words to add to the query"),
         ("negative", "words to subtract from it"),
-        ("without", "words whose direction is removed from it"),
+        ("without", "words to ignore: similarity to them no longer counts, while --negative prefers their opposite"),
     ]:
         parser.add_argument(f"--{name}", nargs="+", default=[], metavar="WORD", help=help)
     parser.add_argument(

@@ -60,8 +60,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=list(PRESETS),
         default=argparse.SUPPRESS,
-        help="settings for a purpose: words of the same kind as neighbours (words), the algorithm as published (paper),"
-        " its authors' program (pairwise); other options override it",
+        help="settings for a purpose: nearest words are of the same kind and not only of the same topic (words), the"
+        " algorithm as published (paper), separate losses for words and documents, as in its authors' program"
+        " (pairwise); other options override it",
     )
     groups = {
         "first": first,
@@ -103,7 +104,8 @@ def _resources(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--temporary-directory",
         metavar="DIR",
-        help="directory of temporary files: 4 bytes for each word of the text, and --doc-vectors mapped",
+        help="directory of temporary files; they need 4 bytes for each word of the text, and room for the document"
+        " vectors with --doc-vectors mapped",
     )
     add_quiet(group)
     add_log_json(group)

@@ -532,7 +532,9 @@ def test_embed_writes_a_row_for_every_line(
     out, err = capsys.readouterr()
     assert out.splitlines()[0].startswith(f"{output}: 5 vectors of 8 numbers, ")
     assert out.splitlines()[1] == "8 of 11 words are in the vocabulary (72.7%)"
-    assert "2 lines hold no word of the vocabulary (2, 4) and got the mean direction" in err
+    assert (
+        "2 lines hold no word that the model knows (2, 4); all of them got the same stand-in, the mean direction" in err
+    )
     model = Embeddings.load(model_path)
     vectors = np.load(output)
     assert vectors.dtype == np.float32
@@ -619,7 +621,7 @@ def test_export_writes_what_other_programs_read(
     assert "already exists" in refused(main, "export", model_path, "-o", "d.vec", "-q")
     assert len(printed(main, "export", model_path, "-o", "d.vec", "--overwrite").splitlines()) == 1
     said = printed(main, "export", model_path, "-o", "d.vec", "--overwrite", "--table", "documents").splitlines()
-    assert said[1:] == ["1 of them have no word of the vocabulary and no meaning (first: 3)"]
+    assert said[1:] == ["1 of them hold no word that the model knows: ignore their rows (first: 3)"]
     assert printed(main, "export", model_path, "--overwrite").startswith("small.vec: 7 vectors")
     line = refused(main, "export", model_path, "-o", "docs.csv")
     assert line.startswith("jose: docs.csv: no format has the ending '.csv'; use .txt, .vec, .bin, .safetensors, or")
