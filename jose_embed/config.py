@@ -207,13 +207,13 @@ class TrainConfig:
     )
     word_method: WordMethod = _option(
         "both",
-        "a word's vector: the one it has as the center of a window, or that plus 0.3 times the one it has as a neighbor",
+        "a word's vector: the one it has as center of a window, or that plus 0.3 times the one it has as neighbor",
         choices=("center", "both"),
     )
     doc_context_share: float = _option(
         0.6,
-        "share of a word's context vector that is subtracted from its word vector before the words of a document are"
-        " summed; the full share in long documents, half of it at 100 words",
+        "share of its context vector that is subtracted from a word before a document's words are summed; half of it"
+        " at 100 words a document",
         low=0.0,
         high=1.0,
     )
