@@ -156,6 +156,7 @@ def test_our_names_on_the_page_exist() -> None:
     code = {span for _, ours in names_on_the_page() for span in re.findall(r"`([^`]+)`", ours)}
     config = set(jose_embed.TrainConfig().to_dict())
     train = set(inspect.signature(jose_embed.train).parameters)
+    queries = set(inspect.signature(Embeddings.most_similar).parameters)
     for span in code:
         name = re.match(r"[\w.]+", span)[0]
         if name.startswith("model."):
@@ -163,4 +164,4 @@ def test_our_names_on_the_page_exist() -> None:
         elif name.startswith("jose_embed."):
             assert hasattr(jose_embed, name.split(".")[1]) or name.startswith("jose_embed.adapters"), span
         elif not name.startswith(("jose", "from_gensim", "to_gensim")):
-            assert name in config | train, span
+            assert name in config | train | queries, span
