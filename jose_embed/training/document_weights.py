@@ -55,7 +55,7 @@ _HALF_TOPIC: Final = 0.08  # the m at which t is half of its limit
 _PRESENCE_PRIOR: Final = 20  # documents
 _TOPIC_PRIOR: Final = 5
 
-_SUM_FLOATS: Final = 1 << 21  # floats in the table of sums: one row for each word of a slice of the vocabulary
+_SUM_FLOATS: Final = 1 << 20  # floats in the table of sums: one row for each word of a slice of the vocabulary
 _MOST_SLICES: Final = 64
 _MOST_SUMMED: Final = 1024  # documents of a word, about
 _WORTH_A_THREAD: Final = 1 << 20  # running words

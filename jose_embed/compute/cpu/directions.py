@@ -22,7 +22,7 @@ __all__ = ["CpuDirections", "WorkSpace", "count_documents", "document_summands",
 Part = TypeVar("Part")
 
 _WORTH_A_THREAD = 1 << 20  # running words
-_SUMMAND_FLOATS = 1 << 23  # 32 MB: the rows of the most frequent words that are ready to be added
+_SUMMAND_FLOATS = 1 << 22  # 16 MB: the rows of the most frequent words that are ready to be added
 _BLOCK_WORDS: Final = 256  # different words of a document that are added at a time
 
 
