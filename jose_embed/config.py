@@ -219,8 +219,8 @@ class TrainConfig:
     )
     doc_shrinkage: float = _option(
         1.5,
-        'doc_method="words" only: how strongly to shrink the dimensions of document vectors that depend on chance,'
-        " seen from the disagreement of two halves of each document; 0 does not",
+        'doc_method="words" only: how strongly to shrink the dimensions in which two halves of a document disagree by'
+        " chance; 0 does not",
         low=0.0,
         high=16.0,
     )
