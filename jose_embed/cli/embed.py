@@ -6,6 +6,7 @@ import argparse
 import struct
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from jose_embed.cli.command import (
     positive_whole_number,
     reporter_of,
 )
+from jose_embed.cli.text_options import add_text_options, text_settings
 from jose_embed.config import available_workers
 from jose_embed.errors import ConfigError
 from jose_embed.progress import Reporter, amount_text, duration_text, log_event
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
     from jose_embed.model.line_vectors import LineVectors
     from jose_embed.storage.atomic import FileWriter
+    from jose_embed.text.reader import Block
 
 __all__ = ["EMBED"]
 
-_PREAMBLE = 128  # bytes before the vectors, for any number of them
 _LINES_NAMED = 5
 
 
@@ -44,7 +46,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="the .npy file to write: one float32 row a line",
+        help="the file to write: .npy (vectors only), .csv, .jsonl or .parquet (ids and vectors)",
     )
     parser.add_argument(
         "--details", type=Path, metavar="FILE", help="also write a table: id, words, known words and coverage of a line"
@@ -57,6 +59,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="use the CPU, an NVIDIA GPU, or the GPU if there is one; the vectors are the same (default: auto)",
     )
+    add_text_options(parser, keeping=False)
     add_quiet(parser)
     add_log_json(parser)
 
@@ -84,10 +87,10 @@ def _run(arguments: argparse.Namespace) -> None:
         if details is not None:
             write_details = stack.enter_context(atomic_file(details, overwrite=arguments.overwrite))
         tally = stack.enter_context(_Tally(output.resolve().parent, kept=details is not None))
-        ids = _infer(model, arguments, tally, write_vectors, reporter)
+        _infer(model, arguments, tally, write_vectors, reporter)
         if write_details is not None:
             reporter.start("saving", tally.n_lines, "lines")
-            for number, piece in tally.details_file(ids):
+            for number, piece in tally.details_file():
                 write_details(piece)
                 reporter.advance(number)
             reporter.finish()
@@ -110,48 +113,49 @@ def _print_summary(arguments: argparse.Namespace, model: Embeddings, tally: _Tal
 
 def _infer(
     model: Embeddings, arguments: argparse.Namespace, tally: _Tally, write: FileWriter, reporter: Reporter
-) -> Sequence[str]:
-    """Write the vectors of all lines, and note lines without a known word.
-
-    Returns:
-        The ids of the lines.
-    """
-    import numpy as np
-
+) -> None:
+    """Write the vectors of all documents, and note those without a known word."""
     from jose_embed.model.line_vectors import line_vectors
-    from jose_embed.storage.directory import npy_preamble
-    from jose_embed.text.reader import BlockReader, DocumentIds, complaints, find_sources
+    from jose_embed.model.vector_files import vector_file, vector_format_of
+    from jose_embed.text.reader import BlockReader, complaints, find_sources
+    from jose_embed.text.records import TextOptions
 
-    def preamble() -> bytes:
-        return npy_preamble(np.dtype("<f4"), (tally.n_lines, model.dim), least=_PREAMBLE)
+    options = TextOptions(**text_settings(arguments))
+    sources = find_sources(arguments.sources, reporter.note)
+    file = vector_file(vector_format_of(arguments.output) or "npy", write, model.dim)
+    ids: deque[list[str]] = deque()  # of blocks that are under way
+    with BlockReader(sources, whole_lines=True, options=options, with_ids=True) as reader:
 
-    with BlockReader(find_sources(arguments.sources, reporter.note), whole_lines=True) as reader:
+        def blocks() -> Iterator[Block]:
+            for block in reader:
+                assert block.records is not None
+                ids.append(block.records.ids or [])
+                yield block
+
         reporter.start("inferring", reader.total, "bytes")
         consumed = 0
-        write(preamble())  # the number of lines is not known yet
         workers = arguments.workers or available_workers()
-        for lines in line_vectors(model.encoder, reader, workers=workers, backend=arguments.backend):
+        for lines in line_vectors(model.encoder, blocks(), workers=workers, backend=arguments.backend):
+            while reader.notes:
+                reporter.note(reader.notes.pop(0))
             consumed += lines.consumed
             write.share = consumed / reader.total if reader.total else 0.0
-            write(lines.vectors.data)
-            tally.add(lines)
+            lines_ids = ids.popleft()
+            file.add(lines_ids, lines.vectors)
+            tally.add(lines, lines_ids)
             coverage = _share(tally.n_known, tally.n_tokens)
             reporter.advance(lines.consumed, documents=tally.n_lines, coverage=coverage)
-        write.rewrite_head(preamble())
+        file.finish()
         reporter.finish()
-    reports = reader.reports
-    ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
-    for message in complaints(reports):
+    for message in [*reader.notes, *complaints(reader.reports)]:
         reporter.note(message)
     if tally.n_flagged:
-        named = ", ".join(ids[line] for line in tally.flagged)
         more = ", ..." if tally.n_flagged > len(tally.flagged) else ""
         lines_hold = "line holds" if tally.n_flagged == 1 else "lines hold"
         reporter.note(
-            f"{tally.n_flagged:,} {lines_hold} no word that the model knows ({named}{more}); all of them got the same"
+            f"{tally.n_flagged:,} {lines_hold} no word that the model knows ({', '.join(tally.flagged)}{more}); all of them got the same"
             " stand-in, the mean direction of the training text; --details marks them by coverage 0"
         )
-    return ids
 
 
 class _Tally:
@@ -166,40 +170,44 @@ class _Tally:
         n_tokens: Their words.
         n_known: Those in the vocabulary.
         n_flagged: Lines without a known word.
-        flagged: The first few of them, counted from 0.
+        flagged: The ids of the first few of them.
     """
 
     def __init__(self, directory: Path, *, kept: bool) -> None:
         self.n_lines = self.n_tokens = self.n_known = self.n_flagged = 0
-        self.flagged: list[int] = []
+        self.flagged: list[str] = []
         self._counts = tempfile.TemporaryFile(dir=directory) if kept else None  # noqa: SIM115
+        self._ids = tempfile.TemporaryFile(dir=directory) if kept else None  # noqa: SIM115
 
     def __enter__(self) -> _Tally:
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # a full disk; the error that ended the context is the one to show
-            if self._counts is not None:
-                self._counts.close()
+            for file in filter(None, (self._counts, self._ids)):
+                file.close()
 
-    def add(self, lines: LineVectors) -> None:
+    def add(self, lines: LineVectors, ids: Sequence[str]) -> None:
         """Add the counts of the next lines."""
-        if self._counts is not None:
+        if self._counts is not None and self._ids is not None:
+            self._ids.write("".join(f"{id}\n" for id in ids).encode())
             for n_tokens, n_known in zip(lines.n_tokens.tolist(), lines.n_known.tolist(), strict=True):
                 self._counts.write(_COUNTS.pack(n_tokens, n_known))
         missing = (lines.n_known == 0).nonzero()[0]
-        self.flagged += (missing[: _LINES_NAMED - len(self.flagged)] + self.n_lines).tolist()
+        self.flagged += [ids[line] for line in missing[: _LINES_NAMED - len(self.flagged)].tolist()]
         self.n_flagged += len(missing)
         self.n_lines += len(lines.n_known)
         self.n_tokens += int(lines.n_tokens.sum())
         self.n_known += int(lines.n_known.sum())
 
-    def details_file(self, ids: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    def details_file(self) -> Iterator[tuple[int, bytes]]:
         """The table of all lines in pieces, each with its number of lines."""
         assert self._counts is not None
+        assert self._ids is not None
         yield 0, b"id\twords\tknown\tcoverage\n"
         self._counts.seek(0)
-        rows = iter(ids)
+        self._ids.seek(0)
+        rows = (line[:-1].decode() for line in self._ids)
         while piece := self._counts.read(_COUNTS.size * 65536):
             counts = _COUNTS.iter_unpack(piece)
             text = "".join(f"{next(rows)}\t{n}\t{known}\t{_share(known, n):.4f}\n" for n, known in counts)
@@ -220,6 +228,7 @@ EMBED = Command(
     run=_run,
     examples=(
         "jose embed corpus.jose new.txt -o new.npy",
+        "jose embed corpus.jose reviews.csv --id-field id -o reviews.parquet",
         "zcat big.gz | jose embed corpus.jose - -o big.npy --details big.tsv",
     ),
 )

@@ -12,7 +12,10 @@ from jose_embed.text.sources import printable
 __all__ = ["EXPORT"]
 
 # The formats and the endings of their files.
-_FORMATS = {"word2vec": ".vec", "word2vec-binary": ".bin", "safetensors": ".safetensors"}
+_FORMATS = {
+    "word2vec": ".vec", "word2vec-binary": ".bin", "safetensors": ".safetensors", "csv": ".csv", "jsonl": ".jsonl",
+    "parquet": ".parquet", "npy": ".npy",
+}  # fmt: skip
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +63,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 EXPORT = Command(
     name="export",
-    summary="Write vectors for other programs as word2vec text, word2vec binary or safetensors.",
+    summary="Write vectors for other programs: word2vec, safetensors, CSV, JSON Lines, Parquet, NumPy.",
     configure=_configure,
     run=_run,
     examples=(
         "jose export corpus.jose                         writes corpus.vec",
-        "jose export corpus.jose --table documents -o documents.safetensors",
+        "jose export corpus.jose --table documents -o documents.parquet",
     ),
 )

@@ -35,6 +35,7 @@ from jose_embed.progress import Reporter, amount_text, duration_text, log_event
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
+    from jose_embed.text.corpus import EncodedCorpus
     from jose_embed.training.checkpoints import Checkpoints
 
 __all__ = ["TRAIN"]
@@ -242,11 +243,26 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
             "backend": chosen,
             "memory": memory,
             "time": f"about {duration_text(need['seconds'])} on {workers}",
+            **_first_documents(corpus),
         }
         if arguments.log_json:
             log_event("summary", **text_facts(corpus), backend=chosen, needed=need)
             return
     print_rows(rows)
+
+
+_SHOWN_DOCUMENTS, _SHOWN_WORDS = 3, 12
+
+
+def _first_documents(corpus: EncodedCorpus) -> dict[str, str]:
+    """The ids and the first words of the first documents, as rows of a summary."""
+    rows = {}
+    for number in range(min(_SHOWN_DOCUMENTS, corpus.n_documents)):
+        words = [corpus.vocabulary.words[row] for row in corpus[number][:_SHOWN_WORDS].tolist()]
+        more = " ..." if len(corpus[number]) > _SHOWN_WORDS else ""
+        found = " ".join(words) + more if words else "no word of the vocabulary"
+        rows[f"document {number + 1}"] = visible(f"id {corpus.doc_ids[number]}: {found}")
+    return rows
 
 
 def _log_summary(model: Embeddings, output: Path, *, saving: float, total: float) -> None:

@@ -16,7 +16,7 @@ import math
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ConfigError, ModelError
+from jose_embed.model.vector_files import VECTOR_FORMATS, vector_file, vector_format_of
 from jose_embed.storage.atomic import Chunk, atomic_file, plain_size, reason
 from jose_embed.storage.columns import MappedLines, encoded_text, first_repetition, line_chunks, row_blocks
 
@@ -68,11 +69,16 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
+        endings = ", ".join([*_SUFFIXES, *VECTOR_FORMATS])
         raise ConfigError(
-            f"{os.fspath(path)}: no format has the ending {suffix!r}; use {', '.join(_SUFFIXES)}, or add format=..., "
-            f"one of {', '.join(FORMATS)}"
+            f"{os.fspath(path)}: no format has the ending {suffix!r}; use {endings}, or add format=..., "
+            f"one of {_known_formats()}"
         )
     return _SUFFIXES[suffix]
+
+
+def _known_formats() -> str:
+    return ", ".join([*FORMATS, *dict.fromkeys(VECTOR_FORMATS.values())])
 
 
 def export(
@@ -89,7 +95,8 @@ def export(
     Args:
         model: The model.
         path: The file.
-        format: ``word2vec`` (text), ``word2vec-binary`` or ``safetensors``; by the file's ending if omitted.
+        format: ``word2vec`` (text), ``word2vec-binary``, ``safetensors``, ``csv``, ``jsonl``, ``parquet`` or ``npy``
+            (without names); by the file's ending if omitted.
         table: ``center`` (the word vectors), ``context``, or ``documents``, whose rows are named by their ids.
         overwrite: Replace the file if it exists.
         reporter: Receives the phase "exporting", in rows.
@@ -108,6 +115,10 @@ def export(
         "context": (model.words, model.context_vectors),
         "documents": (model.doc_ids, model.doc_vectors),
     }[table]
+    chosen = vector_format_of(path) if format is None else format
+    if chosen is not None and chosen in VECTOR_FORMATS.values():
+        _write_rows(path, names, vectors, chosen, overwrite, reporter)
+        return
     write_vectors(
         path,
         names,
@@ -117,6 +128,29 @@ def export(
         reporter=reporter,
         about={"table": table, "model": model.id},
     )
+
+
+def _write_rows(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    vectors: npt.NDArray[np.float32],
+    format: str,
+    overwrite: bool,
+    reporter: Reporter | None,
+) -> None:
+    if reporter is not None:
+        reporter.start("exporting", len(vectors), "rows")
+    remaining = iter(names)
+    with atomic_file(path, overwrite=overwrite) as write:
+        file = vector_file(format, write, vectors.shape[1])
+        for first, block in row_blocks(vectors):
+            write.share = (first + len(block)) / len(vectors)
+            file.add(list(islice(remaining, len(block))), block)
+            if reporter is not None:
+                reporter.advance(len(block))
+        file.finish()
+    if reporter is not None:
+        reporter.finish()
 
 
 def write_vectors(
@@ -145,7 +179,7 @@ def write_vectors(
     """
     format = format_of(path) if format is None else format
     if format not in FORMATS:
-        raise ConfigError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
+        raise ConfigError(f"format is {format!r}; it must be one of {_known_formats()}")
     if vectors.ndim != 2 or vectors.dtype != np.float32 or len(names) != len(vectors):
         raise ModelError(
             f"{len(names)} names and {vectors.dtype} vectors of shape {vectors.shape} are not a table; "

@@ -84,6 +84,7 @@ class BlockReader:
             limit.
         options: How tables and records are read, and whether plain texts become records too; ``None`` to read every
             source as plain text.
+        with_ids: Let every block have records with ids: the documents' own, or their numbers.
 
     Attributes:
         reports: One entry per source; complete once the iteration has ended, like ``sha256``.
@@ -112,6 +113,7 @@ class BlockReader:
         whole_lines: bool = False,
         max_expansion: float | None = EXPANSION_LIMIT,
         options: TextOptions | None = None,
+        with_ids: bool = False,
     ) -> None:
         for source in sources:  # that the last one is missing must not be found out after hours
             source.check()
@@ -122,6 +124,7 @@ class BlockReader:
         self._options = options or TextOptions()
         self._formats = ["text" if options is None else format_of(source, options) for source in sources]
         self._hints = options is not None and options.format is None and not options.one_file_per_document
+        self._with_ids = with_ids or self._options.has_ids
         self._faults = Faults(self._options.on_error)
         self._sources = sources
         self._whole_lines = whole_lines or self._options.keep_text
@@ -205,17 +208,21 @@ class BlockReader:
     def _numbered(self, source: Source, data: bytes, n_before: int, n_after: int) -> RecordBatch | None:
         """The lines of a plain text as records, if ids or texts are needed."""
         options = self._options
-        if not (options.has_ids or options.keeps):
+        if not (self._with_ids or options.keeps):
             return None
         ids = texts = None
         if options.one_file_per_document:
             ids = [self._file_id(source)] * (n_after - n_before)
-        elif options.has_ids:
-            prefix = f"{printable(source.name)}:" if len(self._sources) > 1 else ""
-            ids = [f"{prefix}{number}" for number in range(n_before + 1, n_after + 1)]
+        elif self._with_ids:
+            ids = self._numbers(source.name, n_before, n_after)
         if options.keep_text:
             texts = [line.removesuffix("\r") for line in data.decode().split("\n")[:-1]]
         return RecordBatch(data, n_after - n_before, ids, texts)
+
+    def _numbers(self, name: str, n_before: int, n_after: int) -> list[str]:
+        """The ids of documents without ids of their own."""
+        prefix = f"{printable(name)}:" if len(self._sources) > 1 else ""
+        return [f"{prefix}{number}" for number in range(n_before + 1, n_after + 1)]
 
     def _file_id(self, source: Source) -> str:
         """The path of a file, relative to the directory that was named if it was only one."""
@@ -266,6 +273,9 @@ class BlockReader:
             handed_out = file.consumed
 
     def _block(self, batch: RecordBatch, consumed: int, report: SourceReport) -> Block:
+        if self._with_ids and batch.ids is None:
+            numbers = self._numbers(report.name, report.n_lines, report.n_lines + batch.n_records)
+            batch = batch._replace(ids=numbers)
         report.n_lines += batch.n_records
         return Block(batch.data, consumed, batch)
 
