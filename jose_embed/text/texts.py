@@ -62,6 +62,9 @@ class TextStore:
         self._connection.close()
         os.close(self._descriptor)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stored_again, (b"".join(self.chunks()),)
+
     @classmethod
     def create(cls, directory: str | os.PathLike[str] | None = None, *, fields: Sequence[str] = ()) -> TextStore:
         """An empty store in a nameless temporary file.
@@ -216,3 +219,16 @@ class TextStore:
             f"{printable(self._place)}: the texts to keep cannot be written ({error}); make room or name another "
             "directory"
         )
+
+
+def _stored_again(data: bytes) -> TextStore:
+    """The store of a file with these bytes, in a nameless temporary file."""
+    descriptor, path = tempfile.mkstemp()
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        store = TextStore.open(path)
+        store.read([0])  # the file is opened at the first query
+        return store
+    finally:
+        os.unlink(path)

@@ -367,7 +367,7 @@ def test_training_from_standard_input_and_several_files(
 def test_a_dry_run_counts_and_writes_nothing(text: Path, printed: Callable[..., str]) -> None:
     rows = dict(line.split(maxsplit=1) for line in printed(train_main, text, "--dry-run", *SMALL).splitlines())
     assert rows["documents"] == "200 (1 empty)"
-    assert list(rows) == ["documents", "words", "vocabulary", "epochs", "backend", "memory", "time"]
+    assert list(rows) == ["documents", "words", "vocabulary", "epochs", "backend", "memory", "time", "document"]
     assert rows["time"].endswith("on 1 worker")
     assert os.listdir() == [text.name]
 
@@ -623,10 +623,12 @@ def test_export_writes_what_other_programs_read(
     said = printed(main, "export", model_path, "-o", "d.vec", "--overwrite", "--table", "documents").splitlines()
     assert said[1:] == ["1 of them hold no word that the model knows: ignore their rows (first: 3)"]
     assert printed(main, "export", model_path, "--overwrite").startswith("small.vec: 7 vectors")
-    line = refused(main, "export", model_path, "-o", "docs.csv")
-    assert line.startswith("jose: docs.csv: no format has the ending '.csv'; use .txt, .vec, .bin, .safetensors, or")
+    line = refused(main, "export", model_path, "-o", "docs.xml")
+    assert line.startswith(
+        "jose: docs.xml: no format has the ending '.xml'; use .txt, .vec, .bin, .safetensors, .npy, .csv"
+    )
     for name in line.partition("one of ")[2].split(", "):  # the names in the message are those of the option
-        assert printed(main, "export", model_path, "-o", "docs.csv", "--overwrite", "--format", name)
+        assert printed(main, "export", model_path, "-o", "docs.xml", "--overwrite", "--format", name)
 
 
 # ---- how a program ends -------------------------------------------------------------------------------------------

@@ -184,10 +184,10 @@ def test_names_that_a_format_cannot_express_are_refused(tmp_path: Path, name: st
 
 
 def test_what_is_no_table_or_format_is_refused(tmp_path: Path, model: Embeddings) -> None:
-    with pytest.raises(ConfigError, match=r"v\.csv: no format has the ending '\.csv'; use \.txt, \.vec"):
-        export(model, tmp_path / "v.csv")
-    with pytest.raises(ConfigError, match="format is 'csv'; it must be one of word2vec, word2vec-binary, safetensors"):
-        export(model, tmp_path / "v", format="csv")
+    with pytest.raises(ConfigError, match=r"v\.xml: no format has the ending '\.xml'; use \.txt, \.vec"):
+        export(model, tmp_path / "v.xml")
+    with pytest.raises(ConfigError, match="format is 'xml'; it must be one of word2vec, word2vec-binary, safetensors"):
+        export(model, tmp_path / "v", format="xml")
     with pytest.raises(ConfigError, match="format is 'csv'"):
         read_vectors(tmp_path / "v", format="csv")
     with pytest.raises(ConfigError, match="table is 'words'; it must be one of center, context, documents"):

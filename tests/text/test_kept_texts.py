@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
+import pickle
 import random
 import signal
 import sqlite3
@@ -63,6 +65,14 @@ def test_texts_of_documents_from_python(tmp_path: Path) -> None:
     assert trained.kept_documents([0, 1]) == [("red\ngreen", {}), ("red", {})]
     trained.save(tmp_path / "b.jose")
     assert jose_embed.load(tmp_path / "b.jose").similar_documents("a", k=1)[0].text == "red"
+
+
+def test_models_with_texts_are_pickled(model: Path) -> None:
+    unsaved = jose_embed.train({"a": "red\ngreen", "b": "red"}, keep_text=True, **SETTINGS)
+    for found, text in ((unsaved, "red\ngreen"), (jose_embed.load(model), ROWS[0][1])):
+        for again in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+            assert again.kept_documents([0])[0].text == text
+            assert again.has_texts
 
 
 def test_the_command_shows_them(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
