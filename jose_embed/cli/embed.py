@@ -150,10 +150,10 @@ def _infer(
     for message in [*reader.notes, *complaints(reader.reports)]:
         reporter.note(message)
     if tally.n_flagged:
-        more = ", ..." if tally.n_flagged > len(tally.flagged) else ""
+        named = ", ".join(tally.flagged) + (", ..." if tally.n_flagged > len(tally.flagged) else "")
         lines_hold = "line holds" if tally.n_flagged == 1 else "lines hold"
         reporter.note(
-            f"{tally.n_flagged:,} {lines_hold} no word that the model knows ({', '.join(tally.flagged)}{more}); all of them got the same"
+            f"{tally.n_flagged:,} {lines_hold} no word that the model knows ({named}); all of them got the same"
             " stand-in, the mean direction of the training text; --details marks them by coverage 0"
         )
 

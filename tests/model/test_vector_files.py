@@ -72,7 +72,7 @@ def test_numbers_are_ids_of_lines(model: Path, tmp_path: Path, capsys: pytest.Ca
     files = [str(tmp_path / name) for name in ("x.txt", "y.txt")]
     assert main(["embed", str(model), *files, "-o", str(tmp_path / "a.jsonl")]) == 0
     assert read(tmp_path / "a.jsonl")[0] == [f"{file}:{line}" for file in files for line in (1, 2)]
-    assert f"2 lines hold no word of the vocabulary ({files[0]}:2, {files[1]}:2)" in capsys.readouterr().err
+    assert f"2 lines hold no word that the model knows ({files[0]}:2, {files[1]}:2)" in capsys.readouterr().err
 
 
 def test_a_dry_run_shows_the_first_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
