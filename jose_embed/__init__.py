@@ -18,6 +18,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jose_embed.interrupts import interrupts_held
+
 if TYPE_CHECKING:
     from jose_embed.analysis.topics import Topic, Topics, topics
     from jose_embed.config import TrainConfig
@@ -94,7 +96,8 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'jose_embed' has no attribute {name!r}")
-    value = getattr(import_module(f"jose_embed.{_HOME[name]}"), name)
+    with interrupts_held():  # NumPy that was imported by half stays so for the whole process
+        value = getattr(import_module(f"jose_embed.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import signal
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
+
+from jose_embed.interrupts import interrupts_held
 
 if TYPE_CHECKING:
     from jose_embed.compute.kernel_cache import MachineCode
@@ -110,7 +110,7 @@ class Kernel:
         return (self._loaded.get(types) or self._load(types, arguments)).machine
 
     def _load(self, types: Any, arguments: Sequence[Any]) -> _Loaded:
-        with _interrupts_held(), _compiling:
+        with interrupts_held(), _compiling:
             if types not in self._loaded:
                 cache = import_module("jose_embed.compute.kernel_cache")
                 key = cache.key(self.name, types)
@@ -176,28 +176,3 @@ def _slots(value: Any) -> bytes:
 
 _compiling = threading.RLock()
 _numbers = itertools.count()  # of compiled kernels: each has a name of its own
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the block has ended.
-
-    An exception inside an import or a compilation leaves Numba unusable for the rest of the process. Signals reach the
-    main thread only, so that other threads need nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: dict[int, Any] = {}  # by number, the frame it arrived in
-    before = {
-        number: signal.signal(number, held.__setitem__)
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if callable(signal.getsignal(number))
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for arrived in held:
-            signal.raise_signal(arrived)
