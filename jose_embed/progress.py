@@ -199,38 +199,18 @@ def _columns(stream: TextIO) -> int:
         return 0
 
 
-class SilentReporter:
-    """Shows nothing."""
-
-    def start(self, phase: str, total: int | None, unit: str) -> None:
-        """Ignored."""
-
-    def advance(self, amount: int, **figures: float) -> None:
-        """Ignored."""
-
-    def finish(self, **figures: float) -> None:
-        """Ignored."""
-
-    def note(self, message: str) -> None:
-        """Ignored."""
-
-    def __enter__(self) -> SilentReporter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-
 class _WritingReporter:
     """Calls ``_begun``, ``_moved`` and ``_ended`` when a line is due: at the ends of a phase and every ``interval``
     seconds. A phase that is not finished when the next one begins is dropped.
     """
 
-    def __init__(self, stream: TextIO | None, interval: float, clock: Clock) -> None:
+    _INTERVAL: float
+
+    def __init__(
+        self, stream: TextIO | None = None, *, interval: float | None = None, clock: Clock = time.monotonic
+    ) -> None:
         self._stream = stream if stream is not None else sys.stderr
-        self._interval = interval
+        self._interval = self._INTERVAL if interval is None else interval
         self._clock = clock
         self._phase: Phase | None = None
         self._next_time = 0.0
@@ -279,12 +259,11 @@ class LineReporter(_WritingReporter):
 
     Args:
         stream: The stream to write to; standard error by default.
-        interval: Seconds between two lines of one phase.
+        interval: Seconds between two lines of one phase; 5 by default.
         clock: A monotonic clock, in seconds.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, interval: float = 5.0, clock: Clock = time.monotonic) -> None:
-        super().__init__(stream, interval, clock)
+    _INTERVAL = 5.0
 
     def _moved(self, phase: Phase) -> None:
         fraction, rate, left = phase.fraction, phase.rate(), phase.seconds_left()
@@ -434,12 +413,11 @@ class JsonReporter(_WritingReporter):
 
     Args:
         stream: The stream to write to; standard error by default.
-        interval: Seconds between two progress lines of one phase.
+        interval: Seconds between two progress lines of one phase; 1 by default.
         clock: A monotonic clock, in seconds.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, interval: float = 1.0, clock: Clock = time.monotonic) -> None:
-        super().__init__(stream, interval, clock)
+    _INTERVAL = 1.0
 
     def _begun(self, phase: Phase) -> None:
         log_event("start", self._stream, phase=phase.name, total=phase.total, unit=phase.unit)
@@ -525,6 +503,13 @@ class JoinedReporter:
     ) -> None:
         for reporter in self._reporters:
             reporter.__exit__(kind, error, trace)
+
+
+class SilentReporter(JoinedReporter):
+    """Shows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 def reporter_for(stream: TextIO | None = None, quiet: bool = False, log_json: bool = False) -> ClosingReporter:

@@ -143,6 +143,23 @@ def test_extras_that_messages_name_exist() -> None:
                     assert named.value in extras, f"{path.name}, line {node.lineno}"
 
 
+# ---- sizes --------------------------------------------------------------------------------------------------------
+
+#: Compiled kernels: one function each, because Numba inlines nothing across them.
+KERNELS = {"row_primitives", "kernel", "_scan"}
+
+
+@pytest.mark.parametrize("path", MODULES + SERVICE_MODULES, ids=name_of)
+def test_functions_and_classes_are_short(path: Path) -> None:
+    most = {ast.FunctionDef: 80, ast.AsyncFunctionDef: 80, ast.ClassDef: 400}
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if getattr(node, "name", None) not in KERNELS:
+            todo += ast.iter_child_nodes(node)
+            assert type(node) not in most or node.end_lineno - node.lineno < most[type(node)], node.name
+
+
 # ---- not in here --------------------------------------------------------------------------------------------------
 
 

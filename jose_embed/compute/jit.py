@@ -104,11 +104,6 @@ class Kernel:
         loaded = self._loaded.get(types)
         return (loaded or self._load(types, arguments))(arguments)
 
-    def machine_code(self, *arguments: Any) -> MachineCode:
-        """The machine code for arguments of these types."""
-        types = _types_of(arguments)
-        return (self._loaded.get(types) or self._load(types, arguments)).machine
-
     def _load(self, types: Any, arguments: Sequence[Any]) -> _Loaded:
         with interrupts_held(), _compiling:
             if types not in self._loaded:

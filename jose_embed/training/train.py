@@ -70,13 +70,11 @@ def train(
             per line, CSV, TSV, JSON Lines, Parquet; or one encoded corpus, as ``keep_encoded`` and ``jose encode`` make
             them. A column of a table, an iterator of texts or a list of texts with white space are documents.
         documents: Texts or lists of words, instead of a source: any iterable, a mapping of ids to texts, or a
-            ``datasets.Dataset``. Lists of words are taken as they are; the model's tokenizer is then ``whitespace``
-            unless another one is given.
+            ``datasets.Dataset``. For lists of words, the default of ``tokenizer`` is ``whitespace``.
         ids: The documents' ids: strings or whole numbers that all differ; their numbers from 1 if omitted.
         config: The settings; the default recipe if omitted.
         preset: The name of a preset, which overrides ``config``; see :data:`jose_embed.config.PRESETS`.
-        progress: Show progress on standard error; by default in notebooks and interactive sessions. The logger
-            ``jose_embed`` receives it in any case.
+        progress: Show progress on standard error; by default in notebooks and interactive sessions.
         reporter: Receives the progress instead.
         keep_encoded: Directory that keeps the encoded text for the next training with the same text and settings.
         checkpoint: Directory for checkpoints, by custom ``NAME.jose.run`` for a model ``NAME.jose``; removed at the end
@@ -100,8 +98,7 @@ def train(
 
     Example::
 
-        model = jose_embed.train("corpus.txt", dim=100)
-        model = jose_embed.train(table["text"], ids=table["id"])
+        model = jose_embed.train(table["text"], ids=table["id"], dim=100)
         model = jose_embed.train("reviews.csv", text_field="review", id_field="id")
         model = jose_embed.train("corpus.txt", checkpoint="corpus.jose.run", resume=True)
     """
@@ -110,9 +107,7 @@ def train(
     config, given = _settings_of(config, preset, by_name)
     if documents is None:
         source, documents = sources_or_documents(source)
-    _check_source(source, documents, ids, keep_encoded, checkpoint, resume)
-    if options.keeps and config.doc_vectors == "none":
-        raise ConfigError("keep_text and keep_fields show texts beside documents, but doc_vectors is none; choose one")
+    _check_arguments(source, documents, ids, keep_encoded, checkpoint, resume, config, options)
     if documents is not None:
         documents = given_documents(documents, ids, options)
         if documents.are_tokens and "tokenizer" not in given:
@@ -128,13 +123,10 @@ def train(
                 source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options
             )
         with corpus:
-            model = fit(
+            return fit(
                 corpus, config, reporter=reporter, phases=phases, checkpoints=checkpoints, keep_text=keep_text,
                 temporary_directory=temporary_directory,
             )  # fmt: skip
-        if checkpoints is not None and checkpoints is not checkpoint:
-            checkpoints.remove()
-    return model
 
 
 def fit(
@@ -185,7 +177,7 @@ def fit(
     backend.collect()
     phases["training"] = sum(epoch["seconds"] for epoch in state.epochs)
     with _timed(phases, "documents"):
-        reporter.start("weighing", corpus.n_documents, "documents")
+        reporter.start("document weights", corpus.n_documents, "documents")
         read_in_order(tables.document)
         if settled.word_method == "both":
             add_context_vectors(vectors)
@@ -211,13 +203,15 @@ def _settings_of(
     return config, chosen.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}
 
 
-def _check_source(
+def _check_arguments(
     source: Sources | None,
     documents: Any,
     ids: Iterable[Any] | None,
     keep_encoded: PathLike | None,
     checkpoint: PathLike | Checkpoints | None,
     resume: bool,
+    config: TrainConfig,
+    options: TextOptions,
 ) -> None:
     """Check the arguments of :func:`train` against each other.
 
@@ -232,19 +226,22 @@ def _check_source(
         raise ConfigError("ids belong to documents=...; the ids of files are named by id_field")
     if resume and checkpoint is None:
         raise ConfigError("resume needs the directory of the checkpoints; add checkpoint=...")
+    if options.keeps and config.doc_vectors == "none":
+        raise ConfigError("keep_text and keep_fields show texts beside documents, but doc_vectors is none; choose one")
 
 
 @contextmanager
 def _begun(
     checkpoint: PathLike | Checkpoints | None, every: float, resume: bool, reporter: Reporter
 ) -> Iterator[Checkpoints | None]:
-    """The checkpoints of a run; an object that the caller has opened is not closed here."""
+    """The checkpoints of a run, removed when it succeeds; those that the caller has opened are left as they are."""
     if checkpoint is None or isinstance(checkpoint, Checkpoints):
         yield checkpoint
         return
     with Checkpoints(checkpoint, every=every) as checkpoints:
         checkpoints.begin(resume, reporter)
         yield checkpoints
+        checkpoints.remove()
 
 
 @contextmanager

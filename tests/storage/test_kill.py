@@ -28,7 +28,7 @@ from jose_embed.model.embeddings import Embeddings, load
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGINNING = ("starting", "reading", "encoding", "compiling", "training", "checkpointing")
-RESUMED = ("verifying", "checking", "compiling", "training", "checkpointing", "weighing", "saving", "removing")
+RESUMED = ("verifying", "checking", "compiling", "training", "checkpointing", "document weights", "saving", "removing")
 OPTIONS = {
     "--tokenizer": "whitespace",
     "--min-count": 2,
@@ -255,7 +255,7 @@ def test_sixty_kills_change_nothing(text: Path, tmp_path: Path) -> None:
     """One worker: the same bytes."""
     story, models, expected = survive(text, tmp_path, workers=1, n_kills=60, seed=1)
     tell(story, "one worker")
-    assert set(story.kills) >= {"reading", "encoding", "training", "checkpointing", "weighing", "saving"}
+    assert set(story.kills) >= {"reading", "encoding", "training", "checkpointing", "document weights", "saving"}
     assert all(arrays_of(model) == arrays_of(expected) for model in models)
 
 

@@ -320,7 +320,15 @@ def test_the_text_is_not_read_again(begun: tuple[Path, Path], whole: Embeddings)
     reporter = Notes()
     model = train(text, checkpoint=directory, resume=True, reporter=reporter, **SETTINGS)
     assert sums(model) == sums(whole)
-    assert reporter.phases == ["verifying", "verifying", "checking", "restoring", "compiling", "training", "weighing"]
+    assert reporter.phases == [
+        "verifying",
+        "verifying",
+        "checking",
+        "restoring",
+        "compiling",
+        "training",
+        "document weights",
+    ]
     assert f"{directory / 'text'}: the encoded text is read from here" in reporter.notes
 
 

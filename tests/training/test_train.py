@@ -474,9 +474,9 @@ def test_progress_and_the_record_of_the_run() -> None:
     model = train(documents=iter(texts), reporter=reporter, config=TrainConfig(**SETTINGS), epochs=2, seed=9)
     n_tokens = model.manifest["counts"]["n_tokens"]
     phases = {phase: (total, unit) for phase, total, unit in reporter.phases}
-    assert list(phases) == ["reading", "encoding", "compiling", "training", "weighing"]
+    assert list(phases) == ["reading", "encoding", "compiling", "training", "document weights"]
     assert phases["training"] == (2 * n_tokens, "words")
-    assert phases["weighing"] == (40, "documents")
+    assert phases["document weights"] == (40, "documents")
     assert all(reporter.amounts[phase] == total for phase, (total, _) in phases.items() if total is not None)
     assert len(reporter.finished) == len(phases)
     assert reporter.figures[0].keys() == {"loss", "active"}
