@@ -475,6 +475,8 @@ class JoinedReporter:
         shown: How a note is worded.
     """
 
+    _reporters: tuple[ClosingReporter, ...] = ()  # also of a subclass that has a constructor of its own
+
     def __init__(self, *reporters: ClosingReporter, shown: Callable[[str], str] = str) -> None:
         self._reporters = reporters
         self._shown = shown
@@ -507,9 +509,6 @@ class JoinedReporter:
 
 class SilentReporter(JoinedReporter):
     """Shows nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
 
 
 def reporter_for(stream: TextIO | None = None, quiet: bool = False, log_json: bool = False) -> ClosingReporter:

@@ -217,7 +217,7 @@ def _page(response: HTMLResponse) -> HTMLResponse:
 
 
 def _scripts() -> Path:
-    """Where the package fastapi-offline keeps the scripts that it brings; nothing of it is imported."""
+    """The directory of the scripts of the package fastapi-offline, which is not imported."""
     found = importlib.util.find_spec("fastapi_offline")
     if found is None or found.origin is None:
         raise MissingExtraError("jose-serve", "service")
@@ -322,7 +322,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """What Starlette itself refuses."""
+    """The response to an error that Starlette raises."""
     assert isinstance(error, HTTPException)
     path, headers = shown(request.scope["path"]), dict(error.headers or {})
     if error.status_code == 405:

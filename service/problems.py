@@ -64,7 +64,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     ),
     "model-refused": Kind(
         409,
-        "The model on disk was refused; the one before goes on serving",
+        "The model on disk was refused; the previous one stays in use",
         "Repair the model directory, then reload again.",
     ),
     "precondition-failed": Kind(

@@ -58,7 +58,7 @@ def _option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a person can choose; each field is the environment variable ``JOSE_`` + its name in capitals.
+    """The settings of the service; each field is the environment variable ``JOSE_`` + its name in capitals.
 
     Secrets may also be given as ``<NAME>_FILE``, the path of a file that holds them. A key setting may hold several
     keys, separated by white space or commas, so that keys can be changed without a gap.

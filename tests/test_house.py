@@ -145,7 +145,7 @@ def test_extras_that_messages_name_exist() -> None:
 
 # ---- sizes --------------------------------------------------------------------------------------------------------
 
-#: Compiled kernels: one function each, because Numba inlines nothing across them.
+#: Kernels, compiled as one function each.
 KERNELS = {"row_primitives", "kernel", "_scan"}
 
 

@@ -78,7 +78,7 @@ class JoseVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Raises:
             ConfigError: a setting outside its range.
-            CorpusError: something that is no text, or texts with no word of ``min_count`` occurrences.
+            CorpusError: a value that is not a text, or texts with no word of ``min_count`` occurrences.
         """
         del y
         parameters = self.get_params(deep=False)
@@ -97,7 +97,7 @@ class JoseVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Raises:
             sklearn.exceptions.NotFittedError: ``fit`` was not called.
-            CorpusError: something that is no text.
+            CorpusError: a value that is not a text.
         """
         check_is_fitted(self)
         texts = [text for batch, _ in given_documents(X).batches() for text in batch]

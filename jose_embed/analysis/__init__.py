@@ -1,3 +1,3 @@
-"""What is computed from a model: quality measures, tables of them, the model card."""
+"""Quality measures of a model, tables of them, topics, the model card."""
 
 from __future__ import annotations

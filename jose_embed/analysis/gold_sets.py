@@ -1,7 +1,7 @@
-"""Files with a known answer: word pairs, analogies, sentence pairs, questions to documents, labels.
+"""Readers of gold sets: word pairs, analogies, sentence pairs, questions to documents, labels.
 
-Every reader takes UTF-8 text, plain or compressed, and answers with plain tuples or arrays; what the numbers mean
-is the business of :mod:`jose_embed.analysis.measures`.
+Every reader takes UTF-8 text, plain or compressed, and returns plain tuples or arrays for
+:mod:`jose_embed.analysis.measures`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LINES = TextOptions(format="text")  # whatever the name of the file
 
 
 class ScoredPair(NamedTuple):
-    """Two words or two sentences, and how alike people find them (any scale; only the order counts)."""
+    """Two words or two sentences, and the similarity that people gave them (any scale; only the order counts)."""
 
     first: str
     second: str
@@ -51,7 +51,7 @@ class AnalogyQuestion(NamedTuple):
 
 
 class SearchQuery(NamedTuple):
-    """What somebody looks for, and the ids of the documents that answer it."""
+    """A query and the ids of the relevant documents."""
 
     text: str
     relevant: tuple[str, ...]
@@ -80,7 +80,7 @@ def read_scored_pairs(path: str | Path) -> list[ScoredPair]:
             raise CorpusError(f"{path}:{number}: the score is {fields[2][:100]!r}; it must be a number")
         pairs.append(ScoredPair(fields[0].strip(), fields[1].strip(), score))
     if not pairs:
-        raise CorpusError(f"{path}: no pair in it; a pair is a line text<TAB>text<TAB>score")
+        raise CorpusError(f"{path}: has no pair; a pair is a line text<TAB>text<TAB>score")
     return pairs
 
 
@@ -166,4 +166,6 @@ def _numbered_lines(path: str | Path, *, keep_all: bool = False) -> Iterator[tup
                     yield number, line
                 n_lines = number
             if reader.reports[-1].invalid_lines:
-                raise CorpusError(f"{path}: not UTF-8 text (line {reader.reports[-1].first_invalid}); convert it first")
+                raise CorpusError(
+                    f"{path}: is not UTF-8 text (line {reader.reports[-1].first_invalid}); convert it first"
+                )

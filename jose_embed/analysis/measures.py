@@ -1,7 +1,7 @@
-"""What vectors are worth: word similarity, analogies, classification, clustering, sentence similarity, search.
+"""Quality measures of vectors: word similarity, analogies, classification, clustering, sentence similarity, search.
 
 Every function takes plain arrays, so that the vectors of any program can be scored by the same rule, and normalises the
-rows itself: scores are about directions. Statistics and learners come from SciPy and scikit-learn (the extra ``eval``).
+rows, because scores compare directions. Statistics and learners come from SciPy and scikit-learn (the extra ``eval``).
 
 The rules are fixed so that figures of two runs compare:
 
@@ -12,7 +12,7 @@ The rules are fixed so that figures of two runs compare:
   corpora; ``n_init`` sets it.)
 * search: all documents in the order of their cosines with the query; average precision over the whole order, and the
   normalised discounted cumulative gain of the first ten;
-* everything runs in one thread, so that the same labels come out on every machine.
+* everything runs in one thread, so that the labels do not depend on the machine.
 """
 
 from __future__ import annotations

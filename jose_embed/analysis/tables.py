@@ -107,7 +107,7 @@ class LabelledRows:
 
     @property
     def note(self) -> str:
-        """What a reader should know about the documents that are not among the rows; empty where all are."""
+        """A note about documents that are not among the rows; empty if all are."""
         n = len(self.left_out)
         return f"{n:,} documents without a known word are left out." if n else ""
 
@@ -294,7 +294,7 @@ def report(
         sentence_pairs: Files of scored sentence pairs.
         queries: Files of questions to the trained documents.
         labels: A file with the documents' classes.
-        texts: Documents to infer in the place of the trained ones, for the labels.
+        texts: Documents to infer and label instead of the trained ones.
         n_train: The first documents that train the classifiers; None takes folds.
         folds: How many folds.
         n_seeds: Seeds of the clusterings.
@@ -342,7 +342,7 @@ def _inferred(model: Embeddings, texts: Sequence[str]) -> npt.NDArray[np.float32
 
 
 def _where_known(vectors: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """The vectors, and no numbers in the place of those of unknown texts, by which evaluation tells them."""
+    """The vectors, with rows of NaN for texts without a known word."""
     return np.where(known[:, None], vectors, np.float32(np.nan))
 
 

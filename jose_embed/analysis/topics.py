@@ -121,7 +121,7 @@ class Topics(Sequence[Topic]):
         """The topics of new texts.
 
         Args:
-            texts: As for :func:`jose_embed.infer`; a text without a known word is no error.
+            texts: As for :func:`jose_embed.infer`; a text without a known word is not an error.
         """
         vectors, known = self._model.infer_flagged(texts)
         probabilities = self.mixture.memberships(self._model.word_directions.centered(vectors))

@@ -177,11 +177,11 @@ def _fitting(config: TrainConfig, counts: npt.NDArray[np.int64], offsets: npt.ND
 
 
 class Backend(Protocol):
-    """Where the vectors move.
+    """The part of a training that moves the vectors.
 
     Attributes:
         name: "cpu" or "gpu".
-        workers: Documents that are trained at a time; what the model remembers.
+        workers: Documents that are trained at a time; stored with the model.
         threads: Threads of this process that may call :meth:`train_chunk` at a time.
         chunk_limits: The fewest and the most running words that are worth a call, see :func:`schedule.chunk_tokens`.
     """

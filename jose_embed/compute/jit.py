@@ -146,7 +146,7 @@ class _Loaded:
 
 
 def _types_of(value: Any) -> Any:
-    """What Numba's type of a value depends on; equal for values of one type."""
+    """The facts that determine Numba's type of a value; equal for values of one type."""
     if isinstance(value, np.ndarray):
         flags = value.flags
         order = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"

@@ -79,7 +79,7 @@ def key(kernel: str, types: Any) -> str:
 
 
 def directory() -> Path | None:
-    """Where the entries lie, None if none are kept; the directory need not exist."""
+    """The directory of the entries, which need not exist; None if no entries are kept."""
     named = os.environ.get("JOSE_CACHE_DIR", "")
     if named == "off" or not (_PACKAGE / "compute" / "kernel_cache.py").is_file():  # an archive: no sources to hash
         return None
@@ -153,7 +153,7 @@ def _trusted(path: Path) -> bool:
 
 @cache
 def _environment() -> tuple[Any, ...]:
-    """What the machine code of all kernels depends on."""
+    """The facts that the machine code of all kernels depends on."""
     sources = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What is drawn at random while training, as pure functions of where it is drawn.
+"""Random samples of a training, as pure functions of their position.
 
 Nothing here has a state. The random bits of a decision are a hash of the seed, the epoch, the document, the kind of
 decision and the position it is made for. So the samples do not depend on the number of workers, on the order in which
@@ -37,12 +37,12 @@ __all__ = [
 #: The kinds of decisions; each has a stream of its own in every document and epoch.
 KEEP, WINDOW, CONTEXT_NEGATIVES, DOCUMENT_NEGATIVES = 1, 2, 3, 4
 
-#: What SplitMix64 steps by: 2^64 over the golden ratio.
+#: Increment of SplitMix64: 2^64 over the golden ratio.
 GOLDEN = 0x9E3779B97F4A7C15
 
 
 class SamplingTables(NamedTuple):
-    """What the vocabulary's counts say about sampling, as integers a kernel compares with.
+    """Sampling probabilities of the words, as integers that a kernel compares random bits with.
 
     Attributes:
         keep: uint32 (n_words,): a running word is kept where 32 random bits are at most this.

@@ -99,7 +99,7 @@ def document_step(config: TrainConfig) -> tuple[np.float32, np.float32]:
 
 
 class DocumentInputs(NamedTuple):
-    """What directions of documents are summed up from; inference.py says how.
+    """Inputs of the directions of documents; model/inference.py has the formula.
 
     Attributes:
         word_weights: float64 (n_words, 2), by presence and for the topic.

@@ -174,7 +174,7 @@ class DocumentEncoder:
         return Flagged(vectors, known)
 
     def infer_detailed(self, texts: Iterable[Text], *, most_unknown: int | None = None) -> list[Inferred]:
-        """The vectors of texts with the words and weights behind them; a text without a known word is no error.
+        """The vectors of texts with the words and weights behind them; a text without a known word is not an error.
 
         Args:
             texts: Strings or lists of tokens.

@@ -53,7 +53,7 @@ _RENAME_NEW, _RENAME_EXCHANGE = 1, 2
 
 
 class FileFacts(TypedDict):
-    """What a manifest says of one file: its SHA-256 in hex and its size in bytes."""
+    """Entry of one file in a manifest: its SHA-256 in hex and its size in bytes."""
 
     sha256: str
     bytes: int

@@ -195,7 +195,7 @@ class DirectoryReader:
         if not file_name_is_safe(name):
             what = f"names the file {name[:200]!r}, which is not a plain file name"
             raise self.error(self.kind.manifest, what, "do not trust it")
-        # O_NONBLOCK: a pipe in the place of a file must not keep us waiting.
+        # O_NONBLOCK: opening a pipe must not block.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         try:
             if self._descriptor >= 0:

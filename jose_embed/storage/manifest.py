@@ -57,7 +57,7 @@ _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Rule(NamedTuple):
-    """What a field of a manifest must be.
+    """The rule for the value of a manifest's field.
 
     Attributes:
         test: Whether a value is that.
@@ -246,7 +246,7 @@ def _strict_json(directory: DirectoryReader, name: str) -> Any:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        raise directory.error(name, "holds a lone surrogate, which is no character") from None
+        raise directory.error(name, "holds a lone surrogate, which is not a character") from None
     except (ValueError, RecursionError) as error:
         raise directory.error(name, f"is not JSON ({str(error)[:100]})") from None
     return value

@@ -32,7 +32,7 @@ _LZMA_MEMORY = 256 << 20
 
 
 class _Decompressor(Protocol):
-    """What the decompressors of bz2, lzma and zstd have in common."""
+    """The common interface of the decompressors of bz2, lzma and zstd."""
 
     @property
     def eof(self) -> bool: ...
@@ -146,10 +146,10 @@ def decompressed(file: Input, max_expansion: float | None = EXPANSION_LIMIT) -> 
 
 
 def _next_stream(file: Input, data: bytes, method: str) -> bytes:
-    """What follows a stream, without the zeros that pad it; empty at the end of the file."""
+    """Bytes after a stream, without the zeros that pad it; empty at the end of the file."""
     data = data.lstrip(b"\0")
     while len(data) < _HEAD and (more := file.read(_COMPRESSED_PIECE)):
         data = (data + more).lstrip(b"\0")
     if data and compression_format(data) != method:
-        raise CorpusError(f"{file.name}: what follows the compressed text is no {method} data; the file is damaged")
+        raise CorpusError(f"{file.name}: what follows the compressed text is not {method} data; the file is damaged")
     return data

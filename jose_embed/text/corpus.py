@@ -21,7 +21,7 @@ _SOURCES_NAMED = 1000
 
 @dataclass(frozen=True)
 class CorpusStatistics:
-    """What the text was, before rare words were left out.
+    """Counts and checksum of the text before rare words were dropped.
 
     Attributes:
         n_bytes: Bytes of text, decompressed.

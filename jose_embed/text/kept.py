@@ -176,7 +176,7 @@ def check_encoded_target(path: str | os.PathLike[str], *, overwrite: bool = Fals
     """The absolute place that an encoded corpus written as ``path`` would take, found fit before any text is read.
 
     Raises:
-        CorpusError: as writing would: taken, no directory to write to, or something there that is no encoded corpus.
+        CorpusError: the name is taken, by something else than an encoded corpus, or its directory cannot be written to.
     """
     try:
         return check_target(path, overwrite=overwrite, known=_known_encoding)
@@ -216,7 +216,7 @@ def _known_encoding(path: Path) -> None:
     """Passes where a directory holds an encoded corpus and nothing else, so that replacing it destroys nothing."""
     advice = "only an encoded corpus is ever overwritten; choose another name or remove it yourself"
     if not is_encoded(path):
-        raise CorpusError(f"{path}: is a directory, but no encoded corpus; {advice}")
+        raise CorpusError(f"{path}: is a directory, but not an encoded corpus; {advice}")
     foreign = foreign_entry(path, ENCODED_FILES)
     if foreign is not None:
         raise CorpusError(f"{path}: holds {printable(foreign)!r}, which is not part of the encoded corpus; {advice}")
@@ -512,7 +512,7 @@ def _taken(
     overwrite: bool,
     reporter: Reporter,
 ) -> EncodedCorpus | str:
-    """What is kept, if it is what is wanted; if it is not, why."""
+    """The kept encoding if it was made from this text with these settings, else the reason why it does not fit."""
     with DirectoryReader(path, ENCODED) as directory:
         manifest = _read_manifest(directory)
         reports = _read_sources(directory, manifest["counts"]["n_documents"])
@@ -534,7 +534,7 @@ def _why_not(
     settings: Mapping[str, Any],
     reporter: Reporter,
 ) -> str | None:
-    """What differs between an encoding and what is wanted; None where nothing does."""
+    """The first difference between an encoding and the wanted text and settings; None if there is none."""
     for name, value in settings.items():
         if manifest.get(name) != value:
             shown = "" if isinstance(value, (dict, str)) else f" (it was {manifest.get(name)}, and is {value} now)"

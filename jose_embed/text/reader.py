@@ -387,7 +387,7 @@ def _repaired(line: bytes, number: int, report: SourceReport) -> bytes:
 
 
 def complaints(reports: Sequence[SourceReport]) -> Iterator[str]:
-    """What a person should know about the sources that were read: invalid UTF-8, files that were replaced meanwhile."""
+    """Notes about the sources for the user: invalid UTF-8, files that were replaced while they were read."""
     broken = [report for report in reports if report.invalid_lines]
     if broken:
         n_lines = sum(report.invalid_lines for report in broken)

@@ -345,7 +345,7 @@ class BatchBuilder:
         self.fields: list[dict[str, Any]] = []
 
     def taken(self) -> RecordBatch:
-        """What was collected; collecting begins anew. The texts must not be empty."""
+        """Return the collected records, and start an empty batch. The texts must not be empty."""
         texts, ids, kept = self.texts, self.ids, self.fields
         data, n_changed = join_documents(texts, may_hold_nul=self.may_hold_nul)
         if n_changed:

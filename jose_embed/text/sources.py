@@ -134,7 +134,7 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
 
     Raises:
         CorpusError: a glob without a match, a directory without a file, nothing but what this package has written,
-            something that is no path, nothing at all.
+            a value that is not a path, or no source.
     """
     names = listed(sources)
     if not names:
@@ -160,7 +160,7 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
 def _checked(name: object) -> str:
     path = os.fspath(name) if isinstance(name, os.PathLike) else name
     if not isinstance(path, str) or not path or "\0" in path:
-        raise CorpusError(f"{path!r} is no path; give a file, a directory, a glob or - for standard input")
+        raise CorpusError(f"{path!r} is not a path; give a file, a directory, a glob or - for standard input")
     return path
 
 
@@ -247,7 +247,7 @@ def _no_text(name: str, ours: Sequence[str]) -> CorpusError:
     """The one line for a name that stands for nothing but what this package has written."""
     such = printable(ours[0]) + (", ..." if len(ours) > 1 else "")
     what = "this" if ours == [name] else f"all that it stands for ({such})"
-    return CorpusError(f"{printable(name)}: {what} was written by jose-embed and is no text; name the text")
+    return CorpusError(f"{printable(name)}: {what} was written by jose-embed and is not a text; name the text")
 
 
 def _is_ours(folder: str) -> bool:
@@ -380,7 +380,7 @@ class Input:
 
 
 def sha256_of(source: Source, advance: Callable[[int], object]) -> str:
-    """Hexadecimal SHA-256 of a source as it lies on the disk; ``advance`` is told of every piece's bytes.
+    """Hexadecimal SHA-256 of a source on disk; ``advance`` receives the number of bytes of every piece.
 
     Raises:
         CorpusError: it cannot be read, or changes meanwhile.

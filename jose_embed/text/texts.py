@@ -27,7 +27,7 @@ _APPLICATION: Final = 0x6A6F7365  # "jose"
 
 
 class KeptDocument(NamedTuple):
-    """What is kept of one document.
+    """The kept text and fields of one document.
 
     Attributes:
         text: Its text; ``None`` if texts are not kept.

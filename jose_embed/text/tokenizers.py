@@ -3,11 +3,11 @@
 A tokenizer is a named, callable value. Two are built in, others join through :func:`register_tokenizer`:
 
 ``words``
-    Unicode words, lower-cased. A word starts with a letter or digit (``str.isalnum``) and goes on with letters, digits
-    and combining marks; a single apostrophe, zero-width joiner or non-joiner stays where it stands between two letters
-    (``don't``, ``l'homme``). U+2019 becomes an apostrophe, a soft hyphen is dropped, an underscore separates. Lower
-    case is taken character by character, so that it depends on nothing around it: U+0130 becomes ``i``, and a capital
-    sigma becomes the final form at the end of a word of more than one letter.
+    Unicode words, lower-cased. A word starts with a letter or digit (``str.isalnum``) and continues with letters,
+    digits and combining marks; a single apostrophe, zero-width joiner or non-joiner stays where it stands between two
+    letters (``don't``, ``l'homme``). U+2019 becomes an apostrophe, a soft hyphen is dropped, an underscore separates.
+    Lower case is taken character by character, so that it depends on nothing around it: U+0130 becomes ``i``, and a
+    capital sigma becomes the final form at the end of a word of more than one letter.
 ``whitespace``
     The text is already tokenised: split where ``str.split`` splits, nothing else changed.
 
@@ -55,14 +55,14 @@ _SOFT_HYPHEN = "\u00ad"
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What every tokenizer is: a name, settings that JSON can hold, and a call that splits one text."""
+    """A tokenizer: a name, settings that JSON can hold, and a call that splits one text."""
 
     @property
     def name(self) -> str:
         """The name under which it is registered."""
 
     def settings(self) -> dict[str, Any]:
-        """What :func:`get_tokenizer` needs beside the name to make an equal tokenizer."""
+        """The settings that :func:`get_tokenizer` needs to make an equal tokenizer."""
 
     def __call__(self, text: str) -> list[str]:
         """The words of one text, in order. A word is never empty and holds no tab and no line break."""

@@ -157,7 +157,7 @@ class _Batch(NamedTuple):
 
 
 class _Output(NamedTuple):
-    """What a scan writes; see :meth:`WordTable.add_lines`."""
+    """Output arrays of a scan; see :meth:`WordTable.add_lines`."""
 
     ids: Ids
     ends: Ends

@@ -247,7 +247,7 @@ class Checkpoints:
                 had = printable(str(before.get(name)))[:80]
                 raise ConfigError(
                     f"{self.directory}: {name} is {value}, but the training to resume has {had}; "
-                    "use the same settings, or remove the directory to start anew"
+                    "use the same settings, or remove the directory to start from the beginning"
                 )
 
     def kept_text(
@@ -297,7 +297,7 @@ class Checkpoints:
             raise CorpusError(
                 f"{self.directory}: the text is not that of the training to resume (SHA-256 "
                 f"{corpus.statistics.sha256[:12]}, not {found.corpus['sha256'][:12]}); "
-                "use the same text, or remove the directory to start anew"
+                "use the same text, or remove the directory to start from the beginning"
             )
         with DirectoryReader(found.path, _KIND) as directory:
             reporter.start("restoring", sum(table.nbytes for table in tables), "bytes")
@@ -323,7 +323,7 @@ class Checkpoints:
         if self.latest is not None and self.latest.backend != name:
             raise ConfigError(
                 f"{self.directory}: the training began on the {self.latest.backend} and cannot continue on the {name}; "
-                "use the same backend, or remove the directory to start anew"
+                "use the same backend, or remove the directory to start from the beginning"
             )
 
     @property
@@ -513,7 +513,7 @@ def _opened(path: Path, reporter: Reporter) -> Checkpoint:
     """
     with DirectoryReader(path, _KIND) as directory:
         facts = open_manifest(directory)
-        way_on = f"resume with the version that began the training, or remove {path.parent} to start anew"
+        way_on = f"resume with the version that began the training, or remove {path.parent} to start from the beginning"
         if (version := facts.get("package_version")) != __version__ or facts.get("format_version") != _KIND.version:
             writer = printable(str(version)[:40])
             raise _OtherVersionError(f"{path}: was written by jose-embed {writer}, and this is {__version__}; {way_on}")

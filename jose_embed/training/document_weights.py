@@ -12,10 +12,10 @@ all, and means over all words weighted by their n, a word has two weights:
     presence  =  (1 - n / (N + 1)) / mean(1 - n / (N + 1))  *  n / (n + 20),
     topic     =  t r^2 / m  *  n / (n + 5),        m = mean(r^2),  t = 4 m^6 / (m^6 + 0.08^6).
 
-The presence weight counts once per document, however often the word is repeated there, and is the smaller the more
-documents have the word. The factor t sets the topic weights of the whole text: where documents agree well (m is large),
-r^2 decides; in a text on a single topic all words count alike. The last factors shrink the weights of rare words, as
-the posterior mean of n documents beside a prior of 20 or 5 documents does.
+The presence weight counts once per document, however often the word is repeated there, and falls with the number of
+documents that have the word. The factor t sets the topic weights of the whole text: if documents agree well (m is
+large), r^2 decides; in a text on a single topic all words count alike. The last factors shrink the weights of rare
+words, as the posterior mean of n documents beside a prior of 20 or 5 documents does.
 
 The reliability of an axis: a document is a sample of words, and another sample of the same document would have another
 direction. Split-half correlation tells how much of a direction is due to the sample. The different words of each

@@ -44,7 +44,7 @@ PathLike = str | os.PathLike[str]
 
 
 class Settings(TrainSettings, TextSettings, total=False):
-    """What :func:`train` takes by name."""
+    """The settings that :func:`train` takes by name."""
 
 
 def train(

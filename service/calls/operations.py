@@ -45,7 +45,10 @@ async def metrics(request: Request) -> Response:
 
 
 @router.get(
-    "/info", response_model=Info, responses=problems("not-ready", right="open"), summary="What is served, and how"
+    "/info",
+    response_model=Info,
+    responses=problems("not-ready", right="open"),
+    summary="The served model",
 )
 async def info(request: Request) -> Response:
     """The model, its index and its measured recall, limits, versions. Needs no key."""
@@ -62,6 +65,6 @@ async def info(request: Request) -> Response:
 )
 async def reload(request: Request) -> Response:
     """Reads the model directory again, verifies every checksum, tests the model, makes vectors of the stored texts
-    again where the model is another one, and swaps. Requests under way finish with the model they began with. If
-    anything is wrong the model before goes on serving."""
+    again if the model has changed, and swaps. Requests in progress finish with the model they began with. If
+    a check fails, the previous model stays in use."""
     return answer(await engine_of(request).reload())

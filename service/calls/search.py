@@ -119,7 +119,7 @@ def _describing_words(
 
 
 async def _document(engine: Engine, snapshot: Snapshot, id: str, source: str) -> tuple[str, npt.NDArray[np.float32]]:
-    """Where a document was found, and its vector.
+    """The place of a document, and its vector.
 
     Raises:
         Problem: ``unknown-document``, ``not-searchable``.

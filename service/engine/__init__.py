@@ -1,3 +1,3 @@
-"""What runs the service: lanes of work, the documents store, metrics, reloads."""
+"""The engine of the service: queues of work, the documents store, metrics, reloads."""
 
 from __future__ import annotations

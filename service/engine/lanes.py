@@ -50,8 +50,8 @@ class Lane(Generic[Job, Answer]):
 
     Args:
         name: For thread names and messages.
-        work: Gives one answer per job, in order; an exception in the place of an answer is raised to that job's caller,
-            an exception raised is told to all of the batch.
+        work: Gives one answer per job, in order; an exception as an answer is raised to that job's caller, a
+            raised exception to the callers of the whole batch.
         threads: How many batches may be under way.
         most: Jobs per batch.
         bound: Jobs waiting or under way; one more is refused.

@@ -78,7 +78,7 @@ class StoreError(JoseError):
 
 
 class DiskFullError(StoreError):
-    """There is no room for a write; nothing of it was stored."""
+    """The disk is full; nothing of the write was stored."""
 
 
 class ReadOnlyError(StoreError):

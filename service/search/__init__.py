@@ -1,3 +1,3 @@
-"""What is searched: the served model, its index, the library of documents, queries."""
+"""Search: the served model, its index, the library of documents, queries."""
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _STEEP: Final = 0.999  # of cosines above this the arc cosine would show the rou
 
 
 class Snapshot(NamedTuple):
-    """What a request sees from beginning to end: a model, and the added documents under it."""
+    """The state that one request works with: a model and the documents added to it."""
 
     served: ServedModel
     library: Library
@@ -34,10 +34,10 @@ class SearchQuery:
         k: At most so many neighbours.
         target: What they are.
         first_rows: Words: only the so many most frequent ones.
-        excluded: Words: rows that are no answers.
+        excluded: Words: rows that are not answers.
         among: Words: the only rows that are answers, int64.
         source: Documents: which ones.
-        excluded_id: Documents: the source and id that is no answer.
+        excluded_id: Documents: the source and id that is not an answer.
         least: Only neighbours of at least this cosine.
     """
 

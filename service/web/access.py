@@ -1,5 +1,4 @@
-"""Who may do what: keys for reading and writing, and, where no key is set, the names under which this host is
-called."""
+"""Access control: keys for reading and writing, and a check of the ``Host`` header if no key is set."""
 
 from __future__ import annotations
 

@@ -90,8 +90,7 @@ def results(items: Sequence[bytes], model: Mapping[str, str]) -> bytes:
 def problems(
     *kinds: str, body: bool = False, right: Right = "read", v1: bool = False
 ) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of the problems a call may answer with: those named, and those that every call of its sort
-    has."""
+    """OpenAPI responses for the problems of a call: those named, and those of every call of its kind."""
     named = [*kinds, "internal", "host-not-allowed", "saturated"]
     if right != "open":
         named += ["missing-key", "invalid-request"]
@@ -198,7 +197,7 @@ class ReadRoute(APIRoute):
                 return await handle(request)
             admission: Admission = state.open_admission if right == "open" else state.admission
             admission.enter()
-            if right == "read":  # a change goes on when the client is gone: it may have been made already
+            if right == "read":  # a change continues if the client disconnects: it may have been made already
                 request.scope[TASK] = asyncio.current_task()
             taken: list[int] = []
             try:

@@ -97,7 +97,7 @@ class _Request(BaseModel):
 
 
 def _exactly_one(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What JSON Schema says where exactly one of several members may be given and the others are null or left out."""
+    """JSON Schema of a choice: exactly one of several members is given, the others are null or omitted."""
     branches = [
         {
             "required": [name],
@@ -156,7 +156,7 @@ DocumentId = Annotated[
 
 
 class ProblemDocument(BaseModel):
-    """What went wrong, as RFC 9457 says it."""
+    """An error in the format of RFC 9457."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -640,7 +640,7 @@ class OpenAIModels(_Answer):
 
 
 class OpenAIErrorBody(_Answer):
-    """What went wrong."""
+    """The facts of an error."""
 
     message: str
     type: str
@@ -659,15 +659,15 @@ class OpenAIError(_Answer):
 
 
 class Ready(_Answer):
-    """What the probe of every part took."""
+    """The result of the readiness probe."""
 
     status: Literal["ready", "alive"]
     checks: dict[str, float] = Field(description="Seconds per part.")
-    warnings: list[str] = Field(description="What an operator should know; the service answers nevertheless.")
+    warnings: list[str] = Field(description="Notes for the operator; the service answers nevertheless.")
 
 
 class Reloaded(_Answer):
-    """What a reload did."""
+    """The result of a reload."""
 
     model: ModelRef
     previous: ModelRef
@@ -677,7 +677,7 @@ class Reloaded(_Answer):
 
 
 class Info(_Answer):
-    """What is served, and how."""
+    """The served model and its settings."""
 
     name: str
     model: ModelRef

@@ -341,7 +341,7 @@ def test_scored_pairs_are_read(tmp_path: Path) -> None:
         (read_scored_pairs, "a\tb\n", r"set.tsv:1: 2 column\(s\); a pair is text<TAB>text<TAB>score"),
         (read_scored_pairs, "a\tb\t1\na\tb\tmuch\n", "set.tsv:2: the score is 'much'; it must be a number"),
         (read_scored_pairs, "a\tb\tnan\n", "the score is 'nan'"),
-        (read_scored_pairs, "# nothing\n", "no pair in it"),
+        (read_scored_pairs, "# nothing\n", "has no pair"),
         (read_search_queries, "where 17\n", r"set.tsv:1: 'where 17'; a question is text<TAB>id id"),
         (read_search_queries, "where\t1\nwho\t\n", r"set.tsv:2: 'who"),
         (read_search_queries, "\t17\n", r"set.tsv:1"),
@@ -397,7 +397,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_scored_pairs(tmp_path / "missing.tsv")
     latin = tmp_path / "latin.tsv"
     latin.write_bytes("é\tè\t1\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match=r"not UTF-8 text \(line 1\)"):
+    with pytest.raises(CorpusError, match=r"is not UTF-8 text \(line 1\)"):
         read_scored_pairs(latin)
     broken = tmp_path / "broken.tsv.gz"
     broken.write_bytes(gzip.compress(b"a\tb\t1\n" * 100)[:-10])

@@ -439,7 +439,7 @@ def setting(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (setting("created", to="yesterday"), "as created; it must be a time such as"),
         (setting("training", to={"seconds": 10**40}), r"is not JSON \(the number 10000000000000000000\.\.\. is out of"),
         (setting("training", to={"seconds": 2**64}), "is out of range"),
-        (setting("corpus", to={"sources": ["a\ud800"]}), "holds a lone surrogate, which is no character"),
+        (setting("corpus", to={"sources": ["a\ud800"]}), "holds a lone surrogate, which is not a character"),
         (setting("text", to={"normalisation": 5}), r"has 5 as text\.normalisation; it must be text"),
         (setting("text", to={"segmenter": []}), r"as text\.segmenter; it must be a mapping"),
         (setting("text", to={"rare_counts": 1}), r"as text\.rare_counts; it must be true or false"),

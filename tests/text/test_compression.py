@@ -110,7 +110,7 @@ def test_a_damaged_stream(text_of: Callable[..., bytes], method: str) -> None:
 
 @formats
 def test_something_after_the_stream(text_of: Callable[..., bytes], method: str) -> None:
-    message = f"text: what follows the compressed text is no {method} data; the file is damaged"
+    message = f"text: what follows the compressed text is not {method} data; the file is damaged"
     assert refusal(text_of, COMPRESS[method](b"text\n") + b"garbage") == message
     other = gzip.compress(b"x") if method != "gzip" else bz2.compress(b"x")
     assert refusal(text_of, COMPRESS[method](b"text\n") + other) == message

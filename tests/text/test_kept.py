@@ -380,7 +380,7 @@ def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[s
     assert main(["train", "a.txt", "--keep-encoded", "b", "-o", "b"]) == 2
     assert capsys.readouterr().err.endswith("b: the model and the encoded text cannot share a directory; name two\n")
     assert main(["encode", "a.txt", "-q", "-o", "a.jose"]) == 2
-    assert "a.jose: is a directory, but no encoded corpus" in capsys.readouterr().err
+    assert "a.jose: is a directory, but not an encoded corpus" in capsys.readouterr().err
     assert main(["encode", "a.txt", "-q", "-o", "no/x"]) == 2
     assert main(["encode", "a.txt", "--min-count", "many"]) == 2
     assert main(["train", "a.encoded", "--dry-run", "-q"]) == 0

@@ -85,7 +85,7 @@ def test_directories_of_ours_in_a_directory_are_no_text() -> None:
     assert notes == ["texts/sub/run/checkpoint-000001 and 1 more: written by jose-embed, not read as text"]
     assert len(names("texts")) == 7
     with pytest.raises(
-        CorpusError, match=r"^texts/a\.jose: this was written by jose-embed and is no text; name the text$"
+        CorpusError, match=r"^texts/a\.jose: this was written by jose-embed and is not a text; name the text$"
     ):
         find_sources("texts/a.jose")
     with pytest.raises(
@@ -116,10 +116,10 @@ def test_directories_of_ours_in_a_directory_are_no_text() -> None:
     ("sources", "message"),
     [
         ([], "no text was named; give a file, a directory, a glob or - for standard input"),
-        ([""], "'' is no path; give a file, a directory, a glob or - for standard input"),
-        (["a\0b"], r"'a\\x00b' is no path; give"),
-        ([7], "7 is no path; give"),
-        ([b"texts"], "b'texts' is no path; give"),
+        ([""], "'' is not a path; give a file, a directory, a glob or - for standard input"),
+        (["a\0b"], r"'a\\x00b' is not a path; give"),
+        ([7], "7 is not a path; give"),
+        ([b"texts"], "b'texts' is not a path; give"),
         ("texts/*.md", r"texts/\*\.md: no file matches this pattern; check it and the directory it starts from"),
         ("texts/sub/*", None),
         ("texts/empty", "texts/empty: there is no file in this directory"),

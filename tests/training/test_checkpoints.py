@@ -448,7 +448,7 @@ def test_what_was_made_of_a_folder_of_text_may_lie_in_it(tmp_path: Path, whole: 
     assert reporter.notes == [f"{encoded}: this is the encoding of the same text, and is taken"]
     assert sums(train(folder, reporter=(reporter := Notes()), **SETTINGS)) == sums(whole)
     assert reporter.notes == [note.replace("m.jose.run/checkpoint-000001", "m.encoded")]
-    with pytest.raises(CorpusError, match=r"m\.jose: this was written by jose-embed and is no text; name the text$"):
+    with pytest.raises(CorpusError, match=r"m\.jose: this was written by jose-embed and is not a text; name the text$"):
         train(folder / "m.jose", **SETTINGS)
 
 
@@ -517,7 +517,7 @@ def test_a_run_with_other_settings_than_there_are_today_is_neither_gone_on_with_
         train(text, checkpoint=directory, resume=True, **SETTINGS)
     assert str(refusal.value) == (
         f"{directory / 'checkpoint-000002'}: records other settings than this jose-embed has ({names}); "
-        f"resume with the version that began the training, or remove {directory} to start anew"
+        f"resume with the version that began the training, or remove {directory} to start from the beginning"
     )
     assert sorted(os.listdir(directory)) == ["checkpoint-000001", "checkpoint-000002", "text"]
 

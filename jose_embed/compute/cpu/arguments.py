@@ -33,7 +33,7 @@ class Rules(NamedTuple):
 
 
 class Private(NamedTuple):
-    """Where a worker's own rows lie: those of the words below ``n_words`` lie ``shift`` rows further on."""
+    """Position of the rows of a worker: those of the words below ``n_words`` lie ``shift`` rows further on."""
 
     n_words: np.uint32
     shift: np.uint32

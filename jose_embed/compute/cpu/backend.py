@@ -9,7 +9,7 @@ and, where it is above zero, asks for a step against its gradient. All products 
 every row moves once, by the sum of what its active hinges ask for:
 
     u_j <- R( eta  sum_e (1 - f_j)         (v - f_j u_j) )
-    n_e <- R(-eta  sum_j (1 + h_e)         (v - h_e n_e) )         2 h_e in the place of 1 + h_e for "reference"
+    n_e <- R(-eta  sum_j (1 + h_e)         (v - h_e n_e) )         2 h_e instead of 1 + h_e for "reference"
     v   <- R( eta  sum_je (1 - (f_j - h_e)) (I - v v^T)(u_j - n_e) )
 
 R is the retraction (add, then normalise); the factors before the tangent vectors are the paper's step scales.
@@ -26,11 +26,11 @@ What is contrasted:
     At each position the anchor is v + d, the sum of the context row and the document's row, so that f and h are the
     sums that the paper's hinge over word and document holds. Products with it are between -2 and 2: cosines in the step
     scales are taken to v + d, and the common scale of v and d is 1 - (f - h) / 2. The document is an anchor at all of
-    its positions, so its row would be thrown about the more the longer it is. By default its steps are averaged: scaled
-    so that a visit moves the rows of all documents equally far, see :func:`document_step`.
+    its positions, so without scaling the row of a long document would move much further than that of a short one. By
+    default its steps are scaled so that the rows of all documents move equally far, see :func:`document_step`.
 
 Positions in a row, ``positions_per_draw`` of them, share the negatives that were drawn for them, each without those
-that are its own word: a row that is in the nearest cache is contrasted again at a fraction of the price.
+that are its own word: a row in the nearest cache is used again at a fraction of the cost.
 
 One document belongs to one worker within an epoch, so document rows are never shared. Rows of rare words are, without
 locks (Hogwild, Recht et al. 2011). The most frequent words, which every worker would write all the time, have rows of
@@ -182,7 +182,7 @@ def spare_rows(counts: npt.NDArray[np.int64], chunk_tokens: int, threads: int) -
 
 
 def merge_rows(rows: npt.NDArray[np.float32], others: npt.NDArray[np.float32], weight: np.float32) -> None:
-    """Put the mean direction of rows, which count ``weight`` times, and others in the place of the rows.
+    """Replace rows by the mean direction of the rows, weighted by ``weight``, and of others, weighted by 1.
 
     Args:
         rows: float32 (n, dim), on the sphere, written in place.

@@ -1,14 +1,14 @@
 """The GPU backend: the same training as in cpu/backend.py, with a warp of a CUDA device for each worker.
 
-The kernels are in kernels.cu, the device and its memory in device.py. Here is what the host does: the vectors go to the
-device once, and so does the text where it has room; the vectors come home when they are wanted. For every chunk of
-documents, the places where their pieces and stretches begin travel through pinned memory while the chunk before is
-trained, with their words where the text is not there; what a chunk reports comes back.
+The kernels are in kernels.cu, the device and its memory in device.py. This module does the work of the host. It copies
+the vectors to the device once, and the text too if there is room; :meth:`GpuBackend.collect` copies the vectors back.
+While a chunk of documents is trained, the next one's starts of pieces and stretches (and its words, if the text is not
+on the device) are copied through pinned memory. The sums of a chunk are copied back after it.
 
 Rows of words are shared by all warps without locks (Hogwild, Recht et al. 2011). A move that another warp overwrites is
-lost, so no more documents are in flight than the vocabulary bears: see :func:`documents_in_flight`. And warps that read
-and write one row all the time wait for each other in the second cache, so the most frequent words have a few rows each,
-shared by a group of warps and merged after a chunk (DESIGN.md, decision 27).
+lost, so no more documents are trained at a time than the vocabulary allows, see :func:`documents_in_flight`. And warps
+that read and write one row all the time wait for each other in the second cache, so the most frequent words have a few
+rows each, shared by a group of warps and merged after a chunk (DESIGN.md, decision 27).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DOCUMENT_BYTES = 64  # a document's share of the lists, which counts where docu
 
 
 def layout_of(config: TrainConfig) -> Layout:
-    """What the kernels are compiled for in a training with these settings."""
+    """The compile-time constants of the kernels in a training with these settings."""
     pairwise = config.objective == "pairwise"
     return Layout(
         padded_dim(config.dim),
@@ -180,7 +180,7 @@ class GpuBackend:
             center[:n_words].set(self._tables.center)
             for start in range(n_words, n_rows, max(1, self._n_copied)):
                 center[start : start + self._n_copied].set(self._tables.center[: self._n_copied])
-        # The vectors have their room; a text that needs no more than half of what is left stays on the device as well.
+        # A text stays on the device if it needs at most half of the memory that is free beside the vectors.
         self._resident = 2 * text.tokens.nbytes <= device.free_bytes - 2 * _TOKEN_BYTES * CHUNK_LIMITS[1]
         if self._resident:
             try:

@@ -79,7 +79,7 @@ LINES = _record(
 
 
 class Layout(NamedTuple):
-    """What the kernels are compiled for.
+    """The compile-time constants of the kernels.
 
     Attributes:
         row: Floats of a padded row.
@@ -116,7 +116,7 @@ def kernel_source() -> str:
 
 
 def compiler_options(layout: Layout) -> tuple[str, ...]:
-    """What kernels.cu wants to be told, as options of a compiler."""
+    """The macros that kernels.cu needs, as compiler options."""
     values = {
         "ROW": layout.row,
         "JOINT": int(layout.objective == "joint"),
@@ -190,7 +190,7 @@ class Device:
 
     @property
     def free_bytes(self) -> int:
-        """What no process has taken yet."""
+        """Free bytes of the device memory."""
         return int(self.cupy.cuda.runtime.memGetInfo()[0])
 
     def kernels(self, layout: Layout) -> Any:

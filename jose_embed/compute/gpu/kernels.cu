@@ -679,7 +679,7 @@ extern "C" __global__ void __launch_bounds__(WARP, 8) train(const Chunk *chunk) 
     }
 }
 
-// The copies of a word's center row go to their mean direction, from where all of them go on, and so does the row itself.
+// Replaces the copies of a word's center row, and the row itself, by their mean direction.
 extern "C" __global__ void __launch_bounds__(WARP) merge(const Chunk *chunk) {
     const Chunk &c = *chunk;
     const u64 word = blockIdx.x;
