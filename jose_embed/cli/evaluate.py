@@ -22,87 +22,57 @@ _NO_MEASURE = "the measure is missing; name one of wordsim, analogy, classify, c
 def _configure(parser: argparse.ArgumentParser) -> None:
     measures = parser.add_subparsers(metavar="MEASURE", title="measures")
     parser.set_defaults(score=None)
+    summary = "Word similarity: Spearman correlation of cosines and human scores of word pairs."
+    _files(_add(measures, "wordsim", summary, _wordsim), "PAIRS", "lines WORD<tab>WORD<tab>SCORE")
 
-    wordsim = _add(
-        measures,
-        "wordsim",
-        "Word similarity: Spearman correlation of cosines and human scores of word pairs.",
-        _wordsim,
-    )
-    wordsim.add_argument("files", nargs="+", metavar="PAIRS", help="lines WORD<tab>WORD<tab>SCORE")
+    summary = "Analogies: share of questions 'a is to b as c is to ?' that b - a + c answers (3CosAdd)."
+    analogy = _add(measures, "analogy", summary, _analogy)
+    _files(analogy, "QUESTIONS", "lines of four words, sections start with a line ': NAME'")
+    most = "use the N most frequent words only"
+    analogy.add_argument("--max-rank", type=positive_whole_number, metavar="N", help=most)
 
-    analogy = _add(
-        measures,
-        "analogy",
-        "Analogies: share of questions 'a is to b as c is to ?' that b - a + c answers (3CosAdd).",
-        _analogy,
-    )
-    analogy.add_argument(
-        "files", nargs="+", metavar="QUESTIONS", help="lines of four words, sections start with a line ': NAME'"
-    )
-    analogy.add_argument(
-        "--max-rank",
-        type=positive_whole_number,
-        metavar="N",
-        help="use the N most frequent words only",
-    )
-
-    classify = _add(
-        measures, "classify", "Classification: accuracy of k nearest neighbours and of logistic regression.", _classify
-    )
+    summary = "Classification: accuracy of k nearest neighbours and of logistic regression."
+    classify = _add(measures, "classify", summary, _classify)
     _document_arguments(classify)
     _split_arguments(classify)
     classify.add_argument("--method", choices=("knn", "logistic"), help="use this method only (default: both)")
 
-    cluster = _add(
-        measures,
-        "cluster",
-        "Clustering: agreement of k-means clusters with classes (normalized mutual information and others).",
-        _cluster,
-    )
+    summary = "Clustering: agreement of k-means clusters with classes (normalized mutual information and others)."
+    cluster = _add(measures, "cluster", summary, _cluster)
     _document_arguments(cluster)
     _seed_argument(cluster)
-    cluster.add_argument(
-        "--clusters",
-        type=positive_whole_number,
-        metavar="K",
-        help="number of clusters (default: number of classes)",
-    )
-    cluster.add_argument(
-        "--method",
-        choices=("kmeans", "spherical"),
-        help="k-means, or spherical k-means, by cosine (default: both)",
-    )
+    number = "number of clusters (default: number of classes)"
+    cluster.add_argument("--clusters", type=positive_whole_number, metavar="K", help=number)
+    method = "k-means, or spherical k-means, by cosine (default: both)"
+    cluster.add_argument("--method", choices=("kmeans", "spherical"), help=method)
 
-    sts = _add(
-        measures,
-        "sts",
-        "Sentence similarity: Spearman correlation of cosines and human scores of sentence pairs.",
-        _sts,
-    )
-    sts.add_argument("files", nargs="+", metavar="PAIRS", help="lines SENTENCE<tab>SENTENCE<tab>SCORE")
+    summary = "Sentence similarity: Spearman correlation of cosines and human scores of sentence pairs."
+    _files(_add(measures, "sts", summary, _sts), "PAIRS", "lines SENTENCE<tab>SENTENCE<tab>SCORE")
 
-    search = _add(measures, "search", "Search: rank of the relevant documents of a question (MAP, nDCG@10).", _search)
-    search.add_argument(
-        "files",
-        nargs="+",
-        metavar="QUESTIONS",
-        help="lines QUESTION<tab>IDS, the ids of the relevant documents separated by spaces",
-    )
+    summary = "Search: rank of the relevant documents of a question (MAP, nDCG@10)."
+    lines = "lines QUESTION<tab>IDS, the ids of the relevant documents separated by spaces"
+    _files(_add(measures, "search", summary, _search), "QUESTIONS", lines)
 
-    everything = _add(measures, "report", "All of the above for which files are given.", _report)
+    _configure_report(_add(measures, "report", "All of the above for which files are given.", _report))
+    for measure in measures.choices.values():
+        measure.set_defaults(options=option_names(measure))
+
+
+def _configure_report(report: argparse.ArgumentParser) -> None:
     for name, kind in [
         ("wordsim", "word pairs"),
         ("analogy", "analogy questions"),
         ("sts", "sentence pairs"),
         ("search", "questions to documents"),
     ]:
-        everything.add_argument(f"--{name}", nargs="+", default=[], metavar="FILE", help=f"files of {kind}")
-    _document_arguments(everything, required=False)
-    _split_arguments(everything)
-    _seed_argument(everything)
-    for measure in measures.choices.values():
-        measure.set_defaults(options=option_names(measure))
+        report.add_argument(f"--{name}", nargs="+", default=[], metavar="FILE", help=f"files of {kind}")
+    _document_arguments(report, required=False)
+    _split_arguments(report)
+    _seed_argument(report)
+
+
+def _files(measure: argparse.ArgumentParser, metavar: str, help: str) -> None:
+    measure.add_argument("files", nargs="+", metavar=metavar, help=help)
 
 
 def _add(measures: Any, name: str, summary: str, score: Callable[..., Sequence[Table]]) -> argparse.ArgumentParser:
