@@ -14,7 +14,8 @@ alone. Up to the number of clusters the slope is steeper. The number found is th
 from k / 1.4 to k is the largest multiple of the slope from k to 1.4 k.
 
 A topic's words are those whose best topic it is, so no word describes two topics. They come in the order of
-cos(z(w) - m, topic) r(w), with the direction z and the reliability r of model/words_of.py.
+cos(z(w) - m, topic) r(w) n / (n + 100), with the direction z and the reliability r of model/words_of.py without its
+shrinkage, and n occurrences of the word.
 
 Source: Banerjee, Dhillon, Ghosh and Sra, JMLR 2005, for the mixture; Sugar and James, Finding the number of clusters in
 a dataset, JASA 2003, for the distortion of data without clusters as a power of k.
@@ -45,7 +46,7 @@ __all__ = ["Assigned", "Topic", "Topics", "number_of_topics", "topics"]
 Vectors = npt.NDArray[np.float32]
 
 MOST_TOPICS: Final = 50  # that are looked for
-WORD_SHRINKAGE: Final = 100.0  # more than for keywords of one document: a topic is described by common words
+WORD_SHRINKAGE: Final = 100.0  # a topic is described by more common words than a document: rare ones seldom meet
 
 _WINDOW: Final = 1.4
 _SAMPLED: Final = 8_000  # documents for the number of topics
@@ -305,7 +306,8 @@ def _words(
         allowed = allowed[allowed >= 0]
     cosines = directions.rows[allowed] @ mixture.means.T.astype(np.float32)
     own = cosines.argmax(1) if len(allowed) else np.empty(0, np.int64)
-    scores = cosines.max(1, initial=-1).astype(np.float64) * directions.reliability(WORD_SHRINKAGE)[allowed]
+    counts = model.counts[allowed]
+    scores = cosines.max(1, initial=-1) * directions.reliability(0.0)[allowed] * (counts / (counts + WORD_SHRINKAGE))
     found = []
     for number in range(len(mixture)):
         of_topic = np.flatnonzero(own == number)
