@@ -2,6 +2,7 @@
 
 VENV := .venv
 BASE_VENV := .venv-base
+ADAPTERS_VENV := .venv-adapters
 PY := $(VENV)/bin/python
 CORPUS := data/corpus.txt
 MODEL := data/corpus.jose
@@ -27,7 +28,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow docs \
-	test-gpu test-image soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
+	test-gpu test-image test-adapters soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -56,6 +57,12 @@ $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
 $(BASE_VENV)/.base: pyproject.toml constraints.txt | $(BASE_VENV)/bin/python
 	@echo "installing jose-embed without extras into $(BASE_VENV)"
 	@$(BASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
+	@touch $@
+
+$(ADAPTERS_VENV)/.adapters: pyproject.toml constraints.txt tests/adapters/requirements.txt | $(ADAPTERS_VENV)/bin/python
+	@echo "installing jose-embed and the libraries of tests/adapters/requirements.txt into $(ADAPTERS_VENV)"
+	@$(ADAPTERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e ".[dev,eval]" -r tests/adapters/requirements.txt
 	@touch $@
 
 install-dev: $(VENV)/.dev  ## the environment for development, in .venv
@@ -133,6 +140,9 @@ test-gpu: $(VENV)/bin/python  ## the tests of the CuPy backend; needs a CUDA dev
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,gpu]"
 	$(PY) -m pytest -q -m gpu
 
+test-adapters: $(ADAPTERS_VENV)/.adapters  ## the adapters with the heavy libraries, in .venv-adapters
+	$(ADAPTERS_VENV)/bin/python -m pytest -q -m "slow or not slow" tests/adapters
+
 test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's services, without Docker
 	$(PY) tests/service/image.py
 
@@ -173,7 +183,7 @@ bench-service: $(VENV)/.bench  ## requests per second and latencies of the servi
 	$(PY) tests/benchmarks/service_load.py
 
 clean: demo-stop  ## remove the environments, the caches and the demo's corpus and model
-	rm -rf $(VENV) $(BASE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) $(BASE_VENV) $(ADAPTERS_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		tests/benchmarks/.cache $(MODEL)
 	rm -f data/corpus.txt data/corpus.tsv data/corpus.documents.sqlite3* $(SERVICE).log $(SERVICE).pid
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

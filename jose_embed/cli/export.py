@@ -1,4 +1,4 @@
-"""``jose export``: write vectors for other programs."""
+"""``jose export``: write vectors or models for other programs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from jose_embed.text.sources import printable
 
 __all__ = ["EXPORT"]
 
-# The formats and the endings of their files.
+# The formats and the endings of their files or folders.
 _FORMATS = {
     "word2vec": ".vec", "word2vec-binary": ".bin", "safetensors": ".safetensors", "csv": ".csv", "jsonl": ".jsonl",
-    "parquet": ".parquet", "npy": ".npy",
+    "parquet": ".parquet", "npy": ".npy", "sentence-transformers": "-sentence-transformers", "model2vec": "-model2vec",
 }  # fmt: skip
+_FOLDERS = ("sentence-transformers", "model2vec")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the file to write (default: corpus.vec for corpus.jose)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="the file or folder to write (default: corpus.vec for corpus.jose)",
     )
     parser.add_argument(
-        "--format", choices=_FORMATS, help="the format (default: by the ending of --output, else word2vec)"
+        "--format",
+        choices=_FORMATS,
+        help="the format (default: by the ending of --output, else word2vec); sentence-transformers and model2vec are"
+        " folders from which these libraries make document vectors",
     )
     parser.add_argument(
         "--table",
@@ -43,12 +51,21 @@ def _run(arguments: argparse.Namespace) -> None:
         format = "word2vec"
     output: Path = arguments.output or Path(f"{Path(arguments.model).resolve().stem}{_FORMATS[format]}")
 
+    from jose_embed.adapters.static import export_static
+    from jose_embed.errors import ConfigError
     from jose_embed.model.embeddings import load
     from jose_embed.model.exchange import export
     from jose_embed.storage.atomic import check_output
 
+    if format in _FOLDERS and arguments.table != "center":
+        raise ConfigError(f"table={arguments.table!r} does not fit format={format!r}, which holds words; leave it out")
     check_output(output, [], [arguments.model])
     model = load(arguments.model)
+    if format in _FOLDERS:
+        export_static(model, output, format=format, overwrite=arguments.overwrite)
+        if not arguments.quiet:
+            print(f"{output}: {model.n_words:,} vectors of {model.dim} numbers and a tokenizer")
+        return
     with reporter_of(arguments) as reporter:
         export(model, output, format=format, table=arguments.table, overwrite=arguments.overwrite, reporter=reporter)
     if not arguments.quiet:
@@ -63,11 +80,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
 EXPORT = Command(
     name="export",
-    summary="Write vectors for other programs: word2vec, safetensors, CSV, JSON Lines, Parquet, NumPy.",
+    summary="Write vectors for other programs: word2vec, safetensors, CSV, JSON Lines, Parquet, NumPy, model2vec.",
     configure=_configure,
     run=_run,
     examples=(
         "jose export corpus.jose                         writes corpus.vec",
         "jose export corpus.jose --table documents -o documents.parquet",
+        "jose export corpus.jose --format model2vec      writes the folder corpus-model2vec",
     ),
 )

@@ -1,0 +1,155 @@
+"""Models as folders of sentence-transformers and model2vec: a table of word vectors and a tokenizer.
+
+Both libraries average the rows of a text's words and normalise the mean. The row of a word is its summand in our
+document vector,
+
+    row(w) = (presence(w) + topic(w)) (u_w - s c_w) A,
+
+with the names of model/inference.py. A text in which no word repeats gets the direction of ``model.infer``. A word that
+occurs tf times counts tf times there, and presence + topic (1 + log tf) here, which no table can express.
+
+Unknown words have the row zero, which changes the length of the mean and not its direction. The folders are made
+without either library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from jose_embed.errors import ConfigError, ModelError
+from jose_embed.model.embeddings import Embeddings
+from jose_embed.storage.atomic import Chunk, DirectoryWriter, foreign_entry
+
+__all__ = ["STATIC_FORMATS", "export_static"]
+
+#: The formats that :func:`export_static` writes.
+STATIC_FORMATS: Final = ("sentence-transformers", "model2vec")
+
+_FILES: Final = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "model.safetensors",
+    "modules.json",
+    "tokenizer.json",
+)
+_BLOCK_WORDS: Final = 4096
+# The tokenizers in the regular expressions of the library tokenizers.
+_LETTER, _MORE, _JOINER = r"[\p{L}\p{N}]", r"[\p{L}\p{N}\p{M}]", "['\u200c\u200d]"
+_WORD: Final = rf"{_LETTER}{_MORE}*(?:{_JOINER}{_LETTER}{_MORE}*)*"
+_FINAL_SIGMA: Final = rf"(?<={_MORE})\u03a3(?!{_MORE}|{_JOINER}{_LETTER})"
+_NOT_SPACE: Final = "[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
+_TEXT_FACTS: Final = frozenset({"texts", "fields"})  # what a model stores about kept texts
+
+
+def export_static(model: Embeddings, path: str | os.PathLike[str], *, format: str, overwrite: bool = False) -> None:
+    """Write a model as a folder that sentence-transformers and model2vec load.
+
+    Args:
+        model: The model.
+        path: The folder; it appears complete or not at all.
+        format: ``sentence-transformers`` or ``model2vec``: the layout.
+        overwrite: Replace a folder that holds only the files of such a model.
+
+    Raises:
+        ConfigError: an unknown format, or a model whose way from text to words these libraries cannot express.
+        ModelError: the path is taken or cannot be written.
+        TrainingError: a full disk.
+    """
+    if format not in STATIC_FORMATS:
+        raise ConfigError(f"format is {format!r}; it must be one of {', '.join(STATIC_FORMATS)}")
+    tokenizer = _tokenizer(model)
+    by_sentence_transformers = format == "sentence-transformers"
+    # model2vec normalises and cuts texts as its own settings say; sentence-transformers runs the modules.
+    settings: dict[str, Any] = {"normalize": True, "max_length": None}
+    modules = [
+        {"idx": row, "name": str(row), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for row, (place, kind) in enumerate(((".", "StaticEmbedding"), ("1_Normalize", "Normalize")))
+    ]
+    if by_sentence_transformers:
+        settings |= {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine", "prompts": {}}
+    else:
+        settings |= {"model_type": "model2vec", "architectures": ["StaticModel"], "hidden_dim": model.dim}
+    with DirectoryWriter(path, overwrite=overwrite, known=_known, needed_bytes=model.center_vectors.nbytes) as writer:
+        writer.write(_CONFIGS[format], [_json(settings)])
+        writer.write("modules.json", [_json(modules)])
+        writer.write("tokenizer.json", [_json(tokenizer)])
+        tensor = "embedding.weight" if by_sentence_transformers else "embeddings"
+        writer.write("model.safetensors", _tensor_file(model, tensor))
+
+
+def _known(path: Path) -> None:
+    foreign = foreign_entry(path, _FILES)
+    if foreign is not None:
+        raise ModelError(f"{path}: holds {foreign!r}, which no export made; it will not be overwritten")
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=True, indent=1).encode("ascii")
+
+
+def _tokenizer(model: Embeddings) -> dict[str, Any]:
+    """The tokenizer in the JSON of the library tokenizers.
+
+    Raises:
+        ConfigError: a tokenizer or an option without such a form.
+    """
+    name = model.tokenizer.name
+    more = sorted(set(model.manifest.get("text", {})) - _TEXT_FACTS)
+    if name not in ("words", "whitespace") or more:
+        what = f"text is prepared with {', '.join(more)}" if more else f"its tokenizer is {name!r}"
+        raise ConfigError(f"{what}, which other libraries do not have; export a model with the tokenizer words")
+    steps = [
+        _replace("\u00ad", ""), _replace("\u2019", "'"), _replace("\u0130", "i"),
+        {"type": "Replace", "pattern": {"Regex": _FINAL_SIGMA}, "content": "\u03c2"}, {"type": "Lowercase"},
+    ]  # fmt: skip
+    unknown = "[UNK]"
+    while unknown in model:
+        unknown = f"[{unknown}]"
+    vocabulary = {word: row for row, word in enumerate([*model.words, unknown])}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Sequence", "normalizers": steps} if name == "words" else None,
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": _WORD if name == "words" else _NOT_SPACE},
+            "behavior": "Removed",
+            "invert": True,
+        },
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": unknown},
+    }
+
+
+def _replace(old: str, new: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": old}, "content": new}
+
+
+def _tensor_file(model: Embeddings, name: str) -> Iterator[Chunk]:
+    """A safetensors file with the rows of the words and a row of zeros.
+
+    Source: the format's description at https://github.com/huggingface/safetensors.
+    """
+    shape = [model.n_words + 1, model.dim]
+    tensor = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * shape[0] * shape[1]]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, name: tensor}).encode("ascii")
+    header += b" " * (-len(header) % 8)
+    yield len(header).to_bytes(8, "little") + header
+    encoder = model.encoder
+    for start in range(0, model.n_words, _BLOCK_WORDS):
+        block = slice(start, start + _BLOCK_WORDS)
+        rows = encoder.center_vectors[block] - encoder.context_share * encoder.context_vectors[block].astype(np.float64)
+        if len(encoder.matrix):
+            rows = rows @ encoder.matrix
+        rows = rows * encoder.word_weights[block].sum(axis=1, keepdims=True)
+        yield np.ascontiguousarray(rows, "<f4").data
+    yield bytes(4 * model.dim)
