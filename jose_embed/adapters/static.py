@@ -31,13 +31,8 @@ __all__ = ["STATIC_FORMATS", "export_static"]
 #: The formats that :func:`export_static` writes.
 STATIC_FORMATS: Final = ("sentence-transformers", "model2vec")
 
-_FILES: Final = (
-    "config.json",
-    "config_sentence_transformers.json",
-    "model.safetensors",
-    "modules.json",
-    "tokenizer.json",
-)
+_CONFIGS: Final = {"sentence-transformers": "config_sentence_transformers.json", "model2vec": "config.json"}
+_FILES: Final = (*_CONFIGS.values(), "model.safetensors", "modules.json", "tokenizer.json")
 _BLOCK_WORDS: Final = 4096
 # The tokenizers in the regular expressions of the library tokenizers.
 _LETTER, _MORE, _JOINER = r"[\p{L}\p{N}]", r"[\p{L}\p{N}\p{M}]", "['\u200c\u200d]"
