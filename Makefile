@@ -51,7 +51,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,bench,chinese]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,bench]"
 	@touch $@
 
 $(BASE_VENV)/.base: pyproject.toml constraints.txt | $(BASE_VENV)/bin/python
