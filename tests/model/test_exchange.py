@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -350,3 +351,28 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "d.bin").mkdir()
     with pytest.raises(ModelError, match=r"d\.bin: is a directory"):
         read_vectors(tmp_path / "d.bin")
+
+
+@pytest.mark.parametrize("suffix", [".vec", ".bin", ".safetensors", ".parquet", ".npy"])
+@pytest.mark.parametrize(
+    "view",
+    [lambda a: a.T, np.asfortranarray, lambda a: a[:, 2:7], lambda a: a[::-1], lambda a: a[::3, ::-2]],
+    ids=["transposed", "fortran", "columns", "reversed", "both"],
+)
+def test_views_keep_their_values(suffix: str, view: Callable[[Any], Any], tmp_path: Path) -> None:
+    """The library safetensors 0.8.0 writes other values for such arrays."""
+    vectors = view(np.random.default_rng(0).normal(size=(12, 12)).astype(np.float32))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # in place: a view stays one
+    names = [f"w{row}" for row in range(len(vectors))]
+    path = tmp_path / f"vectors{suffix}"
+    counts = np.ones(len(names), np.int64)
+    model = Embeddings.from_arrays(words=names, counts=counts, center_vectors=vectors, context_vectors=vectors)
+    export(model, path)
+    if suffix == ".npy":
+        np.testing.assert_array_equal(np.load(path), vectors)
+    elif suffix == ".parquet":
+        table = pytest.importorskip("pyarrow.parquet").read_table(path)
+        assert table.column_names == ["id", "vector"]
+        np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), vectors)
+    else:
+        np.testing.assert_array_equal(read_vectors(path).vectors, vectors)
