@@ -41,7 +41,7 @@ __all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
 
 OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _STATIC: Final = "/static"
-_OPEN_REQUESTS: Final = 64  # calls without a key and pages under way at once
+_OPEN_REQUESTS: Final = 64  # calls without a key and pages in progress at once
 _CLIENT_GONE: Final = 499  # in the metrics only
 _ANSWER_SLICE: Final = 64 << 10
 _POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"

@@ -133,9 +133,7 @@ def _listener(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         where = f"{settings.host}:{settings.port}"
-        raise ConfigError(
-            f"{where}: cannot listen there ({error.strerror}); stop what does, or choose another port with --port"
-        ) from None
+        raise ConfigError(f"{where}: cannot listen there ({error.strerror}); choose another port with --port") from None
     return listener
 
 
@@ -147,7 +145,7 @@ def _healthcheck(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     url = chosen.url or _own_url()
     try:
-        # No proxy: whatever the environment says of the world outside, this asks the same host.
+        # No proxy, whatever the environment says: the service is on this host.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{url.rstrip('/')}/readyz", timeout=chosen.timeout) as response:
             print(response.read().decode())

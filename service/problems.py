@@ -59,7 +59,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "head-too-slow": Kind(408, "The head did not arrive in time", "Send the request line and headers at once."),
     "reload-running": Kind(
         409,
-        "A reload is under way",
+        "A reload is in progress",
         "Wait until it has ended; jose_reloads_total of GET /metrics counts those that have.",
     ),
     "model-refused": Kind(

@@ -102,10 +102,10 @@ class Settings:
     search_threads: int = _option(0, "threads that search; 0 takes half of the cores, at most 4", low=0, high=64)
     embed_threads: int = _option(1, "threads that make vectors of texts", low=1, high=64)
     work_threads: int = _option(2, "threads for stored documents, spelling and long answers", low=1, high=64)
-    max_waiting: int = _option(512, "requests that may be under way at once; one more gets 503", low=1, high=100_000)
+    max_waiting: int = _option(512, "requests that may be in progress at once; one more gets 503", low=1, high=100_000)
     max_body_bytes: int = _option(2 << 20, "bytes of the largest request body", low=1_024, high=1 << 30)
     max_queued_bytes: int = _option(
-        64 << 20, "bytes of all request bodies under way at once; more get 503", low=1_024, high=1 << 36
+        64 << 20, "bytes of all request bodies in progress at once; more get 503", low=1_024, high=1 << 36
     )
     max_connections: int = _option(
         1_000,
@@ -130,7 +130,7 @@ class Settings:
     )
     cache_bytes: int = _option(64 << 20, "bytes of kept answers to GET /similar; 0 keeps none", low=0, high=1 << 36)
     drain_seconds: float = _option(
-        10.0, "time that requests under way get to finish after SIGTERM", low=0.0, high=3_600
+        10.0, "time that requests in progress get to finish after SIGTERM", low=0.0, high=3_600
     )
     access_log: bool = _option(False, "write a line for each request")
     log_level: str = _option(

@@ -60,7 +60,7 @@ class SearchQuery(NamedTuple):
 def read_scored_pairs(path: str | Path) -> list[ScoredPair]:
     """Word or sentence pairs with a score, one per line, separated by tabs.
 
-    Lines that are empty or start with ``#`` are passed over; columns after the third are ignored.
+    Lines that are empty or start with ``#`` are skipped; columns after the third are ignored.
 
     Raises:
         CorpusError: the file cannot be read, holds no pair, or a line is not ``text<TAB>text<TAB>number``.
@@ -111,7 +111,7 @@ def read_search_queries(path: str | Path) -> list[SearchQuery]:
     """Questions to documents, one per line: the question, a tab, and the ids of all relevant documents.
 
     Ids are separated by spaces; those of a model are the numbers of its lines, from 1, unless it was given others.
-    Lines that are empty or start with ``#`` are passed over; an id that stands twice counts once.
+    Lines that are empty or start with ``#`` are skipped; a repeated id counts once.
 
     Raises:
         CorpusError: the file cannot be read, holds no question, or a line is not ``text<TAB>id id ...``.

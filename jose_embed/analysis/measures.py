@@ -88,7 +88,7 @@ class SimilarityScore:
     """How well cosines follow people's judgement.
 
     Args:
-        spearman: Rank correlation of cosine and score over the pairs that have vectors; NaN where fewer than two have.
+        spearman: Rank correlation of cosine and score over the pairs that have vectors; NaN if fewer than two have.
         n_scored: Pairs of which both sides have a vector.
         n_pairs: All pairs.
     """
@@ -122,7 +122,7 @@ class AnalogyScore:
 
     @property
     def accuracy(self) -> float:
-        """Correct among the scored ones; NaN where none could be scored."""
+        """Share of correct answers among the scored questions; NaN if none was scored."""
         return self.n_correct / self.n_scored if self.n_scored else float("nan")
 
     def __str__(self) -> str:
@@ -234,16 +234,16 @@ def sts(first: Matrix, second: Matrix, scores: Sequence[float] | Matrix) -> Simi
 
 
 def search(queries: Matrix, documents: Matrix, relevant: Sequence[Sequence[int]]) -> SearchScore:
-    """How early the relevant documents stand when all are ordered by their cosine with a query.
+    """Ranks of the relevant documents among all, ordered by their cosine with a query: MAP and nDCG@10.
 
     Args:
-        queries: Float (n_queries, dim). A row that is all zero or not finite stands for a query without a vector, which
-            is left out and counted.
-        documents: Float (n_documents, dim). A document without a vector stands behind all others.
+        queries: Float (n_queries, dim). A row that is all zero or not finite is a query without a vector, which is
+            left out and counted.
+        documents: Float (n_documents, dim). Documents without a vector come last.
         relevant: For each query the rows of its relevant documents, at least one.
 
     Raises:
-        ConfigError: as many queries as lists there must be; a list that is empty or names a row that is not there.
+        ConfigError: not one list per query, or a list that is empty or has a row number out of range.
         MissingExtraError: scikit-learn is not installed.
 
     Example:

@@ -118,7 +118,7 @@ def labelled_rows(model: Embeddings, labels: PathLike, texts: Sequence[str] | No
     Args:
         model: A trained model.
         labels: A file with one label per line, in the order of the documents, also of those that are left out.
-        texts: Documents to infer; without them the trained vectors are taken.
+        texts: Documents to infer; the trained vectors if omitted.
 
     Raises:
         ConfigError: as many labels as documents there must be, and documents that the model keeps.
@@ -223,7 +223,7 @@ def classification_table(
 ) -> Table:
     """Accuracy and macro F1, one row per method; arguments as in :func:`jose_embed.analysis.measures.classify`.
 
-    Only ``n_train`` counts all documents, those that were left out too: the split stays where the file has it.
+    ``n_train`` counts all documents, including those that were left out, so the split is that of the file.
 
     Raises:
         ConfigError: a split or folds that the rows do not allow.

@@ -56,7 +56,7 @@ def encode(
         sources: A path, a glob, a directory, ``"-"`` for standard input, or several of these; plain or compressed.
         tokenizer: A registered name, or a tokenizer.
         min_count: Words that occur less often are left out; at least 1.
-        reporter: Told about the progress.
+        reporter: Receives the progress.
         directory: Where the temporary files lie: 4 bytes per running word, 8 per document. The system's directory for
             such files where it is ``None``.
         max_expansion: Decompressed bytes allowed per compressed byte, beyond the first GiB of a file; ``None`` for no
@@ -124,7 +124,7 @@ def encode_texts(
         ids: An id for each document: strings or whole numbers; their numbers from 1 if omitted.
         tokenizer: A registered name, or a tokenizer; not called for sequences of words.
         min_count: Words that occur less often are left out; at least 1.
-        reporter: Told about the progress.
+        reporter: Receives the progress.
         directory: Where the temporary files lie.
         options: The columns of a data set, and whether texts are kept.
 
@@ -332,7 +332,7 @@ class TokenSpill:
 
         Args:
             rows: int32 (n_words_seen,): the row of each number; -1 for none.
-            reporter: Told about the progress.
+            reporter: Receives the progress.
 
         Returns:
             ``tokens`` int32 and ``offsets`` int64, both read-only; they keep the files alive.

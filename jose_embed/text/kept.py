@@ -1,8 +1,8 @@
-"""Encoded corpora that are kept: a directory that stands for a text under one tokenizer and one minimal count.
+"""Kept encodings: the directory of a text that was encoded with one tokenizer and one ``min_count``.
 
 ================ ==============================================================================================
-manifest.json    format and version, tokenizer, min_count, counts, what the text was, size and SHA-256 of every
-                 other file, and a sum of its own
+manifest.json    format and version, tokenizer, min_count, counts, statistics of the text, size and SHA-256 of
+                 every other file, and its own checksum
 tokens.npy       int32 (n_tokens,), rows of the vocabulary
 offsets.npy      int64 (n_documents + 1,), where documents begin
 vocabulary.tsv   a word, a tab and its count per line, most frequent first, UTF-8
@@ -11,9 +11,8 @@ doc_ids.txt      an id per line, UTF-8; only if documents have ids of their own
 texts.sqlite3    texts and fields to keep with a model (texts.py); only if any are kept
 ================ ==============================================================================================
 
-An encoding is used again only where the settings are equal and every source still has the same bytes on the disk. They
-are hashed, always: that is an order of magnitude faster than encoding, needs no decompression, and times of files can
-lie.
+An encoding is used again only if the settings are equal and every source still has the same bytes on disk. The sources
+are always hashed: this is ten times as fast as encoding, needs no decompression, and times of files can be wrong.
 """
 
 from __future__ import annotations
@@ -161,10 +160,10 @@ def write_encoded(
 
 
 def _check_output(path: str | os.PathLike[str], found: Sequence[Source]) -> None:
-    """Check that no source lies in the directory that is to be written.
+    """Check that no source is in the directory to be written.
 
     Raises:
-        CorpusError: one does.
+        CorpusError: a source is in it.
     """
     try:
         check_output(path, [source.path for source in found if source.path is not None])
@@ -199,7 +198,7 @@ def _facts(corpus: EncodedCorpus) -> dict[str, Any]:
 
 
 def _settings(tokenizer: Tokenizer, min_count: int, options: TextOptions) -> dict[str, Any]:
-    """All but the text that decides what an encoding holds, as it stands in the manifest."""
+    """The settings that an encoding depends on, as its manifest stores them."""
     rules = None
     if isinstance(tokenizer, CodePointTokenizer):  # the tables follow from the Unicode version of Python, and from us
         rules = hashlib.sha256(tokenizer.rules().astype("<u4").tobytes()).hexdigest()
@@ -213,7 +212,7 @@ def _settings(tokenizer: Tokenizer, min_count: int, options: TextOptions) -> dic
 
 
 def _known_encoding(path: Path) -> None:
-    """Passes where a directory holds an encoded corpus and nothing else, so that replacing it destroys nothing."""
+    """Check that a directory is an encoded corpus and holds nothing else, so that replacing it deletes nothing else."""
     advice = "only an encoded corpus is ever overwritten; choose another name or remove it yourself"
     if not is_encoded(path):
         raise CorpusError(f"{path}: is a directory, but not an encoded corpus; {advice}")
@@ -226,7 +225,7 @@ def _known_encoding(path: Path) -> None:
 
 
 def is_encoded(path: str | os.PathLike[str]) -> bool:
-    """Whether a name stands for a directory that says of itself that it is an encoded corpus; it may be damaged."""
+    """Whether a directory has the manifest of an encoded corpus; it may be damaged."""
     try:
         with DirectoryReader(path, ENCODED) as directory:
             head = directory.read(MANIFEST_NAME, largest=16 << 20)
@@ -387,11 +386,11 @@ def kept_encoding(
     max_expansion: float | None = EXPANSION_LIMIT,
     options: TextOptions | None = None,
 ) -> EncodedCorpus:
-    """The encoded corpus of a text: that which is kept, where it is still that of the text, or a new one that is kept.
+    """The kept encoding of a text if it is still valid, or a new one, which is then kept.
 
-    What is kept is taken where the settings are equal and the sources, in their order, have the same bytes on the disk.
-    Where the text of the same files or the settings have changed, the encoding is replaced; one of other files is not,
-    unless ``overwrite`` says so.
+    A kept encoding is valid if its settings are equal and the sources, in their order, have the same bytes on disk. If
+    the text of the same files or the settings have changed, it is replaced. An encoding of other files is replaced only
+    with ``overwrite``.
 
     Args:
         sources: As for :func:`~jose_embed.text.encode.encode`.
@@ -399,7 +398,7 @@ def kept_encoding(
         tokenizer: A registered name, or a tokenizer.
         min_count: Words that occur less often are left out; at least 1.
         overwrite: Replace the encoding of any other text, too, also a damaged one.
-        reporter: Told of what is done, and why.
+        reporter: Receives the progress and the reasons for an encoding.
         max_expansion: As for ``encode``.
         options: How tables and records are read, and what is kept of them.
 
@@ -420,12 +419,12 @@ def kept_encoding(
     if os.path.lexists(target) and os.listdir(target):
         try:
             taken = _taken(path, found, _settings(chosen, min_count, options), overwrite, reporter)
-        except CorpusError as damage:  # of the encoding; if it is of the text, reading that will tell
+        except CorpusError as damage:  # of the encoding, or of the text, which is then read again
             if not overwrite:
                 raise
             taken = str(damage).removeprefix(f"{place}: ")
         if isinstance(taken, EncodedCorpus):
-            reporter.note(f"{place}: this is the encoding of the same text, and is taken")
+            reporter.note(f"{place}: this encoding of the same text is used")
             return taken
         reporter.note(f"{place}: {taken}; the text is encoded again")
     with encode(
@@ -456,15 +455,15 @@ def text_for(
     Args:
         sources: As for :func:`~jose_embed.text.encode.encode`, or one encoded corpus.
         config: The settings of the training.
-        given: The settings that somebody chose; the tokenizer and the minimal count of an encoded corpus stand against
-            these, and take the place of mere defaults.
-        keep_encoded: Where the encoding of a text is kept, as by :func:`kept_encoding`.
-        reporter: Told about the progress.
-        directory: Where the temporary files of a text that is not kept lie.
+        given: The settings that the user chose. If the tokenizer or ``min_count`` of an encoded corpus differs from
+            them, that is an error; defaults are replaced.
+        keep_encoded: Directory of the kept encoding, as by :func:`kept_encoding`.
+        reporter: Receives the progress.
+        directory: Directory of the temporary files of a text that is not kept.
         options: How tables and records are read, and what is kept of them.
 
     Returns:
-        The corpus and the settings, with the corpus' own tokenizer and minimal count.
+        The corpus and the settings, with the tokenizer and ``min_count`` of the corpus.
 
     Raises:
         ConfigError: settings that are not those of the encoded corpus, or nothing to keep.

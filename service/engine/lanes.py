@@ -1,8 +1,8 @@
-"""Bounded lanes from the event loop to threads: what waits together is done together.
+"""Bounded queues with worker threads that run jobs in batches.
 
-A lane is a queue before a few threads. A free thread takes everything that waits, up to a number, as one batch: under
-load, questions share one pass over the index, writes share one sync of the disk; without load, nobody waits for
-company. The number of jobs in a lane is bounded; one more is refused at once, with the time after which to try again.
+A lane is a queue and a few threads. A free thread takes all waiting jobs, up to a number, as one batch: under load,
+queries share one pass over the index, and writes share one sync of the disk; without load, a job runs at once. The
+number of jobs in a lane is bounded; one more is refused at once, with the time after which to try again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Lane", "call", "lower_thread_priority"]
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
-_Entry = tuple[Job, asyncio.Future[Answer] | None]  # None: nobody waits for the answer
+_Entry = tuple[Job, asyncio.Future[Answer] | None]  # None: no caller waits for the answer
 
 _LONGEST_ADVICE: Final = 30  # seconds, for Retry-After
 _LOAD: Final = 8  # a batch of so many jobs means that there are many clients
@@ -52,15 +52,15 @@ class Lane(Generic[Job, Answer]):
         name: For thread names and messages.
         work: Gives one answer per job, in order; an exception as an answer is raised to that job's caller, a
             raised exception to the callers of the whole batch.
-        threads: How many batches may be under way.
+        threads: How many batches may be in progress.
         most: Jobs per batch.
-        bound: Jobs waiting or under way; one more is refused.
-        patience: Under load, a thread waits up to so many seconds for as long as further jobs keep coming in: where
-            work on many at once costs little more than on one. Without load it never waits.
+        bound: Jobs waiting or in progress; one more is refused.
+        patience: Under load, a thread waits up to so many seconds while further jobs arrive, which pays if a batch
+            costs little more than one job. Without load it never waits.
         low_priority: See :func:`lower_thread_priority`.
 
     Attributes:
-        depth: Jobs waiting or under way now.
+        depth: Jobs waiting or in progress now.
         batches: Batches done so far.
         jobs: Jobs done so far.
         busy_seconds: Time spent in ``work``, over all threads.
@@ -88,7 +88,7 @@ class Lane(Generic[Job, Answer]):
         self._patience = patience
         self._stands_back = low_priority
         self._gate = threading.Lock()
-        self._batch_starts: dict[int, float] = {}  # by thread, of the batches under way
+        self._batch_starts: dict[int, float] = {}  # by thread, of the batches in progress
         self._closing = False
         self._waiting: queue.SimpleQueue[_Entry[Job, Answer] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(threads)]
@@ -100,7 +100,7 @@ class Lane(Generic[Job, Answer]):
 
         Args:
             job: What ``work`` takes.
-            always: Take it even where the lane is full: for work that was let in already.
+            always: Take it even if the lane is full, for work that was admitted before.
 
         Raises:
             Problem: ``saturated``.
@@ -117,7 +117,7 @@ class Lane(Generic[Job, Answer]):
         return await future
 
     def post(self, job: Job) -> bool:
-        """Puts in a job whose answer nobody waits for, from any thread; False where the lane is closing."""
+        """Queue a job without waiting for its answer, from any thread; False if the lane is closing."""
         with self._gate:
             if not self._closing:
                 self._waiting.put((job, None))
@@ -125,7 +125,7 @@ class Lane(Generic[Job, Answer]):
 
     @property
     def longest_batch(self) -> float:
-        """Seconds since the oldest batch under way began; 0.0 if there is none."""
+        """Seconds since the oldest batch in progress began; 0.0 if there is none."""
         starts = list(self._batch_starts.values())
         return time.perf_counter() - min(starts) if starts else 0.0
 
@@ -210,7 +210,7 @@ class Lane(Generic[Job, Answer]):
             if future is None and isinstance(answer, Exception):
                 _log.error("%s: %r failed", self.name, job, exc_info=answer)
         if told:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop has been closed, and with it all callers
                 told[0][0].get_loop().call_soon_threadsafe(self._deliver, told)
 
     def _forget(self, n: int) -> None:
@@ -228,12 +228,11 @@ class Lane(Generic[Job, Answer]):
 
 
 def lower_thread_priority() -> None:
-    """Lets the event loop go first where it and the calling thread want the same core.
+    """Give the calling thread a lower priority than the event loop.
 
-    Among equals the system would let the loop wait for as long as a computing thread may run on, some milliseconds.
-    Only for threads that compute without the interpreter's lock: one that holds it while another process has its core
-    keeps the loop waiting all the longer. On Linux niceness belongs to a thread; elsewhere to the process, and nothing
-    is done.
+    At equal priority the loop would wait for the time slice of a computing thread, some milliseconds. Use it only for
+    threads that compute without the interpreter's lock: a thread that holds the lock at low priority would delay the
+    loop further. It has no effect except on Linux, where niceness belongs to a thread and not to the process.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

@@ -19,10 +19,10 @@ _BEAT: Final = 0.05
 
 
 class Metrics:
-    """The figures of one service; a registry of its own, so that several can live in one process.
+    """The figures of one service; it has its own registry, so one process can have several.
 
     Args:
-        gauges: Name to (help, function) of values that are read when somebody asks.
+        gauges: Name to (help, function) of values that are read at each scrape.
         counters: The same for values that only rise; the names end in ``_total``.
     """
 

@@ -129,7 +129,7 @@ class Put:
         text: Its text.
         model: The id of the model of ``vector``.
         vector: float32 (dim,), or None if no word is known.
-        if_serial: The version that must be there; None asks for nothing.
+        if_serial: The version that must be stored; None for any.
         if_absent: There must be none.
         if_present: There must be one.
     """
@@ -163,7 +163,7 @@ class Outcome(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A change that was not made: there is no such document, or its version is another than the change asks for."""
+    """A change that was not made: there is no such document, or it has another version than the change requires."""
 
     reason: Literal["unknown", "changed"]
     change: Put | Delete
@@ -488,7 +488,7 @@ class Store:
                 self.check_file()
                 yield database
                 database.execute("COMMIT")
-                self.check_file()  # before anyone is told that the write is on the disk
+                self.check_file()  # before the write is acknowledged
             except sqlite3.Error as error:
                 raise self._explained(error) from error
             finally:

@@ -86,7 +86,7 @@ class DocumentWriter:
         self._store: Store | None = None
         self._snapshot: Snapshot | None = None
         self._merging: threading.Thread | None = None
-        self._next_model: str | None = None  # of a reload under way: its vectors are kept
+        self._next_model: str | None = None  # of a reload in progress: its vectors are kept
         self._unchecked = False  # whether anything was written since the last check
         self._next_check = 0.0
         self.n_stored = 0

@@ -20,9 +20,9 @@ _SCHEME: Final = b"bearer "
 class Access:
     """The rights that a service's settings give.
 
-    Keys are compared in constant time, all of them, whatever the first comparisons say. A right without a key is open
+    All keys are compared, each in constant time. A right without a key is open
     to everyone who can reach the service, which :class:`~service.settings.Settings` allows on the loopback only; then
-    the ``Host`` header must name this host, so that a page in a browser cannot reach the service under a name of its
+    the ``Host`` header must name this host, so that a page in a browser cannot reach the service under a domain of its
     own (DNS rebinding).
     """
 
@@ -72,7 +72,7 @@ class Access:
             self._known_hosts.add(host)
 
     def _check_origin(self, request: Request) -> None:
-        """Lets a change pass that a program asks for, or a page of this origin: browsers name the page's origin."""
+        """Refuse a change from a page of another origin, which browsers name; programs send no origin."""
         origin, site = _header(request.scope, b"origin"), _header(request.scope, b"sec-fetch-site")
         authority = origin.partition(b"://")[2]
         if origin:

@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(body: bytes, model: type[Model]) -> Model | Problem:
-    """The request that a JSON text stands for, or the problem with it.
+    """The request in a JSON text, or the problem with it.
 
     The problem is returned and not raised: a traceback would keep the body alive until the next garbage collection.
 

@@ -47,7 +47,7 @@ class Traffic:
 
     Attributes:
         settings: The same.
-        idle: Connections without a request under way, the longest idle first.
+        idle: Connections without a request in progress, the longest idle first.
         n_answer_bytes: Bytes of the answers that are being sent.
     """
 
@@ -63,7 +63,7 @@ class Traffic:
         """Counts an answer that is about to be sent, unless it exceeds the bound; :meth:`give_back` must follow."""
         n_under_way = self.n_answer_bytes + self._n_buffered
         if n_bytes > _FREE_ANSWER and n_under_way and n_under_way + n_bytes > self.settings.max_answer_bytes:
-            self.count("answers refused because those under way are too many bytes")
+            self.count("answers refused because those in progress are too many bytes")
             return False
         self.n_answer_bytes += n_bytes
         return True
@@ -151,7 +151,7 @@ class Protocol(HttpToolsProtocol):
         return len(self.connections) > self._traffic.settings.max_connections
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone: what it asked for is not computed any more."""
+        """The client has disconnected: its request is cancelled."""
         super().connection_lost(exc)
         self._traffic.idle.pop(self, None)
         serving = self._serving
@@ -231,7 +231,7 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _busy(self) -> bool:
-        """Whether a request is under way."""
+        """Whether a request is in progress."""
         return self._serving is not None and not self._serving.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:

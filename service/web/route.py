@@ -117,7 +117,7 @@ def problems(
 
 
 class Admission:
-    """Counts the requests under way and the bytes of their bodies, and refuses more than the bounds allow.
+    """Counts the requests in progress and the bytes of their bodies, and refuses more than the bounds allow.
 
     Args:
         most: Requests.
@@ -265,7 +265,7 @@ async def _read(request: Request, admission: Admission, taken: list[int]) -> byt
                 admission.take(len(piece))
                 taken.append(len(piece))
                 pieces.append(piece)
-    except ClientDisconnect:  # nobody reads this answer, but it is counted as the client's error
+    except ClientDisconnect:  # the answer reaches no client, but counts as a client error
         raise Problem("malformed-json", f"the connection ended after {size} bytes of the body") from None
     except TimeoutError:
         raise Problem(
@@ -277,7 +277,7 @@ async def _read(request: Request, admission: Admission, taken: list[int]) -> byt
 
 
 async def _validated(request: Request, body: bytes, body_type: type[BaseModel]) -> BaseModel | Problem:
-    """The request that a body stands for, or the problem with it; a large body does not occupy the event loop."""
+    """The request in a body, or the problem with it; a large body does not occupy the event loop."""
     read = functools.partial(validated, body, body_type)
     return read() if len(body) <= _SMALL else await engine_of(request).long_work(read)
 
@@ -291,8 +291,7 @@ def _query_names(dependant: Any) -> list[str]:
 
 
 def _check_parameters(request: Request, known: frozenset[str]) -> None:
-    """Refuses parameters where a call takes none, one that is given twice, of which a call would take the last, and
-    thousands, which would be read in the event loop.
+    """Refuse unknown and repeated parameters, and thousands of them, which would be parsed in the event loop.
 
     Raises:
         Problem: ``invalid-request``.

@@ -431,7 +431,7 @@ class SearchRequest(_Request):
     space: Literal["documents", "words"] = Field(
         "documents",
         description="With vector and words as the target: documents for a vector of a text or a document, whose words "
-        "are asked for; words for a vector of words, as GET /words/{word} gives it.",
+        "are wanted; words for a vector of words, as GET /words/{word} gives it.",
     )
     source: Literal["all", "added", "trained"] = Field(
         "all", description="Which documents are answers, and where document_id is looked up (all: added first)."
@@ -455,7 +455,7 @@ class DocumentNeighbor(_Answer):
 
 
 class SearchAnswer(_Answer):
-    """The neighbours of the query, of the kind that ``target`` asks for."""
+    """The neighbours of the query, of the kind of ``target``."""
 
     target: Literal["documents", "words"]
     neighbors: list[DocumentNeighbor] | list[Neighbor]
@@ -584,7 +584,7 @@ class DocumentBatchAnswer(_Answer):
 
 
 class OpenAIRequest(BaseModel):
-    """The body of OpenAI's ``/v1/embeddings``; members that we do not know are passed over, as there."""
+    """The body of OpenAI's ``/v1/embeddings``; unknown members are ignored, as OpenAI does."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 

@@ -2,7 +2,7 @@
 
 After SIGTERM the listening socket stays open for a moment, while each answer has ``Connection: close`` and ``/readyz``
 is 503. Then the connections in the socket's queue are accepted and the socket is closed. A connection is closed after
-a second without a request, so that a slow client still gets its answer. Requests under way get ``drain_seconds`` to
+a second without a request, so that a slow client still gets its answer. Requests in progress get ``drain_seconds`` to
 finish.
 """
 
@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
             self._watching.cancel()
         n = len(self.server_state.connections)
         _log.info(
-            "stopping: %d connections are open, requests under way get %g s", n, self._engine.settings.drain_seconds
+            "stopping: %d connections are open, requests in progress get %g s", n, self._engine.settings.drain_seconds
         )
         if not self.force_exit:
             # Busy clients get an answer with Connection: close.
@@ -101,10 +101,9 @@ class Server(uvicorn.Server):
             server.close()
 
     async def _close_the_quiet(self) -> None:
-        """Waits until no connection is left, or each left one has a request under way, or time is up.
+        """Wait until every connection is closed or has a request in progress, or time is up.
 
-        uvicorn by itself closes at once whatever has no request under way, also a connection whose first request is
-        still on its way.
+        uvicorn closes a connection without a request in progress at once, even if its first request is arriving.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -131,7 +130,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """As uvicorn does, but a stop that was asked for ends the process with status 0."""
+        """As in uvicorn, but a requested stop ends the process with status 0."""
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
         try:
             yield

@@ -141,7 +141,7 @@ def test_the_text_is_read_once(write: Callable[..., Path]) -> None:
     assert reused(["a.txt", "b.txt"])[::2] == (False, "")
     taken, _, note = reused(["a.txt", "b.txt"])
     assert taken
-    assert note == "x.encoded: this is the encoding of the same text, and is taken"
+    assert note == "x.encoded: this encoding of the same text is used"
     os.utime("a.txt")  # times do not matter, bytes do
     assert reused(["a.txt", "b.txt"])[0]
     Path("b.txt").rename("c.txt")  # nor do names, which are those of today
@@ -366,7 +366,7 @@ def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[s
     assert "vocabulary  8 of 8 different words (those that occur 5 times or more)" in out
     assert out.endswith("Next: jose-train a.encoded\n")
     assert main(["encode", "a.txt"]) == 0
-    assert "and is taken" in capsys.readouterr().err
+    assert "is used" in capsys.readouterr().err
     assert main(["info", "a.encoded", "--verify"]) == 0
     card = capsys.readouterr().out
     assert "  8 words that occur at least 5 times\n" in card

@@ -445,7 +445,7 @@ def test_what_was_made_of_a_folder_of_text_may_lie_in_it(tmp_path: Path, whole: 
     assert reporter.notes == [f"{folder / 'm.jose'} and 2 more: written by jose-embed, not read as text"]
     assert sums(train(folder, checkpoint=directory, resume=True, **SETTINGS)) == sums(whole)
     assert sums(train(folder, keep_encoded=encoded, reporter=(reporter := Notes()), **SETTINGS)) == sums(whole)
-    assert reporter.notes == [f"{encoded}: this is the encoding of the same text, and is taken"]
+    assert reporter.notes == [f"{encoded}: this encoding of the same text is used"]
     assert sums(train(folder, reporter=(reporter := Notes()), **SETTINGS)) == sums(whole)
     assert reporter.notes == [note.replace("m.jose.run/checkpoint-000001", "m.encoded")]
     with pytest.raises(CorpusError, match=r"m\.jose: this was written by jose-embed and is not a text; name the text$"):
