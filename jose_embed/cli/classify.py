@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _labels(arguments: argparse.Namespace, n_docs: int) -> list[str]:
-    """The label of each document; empty where a field has no value."""
+    """The label of each document; empty if a field has no value."""
     if arguments.labels is not None:
         labels = [line.strip() for line in text_lines([arguments.labels])]
         if len(labels) != n_docs:

@@ -44,7 +44,7 @@ Writer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.
 
 
 def check_backend(name: str) -> None:
-    """Passes where this backend can run on this machine; "auto" can always.
+    """Check that this backend can run on this machine; "auto" always can.
 
     Raises:
         MissingExtraError: "gpu" without CuPy.
@@ -64,7 +64,7 @@ def choose_backend(
 ) -> Chosen:
     """The backend that a training takes: "cpu" or "gpu".
 
-    "auto" is the GPU where there is one on which the model fits and ``workers`` is 0: a number of workers is a number
+    "auto" is the GPU if there is one on which the model fits and ``workers`` is 0: a number of workers is a number
     of threads to whoever chose it. What "auto" took, and why, is noted.
 
     Args:
@@ -116,7 +116,7 @@ def directions_writer(name: str, inputs: DocumentInputs, *, threads: int = 1) ->
     """The function that sums documents: on the processor, or with the same bytes on a CUDA device.
 
     Args:
-        name: "cpu", "gpu", or "auto" for the device where there is one with room for the words.
+        name: "cpu", "gpu", or "auto" for the GPU if there is one with room for the words.
         inputs: The words' vectors and weights.
         threads: That work on it at the most, on the processor.
 
@@ -142,7 +142,7 @@ def directions_writer(name: str, inputs: DocumentInputs, *, threads: int = 1) ->
 
 
 def _why_not(config: TrainConfig) -> str:
-    """Why "auto" does not take the GPU, before its memory is looked at; empty where nothing speaks against it."""
+    """The reason why "auto" does not take the GPU, apart from its memory; empty if there is none."""
     if config.backend != "auto":
         return ""
     from jose_embed.compute.gpu.device import missing

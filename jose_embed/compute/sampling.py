@@ -45,7 +45,7 @@ class SamplingTables(NamedTuple):
     """Sampling probabilities of the words, as integers that a kernel compares random bits with.
 
     Attributes:
-        keep: uint32 (n_words,): a running word is kept where 32 random bits are at most this.
+        keep: uint32 (n_words,): a running word is kept if 32 random bits are at most this.
         threshold: uint32 (n_words,): the alias table of the noise distribution, see :class:`AliasTable`.
         alias: uint32 (n_words,).
     """

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["normalized", "random_points"]
 
-Array = npt.NDArray[np.floating[Any]]
+Number = TypeVar("Number", bound=np.floating)
 
 
-def normalized(x: Array) -> Array:
+def normalized(x: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """The rows scaled to norm 1; a row of zeros has no direction and stays as it is.
 
     Args:

@@ -49,6 +49,6 @@ class SpellingIndex:
 
 
 def _folded(word: str) -> str:
-    """The word without upper case; the same object where nothing changes, so that it is stored once."""
+    """The word without upper case; the same object if nothing changes, so that it is stored once."""
     folded = word.casefold()
     return word if folded == word else folded

@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.compute.sphere import normalized
 from jose_embed.model.nearest import nearest_rows
 
 __all__ = ["SHRINKAGE", "WordDirections", "mean_of_documents"]
@@ -82,12 +83,12 @@ class WordDirections:
             vectors = center_vectors[block].astype(np.float64)
             if context_share:
                 vectors -= context_share * context_vectors[block].astype(np.float64)
-            self.rows[block] = _unit_rows(vectors @ matrix if len(matrix) else vectors)
+            self.rows[block] = normalized(vectors @ matrix if len(matrix) else vectors)
             total += frequent[block] @ self.rows[block].astype(np.float64)
         self.mean = total / frequent.sum() if mean is None else mean
         for start in range(0, len(self.rows), _BLOCK_WORDS):
             block = slice(start, start + _BLOCK_WORDS)
-            self.rows[block] = _unit_rows(self.rows[block] - self.mean)
+            self.rows[block] = normalized(self.rows[block] - self.mean)
         presence, topic = word_weights.T
         largest = float(topic.max(initial=0)) if presence.any() else 0.0
         self._agreement = np.maximum(topic / largest, _LEAST_TOPIC) if largest > 0 else np.ones(len(topic))
@@ -104,7 +105,7 @@ class WordDirections:
         vectors = np.asarray(vectors, np.float64)
         differences = vectors - self.mean
         at_mean = np.linalg.norm(differences, axis=-1, keepdims=True) < _NO_DIRECTION
-        return _unit_rows(np.where(at_mean, vectors, differences))
+        return normalized(np.where(at_mean, vectors, differences))
 
     def nearest(
         self, vector: npt.NDArray[np.floating], k: int, *, shrinkage: float = SHRINKAGE
@@ -138,9 +139,3 @@ def mean_of_documents(
     for start in range(0, len(rows), _BLOCK_WORDS):
         total += doc_vectors[rows[start : start + _BLOCK_WORDS]].sum(0, dtype=np.float64)
     return np.asarray(total / len(rows))
-
-
-def _unit_rows(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Rows of norm 1; rows of norm 0 stay."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float64)

@@ -71,7 +71,7 @@ class Source:
         return None
 
     def check(self) -> None:
-        """Passes where it can be opened, as far as that can be told without opening it: a pipe would wait.
+        """Check that it can be opened, without opening it, because opening a pipe waits.
 
         Raises:
             CorpusError: there is no such file, or it may not be read.
@@ -115,7 +115,7 @@ class SourceReport:
 
 
 def listed(sources: Sources) -> list[str | os.PathLike[str]]:
-    """The names, also where it is a single one."""
+    """The names as a list, also of a single name."""
     return [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
 
 
@@ -339,7 +339,7 @@ class Input:
         return data
 
     def peek(self, size: int) -> bytes:
-        """The first ``size`` bytes, fewer only where the file ends; they stay to be read. For use before
+        """The first ``size`` bytes, fewer only if the file ends; they can be read again. For use before
         :meth:`read`."""
         head = b""
         while len(head) < size and (data := self.read(size - len(head))):

@@ -137,7 +137,7 @@ class _Table(NamedTuple):
 
     Attributes:
         slots: int64 (a power of two, 2): ``hash << 32 | long << 31 | number + 1`` and the word's first eight bytes; the
-            first is 0 where the slot is free. ``long`` tells that the word has more than eight bytes.
+            first is 0 if the slot is free. ``long`` means that the word has more than eight bytes.
         spellings: int64 (room,): the words' UTF-8 bytes, eight in an element, the last filled up with zeros.
         spelling_ends: int64 (room,): where the elements of a word end; they start where those of the word before end.
         counts: int64 (room,).

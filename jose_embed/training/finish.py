@@ -79,7 +79,7 @@ def learn_documents(
         threads: The most threads that sum, on the CPU.
 
     Returns:
-        The learned arrays by the names under which a model stores them: ``word_weights`` and, where there are such,
+        The learned arrays by the names under which a model stores them: ``word_weights`` and, if there are such,
         ``context_share`` and ``document_matrix``.
     """
     tokens, offsets, documents = corpus.tokens, corpus.offsets, tables.document

@@ -98,7 +98,7 @@ class CosineIndex:
 
         Args:
             queries: Unit rows, float, shape (q, dim).
-            k: At least 1; fewer come back where there are fewer.
+            k: At least 1; if the index has fewer rows, all are returned.
             first_rows: Look at so many rows only, from the first; None looks at all.
 
         Returns:

@@ -241,7 +241,7 @@ class Merge:
     options: IndexOptions
 
     def run(self) -> Segment | None:
-        """The merged segment, or None where nothing lives; touches nothing that is shared."""
+        """The merged segment, or None if it would be empty; changes nothing that is shared."""
         n = sum(len(segment.ids) - segment.n_dead for segment in self.sources)
         if not n:
             return None

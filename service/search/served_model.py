@@ -159,7 +159,7 @@ class ServedModel:
         return [path.name for path, state in self._files.items() if FileState.of(path) != state]
 
     def changed_in_place(self) -> list[str]:
-        """Names of those that were written into, cut or removed, where a mapped model shows the change."""
+        """Names of changed or removed files, if the model is mapped and so shows the change."""
         return [
             path.name
             for path, state in self._files.items()

@@ -329,7 +329,7 @@ class Embedded(_Answer):
     coverage: float = Field(ge=0, le=1, description="known / tokens.")
     unknown: list[str] = Field(description="Different unknown words, at most 100, in the order of the text.")
     concentration: float = Field(
-        ge=0, le=1, description="Mean resultant length of the known words' vectors: 1 where all point one way."
+        ge=0, le=1, description="Mean resultant length of the known words' vectors: 1 if all have one direction."
     )
     truncated: bool = Field(description="Whether a part was cut off.")
     explain: list[Contribution] | None = Field(None, description="The words that weigh most, at most 20.")

@@ -5,8 +5,8 @@ v the anchor, f_j = u_j.v for the positives u_j and h_e = n_e.v for the negative
 
     max(0, margin - f_j + h_e)
 
-and, where it is above zero, asks for a step against its gradient. All products are taken before any row moves; then
-every row moves once, by the sum of what its active hinges ask for:
+and, if it is above zero, takes a step against its gradient. All products are computed before any row moves; then
+every row moves once, by the sum of the steps of its active hinges:
 
     u_j <- R( eta  sum_e (1 - f_j)         (v - f_j u_j) )
     n_e <- R(-eta  sum_j (1 + h_e)         (v - h_e n_e) )         2 h_e instead of 1 + h_e for "reference"

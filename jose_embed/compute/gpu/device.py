@@ -132,7 +132,7 @@ def compiler_options(layout: Layout) -> tuple[str, ...]:
 
 
 def missing() -> str | None:
-    """Why nothing can run on a GPU here: one clause, or None where it can."""
+    """The reason why no GPU can be used here, as a clause; None if one can."""
     if find_spec("cupy") is None:
         return "CuPy is not installed"
     try:
