@@ -134,7 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
 def openapi_document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of an application, as :data:`OPENAPI_FILE` holds it.
 
-    The file is renewed by ``jose-serve openapi`` if a call changes, and is served as it is.
+    The file is renewed by ``jose-serve openapi`` if a call changes, and is served unchanged.
     """
     app.version = "1"
     document = app.openapi()
@@ -228,7 +228,7 @@ class _Watch:
     """Around everything: checks the host, counts and times each request, bounds the bytes of answers, and asks clients
     to go while the service is stopping.
 
-    The header ``Server-Timing`` tells the milliseconds until the answer began, waiting included.
+    The header ``Server-Timing`` holds the milliseconds until the answer began, including the wait.
     """
 
     def __init__(self, app: ASGIApp, state: State) -> None:

@@ -91,7 +91,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "internal": Kind(500, "Internal error", "See the log of the service."),
     "saturated": Kind(503, "The service is busy", "Wait for the seconds in Retry-After, then ask again."),
     "not-ready": Kind(
-        503, "The service is not ready", "Wait for the seconds in Retry-After; GET /readyz tells when it is."
+        503, "The service is not ready", "Wait for the seconds in Retry-After; GET /readyz says when it is."
     ),
     "storage-unavailable": Kind(
         503,

@@ -5,7 +5,7 @@ rows, because scores compare directions. Statistics and learners come from SciPy
 
 The rules are fixed so that figures of two runs compare:
 
-* neighbours: the 3 nearest training rows by cosine, majority vote, a tie goes to the smallest class number;
+* neighbours: the 3 nearest training rows by cosine, majority vote, ties give the smallest class number;
 * k-fold: 10 stratified folds, shuffled with seed 0; the figure is the mean over the folds;
 * clusters: as many as there are classes, k-means++ starts, **one** start per seed and seeds 0, 1, 2: the figure is what
   one run of k-means gives on average, not the best of several. (The best of ten starts scores .05 higher on some
@@ -220,7 +220,7 @@ def sts(first: Matrix, second: Matrix, scores: Sequence[float] | Matrix) -> Simi
     """Spearman's rank correlation between cosines of sentence vectors and people's scores.
 
     Args:
-        first: Float (n_pairs, dim), the vectors of the first sentences. A row that is all zero or not finite stands for
+        first: Float (n_pairs, dim), the vectors of the first sentences. A row that is all zero or not finite is
             a sentence without a vector; its pair is left out and counted.
         second: Float (n_pairs, dim), those of the second sentences.
         scores: Float (n_pairs,).
@@ -465,7 +465,7 @@ def spherical_kmeans(
 
     Starts as k-means++ does (rows drawn in proportion to their cosine distance from the chosen ones); then rows go to
     the nearest mean direction and mean directions to their rows until a step raises the mean cosine by less than 1e-6.
-    An empty cluster takes the row that lies farthest from its own mean direction.
+    An empty cluster takes the row that is farthest from its mean direction.
 
     Args:
         unit: Float (n, dim), rows of norm 1.
@@ -507,7 +507,7 @@ def spherical_kmeans(
 
 
 def unit_rows(vectors: Matrix) -> Matrix:
-    """The rows divided by their norms; rows of norm 0 stay as they are.
+    """The rows divided by their norms; rows of norm 0 are unchanged.
 
     Args:
         vectors: Float (n, dim).

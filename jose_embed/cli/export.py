@@ -73,9 +73,7 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"{output}: {rows:,} vectors of {model.dim} numbers, {amount_text(output.stat().st_size, 'bytes')}")
         if arguments.table == "documents" and (unknown := ~model.known_documents).any():
             first = printable(str(model.doc_ids[int(unknown.argmax())]))
-            print(
-                f"{int(unknown.sum()):,} of them hold no word that the model knows: ignore their rows (first: {first})"
-            )
+            print(f"{int(unknown.sum()):,} of them hold no word of the model: ignore their rows (first: {first})")
 
 
 EXPORT = Command(

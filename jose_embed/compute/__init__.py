@@ -1,3 +1,3 @@
-"""Compiled work on arrays. Nothing here knows text or models."""
+"""Compiled work on arrays, independent of text and models."""
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def choose_backend(
         config: The settings.
         counts: int64 (n_words,), how often each word occurs.
         offsets: int64 (n_documents + 1,).
-        reporter: Who is told.
+        reporter: Receives notes about the choice.
 
     Raises:
         MissingExtraError: "gpu" without CuPy.
@@ -118,7 +118,7 @@ def directions_writer(name: str, inputs: DocumentInputs, *, threads: int = 1) ->
     Args:
         name: "cpu", "gpu", or "auto" for the GPU if there is one with room for the words.
         inputs: The words' vectors and weights.
-        threads: That work on it at the most, on the processor.
+        threads: Most threads that sum on the processor.
 
     Raises:
         MissingExtraError: "gpu" without CuPy.

@@ -1,7 +1,7 @@
 """From a Python function to machine code, by Numba; imported when a kernel is not in the cache.
 
-A kernel becomes an object file with one function that knows no Python: its arguments are numbers in a row of 8-byte
-slots, in the order in which Numba passes them (an array is seven numbers or more), its result is a C struct. So another
+A kernel becomes an object file with one function that does not call Python. Its arguments are numbers in 8-byte slots,
+in the order in which Numba passes them (an array is seven numbers or more), its result is a C struct. So another
 process runs it without Numba: llvmlite loads the object file and ctypes calls it.
 """
 

@@ -86,7 +86,7 @@ def stretches(tokens: Tokens, offsets: Offsets, readers: int = 1) -> Iterator[tu
 def give_back(tokens: Tokens, begin: int, end: int) -> None:
     """Tell the system that this part of a mapped array need not stay in memory; it comes back when it is looked at.
 
-    Nothing happens to an array that is not mapped or is small, or on a system that cannot be told.
+    No effect on small arrays, on arrays that are not mapped, and on some systems.
     """
     if len(tokens) <= _SMALL or end <= begin or not hasattr(mmap, "MADV_DONTNEED"):
         return

@@ -84,7 +84,7 @@ def directory() -> Path | None:
     if named == "off" or not (_PACKAGE / "compute" / "kernel_cache.py").is_file():  # an archive: no sources to hash
         return None
     path = Path(named or platformdirs.user_cache_path("jose-embed", appauthor=False))
-    return path.absolute() if named or path.is_absolute() else None  # a user without a home has no such path
+    return path.absolute() if named or path.is_absolute() else None  # a user without a home directory
 
 
 def read(name: str) -> MachineCode | None:

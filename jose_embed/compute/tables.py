@@ -29,7 +29,7 @@ LANES = 16
 DOCUMENT_BLOCK = 8
 
 
-#: Running words that are thinned out at a time; windows do not reach over the border of two pieces.
+#: Running words that are subsampled at a time; windows do not cross the border of two pieces.
 PIECE = 1 << 20
 
 

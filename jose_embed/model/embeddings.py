@@ -310,7 +310,7 @@ class Embeddings(StoredModel):
             text: Any text; its vector is inferred.
             vector: Any finite vector of shape (dim,) but zero, of the document space: a document vector, or a mean of
                 such.
-            k: From 1 up; fewer come back if there are fewer.
+            k: At least 1; all are returned if there are fewer.
             shrinkage: Occurrences at which a word's squared score is halved, from 0 (rare words count in full) up.
 
         Returns:

@@ -379,7 +379,7 @@ def _read_text(file: BinaryIO, path: str | os.PathLike[str]) -> NamedVectors:
     lines = _lines_of(file, path)
     first = next(lines, b"")
     shape = _shape_line(path, first, size, 2)
-    if shape is None:  # as written by GloVe: the first row tells the dimension
+    if shape is None:  # as written by GloVe: the first row has the dimension
         shape, lines = (0, len(first.rstrip(b" \r").split(b" ")) - 1), chain([first], lines)
         if shape[1] < 1:
             raise _damaged(path, "is not a text file of vectors: its first line is not a name and numbers")

@@ -32,7 +32,7 @@ class LineVectors(NamedTuple):
         vectors: float32 (n, dim), norm 1; the mean direction of the training text where no word of the line is known.
         n_tokens: int64 (n,), running words of each line.
         n_known: int64 (n,), those in the vocabulary; 0 flags a line without a direction of its own.
-        consumed: Bytes of the source, as it lies on the disk, that this took.
+        consumed: Bytes of the source on disk that this took.
     """
 
     vectors: npt.NDArray[np.float32]

@@ -244,7 +244,7 @@ def _projected_out(direction: npt.NDArray[np.float64], others: npt.NDArray[np.fl
     for other in others:
         rest = _orthogonal_part(other, axes)
         length = float(np.linalg.norm(rest))
-        if length > _NOTHING_LEFT:  # else it lies in the span of the rows before it
+        if length > _NOTHING_LEFT:  # else it is in the span of the rows before it
             axes.append(rest / length)
     return _orthogonal_part(direction, axes)
 

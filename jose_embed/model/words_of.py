@@ -100,7 +100,7 @@ class WordDirections:
     def centered(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """float64 (..., dim): directions of the document space without the mean, norm 1.
 
-        A direction that is the mean itself, as in a model of one document, is taken as it is.
+        A direction equal to the mean, as in a model of one document, is not centered.
         """
         vectors = np.asarray(vectors, np.float64)
         differences = vectors - self.mean

@@ -2,7 +2,7 @@
 
 Models, encoded corpora and checkpoints are containers: a directory of plain files and a manifest with
 
-- ``format`` and ``format_version``, which :class:`~jose_embed.storage.directory.DirectoryKind` knows;
+- ``format`` and ``format_version``, as in :class:`~jose_embed.storage.directory.DirectoryKind`;
 - ``files``: size and SHA-256 of every other file;
 - ``checksum``: SHA-256 over the manifest without this field;
 - fields of the format, each with a :class:`Rule`.
@@ -309,7 +309,7 @@ def verify_files(
         directory: The open directory.
         files: As the manifest lists them.
         reporter: Receives the phase "verifying", in bytes.
-        look: By name of a file, a function that sees every block of it, from the first.
+        look: By name of a file, a function that receives every block of it in order.
 
     Raises:
         JoseError: of the directory's kind.

@@ -1,6 +1,6 @@
 """Decompression of text files, with a bound on what a small file may become.
 
-gzip, bzip2, xz and zstd are told apart by their first bytes, never by name, so a renamed file and a compressed pipe
+gzip, bzip2, xz and zstd are recognized by their first bytes, never by name, so a renamed file and a compressed pipe
 work too. Several streams in a row (``cat a.gz b.gz``) and zero padding between them are read as the tools of these
 formats read them.
 """

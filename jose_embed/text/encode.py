@@ -57,8 +57,8 @@ def encode(
         tokenizer: A registered name, or a tokenizer.
         min_count: Words that occur less often are left out; at least 1.
         reporter: Receives the progress.
-        directory: Where the temporary files lie: 4 bytes per running word, 8 per document. The system's directory for
-            such files where it is ``None``.
+        directory: Directory of the temporary files: 4 bytes per running word, 8 per document; the
+            system's if ``None``.
         max_expansion: Decompressed bytes allowed per compressed byte, beyond the first GiB of a file; ``None`` for no
             limit.
         options: How tables and records are read, and what is kept of them.
@@ -125,7 +125,7 @@ def encode_texts(
         tokenizer: A registered name, or a tokenizer; not called for sequences of words.
         min_count: Words that occur less often are left out; at least 1.
         reporter: Receives the progress.
-        directory: Where the temporary files lie.
+        directory: Directory of the temporary files.
         options: The columns of a data set, and whether texts are kept.
 
     Raises:
@@ -266,14 +266,14 @@ class TokenSpill:
     """Numbers of words and ends of documents in two nameless files, which become the mapped arrays of a corpus.
 
     Args:
-        directory: Where the files lie; the system's directory for such files if it is ``None``.
+        directory: Directory of the temporary files; the system's if ``None``.
         with_ids: Whether ids are written too.
 
     Attributes:
         n_tokens: How many numbers were written.
         n_documents: How many documents were written.
         n_empty: How many of them are empty.
-        progress: The share of the text that was written, as far as it is known; it tells how much room a full disk
+        progress: The share of the text that was written, as far as it is known; it shows how much room a full disk
             lacks.
     """
 

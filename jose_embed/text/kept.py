@@ -118,7 +118,7 @@ def write_encoded(
         corpus: What to write; it stays open.
         path: The directory.
         overwrite: Replace an encoded corpus; nothing else is ever replaced.
-        reporter: Told of the phase "keeping", in bytes.
+        reporter: Receives the phase "keeping", in bytes.
 
     Raises:
         CorpusError: the place is taken or cannot be written.
@@ -245,7 +245,7 @@ def open_encoded(
     Args:
         path: The directory.
         verify: Compare with the checksums; to be left out only for what this process has just written.
-        reporter: Told of the phase "verifying", in bytes.
+        reporter: Receives the phase "verifying", in bytes.
 
     Raises:
         CorpusError: missing, damaged, foreign, or of a newer format; the message names the file and says what to do.

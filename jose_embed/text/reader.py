@@ -3,7 +3,7 @@
 ::
 
     sources     a path, several, a glob, a directory, "-"     -> Source, Source, ...      (sources.py)
-    bytes       plain, gzip, bzip2, xz, zstd, told by content -> pieces of at most 1 MiB  (compression.py)
+    bytes       plain, gzip, bzip2, xz, zstd, recognized by content -> pieces of at most 1 MiB  (compression.py)
     records     CSV, TSV, JSON Lines, Parquet, Arrow          -> RecordBatch, ...         (records.py)
     blocks      whole lines of valid UTF-8                    -> Block, Block, ...        (here)
 
@@ -64,7 +64,7 @@ class Block(NamedTuple):
     Attributes:
         data: Valid UTF-8, not empty. It ends with a line end, or, inside a line that is longer than a block, with a
             space.
-        consumed: Bytes of the source, as it lies on the disk, that were read since the block before.
+        consumed: Bytes of the source on disk that were read since the previous block.
         records: The documents of these lines with their ids and fields; ``None`` for plain text, if none are needed.
     """
 
@@ -74,7 +74,7 @@ class Block(NamedTuple):
 
 
 class BlockReader:
-    """Reads sources in a thread of its own and hands out their lines in blocks of about a megabyte.
+    """Reads sources in a separate thread and yields their lines in blocks of about a megabyte.
 
     Args:
         sources: What to read, in this order.
@@ -321,7 +321,7 @@ class BlockReader:
         whole_lines = self._whole_lines or limit is None
         held: list[bytes] = []
         size = 0
-        complete = True  # what was handed out ends with a line end
+        complete = True  # the previous piece ends with a line end
         for piece in pieces:
             end = piece.rfind(b"\n") + 1
             if not end and not whole_lines and size + len(piece) > PIECE:

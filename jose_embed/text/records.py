@@ -55,7 +55,7 @@ class TextOptions:
     Attributes:
         text_field: The columns that hold the text, joined by a line break if there are several; empty to find it.
         id_field: The column of the documents' ids; ``None`` for the records' numbers.
-        format: One of :data:`~jose_embed.text.sources.FORMATS`; ``None`` to go by the ending of each file's name.
+        format: One of :data:`~jose_embed.text.sources.FORMATS`; ``None`` to choose by the ending of each file's name.
         on_error: ``"stop"`` to refuse malformed records, ``"skip"`` to leave them out.
         keep_text: Keep the texts with the model.
         keep_fields: Columns to keep with the model.
@@ -272,7 +272,7 @@ def choose_columns(name: str, found: Mapping[str, float], options: TextOptions) 
 
 
 def columns_note(name: str, found: Iterable[str], columns: Columns) -> str:
-    """The sentence that tells how a table was understood."""
+    """A sentence about the columns that a table is read by."""
     text = " and ".join(repr(column) for column in columns.text)
     ids = (
         f"ids from {columns.id!r}"

@@ -53,7 +53,7 @@ class Source:
         name: How messages and document ids call it: the path as it was given.
         folder: The directory that was named and that it was found below; empty if it matched a glob, ``None`` if it
             was named itself.
-        format: The format that its directory says it has; ``None`` to go by its name.
+        format: The format that its directory declares; ``None`` to choose by its name.
     """
 
     path: str | None
@@ -97,7 +97,7 @@ class SourceReport:
         invalid_lines: Lines that were not UTF-8, or documents with NUL characters or lone surrogates.
         invalid_bytes: Bytes in them that were replaced.
         first_invalid: The number of the first such line, from 1; 0 if there is none.
-        disk_bytes: Its bytes as they lie on the disk.
+        disk_bytes: Its size on disk.
         disk_sha256: Hexadecimal SHA-256 of these; empty before all of them were read, and for strings.
         was_replaced: The name stands for another file, or none, since it was opened; the text that was read is whole.
     """
@@ -122,7 +122,7 @@ def listed(sources: Sources) -> list[str | os.PathLike[str]]:
 def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: None) -> list[Source]:
     """Every file that the given names stand for, in the order given, each once.
 
-    A name that exists is taken as it is. Otherwise a name with ``*``, ``?`` or ``[`` is a glob (``**`` crosses
+    A name that exists is that file. Otherwise a name with ``*``, ``?`` or ``[`` is a glob (``**`` crosses
     directories). A directory stands for every file below it, sorted by path; names that start with a dot are skipped.
     Neither reaches into models, encoded corpora and checkpoints. A directory that Hugging Face ``datasets`` has saved
     stands for its data files. ``"-"`` is standard input. Whether a file exists is asked by :meth:`Source.check` or when
@@ -130,7 +130,7 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
 
     Args:
         sources: The names.
-        note: Told of directories that this package has written and of links that were passed over.
+        note: Receives notes about skipped links and directories that this package has written.
 
     Raises:
         CorpusError: a glob without a match, a directory without a file, nothing but what this package has written,
@@ -299,8 +299,8 @@ class Input:
 
     Attributes:
         name: The source's name, on one line.
-        consumed: Bytes read from it so far, as they lie on the disk.
-        sha256: Hexadecimal SHA-256 of all bytes read from it so far, as they lie on the disk.
+        consumed: Bytes on disk read so far.
+        sha256: Hexadecimal SHA-256 of the bytes on disk read so far.
 
     Raises:
         CorpusError: it cannot be opened or read; while reading: its file changed.

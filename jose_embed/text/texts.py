@@ -71,7 +71,7 @@ class TextStore:
 
         Args:
             fields: The names of the fields that it will hold.
-            directory: Where the file lies; the system's directory for such files if it is ``None``.
+            directory: Directory of the temporary file; the system's if ``None``.
 
         Raises:
             TrainingError: no file can be made there.

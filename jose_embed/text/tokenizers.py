@@ -80,7 +80,7 @@ def valid_text(text: str) -> str:
         return clean
     if len(clean) <= _CODED:
         return clean.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    # Two surrogates that make a character may stand in two pieces, which this decoder knows.
+    # Two surrogates that make a character may be in two pieces, which this decoder joins.
     pieces = (clean[i : i + _CODED].encode("utf-16-le", "surrogatepass") for i in range(0, len(clean), _CODED))
     return "".join(codecs.iterdecode(pieces, "utf-16-le", "replace"))
 

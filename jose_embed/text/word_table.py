@@ -173,7 +173,7 @@ class _Output(NamedTuple):
 def _scan(text: Bytes, rules: Integers, table: _Table, batch: _Batch, output: _Output, state: Integers) -> None:
     """Number the words of a text, to its end or until the slots may have no room for the words of another batch.
 
-    It goes by batches of words, which are first read and then looked up.
+    Words are read in batches, and then looked up.
 
     Args:
         text: uint8 (n,), as :meth:`WordTable.add_lines` takes it.

@@ -18,7 +18,7 @@ large), r^2 decides; in a text on a single topic all words count alike. The last
 words, as the posterior mean of n documents beside a prior of 20 or 5 documents does.
 
 The reliability of an axis: a document is a sample of words, and another sample of the same document would have another
-direction. Split-half correlation tells how much of a direction is due to the sample. The different words of each
+direction. Split-half correlation measures how much of a direction is due to the sample. The different words of each
 document are dealt to two halves, each half gets its own direction, centered, and along each principal axis of these the
 halves of all documents have a correlation r. The reliability of the whole sample is 2 r / (1 + r) (Spearman and Brown).
 :func:`reliability_matrix` scales each axis by a power of its reliability; the power 1 is the best linear estimate of

@@ -24,7 +24,7 @@ def allocate_tables(
     """Tables of zeros for a training.
 
     On the CPU the word tables have spare rows behind those of the words: each worker trains its own copy of the most
-    frequent words there. The document table lies in memory or in a temporary file (``config.doc_vectors``).
+    frequent words there. The document table is in memory or in a temporary file (``config.doc_vectors``).
 
     Args:
         corpus: The encoded text.

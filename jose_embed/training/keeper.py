@@ -20,7 +20,7 @@ __all__ = ["CheckpointKeeper", "Interrupts"]
 
 
 class CheckpointKeeper:
-    """A context in which a training writes checkpoints: when one is due, and when a signal arrives.
+    """A context in which a training writes checkpoints: after every interval, and when a signal arrives.
 
     Args:
         checkpoints: Writes them.

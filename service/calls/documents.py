@@ -168,7 +168,7 @@ async def put_document(
     summary="Delete a document",
 )
 async def delete_document(request: Request, id: PathId, if_match: IfMatch = LEFT_OUT) -> Response:
-    """Deletes an added document; searches do not find it any more."""
+    """Deletes an added document; searches no longer find it."""
     engine = engine_of(request)
     for _ in range(_TRIES):
         try:

@@ -123,7 +123,7 @@ def encoded(vector: npt.NDArray[np.float32], encoding: str) -> Any:
 
 
 def within_limit(text: str, most: int, truncate: str = "none") -> tuple[str, bool]:
-    """A text of at most so many characters, and whether it was cut.
+    """A text cut to a number of characters, and whether it was cut.
 
     Args:
         text: Any text.

@@ -28,7 +28,7 @@ Answer = TypeVar("Answer")
 _Entry = tuple[Job, asyncio.Future[Answer] | None]  # None: no caller waits for the answer
 
 _LONGEST_ADVICE: Final = 30  # seconds, for Retry-After
-_LOAD: Final = 8  # a batch of so many jobs means that there are many clients
+_LOAD: Final = 8  # jobs of a batch that mean that there are many clients
 _STEP: Final = 0.0005
 _NICER: Final = 10
 _log = logging.getLogger("service")

@@ -62,7 +62,7 @@ _TABLES: Final = {
     "vectors": """CREATE TABLE vectors (
     model  TEXT NOT NULL,             -- the id of the model that made it
     serial INTEGER NOT NULL,
-    vector BLOB,                      -- float32, little-endian; NULL: the model knows no word of the text
+    vector BLOB,                      -- float32, little-endian; NULL: the text has no word of the model
     PRIMARY KEY (serial, model)
 ) STRICT, WITHOUT ROWID""",
     "counter": "CREATE TABLE counter (last_serial INTEGER NOT NULL) STRICT",
@@ -286,7 +286,7 @@ class Store:
             )
 
     def drop_other_models(self, models: Sequence[str], most: int = 1_000) -> int:
-        """Deletes vectors of all but some models, at most so many at a time; returns how many."""
+        """Delete a bounded number of vectors of all but some models, and return their number."""
         marks = ", ".join("?" * len(models))
         with self._transaction() as database:
             return database.execute(
@@ -469,7 +469,7 @@ class Store:
                 database.execute(_TABLES["vectors"])
                 database.execute(_TABLES["counter"])
                 database.execute("INSERT INTO counter VALUES (?)", (serial,))
-            database.execute("VACUUM")  # leaves the pages out that no table has any more
+            database.execute("VACUUM")  # drops the pages that no table uses
         except DiskFullError:
             raise
         except (sqlite3.Error, StoreError):

@@ -99,7 +99,7 @@ class CosineIndex:
         Args:
             queries: Unit rows, float, shape (q, dim).
             k: At least 1; if the index has fewer rows, all are returned.
-            first_rows: Look at so many rows only, from the first; None looks at all.
+            first_rows: Search this number of first rows only; None searches all.
 
         Returns:
             One :class:`Hits` per query.
@@ -151,7 +151,7 @@ class CosineIndex:
 
 
 class _Rows:
-    """Memory of an index as NumPy sees it; arrays over it keep the index alive."""
+    """Memory of an index for NumPy; arrays over it keep the index alive."""
 
     def __init__(self, index: Any, address: int, shape: tuple[int, int]) -> None:
         self.index = index

@@ -42,7 +42,7 @@ class PrefixIndex:
 
         Args:
             prefix: May be empty: every word starts with it.
-            limit: At most so many.
+            limit: Most answers.
         """
         first = bisect_left(self._rows, prefix, key=self._words.__getitem__)
         end = _behind(prefix)

@@ -31,9 +31,9 @@ class SearchQuery:
 
     Args:
         vector: A unit vector, float32 (dim,).
-        k: At most so many neighbours.
+        k: Most neighbours.
         target: What they are.
-        first_rows: Words: only the so many most frequent ones.
+        first_rows: Words: only this number of most frequent ones.
         excluded: Words: rows that are not answers.
         among: Words: the only rows that are answers, int64.
         source: Documents: which ones.

@@ -81,7 +81,7 @@ class Answers:
 
 
 class ServedModel:
-    """A model as it is served.
+    """The served model.
 
     Args:
         embeddings: The model; its word vectors are held once, inside the index.

@@ -171,7 +171,7 @@ class Protocol(HttpToolsProtocol):
         self._n_unread += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # no other protocol is spoken here: the request is answered as it is
+        except httptools.HttpParserUpgrade:  # no other protocol is supported: the request gets a normal answer
             pass
         except httptools.HttpParserError:
             if self._n_head > MOST_HEAD_BYTES:

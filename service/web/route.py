@@ -45,7 +45,7 @@ _SMALL: Final = 16 << 10  # bytes of a body that is parsed in the event loop: a 
 
 @contextlib.contextmanager
 def room_for(request: Request, n_bytes: int) -> Iterator[None]:
-    """Counts an answer of about so many bytes for as long as it is being made.
+    """Count an answer of about ``n_bytes`` while it is being made.
 
     Raises:
         Problem: ``saturated``.
@@ -69,7 +69,7 @@ def engine_of(request: Request) -> Engine:
 
 
 def calls(route_class: type[ReadRoute], tag: str, prefix: str = "") -> APIRouter:
-    """A router for calls of one sort; in the OpenAPI document each goes by the name of its function."""
+    """A router for calls of one kind; in the OpenAPI document each has the name of its function."""
     return APIRouter(
         prefix=prefix, route_class=route_class, tags=[tag], generate_unique_id_function=lambda route: str(route.name)
     )
@@ -133,7 +133,7 @@ class Admission:
         self._most_bytes = most_bytes
 
     def enter(self) -> None:
-        """Lets one more request in; :meth:`leave` must follow.
+        """Admit one more request; :meth:`leave` must follow.
 
         Raises:
             Problem: ``saturated``.

@@ -128,7 +128,7 @@ K = Annotated[int, Field(ge=1, le=MAX_K, description="How many neighbours, at mo
 Rank = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
 Limit = Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
 Cosine = Annotated[float, Field(ge=-1, le=1), BeforeValidator(_plain_number)]
-_MAX_RANK: Final = "Only the so many most frequent words are answers."
+_MAX_RANK: Final = "Only this number of most frequent words are answers."
 _MIN_SCORE: Final = "Only neighbours of at least this cosine."
 MaxRank = Annotated[Rank | None, Field(description=_MAX_RANK)]
 MinScore = Annotated[Cosine | None, Field(description=_MIN_SCORE)]
@@ -502,7 +502,7 @@ class Document(_Answer):
     text: str
     created: str
     updated: str
-    searchable: bool = Field(description="Whether the present model knows a word of it.")
+    searchable: bool = Field(description="Whether the present model has a word of it.")
 
 
 class DocumentEntry(_Answer):

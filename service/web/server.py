@@ -36,8 +36,8 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # A thread that computes gives the interpreter's lock back after this time.
 _SWITCH_SECONDS: Final = 0.0005
 _SETTLE_SECONDS: Final = 0.5
-# A connection without a request during so many looks (a second) is idle. Looks are counted and not seconds, because on
-# a busy machine the looks are as late as the requests.
+# A connection without a request during this number of looks (a second) is idle. Looks are counted and not seconds,
+# because on a busy machine the looks are as late as the requests.
 _QUIET_LOOKS: Final = 50
 _BETWEEN_LOOKS: Final = 0.02
 # Longer than clients and proxies keep an idle connection: the service should not be the one that closes first.
@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
 
     Args:
         config: uvicorn's.
-        engine: Told when the drain begins.
+        engine: Notified when the drain begins.
         traffic: Bounds the connections.
     """
 

@@ -621,7 +621,7 @@ def test_export_writes_what_other_programs_read(
     assert "already exists" in refused(main, "export", model_path, "-o", "d.vec", "-q")
     assert len(printed(main, "export", model_path, "-o", "d.vec", "--overwrite").splitlines()) == 1
     said = printed(main, "export", model_path, "-o", "d.vec", "--overwrite", "--table", "documents").splitlines()
-    assert said[1:] == ["1 of them hold no word that the model knows: ignore their rows (first: 3)"]
+    assert said[1:] == ["1 of them hold no word of the model: ignore their rows (first: 3)"]
     assert printed(main, "export", model_path, "--overwrite").startswith("small.vec: 7 vectors")
     line = refused(main, "export", model_path, "-o", "docs.xml")
     assert line.startswith(

@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     It is made outside: code that allocates arrays takes half a second longer to compile.
     """
 
-    kept: npt.NDArray[np.uint32]  # (longest piece,): the words of a piece that are not thinned out
+    kept: npt.NDArray[np.uint32]  # (longest piece,): the words of a piece that are kept by subsampling
     coming: npt.NDArray[np.uint32]  # (16,): the negatives of the next positions, on their way into the cache
     rows: npt.NDArray[np.uint32]  # (32,): positives from slot 0, negatives from slot 16
     products: npt.NDArray[np.float32]  # (16,): -f or h, those that are taken one by one

@@ -66,7 +66,7 @@ __all__ = ["CHUNK_LIMITS", "CpuBackend", "kernel", "merge_rows", "spare_rows"]
 #: The fewest and the most running words of a chunk.
 CHUNK_LIMITS = (1 << 15, 1 << 19)
 
-#: Words with rows of their own for each worker: at most so many, and only those expected so often in a chunk.
+#: Most words that have private rows for each worker, and the occurrences expected in a chunk that a word needs for it.
 _MOST_PRIVATE, _LEAST_OCCURRENCES = 2_048, 8
 
 
@@ -164,7 +164,7 @@ class CpuBackend:
         self.train_chunk(np.empty(0, np.int64), 0, 0)
 
     def collect(self) -> None:
-        """Nothing to do: the vectors move where they lie."""
+        """No effect: the vectors are trained in place."""
 
 
 def spare_rows(counts: npt.NDArray[np.int64], chunk_tokens: int, threads: int) -> int:
@@ -187,7 +187,7 @@ def merge_rows(rows: npt.NDArray[np.float32], others: npt.NDArray[np.float32], w
     Args:
         rows: float32 (n, dim), on the sphere, written in place.
         others: The same shape, on the sphere.
-        weight: Not negative. With 0 the others are taken as they are.
+        weight: Not negative. With 0 the rows become the others.
     """
     if weight == 0:
         rows[:] = others

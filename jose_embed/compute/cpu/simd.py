@@ -97,7 +97,7 @@ def _product_sum(builder: Any, xs: Sequence[Any], ys: Sequence[Any]) -> Any:
 
 
 def _above_zero(builder: Any, vector: Any) -> Any:
-    """Sixteen bits. A NaN counts as above zero, so that it spreads up to the loss, where the trainer sees it."""
+    """Sixteen bits. A NaN counts as above zero, so that it spreads up to the loss, where the training checks it."""
     return builder.fcmp_unordered(">", vector, _ZERO)
 
 

@@ -111,7 +111,7 @@ def documents_in_flight(config: TrainConfig, counts: npt.NDArray[np.int64], n_pr
 
 
 def copied_words(in_flight: int) -> int:
-    """The most frequent words, so many, have a center row for each group of warps."""
+    """Number of the most frequent words, which have a center row for each group of warps."""
     return _COPIED if in_flight >= _COPIES * _FEW else 0
 
 

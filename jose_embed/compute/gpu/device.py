@@ -169,7 +169,7 @@ class Device:
         capability: Of its architecture, such as (9, 0).
         n_processors: Multiprocessors.
         memory_bytes: What it has.
-        bandwidth: Bytes per second between it and its memory at the most.
+        bandwidth: Peak bytes per second between it and its memory.
     """
 
     def __init__(self, cupy: Any) -> None:
@@ -208,7 +208,7 @@ class Device:
         return module
 
     def resident_warps(self, kernel: Any) -> int:
-        """Warps that one multiprocessor holds at a time, one to a block; of how many, ``most_warps`` tells."""
+        """Warps of a kernel that one multiprocessor holds at a time, one per block; at most ``most_warps``."""
         return resident_warps(
             int(kernel.num_regs),
             int(kernel.shared_size_bytes),

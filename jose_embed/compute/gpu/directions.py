@@ -19,7 +19,7 @@ from jose_embed.errors import DeviceError
 
 __all__ = ["GpuDirections"]
 
-_ROWS_AT_ONCE = 1 << 16  # documents that travel together at the most
+_ROWS_AT_ONCE = 1 << 16  # documents copied at a time, at most
 _COUNTING_BYTES = 1 << 28  # that the warps' counts of words may take together, if at least one warp has its own
 
 

@@ -459,7 +459,7 @@ __device__ __forceinline__ Row moved_row(const Row &x, const Row &y, float scale
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-// The words of each document that are not thinned out, piece by piece.
+// The words of each document that are kept by subsampling, piece by piece.
 extern "C" __global__ void __launch_bounds__(WARP) thin(const Chunk *chunk) {
     const Chunk c = *chunk;
     for (i64 place = take(c.next); place < c.n_documents; place = take(c.next)) {
