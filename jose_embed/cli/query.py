@@ -148,6 +148,8 @@ def _run_documents(arguments: argparse.Namespace) -> None:
         kept += [n.text or ""] if has_texts else []
         rows.append([f"{n.score:.4f}", n.doc_id, *map(short_text, kept)])
     print_table(titles, rows)
+    if sys.stdout.isatty() and neighbors and not has_texts and not fields:
+        print("The model keeps no texts; jose-train --keep-text shows them here.", file=sys.stderr)
 
 
 def _labels(files: Sequence[str], rows: Collection[int], n_docs: int) -> dict[int, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from fastapi import Header, Query
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.calls.embed import no_known_words, within_limit
+from service.calls.kept import fields_json, kept_document
 from service.engine.serving import Engine
 from service.engine.store import Delete, Outcome, Put
 from service.engine.writing import StaleModelError
@@ -43,6 +44,9 @@ read_router = calls(ReadRoute, "documents")
 write_router = calls(WriteRoute, "documents")
 
 PathId = Annotated[DocumentId, PathParameter(description="Any printable text; a slash may be part of it.")]
+Source = Annotated[
+    Literal["all", "added", "trained"], Query(description="Where the id is looked up (all: added documents first).")
+]
 ETag = Annotated[str, Field(pattern=r'^("[0-9]{1,18}"|\*)$')]
 Star = Annotated[str, Field(pattern=r"^\*$")]
 IfMatch = Annotated[ETag, Header(description='Only if the document has this ETag, such as "7".')]
@@ -80,24 +84,46 @@ async def list_documents(request: Request, query: Annotated[DocumentListQuery, Q
     responses=problems("unknown-document", "storage-unavailable") | {200: {"headers": ETAG}},
     summary="Read a document",
 )
-async def read_document(request: Request, id: PathId) -> Response:
-    """An added document as it was stored. (Trained documents have vectors only: their texts are not part of a
-    model.)"""
+async def read_document(request: Request, id: PathId, source: Source = "all") -> Response:
+    """An added document as it was stored, or a trained document of a model that keeps texts or fields. Only an added
+    document has an ETag."""
     engine = engine_of(request)
-    found = await engine.work(lambda: engine.store.get(id))
+    snapshot = engine.snapshot
+    found = None if source == "trained" else await engine.work(lambda: engine.store.get(id))
     if found is None:
-        raise Problem("unknown-document", f"there is no added document {shown(id)}")
-    searchable = engine.snapshot.library.vector(found.serial) is not None
+        if source == "added":
+            raise Problem("unknown-document", f"there is no added document {shown(id)}")
+        return answer(await engine.work(functools.partial(_trained_json, snapshot.served, id)))
     body = {
         "id": id,
+        "source": "added",
         "revision": found.serial,
         "text": found.text,
+        "fields": {},
         "created": found.created,
         "updated": found.updated,
-        "searchable": searchable,
+        "searchable": engine.snapshot.library.vector(found.serial) is not None,
     }
     content = await engine.work(lambda: orjson.dumps(body))
     return answer(content, headers={"ETag": f'"{found.serial}"'})
+
+
+def _trained_json(served: ServedModel, id: str) -> bytes:
+    """A trained document as an answer shows it.
+
+    Raises:
+        Problem: ``unknown-document``, ``storage-unavailable``.
+    """
+    try:
+        searchable = served.document(id) is not None
+    except KeyError:
+        raise Problem("unknown-document", f"there is no added or trained document {shown(id)}") from None
+    kept = kept_document(served, id) if served.keeps_texts else None
+    if kept is None:
+        detail = f"{shown(id)} is a trained document, and the model keeps no texts; train with --keep-text to show them"
+        raise Problem("unknown-document", detail)
+    body = {"id": id, "source": "trained", "text": kept.text, "fields": fields_json(kept.fields)}
+    return orjson.dumps(body | {"revision": None, "created": None, "updated": None, "searchable": searchable})
 
 
 @write_router.put(

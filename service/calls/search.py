@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from jose_embed.errors import ConfigError
 from service.calls.embed import no_known_words, within_limit
+from service.calls.kept import found_json
 from service.calls.similar import unknown_word
 from service.engine.serving import Engine
 from service.problems import Problem, shown
@@ -89,6 +90,12 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         excluded_id=excluded_id,
         least=wanted.min_score,
     )
+
+    if wanted.include and wanted.target == "documents":
+        (found,) = await engine.search(snapshot, [question], list)
+        pieces = await found_json(request, snapshot, found, wanted.include)
+        content = head | {"neighbors": pieces, "model": snapshot.served.reference}
+        return answer(await engine.work(partial(orjson.dumps, content)))
 
     def finish(results: list[Found]) -> bytes:
         return orjson.dumps(head | {"neighbors": results[0], "model": snapshot.served.reference})

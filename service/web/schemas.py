@@ -437,6 +437,13 @@ class SearchRequest(_Request):
         "all", description="Which documents are answers, and where document_id is looked up (all: added first)."
     )
     min_score: MinScore = None
+    include: list[Literal["text", "fields"]] = Field(
+        default=[],
+        max_length=2,
+        description="Also show this of each found document. The text of a trained document is null, and its fields are "
+        "empty, if the model does not keep them (--keep-text, --keep-fields). Without effect on words.",
+        examples=[["text", "fields"]],
+    )
 
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:
@@ -448,10 +455,14 @@ class SearchRequest(_Request):
 class DocumentNeighbor(_Answer):
     """A document near to the query."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     id: str
     source: Literal["added", "trained"]
     score: float = Field(ge=-1, le=1)
     angle_deg: float = Field(ge=0, le=180)
+    text: str | None = Field(None, description="Only if the request includes it.")
+    fields: dict[str, Any] = Field(default={}, description="Only if the request includes them.")
 
 
 class SearchAnswer(_Answer):
@@ -495,13 +506,15 @@ class DocumentWritten(_Answer):
 
 
 class Document(_Answer):
-    """A stored document."""
+    """A stored document, or a trained document of a model that keeps texts or fields."""
 
     id: str
-    revision: int = Field(ge=1)
-    text: str
-    created: str
-    updated: str
+    source: Literal["added", "trained"]
+    revision: int | None = Field(ge=1, description="Null for a trained document.")
+    text: str | None = Field(description="Null for a trained document of a model that keeps fields only.")
+    fields: dict[str, Any] = Field(description="The kept fields of a trained document.")
+    created: str | None = Field(description="Null for a trained document.")
+    updated: str | None = Field(description="Null for a trained document.")
     searchable: bool = Field(description="Whether the present model has a word of it.")
 
 

@@ -1,0 +1,102 @@
+"""Texts and fields of documents in answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+
+from jose_embed.errors import ModelError
+from jose_embed.text.texts import KeptDocument
+from service.engine.store import Store
+from service.problems import Problem
+from service.search.queries import Found, Snapshot
+from service.search.served_model import ServedModel
+from service.web.route import engine_of, room_for
+
+__all__ = ["fields_json", "found_json", "kept_document"]
+
+_CHUNK: Final = 50  # documents that one job reads
+_SHARE: Final = 4  # one answer takes at most this part of the memory for answers
+_log = logging.getLogger("service")
+
+
+def kept_document(served: ServedModel, id: str) -> KeptDocument | None:
+    """The kept text and fields of a trained document, or None if there is no document of this id; reads the disk.
+
+    Raises:
+        Problem: ``storage-unavailable``.
+    """
+    try:
+        return served.kept_document(id)
+    except ModelError as error:
+        _log.error("%s", error)
+        detail = "the texts that the model keeps are damaged; restore the model directory, then POST /admin/reload"
+        raise Problem("storage-unavailable", detail) from None
+
+
+def fields_json(fields: Mapping[str, Any]) -> orjson.Fragment:
+    """Fields as JSON; a number that is not finite is null."""
+    try:
+        return orjson.Fragment(orjson.dumps(dict(fields)))
+    except TypeError:  # an integer of more than 64 bits, or a lone surrogate
+        finite = json.loads(json.dumps(dict(fields)), parse_constant=lambda _: None)
+        return orjson.Fragment(json.dumps(finite, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+async def found_json(
+    request: Request, snapshot: Snapshot, found: Found, include: Sequence[str]
+) -> list[orjson.Fragment]:
+    """Found documents as JSON, with their texts and fields.
+
+    Args:
+        request: The request that they answer.
+        snapshot: The state that was searched.
+        found: The documents.
+        include: "text", "fields".
+
+    Raises:
+        Problem: ``invalid-request``: the answer would be too large; ``saturated``, ``storage-unavailable``.
+    """
+    engine = engine_of(request)
+    most = engine.settings.max_answer_bytes // _SHARE
+    pieces: list[bytes] = []
+    n_bytes = 0
+    with ExitStack() as rooms:
+        for first in range(0, len(found), _CHUNK):
+            some = found[first : first + _CHUNK]
+            job = partial(_documents_json, engine.store, snapshot.served, some, include, most - n_bytes)
+            made = await engine.work(job)
+            size = sum(map(len, made))
+            rooms.enter_context(room_for(request, size))
+            n_bytes += size
+            pieces += made
+    return [orjson.Fragment(piece) for piece in pieces]
+
+
+def _documents_json(store: Store, served: ServedModel, found: Found, include: Sequence[str], most: int) -> list[bytes]:
+    """Some of the found documents as JSON, of at most ``most`` bytes together."""
+    pieces: list[bytes] = []
+    for neighbor in found:
+        text, fields = None, {}
+        if neighbor["source"] == "trained":
+            kept = kept_document(served, neighbor["id"])
+            if kept is not None:
+                text, fields = kept.text, dict(kept.fields)
+        elif "text" in include:
+            added = store.get(neighbor["id"])  # None if it was deleted after the search
+            text = None if added is None else added.text
+        shown: dict[str, Any] = {"text": text} if "text" in include else {}
+        shown |= {"fields": fields_json(fields)} if "fields" in include else {}
+        pieces.append(orjson.dumps(neighbor | shown))
+        most -= len(pieces[-1])
+        if most < 0:
+            detail = "the texts and fields of the found documents are too large for one answer; ask for a smaller k"
+            raise Problem("invalid-request", detail, errors=[])
+    return pieces
