@@ -118,11 +118,12 @@ def _trained_json(served: ServedModel, id: str) -> bytes:
         searchable = served.document(id) is not None
     except KeyError:
         raise Problem("unknown-document", f"there is no added or trained document {shown(id)}") from None
-    kept = kept_document(served, id) if served.keeps_texts else None
+    kept = kept_document(served, id) if served.embeddings.keeps_documents else None
     if kept is None:
         detail = f"{shown(id)} is a trained document, and the model keeps no texts; train with --keep-text to show them"
         raise Problem("unknown-document", detail)
-    body = {"id": id, "source": "trained", "text": kept.text, "fields": fields_json(kept.fields)}
+    text, fields = kept
+    body = {"id": id, "source": "trained", "text": text, "fields": fields_json(fields)}
     return orjson.dumps(body | {"revision": None, "created": None, "updated": None, "searchable": searchable})
 
 

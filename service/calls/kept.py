@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -13,7 +13,6 @@ import orjson
 from starlette.requests import Request
 
 from jose_embed.errors import ModelError
-from jose_embed.text.texts import KeptDocument
 from service.engine.store import Store
 from service.problems import Problem
 from service.search.queries import Found, Snapshot
@@ -27,7 +26,7 @@ _SHARE: Final = 4  # one answer takes at most this part of the memory for answer
 _log = logging.getLogger("service")
 
 
-def kept_document(served: ServedModel, id: str) -> KeptDocument | None:
+def kept_document(served: ServedModel, id: str) -> tuple[str | None, dict[str, Any]] | None:
     """The kept text and fields of a trained document, or None if there is no document of this id; reads the disk.
 
     Raises:
@@ -41,12 +40,12 @@ def kept_document(served: ServedModel, id: str) -> KeptDocument | None:
         raise Problem("storage-unavailable", detail) from None
 
 
-def fields_json(fields: Mapping[str, Any]) -> orjson.Fragment:
+def fields_json(fields: dict[str, Any]) -> orjson.Fragment:
     """Fields as JSON; a number that is not finite is null."""
     try:
-        return orjson.Fragment(orjson.dumps(dict(fields)))
+        return orjson.Fragment(orjson.dumps(fields))
     except TypeError:  # an integer of more than 64 bits, or a lone surrogate
-        finite = json.loads(json.dumps(dict(fields)), parse_constant=lambda _: None)
+        finite = json.loads(json.dumps(fields), parse_constant=lambda _: None)
         return orjson.Fragment(json.dumps(finite, ensure_ascii=False).encode("utf-8", "replace"))
 
 
@@ -84,11 +83,12 @@ def _documents_json(store: Store, served: ServedModel, found: Found, include: Se
     """Some of the found documents as JSON, of at most ``most`` bytes together."""
     pieces: list[bytes] = []
     for neighbor in found:
-        text, fields = None, {}
+        text: str | None = None
+        fields: dict[str, Any] = {}
         if neighbor["source"] == "trained":
             kept = kept_document(served, neighbor["id"])
             if kept is not None:
-                text, fields = kept.text, dict(kept.fields)
+                text, fields = kept
         elif "text" in include:
             added = store.get(neighbor["id"])  # None if it was deleted after the search
             text = None if added is None else added.text

@@ -37,6 +37,7 @@ router = calls(ReadRoute, "documents")
         "no-direction",
         "not-searchable",
         "text-too-long",
+        "storage-unavailable",
         body=True,
     ),
     summary="The documents or words beside a query",

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
-from jose_embed.text.texts import KeptDocument
 from service.search.index import CosineIndex, Hits, IndexOptions
 from service.search.library import DocumentHit
 from service.search.prefix_index import PrefixIndex
@@ -236,13 +235,7 @@ class ServedModel:
             raise KeyError(id)
         return self.embeddings.doc_vectors[row] if self.embeddings.known_documents[row] else None
 
-    @property
-    def keeps_texts(self) -> bool:
-        """Whether the model keeps texts or fields of its documents."""
-        kept = self.embeddings.manifest.get("text", {})
-        return self.embeddings.has_texts or bool(kept.get("fields"))
-
-    def kept_document(self, id: str) -> KeptDocument | None:
+    def kept_document(self, id: str) -> tuple[str | None, dict[str, Any]] | None:
         """The kept text and fields of a trained document, or None if there is no document of this id.
 
         Reads the disk. The file stays open for as long as the model is served, also if its name is removed.
@@ -252,7 +245,10 @@ class ServedModel:
         """
         with self._lock:  # the first look-up builds a table
             row = self.embeddings.document_index(id)
-        return None if row is None else self.embeddings.kept_documents([row])[0]
+        if row is None:
+            return None
+        text, fields = self.embeddings.kept_documents([row])[0]
+        return text, dict(fields)
 
     def suggestions(self, word: str) -> list[str]:
         """Words of the vocabulary within a few typing mistakes."""

@@ -62,6 +62,11 @@ class ServedEmbeddings(Embeddings):
         return self._of(parts, self._manifest, self.path)
 
     @property
+    def keeps_documents(self) -> bool:
+        """Whether texts or fields of the documents are kept."""
+        return self._parts.texts is not None
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of the arrays."""
         parts = self._parts

@@ -438,6 +438,15 @@ def test_documents_of_a_document_and_of_a_word(printed: Callable[..., str], mode
     ]
 
 
+def test_a_hint_names_keep_text_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_path: Path
+) -> None:
+    for terminal, options, shown in ((True, [], True), (False, [], False), (True, ["--json"], False)):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        assert main(["documents", str(model_path), "1", *options]) in (0, None)
+        assert ("--keep-text" in capsys.readouterr().err) is shown
+
+
 def test_an_untrained_document_is_refused(refused: Callable[..., str], model_path: Path) -> None:
     assert "no known word" in refused(main, "documents", model_path, "3")
     assert "there is no document '6'" in refused(main, "documents", model_path, "6")

@@ -1,0 +1,133 @@
+"""Texts and fields that a model keeps, in answers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from serving import Served, Starter, unit_rows
+
+from jose_embed.model.embeddings import Embeddings
+from jose_embed.text.texts import TEXTS_NAME, TextStore
+
+N_DOCS = 400
+Fields = list[dict[str, Any]]
+
+
+def keep(path: Path, texts: list[str] | None, fields: Fields | None, *, seed: int = 1) -> Path:
+    """A saved model of random directions that keeps these texts and fields of documents 1, 2, 3 ..."""
+    n_docs = len(texts or fields or ())
+    store = TextStore.create(fields=sorted(fields[0]) if fields else ())
+    store.append(texts, fields, n_docs)
+    store.finish()
+    model = Embeddings.from_arrays(
+        words=["king", "queen", "man"],
+        counts=[9, 8, 7],
+        center_vectors=unit_rows(3, 8, seed),
+        context_vectors=unit_rows(3, 8, seed + 1),
+        doc_ids=[str(i + 1) for i in range(n_docs)],
+        doc_vectors=unit_rows(n_docs, 8, seed + 2),
+        doc_token_counts=np.full(n_docs, 5),
+        texts=store,
+    )
+    model.save(path, overwrite=True)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    texts = [f"the text of {i + 1} " + "x" * 500 for i in range(N_DOCS)]
+    return keep(tmp_path / "a.jose", texts, [{"stars": i} for i in range(N_DOCS)])
+
+
+def search(served: Served, **body: Any) -> list[dict[str, Any]]:
+    answer = served.post("/search", {"word": "king", **body})
+    assert answer.status_code == 200, answer.text
+    neighbors: list[dict[str, Any]] = answer.json()["neighbors"]
+    return neighbors
+
+
+def test_search_shows_what_the_request_includes(starter: Starter, model: Path) -> None:
+    served = starter(model)
+    plain = search(served, k=N_DOCS)
+    assert len(plain) == N_DOCS
+    assert all(set(hit) == {"id", "source", "score", "angle_deg"} for hit in plain)
+    expected = [
+        hit | {"text": f"the text of {hit['id']} " + "x" * 500, "fields": {"stars": int(hit["id"]) - 1}}
+        for hit in plain
+    ]
+    assert search(served, k=N_DOCS, include=["text", "fields"]) == expected
+    assert search(served, k=1, include=["fields"]) == [{k: v for k, v in expected[0].items() if k != "text"}]
+    assert search(served, k=3, include=["text"], target="words") == search(served, k=3, target="words")
+    for wrong in (["texts"], "text", ["text"] * 3):
+        assert served.post("/search", {"word": "king", "include": wrong}).status_code == 422
+
+
+def test_added_documents_show_their_text_and_come_first(starter: Starter, model: Path) -> None:
+    served = starter(model)
+    assert served.put("2", "king").status_code == 201
+    hit = search(served, k=1, source="added", include=["text", "fields"])[0]
+    assert (hit["id"], hit["text"], hit["fields"]) == ("2", "king", {})
+    added, trained = served.get("/documents/2").json(), served.get("/documents/2?source=trained")
+    assert (added["source"], added["text"]) == ("added", "king")
+    assert (trained.json()["source"], trained.json()["fields"]) == ("trained", {"stars": 1})
+    assert trained.json()["text"].startswith("the text of 2 ")
+    assert "etag" not in trained.headers
+    assert served.get("/documents/3").json()["text"].startswith("the text of 3 ")
+    assert served.get("/documents/3?source=added").status_code == 404
+    assert served.get("/documents/nowhere").status_code == 404
+    assert served.get("/documents/3?source=both").status_code == 422
+
+
+def test_a_model_without_texts_names_the_option(served: Served) -> None:
+    hit = search(served, k=1, source="trained", include=["text", "fields"])[0]
+    assert (hit["text"], hit["fields"]) == (None, {})
+    answer = served.get(f"/documents/{hit['id']}")
+    assert (answer.status_code, answer.json()["type"]) == (404, "/problems#unknown-document")
+    assert "--keep-text" in answer.json()["detail"]
+
+
+def test_fields_that_other_json_parsers_would_refuse(starter: Starter, tmp_path: Path) -> None:
+    fields = {"huge": 10**30, "nan": float("nan"), "half": "a\ud800b", "deep": {"x": [1, None]}}
+    served = starter(keep(tmp_path / "a.jose", None, [fields]))
+    expected = {"huge": 10**30, "nan": None, "half": "a?b", "deep": {"x": [1, None]}}
+    read = served.get("/documents/1")
+    assert "NaN" not in read.text
+    assert (read.json()["text"], read.json()["fields"]) == (None, expected)
+    assert search(served, k=1, include=["fields"])[0]["fields"] == expected
+
+
+def test_answers_that_are_too_large_are_refused(starter: Starter, model: Path) -> None:
+    served = starter(model, environment={"JOSE_MAX_ANSWER_BYTES": "400000"})
+    answer = served.post("/search", {"word": "king", "k": N_DOCS, "include": ["text"]})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems#invalid-request")
+    assert "smaller k" in answer.json()["detail"]
+    assert len(search(served, k=100, include=["text"])) == 100
+
+
+def test_texts_survive_a_removed_file_and_change_with_the_model(starter: Starter, model: Path) -> None:
+    served = starter(model)
+    os.unlink(model / TEXTS_NAME)
+    assert served.get("/documents/400").json()["text"].startswith("the text of 400 ")
+    keep(model, ["another"], None, seed=7)
+    assert served.get("/documents/399").json()["text"].startswith("the text of 399 ")
+    assert served.post("/admin/reload").status_code == 200
+    assert served.get("/documents/1").json()["text"] == "another"
+    assert served.get("/documents/399").status_code == 404
+
+
+def test_damaged_texts_are_a_problem_and_the_rest_is_answered(starter: Starter, model: Path) -> None:
+    served = starter(model)
+    os.truncate(model / TEXTS_NAME, 20_000)
+    for answer in (
+        served.get("/documents/400"),
+        served.post("/search", {"document_id": "400", "k": N_DOCS, "include": ["text"]}),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems#storage-unavailable")
+        assert "the texts that the model keeps are damaged" in answer.json()["detail"]
+        assert str(model) not in json.dumps(answer.json())
+    assert len(search(served, k=5)) == 5
