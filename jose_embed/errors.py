@@ -72,6 +72,9 @@ class UnknownWordError(JoseError, KeyError):
         hint = f"; similar spellings: {', '.join(self.suggestions)}" if self.suggestions else ""
         super().__init__(f"{word!r} is not in the vocabulary{hint}")
 
+    def __reduce__(self) -> tuple[type[UnknownWordError], tuple[str, Sequence[str]]]:
+        return type(self), (self.word, self.suggestions)  # the message is made again, not given as the word
+
 
 class NoKnownWordsError(JoseError, ValueError):
     """A text without a word of the vocabulary, for which there is no vector."""
@@ -94,7 +97,11 @@ class MissingExtraError(JoseError, ImportError):
     """
 
     def __init__(self, feature: str, extra: str) -> None:
+        self.feature, self.extra = feature, extra
         super().__init__(f'{feature} needs packages that are not installed; run: pip install "jose-embed[{extra}]"')
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.feature, self.extra)
 
 
 #: Names of other libraries: the library, and the name that this package uses (a name, or what to do instead).

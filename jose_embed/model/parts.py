@@ -36,6 +36,7 @@ OWN_FILES: Final = NOT_LISTED | {
 #: Sections of the manifest that describe how the model was made; those after the first four are optional.
 ABOUT: Final = ("config", "tokenizer", "training", "corpus")
 OPTIONAL_ABOUT: Final = ("text", "blocks")
+_ZERO: Final = np.zeros(())  # in place of an array that a model lacks
 _TEXT_FACTS: Final = ("texts", "fields")  # of "text": about the texts that are kept
 
 
@@ -168,6 +169,11 @@ class ModelParts:
         for name, shape in ((WORD_WEIGHTS, (n_words, 2)), (CONTEXT_SHARE, ()), (DOCUMENT_MATRIX, (dim, dim))):
             if name in self.extra_arrays:
                 _check_finite(name, self.extra_arrays[name], shape)
+        if (self.extra_arrays.get(WORD_WEIGHTS, _ZERO) < 0).any():
+            raise ModelError(f"{WORD_WEIGHTS} holds a negative number; a weight is 0 or more")
+        share = float(self.extra_arrays.get(CONTEXT_SHARE, _ZERO))
+        if not 0 <= share <= 1:
+            raise ModelError(f"{CONTEXT_SHARE} is {share:g}; it must be from 0 to 1")
 
 
 def decisive_facts(about: Mapping[str, Any], name: str) -> Any:

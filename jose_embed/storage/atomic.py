@@ -409,6 +409,8 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise ModelError(f"{path}: is a directory; name a file")
+    if target.exists() and not target.is_file():
+        raise ModelError(f"{path}: is not a regular file, so it is not replaced; name a file")
     if os.path.lexists(target) and not overwrite:
         raise ModelError(f"{path}: already exists; choose another name, or replace it with overwrite=True")
     if not target.parent.is_dir():

@@ -192,6 +192,7 @@ class Store:
         self._registry = threading.Lock()
         self._closed = False
         self._files: dict[Path, tuple[int, int] | None] = {}
+        self._real = path
         self._absent = read_only and not path.exists()
         if self._absent:
             return
@@ -209,7 +210,7 @@ class Store:
         except BaseException:
             self.close()
             raise
-        real = path.resolve()
+        real = self._real = path.resolve()
         names = [real] if read_only else [real, real.with_name(f"{real.name}-wal")]
         self._files = {path: _identity(path)} | {name: found for name in names if (found := _identity(name))}
         if self._lock >= 0 and self._files[path] != _identity_of(os.fstat(self._lock)):
@@ -357,7 +358,8 @@ class Store:
             StoreError: it was removed or replaced.
         """
         for path, identity in self._files.items():
-            if _identity(path) != identity:
+            # A link that took the real name's place would be followed by some connections and not by others.
+            if _identity(path) != identity or (path == self._real and path.is_symlink()):
                 raise StoreError(
                     f"{path.name} was removed or replaced while it was open, so a write would be lost; "
                     "put the file back, or restart the service"

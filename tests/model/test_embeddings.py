@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import io
 import json
@@ -28,6 +27,7 @@ from jose_embed.config import TrainConfig
 from jose_embed.errors import (
     ConfigError,
     JoseError,
+    MissingExtraError,
     ModelError,
     NoKnownWordsError,
     TrainingError,
@@ -1052,33 +1052,6 @@ def test_threads_may_ask_together(saved: Path) -> None:
 # ---- the package --------------------------------------------------------------------------------------------------
 
 
-def test_the_exported_names_are_these() -> None:
-    assert jose_embed.__all__ == [
-        "ConfigError",
-        "CorpusError",
-        "DeviceError",
-        "DocumentNeighbor",
-        "Embeddings",
-        "EncodedCorpus",
-        "JoseError",
-        "MissingExtraError",
-        "ModelError",
-        "Neighbor",
-        "NoKnownWordsError",
-        "TrainConfig",
-        "TrainingError",
-        "UnknownWordError",
-        "__version__",
-        "encode",
-        "infer",
-        "load",
-        "train",
-    ]
-    assert jose_embed.load is load
-    assert dataclasses.is_dataclass(jose_embed.TrainConfig)
-    assert jose_embed.__version__[0].isdigit()
-
-
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
@@ -1089,3 +1062,23 @@ def test_the_exported_names_are_these() -> None:
 def test_importing_is_light(code: str, absent: str) -> None:
     check = f"{code}\nimport sys\nfound = set({absent.split()!r}) & set(sys.modules)\nassert not found, found"
     subprocess.run([sys.executable, "-W", "error", "-c", check], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"word_weights": np.full((len(WORDS), 2), -1.0)},
+            "word_weights holds a negative number; a weight is 0 or more",
+        ),
+        ({"context_share": np.array(1e30)}, "context_share is 1e\\+30; it must be from 0 to 1"),
+    ],
+)
+def test_learned_arrays_out_of_range_are_refused(arrays: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        model_of(tokenizer_settings={}, extra_arrays=arrays)
+
+
+def test_errors_survive_a_pool() -> None:
+    for error in (UnknownWordError("wrod", ["word"]), MissingExtraError("a map", "map")):
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -543,3 +543,10 @@ def test_a_missing_directory_that_was_moved_aside_is_named(tmp_path: Path) -> No
     (tmp_path / ".m.old-1-0123abcd").mkdir()
     with pytest.raises(ModelError, match=r"interrupted overwrite left the previous one as \.m\.old-1-0123abcd"):
         DirectoryReader(tmp_path / "m")
+
+
+def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="pipe: is not a regular file"), atomic_file(tmp_path / "pipe", overwrite=True):
+        pass
+    assert (tmp_path / "pipe").is_fifo()

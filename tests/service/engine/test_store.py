@@ -341,7 +341,12 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(path.parent)
 
 
-@pytest.mark.parametrize("loss", [remove, remove_log, move, replace, remove_folder])
+def move_and_link(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+@pytest.mark.parametrize("loss", [remove, remove_log, move, move_and_link, replace, remove_folder])
 def test_a_file_that_is_gone_is_written_no_more(tmp_path: Path, loss: Any) -> None:
     path = tmp_path / "folder" / "d.sqlite3"
     path.parent.mkdir()
