@@ -28,6 +28,7 @@ MOST_HEAD_BYTES: Final = 64 << 10
 TASK: Final = "jose.task"
 #: The name in a request's scope that says that it was cancelled for this reason.
 GONE: Final = "jose.gone"
+_PIECE: Final = 1 << 14  # bytes parsed at a time: the parser does not report the blanks that it skips
 _LOOK_SECONDS: Final = 1.0
 _LOG_SECONDS: Final = 10.0
 _FREE_ANSWER: Final = 16 << 10  # bytes of an answer that is never refused: errors, probes
@@ -168,9 +169,17 @@ class Protocol(HttpToolsProtocol):
         if self._refusal is not None or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        self._n_unread += len(data)
+        for start in range(0, len(data), _PIECE):
+            if not self._parse(data[start : start + _PIECE]):
+                return
+        if not self._busy and self._head_since is None:
+            self._head_since = time.monotonic()
+
+    def _parse(self, piece: bytes) -> bool:
+        """Parses a piece of what has arrived; False if the connection is refused."""
+        self._n_unread += len(piece)
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:  # no other protocol is supported: the request gets a normal answer
             pass
         except httptools.HttpParserError:
@@ -178,11 +187,11 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(_head_too_large())
             else:
                 self.send_400_response("")
-            return
+            return False
         if self._n_unread > MOST_HEAD_BYTES:
             self._refuse(_head_too_large())
-        elif not self._busy and self._head_since is None:
-            self._head_since = time.monotonic()
+            return False
+        return not self.transport.is_closing()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The client will send no more; True keeps the connection for the answers to whole requests."""

@@ -141,9 +141,10 @@ def test_a_client_that_asks_again_is_kept(bounded: Served) -> None:
         b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 100_000 + b"\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 20_000 + b"\r\n",
         b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"a" * 70_000 + b": b\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA:" + b" " * 100_000 + b"a\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 20_000,
     ],
-    ids=["path", "header", "headers", "name", "trailers"],
+    ids=["path", "header", "headers", "name", "blanks", "trailers"],
 )
 def test_a_large_head_that_ends_is_431_too(bounded: Served, head: bytes) -> None:
     with connect(bounded) as client:
