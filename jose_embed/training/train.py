@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Unpack
 
 import numpy as np
@@ -20,7 +21,7 @@ from jose_embed.compute.backends import Backend, check_backend, choose_backend, 
 from jose_embed.compute.sampling import SamplingTables
 from jose_embed.compute.tables import Tables, Text
 from jose_embed.config import TrainConfig, TrainSettings, available_workers, preset_settings
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.progress import Reporter, SilentReporter, reporting
 from jose_embed.storage.memory import read_in_order
@@ -197,6 +198,10 @@ def _settings_of(
     """The settings, and the names of those that differ from the default or were given by name."""
     chosen = {**(preset_settings(preset) if preset is not None else {}), **settings}
     config = config or TrainConfig()
+    for name in chosen:
+        if name not in TrainSettings.__annotations__:
+            known = [*Settings.__annotations__, *list(signature(train).parameters)[:-1]]
+            raise ConfigError(f"unknown setting {name}{counterpart(name, known)}")
     if chosen:
         config = TrainConfig.from_dict({**config.to_dict(), **chosen})
     defaults = TrainConfig().to_dict()

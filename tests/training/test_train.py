@@ -437,6 +437,7 @@ def test_an_error_of_a_worker_ends_the_run(recording: list[RecordingBackend], mo
         ({"epochs": -1}, "epochs is -1; it must be a whole number from 0 to 100000"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a number above 0.0 to 1.0"),
         ({"dimension": 5}, "unknown setting dimension; did you mean dim?"),
+        ({"text_feild": "x"}, "unknown setting text_feild; did you mean text_field?"),
         ({"tokenizer": "nothing"}, "nothing"),
     ],
 )
