@@ -47,11 +47,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing jose-embed and its development tools into $(VENV)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,parquet,service]"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,bench]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,parquet,service,bench]"
 	@touch $@
 
 $(BASE_VENV)/.base: pyproject.toml constraints.txt | $(BASE_VENV)/bin/python
@@ -137,7 +137,7 @@ test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(PY) -m pytest -q -m slow
 
 test-gpu: $(VENV)/bin/python  ## the tests of the CuPy backend; needs a CUDA device
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,gpu]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,parquet,service,gpu]"
 	$(PY) -m pytest -q -m gpu
 
 test-adapters: $(ADAPTERS_VENV)/.adapters  ## the adapters with the heavy libraries, in .venv-adapters
@@ -173,7 +173,7 @@ bench-quality: $(VENV)/.bench  ## the quality tables and what the order of docum
 	$(PY) tests/benchmarks/order.py --seeds $(SEEDS)
 
 bench-gpu: $(VENV)/bin/python  ## speed, memory traffic and time to quality on a CUDA device
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,service,gpu]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,parquet,service,gpu]"
 	$(PY) tests/benchmarks/gpu_speed.py
 
 bench-inference: $(VENV)/.bench  ## vectors for new documents per second, beside gensim
