@@ -275,7 +275,7 @@ def test_the_commands_take_a_backend(said: Callable[..., tuple[int, str, str]], 
     rows = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert status == 0
     assert rows["backend"] == "gpu"
-    assert rows["memory"].endswith(" of the device")
+    assert rows["memory"].endswith(" on the GPU")
     _, _, notes = said(train_main, text, "-o", tmp_path / "b.jose", *small)
     assert "backend gpu, " in notes
     _, _, notes = said(train_main, text, "-o", tmp_path / "c.jose", "--workers", 1, *small)
