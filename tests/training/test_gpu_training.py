@@ -279,7 +279,7 @@ def test_the_commands_take_a_backend(said: Callable[..., tuple[int, str, str]], 
     _, _, notes = said(train_main, text, "-o", tmp_path / "b.jose", *small)
     assert "backend gpu, " in notes
     _, _, notes = said(train_main, text, "-o", tmp_path / "c.jose", "--workers", 1, *small)
-    assert "backend cpu, 1 worker (workers is 1, a number of threads" in notes
+    assert "backend cpu, 1 worker (--workers 1 counts threads" in notes
     made = []
     for backend in ("cpu", "gpu"):
         vectors = tmp_path / f"{backend}.npy"
