@@ -76,8 +76,8 @@ $(CORPUS): data/make_corpus.py | $(VENV)/.demo
 	@$(PY) data/make_corpus.py --output $@
 
 demo-train: $(VENV)/.demo $(CORPUS)
-	@echo; echo "\$$ jose-train $(CORPUS) --output $(MODEL) --overwrite --checkpoint-every 0"
-	@$(VENV)/bin/jose-train $(CORPUS) --output $(MODEL) --overwrite --checkpoint-every 0
+	@echo; echo "\$$ jose-train $(CORPUS) --output $(MODEL) --overwrite --checkpoint-every 0 --keep-text"
+	@$(VENV)/bin/jose-train $(CORPUS) --output $(MODEL) --overwrite --checkpoint-every 0 --keep-text
 
 demo-query:
 	@for word in thread matrix password; do \
@@ -105,6 +105,7 @@ demo-serve: $(VENV)/.demo
 	@echo "  curl 'http://127.0.0.1:$(PORT)/similar?word=thread&k=5'"
 	@echo "  curl http://127.0.0.1:$(PORT)/embed-doc -H 'Content-Type: application/json' -d '{\"text\": \"read a file line by line\"}'"
 	@echo "  curl http://127.0.0.1:$(PORT)/search -H 'Content-Type: application/json' -d '{\"text\": \"$(TEXT)\", \"k\": 3}'"
+	@echo; echo "The same in a browser: http://127.0.0.1:$(PORT)/"
 
 demo-stop:  ## stop the service that the demo left running
 	@if [ -f $(SERVICE).pid ]; then \

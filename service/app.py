@@ -1,14 +1,10 @@
-"""The FastAPI application: the calls, what is wrapped around them, and their documentation without internet."""
+"""The FastAPI application: the calls and what is wrapped around them."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
-import importlib.util
 import logging
-import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,39 +13,31 @@ from typing import Any, Final
 import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jose_embed.errors import MissingExtraError
 from jose_embed.version import __version__
 from service.calls import documents, embed, openai, operations, search, similar, words
 from service.engine.serving import Engine
-from service.problems import Problem, as_response, catalogue_page, from_validation, shown
+from service.problems import Problem, as_response, from_validation, shown
 from service.settings import Settings
 from service.web.access import Access
+from service.web.pages import add_pages
 from service.web.protocol import GONE, Traffic
-from service.web.route import JSON, Admission, ReadRoute
+from service.web.route import Admission, ReadRoute
 from service.web.schemas import OpenAIError, ProblemDocument
 
 __all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
 
 OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
-_STATIC: Final = "/static"
 _OPEN_REQUESTS: Final = 64  # calls without a key and pages in progress at once
 _CLIENT_GONE: Final = 499  # in the metrics only
 _ANSWER_SLICE: Final = 64 << 10
 _POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"
-_PAGE_POLICY: Final = (
-    "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _log = logging.getLogger("service")
 
 _DESCRIPTION: Final = """
@@ -117,12 +105,14 @@ def create_app(settings: Settings) -> FastAPI:
         documents.read_router,
         operations.probe_router,
         operations.router,
+        operations.card_router,
         operations.admin_router,
     ):
         # The routes themselves, not include_router: that would look through one router after the other at every
         # request.
         app.router.routes.extend(router.routes)
-    _add_pages(app)
+    document = OPENAPI_FILE.read_bytes() if OPENAPI_FILE.exists() else orjson.dumps(openapi_document(app))
+    add_pages(app, settings, document)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
@@ -155,73 +145,6 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         for method in route.methods or ():
             document["paths"][route.path_format][method.lower()]["security"] = [{}, {"bearer": []}, {"header": []}]
     return document
-
-
-def _add_pages(app: FastAPI) -> None:
-    """The document and the pages that show it; their scripts come from this host."""
-
-    async def openapi_file(request: Request) -> Response:
-        return Response(document, media_type=JSON)
-
-    async def docs(request: Request) -> HTMLResponse:
-        return _page(
-            get_swagger_ui_html(
-                openapi_url="/openapi.json",
-                title="jose-embed",
-                swagger_js_url=f"{_STATIC}/swagger-ui-bundle.js",
-                swagger_css_url=f"{_STATIC}/swagger-ui.css",
-                swagger_favicon_url=f"{_STATIC}/favicon.png",
-            )
-        )
-
-    async def redoc(request: Request) -> HTMLResponse:
-        return _page(
-            get_redoc_html(
-                openapi_url="/openapi.json",
-                title="jose-embed",
-                redoc_js_url=f"{_STATIC}/redoc.standalone.js",
-                redoc_favicon_url=f"{_STATIC}/favicon.png",
-                with_google_fonts=False,
-            )
-        )
-
-    async def problem_page(request: Request) -> HTMLResponse:
-        return _page(HTMLResponse(catalogue_page()))
-
-    async def static(scope: Scope, receive: Receive, send: Send) -> None:
-        admission.enter()
-        try:
-            await files(scope, receive, send)
-        finally:
-            admission.leave(0)
-
-    admission: Admission = app.state.open_admission
-    document = OPENAPI_FILE.read_bytes() if OPENAPI_FILE.exists() else orjson.dumps(openapi_document(app))
-    for path, page in (
-        ("/openapi.json", openapi_file),
-        ("/docs", docs),
-        ("/redoc", redoc),
-        ("/problems", problem_page),
-    ):
-        app.add_route(path, page, include_in_schema=False)
-    files = StaticFiles(directory=_scripts())
-    app.mount(_STATIC, static, name="static")
-
-
-def _page(response: HTMLResponse) -> HTMLResponse:
-    """A page with a policy that lets run its own scripts only."""
-    hashes = (base64.b64encode(hashlib.sha256(script).digest()) for script in _INLINE_SCRIPT.findall(response.body))
-    scripts = " ".join(f"'sha256-{digest.decode()}'" for digest in hashes)
-    response.headers["Content-Security-Policy"] = _PAGE_POLICY.format(scripts=scripts)
-    return response
-
-
-def _scripts() -> Path:
-    """The directory of the scripts of the package fastapi-offline, which is not imported."""
-    found = importlib.util.find_spec("fastapi_offline")
-    if found is None or found.origin is None:
-        raise MissingExtraError("jose-serve", "service")
-    return Path(found.origin).with_name("static")
 
 
 class _Watch:

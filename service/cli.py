@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from jose_embed.errors import ConfigError, JoseError, MissingExtraError
+from jose_embed.version import __version__
 from service.settings import PREFIX, Settings
 
 __all__ = ["main"]
@@ -70,6 +71,11 @@ def _serve(arguments: Sequence[str]) -> int:
         type=Path,
         help="file of the documents that clients add (default: NAME.documents.sqlite3 beside the model)",
     )
+    parser.add_argument(
+        "--map",
+        type=Path,
+        help="the map that the page shows, of jose map (default: NAME.map.html beside the model)",
+    )
     parser.add_argument("--read-only", action="store_true", default=None, help="refuse every write")
     parser.add_argument(
         "--index",
@@ -78,9 +84,13 @@ def _serve(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--access-log", action="store_true", default=None, help="a line for every request")
     settings = Settings.from_environment(**vars(parser.parse_args(arguments)))
+    if settings.map is not None and not settings.map.is_file():
+        raise ConfigError(f"{PREFIX}MAP is {str(settings.map)!r}, which is not a file; make it with jose map")
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    if settings.log_level != "debug":
+        logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports every variant of itself that it tries
     listener = _listener(settings)
     with listener:
         # Imported late: --help, healthcheck and usage errors need neither FastAPI nor FAISS.
@@ -89,17 +99,21 @@ def _serve(arguments: Sequence[str]) -> int:
         with _extra_needed():
             from service.app import create_app
             from service.web.server import serve
-        for name, value in settings.shown().items():
-            logging.getLogger("service").info("%s%s = %s", PREFIX, name.upper(), value)
+        log = logging.getLogger("service")
+        if settings.model.is_dir():  # else the error is the first line
+            log.info("jose-serve %s loads %s", __version__, settings.model)
         app = create_app(settings)
         try:
             app.state.engine.open()
         except JoseError:
             app.state.engine.close()
             raise
+        for name, value in settings.shown().items():
+            log.info("%s%s = %s", PREFIX, name.upper(), value)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"jose-serve: http://{shown}:{port} serves {settings.model}; calls at /docs", file=sys.stderr, flush=True)
+        where = "a page for people at /, calls at /docs" if settings.page else "calls at /docs"
+        print(f"jose-serve: http://{shown}:{port} serves {settings.model}; {where}", file=sys.stderr, flush=True)
         return serve(app, settings, listener)
 
 

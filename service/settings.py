@@ -79,6 +79,10 @@ class Settings:
     documents: Path | None = _option(
         None, "the SQLite file of added documents; default: beside the model, NAME.documents.sqlite3"
     )
+    map: Path | None = _option(
+        None, "the map of the model, an HTML file of jose map; default: beside the model, NAME.map.html"
+    )
+    page: bool = _option(True, "answer / with a page for people")
     host: str = _option("127.0.0.1", "the address to listen on")
     port: int = _option(8080, "the port to listen on; 0 takes a free one", low=0, high=65_535)
     read_key: str = _option("", "the key(s) that may read; required if the host is not a loopback address", secret=True)
@@ -223,10 +227,17 @@ class Settings:
     @property
     def documents_path(self) -> Path:
         """The SQLite file of added documents."""
-        if self.documents is not None:
-            return self.documents
+        return self.documents or self._beside("documents.sqlite3")
+
+    @property
+    def map_path(self) -> Path:
+        """The HTML file of the map, which may not exist."""
+        return self.map or self._beside("map.html")
+
+    def _beside(self, ending: str) -> Path:
+        """A file beside the model: its name, another ending."""
         name = self.model.name.removesuffix(".jose") or "model"
-        return self.model.parent / f"{name}.documents.sqlite3"
+        return self.model.parent / f"{name}.{ending}"
 
     @property
     def resolved_search_threads(self) -> int:
@@ -257,6 +268,7 @@ class Settings:
             else:
                 shown[option.name] = value
         shown["documents"] = str(self.documents_path)
+        shown["map"] = str(self.map_path)
         shown["search_threads"] = self.resolved_search_threads
         return shown
 
@@ -278,7 +290,7 @@ def is_loopback(host: str) -> bool:
 
 def _parsed(name: str, text: str, option: dataclasses.Field[Any]) -> Any:
     """A variable's text as the value of its field; what is wrong with the value itself is found by :func:`_check`."""
-    if option.name in ("model", "documents"):
+    if option.name in ("model", "documents", "map"):
         if not text:
             raise ConfigError(f"{name} is empty; it must be a path, or be unset")
         return Path(text)

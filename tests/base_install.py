@@ -54,6 +54,8 @@ def main() -> None:
     expect("site-packages" in package.parts, f"the package is imported from {package}, not from the install")
     expect((package / "py.typed").is_file(), "py.typed is missing from the wheel")
     expect((package / "compute" / "gpu" / "kernels.cu").is_file(), "kernels.cu is missing from the wheel")
+    page = {path.name for path in (package.parent / "service" / "page").iterdir()}
+    expect(page == {"icon.svg", "index.html", "page.css", "page.js"}, f"the files of the page in the wheel are {page}")
     expect(jose_embed.__version__ == importlib.metadata.version("jose-embed"), "the version is not the installed one")
 
     Path("tiny.txt").write_text("\n".join(sentences()) + "\n", encoding="utf-8")

@@ -29,7 +29,7 @@ BORDERS = {
 }
 
 # What the service may know of the package.
-SEEN_BY_SERVICE = {"jose_embed.model", "jose_embed.errors", "jose_embed.version"}
+SEEN_BY_SERVICE = {"jose_embed.analysis", "jose_embed.model", "jose_embed.errors", "jose_embed.version"}
 
 HEAVY = ("numpy", "numba", "llvmlite", "scipy", "sklearn", "faiss", "cupy", "tqdm", "rapidfuzz", "fastapi", "service")
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any, Final
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jose_embed.analysis.card import card
+from jose_embed.errors import ModelError
+from jose_embed.model.quality import read_quality
 from service.engine.metrics import CONTENT_TYPE
-from service.web.route import OpenRoute, ProbeRoute, WriteRoute, answer, calls, engine_of, problems
-from service.web.schemas import Info, Ready, Reloaded
+from service.search.served_model import ServedModel
+from service.web.route import OpenRoute, ProbeRoute, ReadRoute, WriteRoute, answer, calls, engine_of, problems
+from service.web.schemas import Card, Info, Ready, Reloaded
 
-__all__ = ["admin_router", "probe_router", "router"]
+__all__ = ["admin_router", "card_router", "probe_router", "router"]
+
+_FREQUENT_WORDS: Final = 12
 
 probe_router = calls(ProbeRoute, "operations")
 router = calls(OpenRoute, "operations")
+card_router = calls(ReadRoute, "operations")
 admin_router = calls(WriteRoute, "operations")
 
 
@@ -53,6 +63,23 @@ async def metrics(request: Request) -> Response:
 async def info(request: Request) -> Response:
     """The model, its index and its measured recall, limits, versions. Needs no key."""
     return answer(engine_of(request).info())
+
+
+@card_router.get("/card", response_model=Card, responses=problems("not-ready"), summary="The card of the served model")
+async def model_card(request: Request) -> Response:
+    """What ``jose info`` prints: text, settings, training and measured quality of the model, line by line."""
+    engine = engine_of(request)
+    return answer(await engine.work(partial(_card, engine.snapshot.served)))
+
+
+def _card(served: ServedModel) -> dict[str, Any]:
+    model = served.embeddings
+    try:
+        quality = read_quality(model.path, model.id) if model.path is not None else []
+    except ModelError:  # damaged figures: jose info says so
+        quality = []
+    lines = card(model.manifest, served.name, frequent=model.words[:_FREQUENT_WORDS], quality=quality)
+    return {"name": served.name, "lines": lines, "model": served.reference}
 
 
 @admin_router.post(

@@ -131,6 +131,8 @@ def info(engine: Engine) -> dict[str, Any]:
             "segments": len(library.segments),
             "read_only": settings.read_only,
         },
+        "access": {"read_key": bool(settings.keys("read_key")), "write_key": bool(settings.keys("write_key"))},
+        "map": settings.page and settings.map_path.is_file(),
         "limits": {
             "max_k": MAX_K,
             "max_batch": MAX_BATCH,

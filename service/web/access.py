@@ -33,15 +33,20 @@ class Access:
         self._hosts = frozenset(host.lower().encode() for host in settings.allowed_hosts)
         self._known_hosts: set[bytes] = set()
 
-    def check(self, request: Request, right: Right) -> None:
+    def check(self, request: Request, right: Right, *, given: bytes | None = None) -> None:
         """Lets a request pass.
+
+        Args:
+            request: Whose headers hold the key.
+            right: What it needs.
+            given: The key, if it is not in the headers.
 
         Raises:
             Problem: ``missing-key``, ``wrong-key``, ``key-cannot-write``, ``read-only``, ``host-not-allowed``.
         """
         needed = {"open": (), "read": self._read, "write": self._write}[right]
         if needed:
-            given = _key(request)
+            given = given or _key(request)
             if given is None:
                 raise Problem("missing-key", f"{request.method} {shown(request.scope['path'])} needs a {right} key")
             may_write, may_read = _among(given, self._write), _among(given, self._read)

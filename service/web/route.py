@@ -34,6 +34,7 @@ __all__ = [
     "calls",
     "engine_of",
     "problems",
+    "read_body",
     "results",
     "room_for",
 ]
@@ -234,17 +235,31 @@ class ProbeRoute(OpenRoute):
 
 
 async def _read(request: Request, admission: Admission, taken: list[int]) -> bytes:
-    """The whole body, within the bounds of size, sum and time.
+    """The whole body, which must be JSON.
 
     Raises:
-        Problem: ``not-json``, ``body-too-large``, ``body-too-slow``, ``saturated``.
+        Problem: ``not-json``, and those of :func:`read_body`.
     """
-    settings = engine_of(request).settings
-    most = settings.max_body_bytes
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Problem("not-json", f"Content-Type is {shown(content_type)}; it must be application/json")
+    return await read_body(request, admission, taken, engine_of(request).settings.max_body_bytes)
+
+
+async def read_body(request: Request, admission: Admission, taken: list[int], most: int) -> bytes:
+    """The whole body, within the bounds of size, sum and time.
+
+    Args:
+        request: The request.
+        admission: Counts the bytes.
+        taken: Gets the bytes that were counted, for ``admission.leave``.
+        most: Bytes.
+
+    Raises:
+        Problem: ``body-too-large``, ``body-too-slow``, ``saturated``.
+    """
+    settings = engine_of(request).settings
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:
         raise Problem(

@@ -25,6 +25,7 @@ from service.settings import MAX_ANSWERS, MAX_BATCH, MAX_K, MAX_QUERY_WORDS, MAX
 
 __all__ = [
     "LEFT_OUT",
+    "Card",
     "Distance",
     "DistanceQuery",
     "Document",
@@ -689,6 +690,14 @@ class Reloaded(_Answer):
     seconds: float = Field(ge=0)
 
 
+class Card(_Answer):
+    """The card of the served model."""
+
+    name: str
+    lines: list[str]
+    model: ModelRef
+
+
 class Info(_Answer):
     """The served model and its settings."""
 
@@ -701,6 +710,8 @@ class Info(_Answer):
     training: dict[str, Any]
     index: dict[str, Any]
     documents: dict[str, Any]
+    access: dict[str, bool] = Field(description="Whether reading and whether writing needs a key.")
+    map: bool = Field(description="Whether /map shows a map of the documents.")
     limits: dict[str, Any]
     versions: dict[str, str]
     started: str

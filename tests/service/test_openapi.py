@@ -44,6 +44,7 @@ def test_every_call_of_the_table_is_documented() -> None:
         "GET /readyz",
         "GET /metrics",
         "GET /info",
+        "GET /card",
         "POST /admin/reload",
     }
     for path, methods in document["paths"].items():

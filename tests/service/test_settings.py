@@ -13,6 +13,7 @@ from serving import READ_KEY, ROOT, WRITE_KEY, Starter, run_cli
 
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
+from jose_embed.version import __version__
 from service.settings import Settings
 
 MODEL = {"JOSE_MODEL": "corpus.jose"}
@@ -160,6 +161,17 @@ def test_the_settings_are_shown_at_start_with_secrets_masked(
     assert READ_KEY not in written
     assert READ_KEY not in running.get("/info").text
     assert str(tmp_path) not in running.get("/info").text, "what needs no key tells no paths"
+
+
+def test_the_log_begins_with_a_line_of_the_service(
+    model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter
+) -> None:
+    running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"))
+    assert f"INFO jose-serve {__version__} loads {model_a[0]}" in running.lines[0]
+    assert not any("faiss" in line.lower() for line in running.lines)
+    missing = run_cli(str(tmp_path / "nowhere.jose"))
+    assert missing.stderr.startswith(f"jose-serve: {tmp_path / 'nowhere.jose'}: there is no model directory")
+    assert missing.stderr.count("\n") == 1
 
 
 def test_healthcheck(model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter) -> None:

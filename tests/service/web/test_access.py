@@ -23,6 +23,7 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/words", None),
     ("GET", "/words/king", None),
     ("GET", "/distance?a=king&b=queen", None),
+    ("GET", "/card", None),
     ("GET", "/documents", None),
     ("GET", "/documents/there", None),
     ("POST", "/v1/embeddings", {"input": "king", "model": "a"}),
@@ -35,7 +36,7 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/admin/reload", None),
     ("DELETE", "/documents/other", None),
 ]
-OPEN = ["/livez", "/readyz", "/metrics", "/info", "/docs", "/redoc", "/openapi.json", "/problems"]
+OPEN = ["/", "/page/page.js", "/livez", "/readyz", "/metrics", "/info", "/docs", "/redoc", "/openapi.json", "/problems"]
 
 
 @pytest.fixture(scope="module")
