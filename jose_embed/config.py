@@ -262,7 +262,7 @@ class TrainConfig:
             object.__setattr__(self, option.name, _checked(option.name, getattr(self, option.name), option))
 
     def for_text(self, n_tokens: int) -> TrainConfig:
-        """The settings with numbers for ``epochs`` and ``subsample_threshold`` where they are 0.
+        """The settings with ``epochs`` and ``subsample_threshold`` chosen for the text if they are 0.
 
         ``epochs`` becomes 10, or as many as make 10 million running words, at most 50. ``subsample_threshold`` becomes
         0.0001, or the share of 200 occurrences if that is larger, so that rare words are never skipped.
@@ -296,7 +296,7 @@ class TrainConfig:
         return self.doc_context_share * words_per_document / (words_per_document + _HALF_SHARE_LENGTH)
 
     def resolved_workers(self) -> int:
-        """The number of threads to start: ``workers``, or every available core where it is 0."""
+        """The number of threads to start: ``workers``, or every available core if it is 0."""
         return self.workers or available_workers()
 
     def to_dict(self) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def number_of_topics(vectors: Vectors, *, seed: int = 0, most: int = MOST_TOPICS
         most: The largest number looked for; no more than one topic for 14 documents is.
 
     Returns:
-        The number; for fewer than 42 documents it is 3, or 1 where there are fewer than 3.
+        The number; for fewer than 42 documents it is 3, or 1 if there are fewer than 3.
 
     Example:
         >>> random = np.random.default_rng(0)

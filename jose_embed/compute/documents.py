@@ -1,8 +1,8 @@
 """Documents of the encoded corpus, read in any order without the whole text staying in memory.
 
-A mapped file counts as memory of the process where it was looked at, and the kernel of the system maps megabytes around
-every place that is. So documents are copied out in the order of the file, and what lies behind is given back: the text
-itself stays in the system's page cache, which is nobody's. Mapping it again costs about 1.5 ms per 100 MB, which is why
+The pages of a mapped file that were read count as memory of the process, and the system maps megabytes around each of
+them. So documents are copied in the order of the file, and the pages already passed are released: the text itself stays
+in the system's page cache, which is not counted. Mapping it again costs about 1.5 ms per 100 MB, which is why
 many documents should be asked for at a time, and why a small text is not given back.
 """
 
@@ -29,7 +29,7 @@ _SMALL = 6_000_000  # running words, 24 MB, that may stay
 
 
 def gathered(tokens: Tokens, offsets: Offsets, documents: npt.NDArray[np.int64]) -> tuple[Tokens, Offsets]:
-    """The words of some documents, one document after the other: a copy, or where it is one document, a view.
+    """The words of some documents, one document after the other: a copy, or a view if it is one document.
 
     Args:
         tokens: int32 (n_tokens,), possibly mapped.

@@ -105,7 +105,7 @@ class DocumentInputs(NamedTuple):
         word_weights: float64 (n_words, 2), by presence and for the topic.
         term_weights: float64: the factor of the topic by the number of occurrences, the last for all that are more.
         center_vectors: float32 (n_words, dim), possibly a view of padded rows, or padded with zeros.
-        context_vectors: float32 of the same shape; not looked at where the share is 0.
+        context_vectors: float32 of the same shape; not read if the share is 0.
         context_share: How much of its context row is taken from each word's vector.
         matrix: float64 (dim, dim) without padding, see training/document_weights.py; (0, 0) to use the sum as it is.
     """

@@ -270,7 +270,7 @@ def npy_preamble(dtype: np.dtype[Any], shape: Sequence[int], *, least: int = 0) 
     Args:
         dtype: Of the numbers.
         shape: Of the array.
-        least: At least so many bytes: two preambles of less have the same length, so one can take the other's place.
+        least: The smallest length in bytes. Shorter preambles get this length, so that one can replace another.
     """
     text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)!r}, }}".encode(
         "latin1"

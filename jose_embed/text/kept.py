@@ -418,7 +418,7 @@ def kept_encoding(
     place = printable(os.fspath(path))
     if os.path.lexists(target) and os.listdir(target):
         try:
-            taken = _taken(path, found, _settings(chosen, min_count, options), overwrite, reporter)
+            taken = _reused(path, found, _settings(chosen, min_count, options), overwrite, reporter)
         except CorpusError as damage:  # of the encoding, or of the text, which is then read again
             if not overwrite:
                 raise
@@ -504,7 +504,7 @@ def _options_text(options: TextOptions) -> str:
     return ", ".join(given) or "none"
 
 
-def _taken(
+def _reused(
     path: str | os.PathLike[str],
     found: Sequence[Source],
     settings: Mapping[str, Any],

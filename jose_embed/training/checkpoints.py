@@ -189,7 +189,7 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._let_go()
+        self._release()
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -399,7 +399,7 @@ class Checkpoints:
                 if (name := _OURS.fullmatch(entry.name)) is not None:
                     remove_directory(Path(entry.path), ENCODED_FILES if name[1] == "text" else _CHECKPOINT_FILES)
         self.latest = None
-        self._let_go()
+        self._release()
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -457,7 +457,7 @@ class Checkpoints:
             raise TrainingError(f"{self.directory}: belongs to a running training; wait until it ends")
         self._lock = held
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

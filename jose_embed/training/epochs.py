@@ -51,7 +51,7 @@ def train_epochs(
 
     Args:
         backend: Moves the vectors.
-        offsets: int64 (n_documents + 1,), where the documents of the corpus begin.
+        offsets: int64 (n_documents + 1,), the start of each document in the corpus.
         config: The settled settings.
         reporter: Receives the phase "training", in running words.
         state: How far the run has come; None for the beginning. It is updated after every chunk.

@@ -22,7 +22,7 @@ from jose_embed.training.document_weights import concentration_weights, reliabil
 
 __all__ = ["add_context_vectors", "learn_documents", "normalize_rows"]
 
-#: The weight of the context vector where a word's vector is the sum of both; DESIGN.md, decisions 5 and 34.
+#: The weight of the context vector if a word's vector is the sum of both; DESIGN.md, decisions 5 and 34.
 _CONTEXT_WEIGHT: Final = np.float32(0.3)
 
 

@@ -55,7 +55,7 @@ class Lane(Generic[Job, Answer]):
         threads: How many batches may be in progress.
         most: Jobs per batch.
         bound: Jobs waiting or in progress; one more is refused.
-        patience: Under load, a thread waits up to so many seconds while further jobs arrive, which pays if a batch
+        patience: Under load, the longest time in seconds that a thread waits for further jobs; it pays if a batch
             costs little more than one job. Without load it never waits.
         low_priority: See :func:`lower_thread_priority`.
 

@@ -20,8 +20,7 @@ __all__ = ["SLACK", "CosineIndex", "Hits", "IndexOptions", "best"]
 SLACK: Final = 8
 # Below this many rows a graph is slower to build than it ever gains.
 SMALLEST_GRAPH: Final = 10_000
-# From so many queries at once a matrix product is faster than one scan after the other (measured at dim 50, 100 and
-# 300).
+# From this number of queries on, one matrix product is faster than one scan per query (measured at dim 50, 100, 300).
 MATRIX_PRODUCT_QUERIES: Final = 6
 # Numbers that are scored again at a time: half a megabyte in float64.
 SCORED_NUMBERS: Final = 65_536

@@ -183,7 +183,7 @@ def _document_angles(query: SearchQuery, hits: Sequence[DocumentHit]) -> list[fl
 def angles(x: npt.NDArray[Any], rows: npt.NDArray[Any], cosines: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The angles between a unit vector and unit rows, in degrees.
 
-    The arc cosine, and where that loses its digits (near 0 and 180 degrees) ``2 atan2(|x - y|, |x + y|)``.
+    The arc cosine, or where it loses precision (near 0 and 180 degrees) ``2 atan2(|x - y|, |x + y|)``.
 
     Args:
         x: Shape (dim,).

@@ -77,7 +77,7 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
 
 
 class _Slot(NamedTuple):
-    """Rows for one chunk at a time: where they lie, and of both word tables the shared ones and the worker's own."""
+    """The rows of one chunk: positions, and for both word tables the shared rows and the worker's own copies."""
 
     private: Private
     rows: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]

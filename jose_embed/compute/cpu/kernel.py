@@ -19,7 +19,7 @@ from jose_embed.config import NegativeStep, Objective
 
 __all__ = ["kernel"]
 
-_N = LANES  # where the negatives' slots begin
+_N = LANES  # first slot of the negatives
 
 
 # As uint64, not int: numba compiles a function anew for every int that it is called with as a constant.
@@ -119,7 +119,7 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
         tables: Any, text: Any, samples: Any, rules: Any, private: Any, s: Any, documents: Any, epoch: Any,
         first_token: Any,
     ) -> Any:  # fmt: skip
-        # From here on a word is its row, the worker's own where it has one.
+        # From here on a word is the index of its row: the worker's own copy if there is one.
         center, context, document_table = tables.center, tables.context, tables.document
         window, n_negatives, n_doc_negatives = rules.window, rules.negatives, rules.doc_negatives
         row = n_chunks * LANES

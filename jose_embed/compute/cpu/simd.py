@@ -173,7 +173,7 @@ _define_operator(operator.mul, "fmul")
 
 @intrinsic
 def where_positive(typing_context: Any, condition: Any, value: Any) -> Any:
-    """``value`` in the lanes where ``condition`` is above zero or no number, 0 elsewhere."""
+    """``value`` in the lanes whose ``condition`` is above zero or NaN, 0 elsewhere."""
 
     def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         vector = _as_vector(context, builder, arguments[1], sig.args[1])
@@ -184,7 +184,7 @@ def where_positive(typing_context: Any, condition: Any, value: Any) -> Any:
 
 @intrinsic
 def active_bits(typing_context: Any, vector: Any) -> Any:
-    """A uint64 whose bit r is set where lane r is above zero or no number."""
+    """A uint64 whose bit r is set if lane r is above zero or NaN."""
 
     def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         return builder.zext(builder.bitcast(_above_zero(builder, arguments[0]), _I16), _I64)

@@ -35,7 +35,7 @@ _MOST_COLLISIONS = 4.0  # other warps that hold a row while it is moved, on the 
 _COPIED, _COPIES = 64, 4  # words that have a center row for each group of warps, and groups
 _FEW = 32  # warps that may as well share all rows
 _TOKEN_BYTES = 16  # what a running word of a chunk takes: itself, kept, and its share of the lists
-_DOCUMENT_BYTES = 64  # a document's share of the lists, which counts where documents are very short
+_DOCUMENT_BYTES = 64  # a document's share of the lists; it matters only for very short documents
 
 
 def layout_of(config: TrainConfig) -> Layout:

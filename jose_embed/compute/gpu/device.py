@@ -99,7 +99,7 @@ class Layout(NamedTuple):
 
     @property
     def staged_rows(self) -> int:
-        """Rows of a contrast kept in shared memory: all of them, or none where they are too long for that."""
+        """Rows of a contrast kept in shared memory: all of them, or none if they are too long."""
         n = self.positives + self.negatives
         taken = (n + 1) * self.row * 4 + self.words * 4 + _SLOT_BYTES
         return n if taken <= _STATIC_SHARED_BYTES else 0
@@ -180,7 +180,7 @@ class Device:
         self.capability = (int(facts["major"]), int(facts["minor"]))
         self.n_processors = int(facts["multiProcessorCount"])
         self.memory_bytes = int(facts["totalGlobalMem"])
-        # Two transfers per tick of a clock in kHz, on a bus of so many bits.
+        # Two transfers per tick of a clock in kHz, on a bus whose width is in bits.
         attribute = cupy.cuda.runtime.deviceGetAttribute
         self.bandwidth = 250.0 * attribute(_CLOCK_RATE, 0) * attribute(_BUS_WIDTH, 0)
         self._registers = int(facts["regsPerMultiprocessor"])
@@ -275,7 +275,7 @@ class Bundle:
             record: A structure of kernels.cu.
             values: Its fields that are numbers, and pointers to arrays that are on the device already.
             arrays: Its fields that point to arrays which travel.
-            rooms: Its fields that point to room, not initialised, for so many numbers of a type.
+            rooms: Its fields that point to uninitialised memory: how many numbers of which type.
             there: Such room on the device alone: it cannot be fetched.
         """
         rooms, there = rooms or {}, there or {}
@@ -323,7 +323,7 @@ class Bundle:
         return slice(at, at + size * np.dtype(kind).itemsize)
 
     def _reserve(self, here: int, there: int) -> None:
-        """Room for so many bytes in this computer's memory and on the device, and a quarter more where it grows."""
+        """Memory for this number of bytes on host and device; a quarter more if it has to grow."""
         room = there + there // 4
         with self._device.allocating("a chunk of the text", room):
             if there > self._room:

@@ -1,30 +1,30 @@
 // The GPU backend's kernels: the algorithm of cpu/kernel.py, with a warp for each worker.
 //
 // The steps and their names are those of cpu/kernel.py and sampling.py; the formulas are in cpu/backend.py. A warp takes a
-// stretch of a document and walks along its words as a worker does: draw, gather the products, hinges and step scales,
-// then every row moves once. Word rows are shared by all warps without locks, as on the CPU: they are read past the first
-// cache, which other processors' writes do not reach, and are written back at once.
+// stretch of a document and processes its words like a CPU worker: draw, compute the products, hinges and step scales,
+// then move every row once. All warps share the word rows without locks, as on the CPU. Rows are read past the L1 cache,
+// which does not see the writes of other multiprocessors, and are written back at once.
 //
-// A processor waits for instructions before it waits for anything else, so there is one piece of code for all contrasts,
-// in loops that are not unrolled. A row is laid over lanes in two ways. Where it is copied and moved, all lanes hold four
-// floats of it, and nothing is exchanged. Where its product is taken, a team of a few lanes holds it, so that one sum over
-// a team's lanes serves several rows. The norm of a moved row follows from its product with the anchor; only a row that is
-// moved twice in a contrast is summed up again.
+// The kernel is bound by instruction fetches, so all contrasts share one piece of code, in loops that are not unrolled. A
+// row is distributed over lanes in two ways. To copy and move it, every lane of the warp holds four floats of it, and
+// lanes exchange nothing. To compute its product, a team of a few lanes holds it, so that one reduction over the team
+// serves several rows. The norm of a moved row follows from its product with the anchor; only a row that moves twice in a
+// contrast is summed again.
 //
 // Kernels:
-//     thin              the running words of each document that are kept, side by side
+//     thin              the words of each document that subsampling keeps, side by side
 //     train             contrasts; a warp takes the next stretch when it is done with one
-//     merge             the copies of the most frequent words' center rows become one again
+//     merge             averages the copies of the most frequent words' center rows
 //     write_directions  weighted mean directions of documents (cpu/directions_kernel.py), to the bit
 //
 // Given at compile time:
 //     ROW     floats of a row, a multiple of 16
 //     JOINT   1 for the joint objective, 0 for pairwise
-//     PAPER   1 for the paper's step of a negative, 1 + h, and 0 for 2 h
+//     PAPER   1 for the paper's step of a negative, 1 + h; 0 for 2 h
 //     DOCUMENT_BLOCK, PIECE  as in tables.py
 //     STRETCH  kept words of a document that a warp takes at a time
 //     RING    slots of the ring buffer of drawn negatives: two draws, and one of a warp
-//     STAGED  rows of a contrast that shared memory holds between products and steps; 0: they are read twice
+//     STAGED  rows of a contrast that shared memory holds between products and steps; 0: rows are read twice
 //     WORDS   slots of the buffer of kept words in shared memory, a power of two; 0: they are read from global memory
 //
 // A host compiler accepts this file behind tests/gpu_shim.h, with warps of one lane or of 32.
@@ -53,15 +53,15 @@ typedef long long i64;
 #define AT_MOST(x, y) ((x) < (y) ? (x) : (y))
 #define TEAM AT_MOST(ROW <= 160 ? 8 : ROW <= 320 ? 16 : 32, WARP)  // lanes that take a product
 #define TEAM_PARTS ((HALVES + TEAM - 1) / TEAM)
-#define ALWAYS_CACHED 1024    // the rows of so many words, the most frequent ones, are in the second cache at any time
-#define AT_ONCE (PARTS > 4 ? 1 : PARTS > 1 ? 2 : 4)  // rows that a lane has in flight while they are copied and moved
+#define ALWAYS_CACHED 1024    // number of most frequent words whose rows always stay in the L2 cache
+#define AT_ONCE (PARTS > 4 ? 1 : PARTS > 1 ? 2 : 4)  // rows that a lane has in flight while it copies and moves them
 #define EVERY_LANE 0xffffffffu
 
 #ifdef __CUDA_ARCH__
 __device__ __forceinline__ void prefetch_l2(const void *place) { asm volatile("prefetch.global.L2 [%0];" ::"l"(place)); }
 
 #if __CUDA_ARCH__ >= 800
-// Start a copy into shared memory, past the first cache; wait_for_copies() ends all that this lane has started.
+// Start a copy into shared memory, past the L1 cache; wait_for_copies() waits for all copies this lane has started.
 __device__ __forceinline__ void start_copy(float4 *to, const float4 *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from) : "memory");
 }
@@ -80,35 +80,35 @@ enum { KEEP = 1, WINDOW = 2, CONTEXT_NEGATIVES = 3, DOCUMENT_NEGATIVES = 4 };
 
 struct Chunk {
     float *center, *context, *document;  // the vectors
-    const u32 *keep;     // the sampling tables; of each column, its threshold, and above it its alias
+    const u32 *keep;     // the sampling tables; a column holds its threshold in the low bits and its alias above
     const u64 *columns;
     u64 n_words;
     u64 seed, epoch;
-    int n_copied, n_copies;  // the first so many words have so many center rows, which lie behind those of all words
+    int n_copied, n_copies;  // the first n_copied words have n_copies center rows each, stored after those of all words
     float context_weight, doc_weight, margin;
     int window, negatives, positions_per_draw, doc_negatives;
-    const int *tokens;     // running words of the text
-    const i64 *begins;     // where each document begins in them
-    const i64 *offsets;    // and where in the chunk
+    const int *tokens;     // the tokens of the text
+    const i64 *begins;     // start of each document in tokens
+    const i64 *offsets;    // start of each document in the chunk
     const i64 *documents;  // their rows
     const i64 *pieces;     // of each document, its first piece
     const float *rates;    // of each piece
-    const float *steps;    // of each document, how far its row moves, in steps of the context row
+    const float *steps;    // of each document, the step of its row relative to that of the context row
     const int *places;     // of each piece, its document
     const int *stretches;  // of each stretch, its piece
     const int *starts;     // of each stretch, its first kept word
     i64 n_documents, n_stretches;
-    u32 *kept;     // of each piece, its kept words, from its beginning on
+    u32 *kept;     // of each piece, its kept words, from its start
     int *n_kept;   // of each piece
     i64 *numbers;  // of each piece, the document's kept words before it
-    int *next;     // the next document to thin out, the next stretch to train
+    int *next;     // the next document to subsample, the next stretch to train
     double *loss;
     u64 *counts;  // active, pairs, positions
 };
 
 struct Lines {
     const float *center, *context;
-    double context_share;  // how much of its context row is taken from each word's vector
+    double context_share;  // the share of its context row that is subtracted from each word's vector
     const int *tokens;
     const i64 *offsets;
     const double *word_weights, *term_weights, *matrix;
@@ -183,7 +183,7 @@ __device__ __forceinline__ u32 warp_or(u32 x) {
 // Bits of the lanes before this one.
 __device__ __forceinline__ u32 lanes_before() { return (1u << lane()) - 1u; }
 
-// The next piece of work: a number from 0 up that no other warp gets.
+// The number of the next piece of work, from 0; no other warp gets the same.
 __device__ __forceinline__ int take(int *next) {
     int taken = 0;
     if (lane() == 0) taken = atomicAdd(next, 1);
@@ -220,7 +220,7 @@ __device__ __forceinline__ void store_row(float *table, u64 row, const Row &x) {
         if (holds(p)) __stcg(place + p * WARP, x.part[p]);
 }
 
-// Called by single lanes: ask for the row of a word that will be read soon, if it may not be there.
+// Called by single lanes: prefetch the row of a word that will be read soon, unless it is always cached.
 __device__ __forceinline__ void prefetch_row(const float *table, u64 row) {
     if (row < ALWAYS_CACHED) return;
     const char *place = reinterpret_cast<const char *>(table + row * ROW);
@@ -258,18 +258,18 @@ __device__ __forceinline__ float product(const Row &x, const Row &y) { return wa
 
 // ---- a contrast (cpu/kernel.py) -------------------------------------------------------------------------------------
 
-// What the lanes of a warp share. A contrast's rows have a slot each: its positives first, then its negatives.
+// Data shared by the lanes of a warp. Each row of a contrast has a slot: positives first, then negatives.
 struct Slots {
     float4 anchor[QUARTERS];
 #if STAGED
     float4 staged[STAGED][QUARTERS];
 #endif
-    float4 steps[2 * LANES];  // what a row keeps of itself, what it takes of the anchor, its weight in the anchor's move
+    float4 steps[2 * LANES];  // factor of the row itself, factor of the anchor, the row's weight in the anchor's move
     float products[2 * LANES];
     float squares[2 * LANES];
     u32 rows[2 * LANES];
     int moving[2 * LANES];       // the slots whose row moves
-    u32 drawn[RING];             // negatives of this draw and the next, on their way into the cache
+    u32 drawn[RING];             // negatives of this draw and the next, being prefetched
     u32 coming_document[LANES];  // those of the document's next words
     int reaches[WARP];           // of the windows of the next positions
 #if WORDS
@@ -277,7 +277,7 @@ struct Slots {
 #endif
 };
 
-// What this lane has seen of hinges; pairs and positions are the same on all lanes.
+// Counts and loss of this lane's hinges; pairs and positions are equal on all lanes.
 struct Seen {
     double loss;
     u64 active, pairs, positions;
@@ -289,7 +289,7 @@ struct Scales {
     float scale, margin, rate;
 };
 
-// Start to bring the rows into their slots.
+// Start to copy the rows into their slots.
 __device__ __forceinline__ void start_copies(
     [[maybe_unused]] Slots &s, [[maybe_unused]] const float *table, [[maybe_unused]] int n
 ) {
@@ -304,7 +304,7 @@ __device__ __forceinline__ void start_copies(
 #endif
 }
 
-// The products of all slots' rows with the anchor and with themselves, each by a team.
+// The products of every slot's row with the anchor and with itself, one team per row.
 __device__ __forceinline__ void gather_products(Slots &s, [[maybe_unused]] const float *table, int n) {
     const int team = lane() / TEAM, member = lane() % TEAM;
     const float2 *anchor = reinterpret_cast<const float2 *>(s.anchor);
@@ -351,7 +351,7 @@ __device__ __forceinline__ void gather_products(Slots &s, [[maybe_unused]] const
     }
 }
 
-// What the hinges ask of each row, a lane for a slot; bits of the slots whose row moves.
+// The step of each row that follows from the hinges, one lane per slot. Returns the bits of the slots whose row moves.
 __device__ __forceinline__ u32 scale_steps(
     Slots &s, Seen &seen, int n_positives, int n_negatives, const Scales &c
 ) {
@@ -378,7 +378,7 @@ __device__ __forceinline__ u32 scale_steps(
             const float x = product * c.inverse_norm;
             const float asked = positive ? 1.0f - x : PAPER ? -1.0f - x : -2.0f * x;
             const float towards = c.rate * count * asked, own = 1.0f - towards * product;
-            // |own x + towards v|^2, in an order in which nothing large is taken from something large.
+            // |own x + towards v|^2, in an order that subtracts no large number from another.
             const float over = s.squares[slot] - 1.0f;
             const float square = s.squares[slot] - 2.0f * towards * product * over +
                                  towards * towards * fmaxf(c.square - product * product * (1.0f - over), 0.0f);
