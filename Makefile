@@ -3,6 +3,7 @@
 VENV := .venv
 BASE_VENV := .venv-base
 ADAPTERS_VENV := .venv-adapters
+BROWSER_VENV := .venv-browser
 PY := $(VENV)/bin/python
 CORPUS := data/corpus.txt
 MODEL := data/corpus.jose
@@ -28,7 +29,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow docs \
-	test-gpu test-image test-adapters soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
+	test-gpu test-image test-adapters test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -47,11 +48,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing jose-embed and its development tools into $(VENV)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,parquet,service]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,map,parquet,service]"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,parquet,service,bench]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,map,parquet,service,bench]"
 	@touch $@
 
 $(BASE_VENV)/.base: pyproject.toml constraints.txt | $(BASE_VENV)/bin/python
@@ -63,6 +64,12 @@ $(ADAPTERS_VENV)/.adapters: pyproject.toml constraints.txt tests/adapters/requir
 	@echo "installing jose-embed and the libraries of tests/adapters/requirements.txt into $(ADAPTERS_VENV)"
 	@$(ADAPTERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e ".[dev,eval]" -r tests/adapters/requirements.txt
+	@touch $@
+
+$(BROWSER_VENV)/.browser: pyproject.toml constraints.txt tests/browser/requirements.txt | $(BROWSER_VENV)/bin/python
+	@echo "installing jose-embed and the driver of tests/browser/requirements.txt into $(BROWSER_VENV)"
+	@$(BROWSER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e ".[dev,map,service]" -r tests/browser/requirements.txt
 	@touch $@
 
 install-dev: $(VENV)/.dev  ## the environment for development, in .venv
@@ -138,11 +145,17 @@ test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(PY) -m pytest -q -m slow
 
 test-gpu: $(VENV)/bin/python  ## the tests of the CuPy backend; needs a CUDA device
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,parquet,service,gpu]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,map,parquet,service,gpu]"
 	$(PY) -m pytest -q -m gpu
 
 test-adapters: $(ADAPTERS_VENV)/.adapters  ## the adapters with the heavy libraries, in .venv-adapters
 	$(ADAPTERS_VENV)/bin/python -m pytest -q -m "slow or not slow" tests/adapters
+
+test-browser: $(BROWSER_VENV)/.browser  ## the map and the page in a real browser without a network
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq chromium; } || \
+		{ echo "chromium is missing and was not installed; install it and run this again"; exit 1; }
+	$(BROWSER_VENV)/bin/python -m pytest -q -m browser tests/browser
 
 test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's services, without Docker
 	$(PY) tests/service/image.py
@@ -174,7 +187,7 @@ bench-quality: $(VENV)/.bench  ## the quality tables and what the order of docum
 	$(PY) tests/benchmarks/order.py --seeds $(SEEDS)
 
 bench-gpu: $(VENV)/bin/python  ## speed, memory traffic and time to quality on a CUDA device
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,parquet,service,gpu]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,map,parquet,service,gpu]"
 	$(PY) tests/benchmarks/gpu_speed.py
 
 bench-inference: $(VENV)/.bench  ## vectors for new documents per second, beside gensim
@@ -184,7 +197,7 @@ bench-service: $(VENV)/.bench  ## requests per second and latencies of the servi
 	$(PY) tests/benchmarks/service_load.py
 
 clean: demo-stop  ## remove the environments, the caches and the demo's corpus and model
-	rm -rf $(VENV) $(BASE_VENV) $(ADAPTERS_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) $(BASE_VENV) $(ADAPTERS_VENV) $(BROWSER_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		tests/benchmarks/.cache $(MODEL)
 	rm -f data/corpus.txt data/corpus.tsv data/corpus.documents.sqlite3* $(SERVICE).log $(SERVICE).pid
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ MODULES = {
     "service": ["service.app"],
     "eval": ["jose_embed.adapters.sklearn", "jose_embed.analysis.measures"],
     "parquet": ["pyarrow.parquet", "jose_embed.text.records_arrow"],
+    "map": ["faiss", "matplotlib", "openTSNE"],
     "gensim": ["jose_embed.adapters.gensim"],
 }
 UNTRIED = {"gpu", "bench", "dev"}  # needs a device; hold other extras
