@@ -49,13 +49,14 @@ _PERCENTAGES = frozenset({"active", "coverage"})
 class Reporter(Protocol):
     """Receives the progress of a run; phases follow each other and do not overlap."""
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin a phase.
 
         Args:
             phase: Its name: reading, encoding, training, saving, inferring, ...
             total: The amount of work in ``unit``; None if unknown.
             unit: The unit of work, in the plural: tokens, documents, bytes.
+            done: How much of it an interrupted run has done.
         """
 
     def advance(self, amount: int, **figures: float) -> None:
@@ -86,6 +87,7 @@ class Phase:
         total: The amount of work, or None; a negative total counts as unknown.
         unit: The unit of work.
         clock: A monotonic clock, in seconds.
+        done: The work that was done before.
 
     Example:
         >>> moments = iter([0.0, 2.0, 2.0])
@@ -95,11 +97,11 @@ class Phase:
         (0.25, 50.0, 6.0)
     """
 
-    def __init__(self, name: str, total: int | None, unit: str, clock: Clock) -> None:
+    def __init__(self, name: str, total: int | None, unit: str, clock: Clock, done: int = 0) -> None:
         self.name = name
         self.total = total if total is not None and total >= 0 else None
         self.unit = unit
-        self.done = 0
+        self.done = self.done_before = done
         self.figures: dict[str, float] = {}
         self._clock = clock
         self._started = clock()
@@ -128,7 +130,7 @@ class Phase:
     def rate(self) -> float | None:
         """Units per second since the phase began; None at its very beginning."""
         seconds = self.seconds()
-        return self.done / seconds if seconds > 0 else None
+        return (self.done - self.done_before) / seconds if seconds > 0 else None
 
     def seconds_left(self) -> float | None:
         """The time left at this rate; None if the total or the rate is unknown."""
@@ -215,8 +217,8 @@ class _WritingReporter:
         self._phase: Phase | None = None
         self._next_time = 0.0
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
-        self._phase = Phase(phase, total, unit, self._clock)
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
+        self._phase = Phase(phase, total, unit, self._clock, done)
         self._next_time = self._interval
         self._begun(self._phase)
 
@@ -281,9 +283,10 @@ class LineReporter(_WritingReporter):
         if phase.is_one_step:
             self._write(", ".join([f"{phase.name}: {duration_text(phase.seconds())}", *_figure_texts(phase.figures)]))
             return
-        parts = [f"{amount_text(phase.done, phase.unit)} in {duration_text(phase.seconds())}"]
+        done = phase.done - phase.done_before
+        parts = [f"{amount_text(done, phase.unit)} in {duration_text(phase.seconds())}"]
         rate = phase.rate()
-        if phase.done and rate is not None:
+        if done and rate is not None:
             parts.append(f"{amount_text(rate, phase.unit)}/s")
         self._write(f"{phase.name}: {', '.join(parts + _figure_texts(phase.figures))}")
 
@@ -327,7 +330,7 @@ class BarReporter:
         self._bar: tqdm[None] | None = None
         self._figures: dict[str, float] = {}
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin a phase with a new bar; an unfinished bar stays as it is."""
         notebook = in_notebook()
         if notebook:
@@ -341,6 +344,7 @@ class BarReporter:
         self._bar = tqdm(
             desc=phase,
             total=total if known else None,
+            initial=done,
             unit="B" if unit == "bytes" else f" {unit}",
             unit_scale=True,
             file=self._stream,
@@ -481,9 +485,9 @@ class JoinedReporter:
         self._reporters = reporters
         self._shown = shown
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
         for reporter in self._reporters:
-            reporter.start(phase, total, unit)
+            reporter.start(phase, total, unit, done)
 
     def advance(self, amount: int, **figures: float) -> None:
         for reporter in self._reporters:

@@ -72,6 +72,24 @@ def test_lines_show_share_rate_figures_and_time_left(clock: HandClock, stream: i
     ]
 
 
+def test_a_resumed_phase_begins_where_it_was(clock: HandClock, stream: io.StringIO) -> None:
+    reporter = LineReporter(stream, interval=5.0, clock=clock)
+    reporter.start("training", 1000, "words", 800)
+    clock.now += 5.0
+    reporter.advance(100)
+    reporter.finish()
+    assert stream.getvalue().splitlines() == [
+        "training: 90%, 900 of 1 k words, 20 words/s, 5.0 s left",
+        "training: 100 words in 5.0 s, 20 words/s",
+    ]
+    bar = io.StringIO()
+    with BarReporter(bar) as shown:
+        shown.start("training", 1000, "words", 800)
+        shown.advance(100)
+    assert "80%" in bar.getvalue()
+    assert "90%" in bar.getvalue()
+
+
 def test_lines_come_at_most_once_per_interval(clock: HandClock, stream: io.StringIO) -> None:
     reporter = LineReporter(stream, interval=5.0, clock=clock)
     reporter.start("reading", 100, "bytes")

@@ -333,7 +333,7 @@ def read_texts(file: PathLike) -> list[str]:
         for block in reader:
             texts += block.data.decode().removesuffix("\n").split("\n")
     if not texts:
-        raise CorpusError(f"{file}: no document in it; a line is a document")
+        raise CorpusError(f"{file}: is empty; one line is expected for each document")
     return texts
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jose_embed.cli.command import Command, add_model, positive_whole_number
 from jose_embed.cli.query import print_json, print_table
-from jose_embed.cli.topics import add_formats, kept_texts, print_csv, text_lines
+from jose_embed.cli.text_options import add_text_options, read_documents
+from jose_embed.cli.topics import add_formats, kept_texts, print_csv
 from jose_embed.errors import ConfigError
 
 __all__ = ["CLASSIFY"]
@@ -20,7 +21,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the fitted classifier in this JSON file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--load", type=Path, metavar="FILE", help="apply: the file of an earlier --save")
-    parser.add_argument("--apply", nargs="+", metavar="TEXT", help="print the class of each line of these files")
+    parser.add_argument("--apply", nargs="+", metavar="TEXT", help="print the class of each document of these files")
+    add_text_options(parser.add_argument_group("the texts of --apply"), keeping=False)
     parser.add_argument(
         "--folds",
         type=positive_whole_number,
@@ -58,19 +60,19 @@ def _run(arguments: argparse.Namespace) -> None:
             with atomic_file(arguments.save, overwrite=arguments.overwrite) as write:
                 write(classifier.to_bytes())
     if arguments.apply:
-        lines = list(text_lines(arguments.apply))
-        found, known = model.infer_flagged(lines)
+        ids, texts = read_documents(arguments.apply, arguments, model)
+        found, known = model.infer_flagged(texts)
         probabilities = classifier.probabilities(found)
         best = probabilities.argmax(1).tolist()
         answers = [
-            (line, classifier.classes[number] if is_known else "", float(row[number]) if is_known else 0.0)
-            for line, (number, is_known, row) in enumerate(zip(best, known.tolist(), probabilities, strict=True), 1)
+            (id, classifier.classes[number] if is_known else "", float(row[number]) if is_known else 0.0)
+            for id, number, is_known, row in zip(ids, best, known.tolist(), probabilities, strict=True)
         ]
         if arguments.json:
-            print_json([{"line": n, "class": name or None, "probability": p} for n, name, p in answers])
+            print_json([{"id": id, "class": name or None, "probability": p} for id, name, p in answers])
         else:
-            cells = [[str(n), f"{p:.4f}", name] for n, name, p in answers]
-            (print_csv if arguments.csv else print_table)(["line", "probability", "class"], cells)
+            cells = [[id, f"{p:.4f}", name] for id, name, p in answers]
+            (print_csv if arguments.csv else print_table)(["id", "probability", "class"], cells)
         return
     macro = sum(report.f1 for report in reports) / len(reports)
     if arguments.json:
@@ -86,7 +88,9 @@ def _run(arguments: argparse.Namespace) -> None:
 def _labels(arguments: argparse.Namespace, n_docs: int) -> list[str]:
     """The label of each document; empty if a field has no value."""
     if arguments.labels is not None:
-        labels = [line.strip() for line in text_lines([arguments.labels])]
+        from jose_embed.analysis.tables import read_texts
+
+        labels = [line.strip() for line in read_texts(arguments.labels)]
         if len(labels) != n_docs:
             raise ConfigError(
                 f"{arguments.labels}: {len(labels):,} lines for {n_docs:,} documents; --labels needs one line for each"

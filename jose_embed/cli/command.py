@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, JoseError, counterpart, did_you_mean
-from jose_embed.progress import ClosingReporter, JoinedReporter, log_event, reporter_for
+from jose_embed.progress import JoinedReporter, Reporter, log_event, reporter_for
 from jose_embed.version import __version__
 
 if TYPE_CHECKING:
@@ -333,10 +333,15 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         return failed(f"{place}{error.strerror or error}")
 
 
-def reporter_of(arguments: argparse.Namespace) -> ClosingReporter:
+@contextlib.contextmanager
+def reporter_of(arguments: argparse.Namespace) -> Iterator[Reporter]:
     """The reporter of a command, as ``--quiet`` and ``--log-json`` say; its notes name options."""
+    from jose_embed.compute.jit import compilation_noted
+
     reporter = reporter_for(quiet=getattr(arguments, "quiet", False), log_json=getattr(arguments, "log_json", False))
-    return JoinedReporter(reporter, shown=functools.partial(as_options, names=arguments.options))
+    shown = functools.partial(as_options, names=arguments.options)
+    with JoinedReporter(reporter, shown=shown) as joined, compilation_noted(joined.note):
+        yield joined
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from jose_embed.cli.command import (
     positive_whole_number,
     reporter_of,
 )
-from jose_embed.cli.text_options import add_text_options, text_settings
+from jose_embed.cli.text_options import add_text_options, options_as_trained
 from jose_embed.config import available_workers
 from jose_embed.errors import ConfigError
 from jose_embed.progress import Reporter, amount_text, duration_text, log_event
@@ -118,9 +118,8 @@ def _infer(
     from jose_embed.model.line_vectors import line_vectors
     from jose_embed.model.vector_files import vector_file, vector_format_of
     from jose_embed.text.reader import BlockReader, complaints, find_sources
-    from jose_embed.text.records import TextOptions
 
-    options = TextOptions(**text_settings(arguments))
+    options = options_as_trained(arguments, model)
     sources = find_sources(arguments.sources, reporter.note)
     file = vector_file(vector_format_of(arguments.output) or "npy", write, model.dim)
     ids: deque[list[str]] = deque()  # of blocks that are under way

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jose_embed.cli.command import Command, add_model, option_names, positive_whole_number
+from jose_embed.cli.text_options import add_text_options, read_documents
 from jose_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ def _document_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
     parser.add_argument(
         "--texts",
         metavar="FILE",
-        help="use inferred vectors of the lines of this file (default: the trained document vectors)",
+        help="use inferred vectors of the documents of this file (default: the trained document vectors)",
     )
+    add_text_options(parser.add_argument_group("the texts of --texts"), keeping=False)
 
 
 def _split_arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,7 +178,7 @@ def _search(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
 def _classify(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
     from jose_embed.analysis.tables import classification_table, labelled_rows
 
-    documents = labelled_rows(model, arguments.labels, _texts(arguments))
+    documents = labelled_rows(model, arguments.labels, _texts(model, arguments))
     methods: tuple[Any, ...] = (arguments.method,) if arguments.method else ("knn", "logistic")
     return [classification_table(documents, methods=methods, n_train=arguments.train, folds=arguments.folds)]
 
@@ -184,7 +186,7 @@ def _classify(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
 def _cluster(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
     from jose_embed.analysis.tables import clustering_table, labelled_rows
 
-    documents = labelled_rows(model, arguments.labels, _texts(arguments))
+    documents = labelled_rows(model, arguments.labels, _texts(model, arguments))
     methods: tuple[Any, ...] = (arguments.method,) if arguments.method else ("kmeans", "spherical")
     return [clustering_table(documents, methods=methods, n_clusters=arguments.clusters, n_seeds=arguments.seeds)]
 
@@ -201,20 +203,15 @@ def _report(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
         sentence_pairs=arguments.sts,
         queries=arguments.search,
         labels=arguments.labels,
-        texts=_texts(arguments),
+        texts=_texts(model, arguments),
         n_train=arguments.train,
         folds=arguments.folds,
         n_seeds=arguments.seeds,
     )
 
 
-def _texts(arguments: argparse.Namespace) -> list[str] | None:
-    if arguments.texts is None:
-        return None
-
-    from jose_embed.analysis.tables import read_texts
-
-    return read_texts(arguments.texts)
+def _texts(model: Any, arguments: argparse.Namespace) -> list[str] | None:
+    return None if arguments.texts is None else read_documents([arguments.texts], arguments, model)[1]
 
 
 EVAL = Command(

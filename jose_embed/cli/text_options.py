@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from jose_embed.cli.command import reporter_of
+from jose_embed.errors import ConfigError
 from jose_embed.text.sources import FORMATS
 
-__all__ = ["add_text_options", "text_settings"]
+if TYPE_CHECKING:
+    from jose_embed.model.embeddings import Embeddings
+    from jose_embed.text.records import TextOptions
+
+__all__ = ["add_text_options", "options_as_trained", "read_documents", "text_settings"]
 
 _READING = ("text_field", "id_field", "format", "on_error", "one_file_per_document")
 _KEEPING = ("keep_text", "keep_fields")
@@ -59,6 +67,38 @@ def text_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, as :class:`~jose_embed.text.records.TextOptions` takes them."""
     given = {name: getattr(arguments, name, None) for name in (*_READING, *_KEEPING)}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def options_as_trained(arguments: argparse.Namespace, model: Embeddings) -> TextOptions:
+    """The options that were given; columns that are not named are those of the training, where a table has them."""
+    from jose_embed.text.records import Columns, TextOptions
+
+    facts = model.manifest["corpus"]
+    usual = None
+    with contextlib.suppress(ConfigError):  # a model of other software
+        found = TextOptions(text_field=facts.get("text_field", ()), id_field=facts.get("id_field"))
+        usual = Columns(found.text_field, found.id_field)
+    return TextOptions(**text_settings(arguments), usual=usual)
+
+
+def read_documents(
+    files: Sequence[str], arguments: argparse.Namespace, model: Embeddings
+) -> tuple[list[str], list[str]]:
+    """The ids and the texts of new documents, read as the text options say; notes go to standard error."""
+    from jose_embed.text.reader import BlockReader, complaints, find_sources
+
+    ids: list[str] = []
+    texts: list[str] = []
+    with reporter_of(arguments) as reporter:
+        sources, options = find_sources(files, reporter.note), options_as_trained(arguments, model)
+        with BlockReader(sources, whole_lines=True, options=options, with_ids=True) as blocks:
+            for block in blocks:
+                assert block.records is not None
+                ids += block.records.ids or ()
+                texts += block.data.decode().split("\n")[:-1]
+        for message in [*blocks.notes, *complaints(blocks.reports)]:
+            reporter.note(message)
+    return ids, texts
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from jose_embed.cli.command import Command, add_model, positive_whole_number
 from jose_embed.cli.query import print_json, print_table, short_text
+from jose_embed.cli.text_options import add_text_options, read_documents
 from jose_embed.errors import ConfigError
 
 if TYPE_CHECKING:
     from jose_embed.analysis.topics import Topic, Topics
     from jose_embed.text.texts import TextStore
 
-__all__ = ["NEAR_DUPLICATES", "TOPICS", "add_formats", "kept_texts", "print_csv", "text_lines"]
+__all__ = ["NEAR_DUPLICATES", "TOPICS", "add_formats", "kept_texts", "print_csv"]
 
 _BATCH = 1 << 12  # kept documents, and lines to assign, that are read at a time
 _NO_VALUE = "(none)"
@@ -38,11 +39,12 @@ def _configure_topics(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random starts (default: 0)")
     parser.add_argument(
-        "--assign", nargs="+", metavar="TEXT", help="print the topic of each line of these files instead"
+        "--assign", nargs="+", metavar="TEXT", help="print the topic of each document of these files instead"
     )
     parser.add_argument(
         "--by", metavar="FIELD", help="print the documents of each topic by the values of a kept field instead"
     )
+    add_text_options(parser.add_argument_group("the texts of --assign"), keeping=False)
     add_formats(parser)
 
 
@@ -66,7 +68,7 @@ def _run_topics(arguments: argparse.Namespace) -> None:
         raise ConfigError("--by needs a model with kept fields; train it with --keep-fields")
     found = topics(model, arguments.k, n_words=arguments.words, n_documents=arguments.documents, seed=arguments.seed)
     if arguments.assign:
-        _print_assigned(found, arguments)
+        _print_assigned(found, *read_documents(arguments.assign, arguments, model), arguments)
     elif arguments.by and store is not None:
         _print_by_field(found, store, arguments)
     elif arguments.json:
@@ -114,37 +116,26 @@ def _as_json(topic: Topic, store: TextStore | None) -> dict[str, Any]:
     }
 
 
-def _print_assigned(found: Topics, arguments: argparse.Namespace) -> None:
-    lines = list(text_lines(arguments.assign))
-    assigned = found.assign(lines)
+def _print_assigned(found: Topics, ids: Sequence[str], texts: Sequence[str], arguments: argparse.Namespace) -> None:
+    assigned = found.assign(texts)
     best = assigned.probabilities.max(1)
     numbers = assigned.topics.tolist()
     if arguments.json:
         print_json([
-            {"line": line, "topic": number if number >= 0 else None, "probabilities": row}
-            for line, (number, row) in enumerate(zip(numbers, assigned.probabilities.tolist(), strict=True), 1)
+            {"id": id, "topic": number if number >= 0 else None, "probabilities": row}
+            for id, number, row in zip(ids, numbers, assigned.probabilities.tolist(), strict=True)
         ])  # fmt: skip
         return
     rows = [
-        [str(line), str(number) if number >= 0 else "", f"{probability:.4f}"]
-        for line, (number, probability) in enumerate(zip(numbers, best.tolist(), strict=True), 1)
+        [id, str(number) if number >= 0 else "", f"{probability:.4f}"]
+        for id, number, probability in zip(ids, numbers, best.tolist(), strict=True)
     ]
-    titles = ["line", "topic", "probability"]
+    titles = ["id", "topic", "probability"]
     if arguments.csv:
         print_csv(titles, rows)
     else:
         words = [" ".join(found[number].words[:5]) if number >= 0 else "(no known word)" for number in numbers]
         print_table([*titles, "words"], [[*row, text] for row, text in zip(rows, words, strict=True)])
-
-
-def text_lines(files: Sequence[str]) -> Iterator[str]:
-    """The lines of text files."""
-    from jose_embed.text.reader import BlockReader, find_sources
-    from jose_embed.text.records import TextOptions
-
-    with BlockReader(find_sources(files), whole_lines=True, options=TextOptions(format="text")) as reader:
-        for block in reader:
-            yield from (line.decode() for line in block.data.split(b"\n")[:-1])
 
 
 def _print_by_field(found: Topics, store: TextStore, arguments: argparse.Namespace) -> None:

@@ -13,7 +13,8 @@ import ctypes
 import itertools
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -24,7 +25,7 @@ from jose_embed.interrupts import interrupts_held
 if TYPE_CHECKING:
     from jose_embed.compute.kernel_cache import MachineCode
 
-__all__ = ["FAST_FLAGS", "Kernel", "jit", "kernel_from"]
+__all__ = ["FAST_FLAGS", "Kernel", "compilation_noted", "jit", "kernel_from"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -81,6 +82,25 @@ def kernel_from(module: str, function: str, *arguments: str | int) -> Kernel:
     return Kernel(name, lambda: getattr(import_module(module), function)(*arguments).source())
 
 
+@contextmanager
+def compilation_noted(note: Callable[[str], object]) -> Iterator[None]:
+    """In this context the first kernel that has to be compiled is announced, in whichever thread; also of several such
+    contexts in one another only one says so.
+
+    Args:
+        note: Called with the sentence.
+    """
+    _notes.append(note)
+    try:
+        yield
+    finally:
+        if note in _notes:
+            _notes.remove(note)
+
+
+_notes: list[Callable[[str], object]] = []
+
+
 class Kernel:
     """A function that is compiled when it is called first.
 
@@ -111,6 +131,9 @@ class Kernel:
                 key = cache.key(self.name, types)
                 machine = cache.read(key) if self._keepable else None
                 if machine is None:
+                    if _notes:
+                        _notes[-1](f"compiling kernels for this processor{', once' if cache.directory() else ''}")
+                        _notes.clear()
                     plain, options = self.source()
                     compiler = import_module("jose_embed.compute.compiler")
                     machine = compiler.compiled(plain, options, arguments, f"kernel_{key}_{next(_numbers)}")

@@ -25,7 +25,7 @@ alone, in any batch, in any process, and as a line of the training text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from itertools import chain
 from typing import Final, NamedTuple, Protocol
@@ -36,8 +36,9 @@ import numpy.typing as npt
 from jose_embed.compute.backends import Writer, directions_writer
 from jose_embed.compute.cpu.directions import document_summands
 from jose_embed.compute.tables import DocumentInputs
-from jose_embed.errors import NoKnownWordsError
+from jose_embed.errors import CorpusError, NoKnownWordsError
 from jose_embed.model.lookup import WordLookup
+from jose_embed.text.documents import listed_texts
 from jose_embed.text.tokenizers import CodePointTokenizer, get_tokenizer, valid_text
 from jose_embed.text.word_table import Rows, VocabularyLookup
 
@@ -354,12 +355,10 @@ def topic_alone(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _listed(texts: Iterable[Text], function: str) -> Sequence[Text]:
     if isinstance(texts, str):
         raise TypeError(f"{function}() takes a list of texts; for a single one write {function}([text])")
-    listed: Sequence[Text] = texts if hasattr(texts, "__getitem__") else list(texts)  # type: ignore[assignment]
-    for number, text in enumerate(listed, 1):
-        if not isinstance(text, str) and (isinstance(text, bytes) or not isinstance(text, Collection)):
-            kind = type(text).__name__
-            raise TypeError(f"{function}(): text {number} is of type {kind}; it must be a string or a list of tokens")
-    return listed
+    try:
+        return listed_texts(texts)
+    except CorpusError as error:
+        raise TypeError(f"{function}(): {error}") from None
 
 
 def _word_counts(tokens: Sequence[str]) -> Counter[str]:

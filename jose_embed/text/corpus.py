@@ -33,6 +33,8 @@ class CorpusStatistics:
         invalid_utf8_bytes: Bytes in them that were replaced.
         sources: The names of what was read.
         sha256: Hexadecimal SHA-256 of the text.
+        text_field: The columns of the text, of tables; empty for plain text.
+        id_field: The column of the ids; ``None`` without one.
     """
 
     n_bytes: int
@@ -44,6 +46,8 @@ class CorpusStatistics:
     invalid_utf8_bytes: int
     sources: tuple[str, ...]
     sha256: str
+    text_field: tuple[str, ...] = ()
+    id_field: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values; of very many sources the first are named, and ``n_sources`` counts them."""

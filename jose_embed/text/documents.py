@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
+from collections.abc import Collection, Iterable, Iterator, KeysView, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
 from itertools import chain, islice
 from numbers import Integral, Real
@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from jose_embed.errors import CorpusError
 from jose_embed.text.records import SAMPLED_RECORDS, TextOptions, choose_columns, id_fault
 
-__all__ = ["Document", "GivenDocuments", "given_documents", "sources_or_documents"]
+__all__ = ["Document", "GivenDocuments", "given_documents", "listed_texts", "sources_or_documents"]
 
 #: A text, or its words.
 Document: TypeAlias = str | Sequence[str]
@@ -31,12 +31,14 @@ class GivenDocuments:
         ids: Their ids; ``None`` for their numbers.
         n_documents: Their number, if it is known.
         are_tokens: Whether each is a sequence of words.
+        note: A sentence for the user; ``None`` if there is nothing to say.
     """
 
     documents: Iterable[Any]
     ids: Iterable[Any] | None
     n_documents: int | None
     are_tokens: bool
+    note: str | None = None
 
     def batches(self) -> Iterator[tuple[list[Any], list[str] | None]]:
         """The documents and their ids in lists of about a million characters.
@@ -81,6 +83,7 @@ def given_documents(
         >>> next(given_documents({"a": "one", "b": "two"}).batches())
         (['one', 'two'], ['a', 'b'])
     """
+    note = _index_note(documents) if ids is None else None
     documents, ids = _unpacked(documents, ids, options or TextOptions())
     n_documents = len(documents) if isinstance(documents, Sized) else None
     if n_documents is not None and isinstance(ids, Sized) and len(ids) != n_documents:
@@ -89,14 +92,51 @@ def given_documents(
     first = next(iterator, _END)
     if first is _END:
         raise CorpusError("there are no documents; give at least one")
-    return GivenDocuments(chain([first], iterator), ids, n_documents, isinstance(first, (list, tuple)))
+    return GivenDocuments(chain([first], iterator), ids, n_documents, isinstance(first, (list, tuple)), note)
+
+
+def listed_texts(texts: Any) -> Sequence[Any]:
+    """New texts as a list of strings and of sequences of words, in any mixture.
+
+    Args:
+        texts: As :func:`given_documents` takes documents; there may be none.
+
+    Raises:
+        CorpusError: anything else, with the sentence that helps.
+
+    Example:
+        >>> listed_texts({"a": "one", "b": ["two", "words"]})
+        ['one', ['two', 'words']]
+    """
+    found, _ = _unpacked(texts, None, TextOptions())
+    listed: Sequence[Any] = found if isinstance(found, (list, tuple)) else list(found)
+    for number, text in enumerate(listed, 1):
+        if isinstance(text, str):
+            continue
+        if isinstance(text, (bytes, bytearray, Mapping, Set)) or not isinstance(text, Collection):
+            raise CorpusError(f"text {number:,} is {_described(text)}; {_remedy(text)}")
+        if odd := [word for word in text if not isinstance(word, str)][:1]:
+            raise CorpusError(f"text {number:,} holds {_described(odd[0])}; its words must be strings")
+    return listed
+
+
+def _index_note(documents: Any) -> str | None:
+    """The note for a column of pandas whose index is not that of its rows; ``None`` for anything else."""
+    if not hasattr(documents, "iloc") or getattr(documents, "ndim", 0) != 1:
+        return None
+    if all(label == row for row, label in enumerate(documents.index)):
+        return None
+    return (
+        "the index of the column is not used: ids are numbers from 1, and index=0 is the first row, as with iloc; "
+        "ids=column.index makes the index the ids"
+    )
 
 
 def _unpacked(documents: Any, ids: Any, options: TextOptions) -> tuple[Any, Any]:
     """The documents and ids as iterables."""
     if isinstance(documents, (str, bytes, bytearray)):
         raise CorpusError("the documents are one string; give a list of strings, one for each document")
-    if isinstance(documents, Set):
+    if isinstance(documents, Set) and not isinstance(documents, KeysView):
         raise CorpusError("the documents are a set, which has no order; give a list, such as sorted(documents)")
     if hasattr(documents, "column_names") and hasattr(documents, "features"):
         return _data_set(documents, ids, options)

@@ -30,7 +30,7 @@ from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
-from jose_embed.text.records import TextOptions
+from jose_embed.text.records import Columns, TextOptions
 from jose_embed.text.sources import Sources, find_sources, printable
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import valid_text
@@ -104,7 +104,8 @@ def encode(
             reporter.advance(block.consumed, tokens=spool.n_tokens)
         for message in [*reader.notes, *complaints(reader.reports)]:
             reporter.note(message)
-        return _finished(spool, table, chosen, reader.reports, reader.sha256, min_count, reporter, options, texts)
+        spool_of = (spool, table, chosen, reader.reports, reader.sha256, min_count, reporter, options, texts)
+        return _finished(*spool_of, reader.columns)
 
 
 def encode_texts(
@@ -147,6 +148,8 @@ def encode_texts(
     sha256 = hashlib.sha256()
     texts = TextStore.create(directory) if options.keep_text else None
     with TokenSpill(directory, with_ids=given.ids is not None) as spool:
+        if given.note is not None:
+            reporter.note(given.note)
         reporter.start("reading", given.n_documents, "documents")
         for batch, batch_ids in given.batches():
             batch = batch if given.are_tokens else _valid(batch, report)
@@ -192,6 +195,7 @@ def _finished(
     reporter: Reporter,
     options: TextOptions,
     texts: TextStore | None,
+    columns: Columns | None = None,
 ) -> EncodedCorpus:
     """The corpus of the text that was read: choose the words, then renumber."""
     reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
@@ -206,6 +210,8 @@ def _finished(
         invalid_utf8_bytes=sum(report.invalid_bytes for report in reports),
         sources=tuple(printable(report.name) for report in reports),
         sha256=sha256,
+        text_field=columns.text if columns is not None else (),
+        id_field=columns.id if columns is not None else None,
     )
     numbers = np.flatnonzero(counts >= min_count)
     if not len(numbers):

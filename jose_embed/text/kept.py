@@ -367,7 +367,9 @@ def _statistics(
     directory: DirectoryReader, facts: Mapping[str, Any], reports: Sequence[SourceReport]
 ) -> CorpusStatistics:
     try:
-        return CorpusStatistics(**facts, sources=tuple(printable(report.name) for report in reports))
+        fields = tuple(facts.get("text_field", ()))
+        names = tuple(printable(report.name) for report in reports)
+        return CorpusStatistics(**{**facts, "text_field": fields, "sources": names})
     except TypeError:
         raise directory.error(MANIFEST_NAME, "does not describe the text of this encoding") from None
 

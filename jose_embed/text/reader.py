@@ -23,13 +23,21 @@ import os
 import queue
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, assert_never, overload
 
 from jose_embed.errors import CorpusError
 from jose_embed.text.compression import EXPANSION_LIMIT, PIECE, decompressed
 from jose_embed.text.hints import first_look, last_look
-from jose_embed.text.records import RECORD_LIMIT, Faults, RecordBatch, TextOptions, format_of
+from jose_embed.text.records import (
+    RECORD_LIMIT,
+    Columns,
+    Faults,
+    RecordBatch,
+    TextOptions,
+    columns_note,
+    format_of,
+)
 from jose_embed.text.records_arrow import read_arrow
 from jose_embed.text.records_csv import read_csv
 from jose_embed.text.records_json import read_json_lines
@@ -92,6 +100,7 @@ class BlockReader:
             end with it. Of tables and records the SHA-256 of the file and the options are hashed instead.
         total: Bytes on disk of all sources; ``None`` where one of them has no size.
         notes: Sentences for the user; they grow while the text is read.
+        columns: Those of the first table; ``None`` before, and without one.
 
     Raises:
         CorpusError: a source that is missing or may not be read; from the iteration: one that has vanished, is
@@ -121,6 +130,7 @@ class BlockReader:
         self.total = None if None in sizes else sum(size for size in sizes if size is not None)
         self.reports: list[SourceReport] = []
         self.notes: list[str] = []
+        self.columns: Columns | None = None
         self._options = options or TextOptions()
         self._formats = ["text" if options is None else format_of(source, options) for source in sources]
         self._hints = options is not None and options.format is None and not options.one_file_per_document
@@ -237,8 +247,12 @@ class BlockReader:
             report.invalid_lines += n_documents
             report.first_invalid = report.first_invalid or report.n_lines + 1
 
-        first = not self.notes or len(self.reports) == 1
-        how: dict[str, Any] = {"note": self.notes.append if first else lambda _: None, "changed": changed}
+        def chosen(found: Iterable[str], columns: Columns) -> None:
+            if self.columns is None:
+                self.columns = columns
+                self.notes.append(columns_note(source.name, found, columns))
+
+        how: dict[str, Any] = {"chosen": chosen, "changed": changed}
         match format:
             case "text":
                 yield from self._plain(source, file, report)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple, TypedDict, cast
 
 from jose_embed.errors import ConfigError, CorpusError
@@ -60,6 +60,8 @@ class TextOptions:
         keep_text: Keep the texts with the model.
         keep_fields: Columns to keep with the model.
         one_file_per_document: Every file is one document, and its path is the id.
+        usual: The columns of another text, as a model was trained on: they are taken where none are named and a table
+            has them. It is not a part of :meth:`to_dict`.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -76,6 +78,7 @@ class TextOptions:
     keep_text: bool = False
     keep_fields: tuple[str, ...] = ()
     one_file_per_document: bool = False
+    usual: Columns | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("text_field", "keep_fields"):
@@ -98,12 +101,13 @@ class TextOptions:
     @classmethod
     def taken_from(cls, settings: dict[str, Any]) -> TextOptions:
         """The options among some settings, which are removed from there."""
-        names = [option.name for option in fields(cls)]
+        names = TextSettings.__annotations__
         return cls(**{name: settings.pop(name) for name in names if name in settings})
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "usual"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @property
     def has_ids(self) -> bool:
@@ -153,11 +157,13 @@ class Columns(NamedTuple):
         text: Those of the text, at least one.
         id: That of the id.
         kept: Those of the fields to keep.
+        usual: Whether those of the text are known from another text.
     """
 
     text: tuple[str, ...]
     id: str | None
-    kept: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    usual: bool = False
 
 
 class Faults:
@@ -238,8 +244,8 @@ def format_of(source: Source, options: TextOptions) -> Format:
 def choose_columns(name: str, found: Mapping[str, float], options: TextOptions) -> Columns:
     """The columns of text, id and kept fields.
 
-    The text is the column that was chosen, else the one called text, body or content, else the only one whose strings
-    have more than 30 characters on average.
+    The text is the column that was chosen, else the usual one, else the one called text, body or content, else the only
+    one whose strings have more than 30 characters on average.
 
     Args:
         name: The source, for messages.
@@ -251,29 +257,33 @@ def choose_columns(name: str, found: Mapping[str, float], options: TextOptions) 
 
     Example:
         >>> choose_columns("a.csv", {"id": 3.0, "Body": 17.0}, TextOptions(id_field="id"))
-        Columns(text=('Body',), id='id', kept=())
+        Columns(text=('Body',), id='id', kept=(), usual=False)
     """
     for column in dict.fromkeys([*options.text_field, *filter(None, [options.id_field]), *options.keep_fields]):
         if column not in found:
             raise CorpusError(f"{printable(name)}: there is no column {column!r}; {_listed_columns(found)}")
-    text = options.text_field
+    text, id, usual = options.text_field, options.id_field, options.usual
+    is_usual = bool(usual and not text and usual.text and found.keys() >= set(usual.text))
+    if usual is not None:
+        text = usual.text if is_usual else text
+        id = usual.id if id is None and usual.id in found else id
     if not text:
         by_name = {column.lower(): column for column in reversed(list(found))}
         text = tuple(by_name[known] for known in TEXT_NAMES if known in by_name)[:1]
     if not text:
-        others = [column for column in found if column != options.id_field and column not in options.keep_fields]
+        others = [column for column in found if column != id and column not in options.keep_fields]
         text = tuple(column for column in others if found[column] > _LONG_TEXT)
         if len(text) != 1:
             raise CorpusError(
                 f"{printable(name)}: the column of the text is not known; {_listed_columns(found)}; "
                 "choose one with text_field=..."
             )
-    return Columns(text, options.id_field, options.keep_fields)
+    return Columns(text, id, options.keep_fields, is_usual)
 
 
 def columns_note(name: str, found: Iterable[str], columns: Columns) -> str:
     """A sentence about the columns that a table is read by."""
-    text = " and ".join(repr(column) for column in columns.text)
+    text = " and ".join(repr(column) for column in columns.text) + (" as in the training" if columns.usual else "")
     ids = (
         f"ids from {columns.id!r}"
         if columns.id is not None

@@ -22,7 +22,6 @@ from jose_embed.text.records import (
     RecordBatch,
     TextOptions,
     choose_columns,
-    columns_note,
     id_fault,
     join_documents,
     lines_of,
@@ -57,7 +56,7 @@ def read_arrow(
     options: TextOptions,
     faults: Faults,
     *,
-    note: Callable[[str], object] = lambda _: None,
+    chosen: Callable[[Iterable[str], Columns], object] = lambda *_: None,
     changed: Callable[[int], object] = lambda _: None,
 ) -> Iterator[tuple[RecordBatch, float]]:
     """Read a Parquet or Arrow file (the stream or the file format).
@@ -67,7 +66,7 @@ def read_arrow(
         format: ``"parquet"`` or ``"arrow"``.
         options: The columns to read; ``a.b`` is the field b of the struct a.
         faults: Takes records whose id is null.
-        note: Called with the sentence that names the columns.
+        chosen: Called with all columns and those that are read.
         changed: Called with numbers of documents that had NUL characters or invalid UTF-8.
 
     Yields:
@@ -84,7 +83,7 @@ def read_arrow(
         opened = _parquet(arrow, source.path) if format == "parquet" else _ipc(arrow, source.path)
         lengths = _column_lengths(arrow, opened)
         columns = choose_columns(source.name, lengths, options)
-        note(columns_note(source.name, lengths, columns))
+        chosen(lengths, columns)
         _check_types(arrow, opened.schema, columns, source.name)
         n_read = 0
         wanted = list(dict.fromkeys([*columns.text, *([columns.id] if columns.id else []), *columns.kept]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
-from itertools import chain
-from typing import Any, Final, NamedTuple
+from itertools import chain, islice
+from typing import Final, NamedTuple
 
 from jose_embed.errors import CorpusError
 from jose_embed.text.records import (
@@ -18,7 +18,6 @@ from jose_embed.text.records import (
     RecordBatch,
     TextOptions,
     choose_columns,
-    columns_note,
     id_fault,
 )
 from jose_embed.text.sources import printable
@@ -35,10 +34,6 @@ class _Dialect(NamedTuple):
     quoting: int = csv.QUOTE_MINIMAL
     doublequote: bool = True
     escapechar: str | None = None
-
-    def rows(self, lines: Iterable[str]) -> Any:
-        """A strict reader of these lines."""
-        return csv.reader(lines, strict=True, **self._asdict())
 
 
 _NO_DELIMITER: Final = "\x1f"  # for a table of one column
@@ -87,20 +82,9 @@ def _ways_to_quote(delimiter: str, sample: str) -> Iterator[_Dialect]:
 
 def _widths(dialect: _Dialect, sample: str) -> list[int]:
     """The number of fields of each record, without the last one if it may be cut off; 0 for a malformed one."""
-    rows = _without_errors(dialect.rows(StringIO(sample, newline="")))
-    widths = [len(row or ()) for row in rows if row is None or row]
+    rows = [row for row in _Table([sample]).rows(dialect) if row]
+    widths = [len(row) if isinstance(row, list) else 0 for row in rows]
     return widths[: max(1, len(widths) - 1)] if len(sample) >= _SAMPLE else widths
-
-
-def _without_errors(rows: Iterator[list[str]]) -> Iterator[list[str] | None]:
-    """The rows of a table; ``None`` for a malformed one."""
-    while True:
-        try:
-            yield next(rows)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield None
 
 
 def read_csv(
@@ -109,7 +93,7 @@ def read_csv(
     options: TextOptions,
     faults: Faults,
     *,
-    note: Callable[[str], object] = lambda _: None,
+    chosen: Callable[[Iterable[str], Columns], object] = lambda *_: None,
     changed: Callable[[int], object] = lambda _: None,
     tabs: bool = False,
 ) -> Iterator[RecordBatch]:
@@ -120,7 +104,7 @@ def read_csv(
         name: The source, for messages.
         options: The columns to read.
         faults: Takes the malformed records.
-        note: Called with the sentence that names the columns.
+        chosen: Called with all columns and those that are read.
         changed: Called with numbers of documents that had NUL characters or lone surrogates.
         tabs: Whether a tab is expected between fields.
 
@@ -133,29 +117,29 @@ def read_csv(
         (b'a b\\nc\\n', ['1', '2'])
     """
     csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))  # 131,072 characters by default
-    feed = _Feed(blocks)
-    sample = feed.head[:_SAMPLE]
+    table = _Table(blocks)
+    sample = table.head[:_SAMPLE]
     dialect = find_dialect(sample, tabs=tabs)
-    if feed.delimiter:
-        dialect = dialect._replace(delimiter=feed.delimiter)
-    reader = dialect.rows(feed.lines())
-    try:
-        header = [column.strip() for column in next(reader, [])]
-    except csv.Error as error:
-        raise CorpusError(f"{printable(name)}, line 1: {_csv_reason(error)}; it must name the columns") from None
+    if table.delimiter:
+        dialect = dialect._replace(delimiter=table.delimiter)
+    rows = table.rows(dialect)
+    first = next(rows, [])
+    if isinstance(first, csv.Error):
+        raise CorpusError(f"{printable(name)}, line 1: {_csv_reason(first)}; it must name the columns")
+    header = [column.strip() for column in first]
     if not header:
         return
     columns = choose_columns(name, _column_lengths(dialect, sample, header), options)
     for column in [*columns.text, *filter(None, [columns.id]), *columns.kept]:
         if header.count(column) > 1:
             raise CorpusError(f"{printable(name)}: there are {header.count(column)} columns {column!r}; rename them")
-    note(columns_note(name, header, columns))
-    yield from _csv_batches(reader, feed, header, columns, options, faults, name, changed)
+    chosen(header, columns)
+    yield from _csv_batches(rows, table, header, columns, options, faults, name, changed)
 
 
 def _csv_batches(
-    reader: Any,
-    feed: _Feed,
+    rows: Iterator[list[str] | csv.Error],
+    table: _Table,
     header: list[str],
     columns: Columns,
     options: TextOptions,
@@ -169,36 +153,32 @@ def _csv_batches(
     kept_at = [(column, header.index(column)) for column in columns.kept]
     batch = BatchBuilder(columns, options.keep_text, changed)
     texts = batch.texts
-    begun, line = feed.n_blocks, reader.line_num + 1  # the line on which the next record starts
-    while True:
-        try:
-            for row in reader:
-                if len(row) != width:
-                    if row:
-                        faults.add(name, f"line {line + feed.offset}", f"{len(row)} fields, but {width} columns")
-                elif id_at is not None and (reason := id_fault(row[id_at])) is not None:
-                    faults.add(name, f"line {line + feed.offset}", reason)
-                else:
-                    texts.append(row[only_text] if only_text is not None else "\n".join([row[at] for at in text_at]))
-                    if id_at is not None:
-                        batch.ids.append(row[id_at])
-                    if kept_at:
-                        batch.fields.append({column: row[at] for column, at in kept_at})
-                line = reader.line_num + 1
-                if feed.n_blocks != begun:
-                    begun = feed.n_blocks
-                    if texts:
-                        yield batch.taken()
-            break
-        except csv.Error as error:
-            faults.add(name, f"line {line + feed.offset}", _csv_reason(error))
-            line = reader.line_num + 1
+    begun, line = table.n_blocks, table.n_lines + 1  # the line on which the next record starts
+    for row in rows:
+        if isinstance(row, csv.Error):
+            faults.add(name, f"line {line}", _csv_reason(row))
+        elif len(row) != width:
+            if row:
+                faults.add(name, f"line {line}", f"{len(row)} fields, but {width} columns")
+        elif id_at is not None and (reason := id_fault(row[id_at])) is not None:
+            faults.add(name, f"line {line}", reason)
+        else:
+            texts.append(row[only_text] if only_text is not None else "\n".join([row[at] for at in text_at]))
+            if id_at is not None:
+                batch.ids.append(row[id_at])
+            if kept_at:
+                batch.fields.append({column: row[at] for column, at in kept_at})
+        line = table.n_lines + 1
+        if table.n_blocks != begun:
+            begun = table.n_blocks
+            if texts:
+                yield batch.taken()
     if texts:
         yield batch.taken()
 
 
-class _Feed:
-    """Blocks of text as the lines that :func:`csv.reader` wants.
+class _Table:
+    """Blocks of text as records.
 
     Args:
         blocks: The text.
@@ -206,33 +186,59 @@ class _Feed:
     Attributes:
         head: The first block.
         n_blocks: How many blocks were begun.
+        n_lines: How many lines were read.
         delimiter: The one that a first line ``sep=;`` names, as Excel writes and hides it.
-        offset: Lines before the header.
     """
 
     def __init__(self, blocks: Iterable[str]) -> None:
         self._blocks = iter(blocks)
         self.head = next(self._blocks, "")
-        self.n_blocks = 0
-        self.delimiter, self.offset = "", 0
+        self.n_blocks = self.n_lines = 0
+        self.delimiter = self._end = ""
+        self._again = False
         first, _, rest = self.head.partition("\n")
         if first.lower().startswith("sep=") and len(first.rstrip("\r")) == 5:
-            self.delimiter, self.offset, self.head = first[4], 1, rest
+            self.delimiter, self.n_lines, self.head = first[4], 1, rest
 
-    def lines(self) -> Iterator[str]:
-        """The lines with their ends, whichever they are."""
-        return chain.from_iterable(self._files())
+    def rows(self, dialect: _Dialect) -> Iterator[list[str] | csv.Error]:
+        """The records; an error in place of a malformed one.
 
-    def _files(self) -> Iterator[StringIO]:
+        Most lines have no quotes. They are split here, because :func:`csv.reader`, which parses the others, takes
+        several times as long.
+        """
+        lines = self._lines()
+        parser = csv.reader((line + self._end for line in lines), strict=True, **dialect._asdict())
+        quote, escape = '"' if dialect.quoting != csv.QUOTE_NONE else None, dialect.escapechar
+        for line in lines:
+            if self._end and not (quote and quote in line) and not (escape and escape in line):
+                line = line.removesuffix("\r")
+                yield line.split(dialect.delimiter) if line else []
+                continue
+            self._again = True
+            try:
+                row = next(parser, [])
+            except csv.Error as error:
+                yield error
+            else:
+                yield row
+
+    def _lines(self) -> Iterator[str]:
+        """The lines, without the line feeds at their ends if ``_end`` is one; a line again if ``_again`` is set."""
         for block in chain([self.head], self._blocks):
             self.n_blocks += 1
-            yield StringIO(block, newline="" if "\r" in block else "\n")  # the latter is faster
+            self._end = "\n" if block.count("\r") == block.count("\r\n") else ""
+            for line in block.removesuffix("\n").split("\n") if self._end else StringIO(block, newline=""):
+                self.n_lines += 1
+                yield line
+                while self._again:
+                    self._again = False
+                    yield line
 
 
 def _column_lengths(dialect: _Dialect, sample: str, header: Sequence[str]) -> dict[str, float]:
     """The average number of characters of each column."""
-    rows = [row for row in _without_errors(dialect.rows(StringIO(sample, newline=""))) if row]
-    rows = [row for row in rows[1:SAMPLED_RECORDS] if len(row) == len(header)]
+    rows = [row for row in islice(_Table([sample]).rows(dialect), 1, SAMPLED_RECORDS) if isinstance(row, list)]
+    rows = [row for row in rows if len(row) == len(header)]
     return {
         column: sum(len(row[at]) for row in rows) / max(1, len(rows)) for at, column in enumerate(header)
     }  # fmt: skip

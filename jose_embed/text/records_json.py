@@ -16,7 +16,6 @@ from jose_embed.text.records import (
     RecordBatch,
     TextOptions,
     choose_columns,
-    columns_note,
     id_fault,
 )
 
@@ -31,7 +30,7 @@ def read_json_lines(
     options: TextOptions,
     faults: Faults,
     *,
-    note: Callable[[str], object] = lambda _: None,
+    chosen: Callable[[Iterable[str], Columns], object] = lambda *_: None,
     changed: Callable[[int], object] = lambda _: None,
 ) -> Iterator[RecordBatch]:
     """Read one JSON object per line; blank lines are passed over.
@@ -41,7 +40,7 @@ def read_json_lines(
         name: The source, for messages.
         options: The fields to read; ``a.b`` is the field b of the object a.
         faults: Takes the malformed records.
-        note: Called with the sentence that names the fields.
+        chosen: Called with all fields and those that are read.
         changed: Called with numbers of documents that had NUL characters or lone surrogates.
 
     Raises:
@@ -61,7 +60,7 @@ def read_json_lines(
         columns = Columns(options.text_field or TEXT_NAMES[:1], options.id_field, options.keep_fields)
     else:
         columns = choose_columns(name, lengths, options)
-        note(columns_note(name, lengths, columns))
+        chosen(lengths, columns)
     batch = BatchBuilder(columns, options.keep_text, changed)
     texts_alone = columns.text[0] if len(columns.text) == 1 and columns.id is None and not columns.kept else None
     n_lines = 0

@@ -65,7 +65,7 @@ def train_epochs(
     """
     state = state or RunState()
     n_tokens = int(offsets[-1])
-    reporter.start("training", (config.epochs - state.epoch) * n_tokens - state.tokens, "words")
+    reporter.start("training", config.epochs * n_tokens, "words", state.epoch * n_tokens + state.tokens)
     with ThreadPoolExecutor(backend.threads, thread_name_prefix="jose-train") as pool:
         while state.epoch < config.epochs:
             _train_epoch(pool, backend, offsets, config, reporter, state, keeper)

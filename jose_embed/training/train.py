@@ -18,6 +18,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from jose_embed.compute.backends import Backend, check_backend, choose_backend, make_backend
+from jose_embed.compute.jit import compilation_noted
 from jose_embed.compute.sampling import SamplingTables
 from jose_embed.compute.tables import Tables, Text
 from jose_embed.config import TrainConfig, TrainSettings, available_workers, preset_settings
@@ -117,6 +118,7 @@ def train(
     phases: dict[str, float] = {}
     with (
         reporting(reporter, progress) as reporter,
+        compilation_noted(reporter.note),
         _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints,
     ):
         with _timed(phases, "reading"):

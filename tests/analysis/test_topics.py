@@ -163,9 +163,9 @@ def test_assigned_lines(model_path: Path, tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "new.txt").write_text("t3w1 t3w2\nunknown\nt3w4\n", encoding="utf-8")
     assert main(["topics", str(model_path), "--assign", str(tmp_path / "new.txt"), "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["line"] for row in rows] == ["1", "2", "3"]
+    assert [row["id"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["topic"] == rows[2]["topic"] != ""
-    assert rows[1] == {"line": "2", "topic": "", "probability": "0.0000"}
+    assert rows[1] == {"id": "2", "topic": "", "probability": "0.0000"}
     assert main(["topics", str(model_path), "--assign", str(tmp_path / "new.txt"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[1]["topic"] is None
     assert main(["topics", str(model_path), "--assign", str(tmp_path / "new.txt")]) == 0

@@ -34,6 +34,27 @@ def test_compiled_functions_compute_and_see_nan() -> None:
     assert _sum_of_reciprocals(np.array([math.nan, 2.0])) == pytest.approx(-0.5)
 
 
+def test_the_first_compilation_is_announced_once() -> None:
+    code = """
+import sys
+from jose_embed.compute.jit import compilation_noted
+from jose_embed.text.encode import encode_texts
+notes = []
+for _ in range(2):
+    with compilation_noted(notes.append), compilation_noted(notes.append):
+        encode_texts(["a b"], min_count=1).close()
+assert notes == [sys.argv[1]] * (len(notes) > 0), notes
+print(len(notes))
+"""
+
+    def announced(sentence: str, cache: str) -> str:
+        environment = {**os.environ, "JOSE_CACHE_DIR": cache}
+        command = [sys.executable, "-c", code, sentence]
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert announced("compiling kernels for this processor", "off") == "1"
+
+
 def test_a_division_by_zero_is_infinite_and_no_error() -> None:
     assert _sum_of_reciprocals(np.array([0.0])) == math.inf
 

@@ -229,7 +229,7 @@ class Recorder:
         self.calls: list[Any] = []
         self.amount = 0
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
         self.calls.append((phase, unit))
         self.total = total
 

@@ -53,7 +53,7 @@ def say(phase):
     print(phase, flush=True)
 
 class Phases(SilentReporter):
-    def start(self, phase, total, unit):
+    def start(self, phase, total, unit, done=0):
         say(phase)
 
 def told(name, phase, then):

@@ -65,7 +65,7 @@ class Recorder:
         self.notes: list[str] = []
         self.figures: list[dict[str, float]] = []
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
         self.phases.append((phase, total, unit))
         self.amounts.append(0)
 

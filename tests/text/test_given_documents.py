@@ -13,7 +13,7 @@ import pytest
 
 import jose_embed
 from jose_embed.errors import ConfigError, CorpusError
-from jose_embed.text.documents import given_documents, sources_or_documents
+from jose_embed.text.documents import given_documents, listed_texts, sources_or_documents
 from jose_embed.text.encode import encode_texts
 from jose_embed.text.records import TextOptions
 
@@ -130,6 +130,47 @@ def test_ids_that_are_refused(ids: Any, message: str) -> None:
     assert str(refused.value).startswith(message)
     with pytest.raises(CorpusError, match="leave ids out"):
         encode_texts({"a": "b"}, ids=ids)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"a", "b"}, "the documents are a set, which has no order; give a list"),
+        (7, "the documents are the number 7; give a list of strings"),
+        (pd.DataFrame({"t": ["a"]}), "the documents are a table; give one of its columns, such as table['t']"),
+        (["a", None], "text 2 is a missing value (None or NaN); replace it by an empty string"),
+        (pd.Series(["a", pd.NA], dtype="string"), "text 2 is a missing value (None or NaN); replace it by an empty"),
+        ([float("nan")], "text 1 is a missing value (None or NaN)"),
+        ([b"a"], "text 1 is bytes; decode it first, as with document.decode()"),
+        ([1.5], "text 1 is the number 1.5; every document must be a string or a list of words"),
+        ([{"text": "a"}], "text 1 is of type dict; give its text, as in [record['text'] for record in records]"),
+        ([["a", 1]], "text 1 holds the number 1; its words must be strings"),
+        ([["a", None]], "text 1 holds a missing value (None or NaN); its words must be strings"),
+    ],
+)
+def test_new_texts_that_are_refused(texts: Any, message: str) -> None:
+    with pytest.raises(CorpusError) as refused:
+        listed_texts(texts)
+    assert str(refused.value).startswith(message)
+
+
+def test_new_texts_that_are_taken() -> None:
+    texts = pd.Series(["b a", "c"], index=[1, 0])  # by position, not by label
+    assert listed_texts(texts) == ["b a", "c"]
+    assert listed_texts(pl.Series(["a"])) == listed_texts(np.array(["a"])) == listed_texts(iter(["a"])) == ["a"]
+    assert listed_texts({"x": "a", "y": ["b", "c"]}) == ["a", ["b", "c"]]
+    assert listed_texts(Dataset(text=["a", None])) == ["a", ""]
+    assert listed_texts([]) == []
+
+
+def test_the_index_of_a_column_is_said_not_to_be_used() -> None:
+    column = pd.Series(["one text", "another"])
+    said = "the index of the column is not used"
+    for other in (column[1:], column.set_axis(["x", "y"]), column[::-1]):
+        assert (given_documents(other).note or "").startswith(said)
+        assert given_documents(other, ids=other.index).note is None
+    for plain in (column, column[:1], pl.Series(["a"]), ["a"], {"a": "b"}):
+        assert given_documents(plain).note is None
 
 
 def test_lists_of_words_are_taken_as_they_are() -> None:

@@ -42,7 +42,7 @@ class Recorder:
         self.notes: list[str] = []
         self.steps: list[int] = []
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
         self.phases.append(phase)
 
     def advance(self, amount: int, **figures: float) -> None:

@@ -113,7 +113,7 @@ def test_a_resumed_training_keeps_ids_and_texts(source: Path) -> None:
     class Interrupting:
         phase = ""
 
-        def start(self, phase: str, total: int | None, unit: str) -> None:
+        def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
             self.phase = phase
 
         def advance(self, amount: int, **figures: float) -> None:

@@ -19,8 +19,16 @@ from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.text import reader
 from jose_embed.text.encode import encode
 from jose_embed.text.reader import BlockReader, find_sources
-from jose_embed.text.records import Faults, RecordBatch, TextOptions, choose_columns, id_fault, join_documents
-from jose_embed.text.records_csv import find_dialect, looks_like_table, read_csv
+from jose_embed.text.records import (
+    Columns,
+    Faults,
+    RecordBatch,
+    TextOptions,
+    choose_columns,
+    id_fault,
+    join_documents,
+)
+from jose_embed.text.records_csv import _Dialect, _Table, find_dialect, looks_like_table, read_csv
 from jose_embed.text.records_json import read_json_lines
 from jose_embed.text.tokenizers import valid_text
 
@@ -158,6 +166,33 @@ def test_any_table_is_read_as_it_was_written(records: list[tuple[str, int]], del
     data, _, fields = documents(batches)
     assert data == lines([text for text, _ in records])
     assert fields == [{"number": str(number)} for _, number in records]
+
+
+@settings(max_examples=200)
+@given(
+    st.text(st.sampled_from('aaab",;\\\r\n\n'), max_size=60),
+    st.sampled_from([
+        _Dialect(","), _Dialect(";"), _Dialect(",", doublequote=False, escapechar="\\"),
+        _Dialect(",", quoting=csv.QUOTE_NONE),
+    ]),
+    st.booleans(), st.integers(1, 5),
+)  # fmt: skip
+def test_records_are_those_of_the_standard_library(text: str, dialect: _Dialect, windows: bool, cut: int) -> None:
+    text = text.replace("\r", "").replace("\n", "\r\n") if windows else text
+    reader = csv.reader(io.StringIO(text + "\n", newline=""), strict=True, **dialect._asdict())
+    wanted: list[Any] = []
+    while True:
+        try:
+            wanted.append(next(reader))
+        except csv.Error as error:
+            wanted.append(str(error))
+        except StopIteration:
+            break
+    found = [line + "\n" for line in text.split("\n")]
+    table = _Table("".join(found[at : at + cut]) for at in range(0, len(found), cut))
+    rows = list(table.rows(dialect))
+    assert [row if isinstance(row, list) else str(row) for row in rows] == wanted
+    assert table.n_lines == reader.line_num
 
 
 def test_lines_of_malformed_records(write: Callable[..., Path]) -> None:
@@ -338,6 +373,17 @@ def test_the_text_column(found: dict[str, float], chosen: str | None) -> None:
             choose_columns("a.csv", found, TextOptions())
     else:
         assert choose_columns("a.csv", found, TextOptions()).text == (chosen,)
+
+
+def test_the_usual_columns_are_taken_where_a_table_has_them() -> None:
+    found = {"key": 3.0, "text": 90.0, "review": 5.0}
+    options = TextOptions(usual=Columns(("review",), "key"))
+    assert choose_columns("a.csv", found, options) == Columns(("review",), "key", usual=True)
+    assert choose_columns("a.csv", {"id": 3.0, "text": 90.0}, options) == Columns(("text",), None)
+    chosen = TextOptions(text_field="text", id_field="review", usual=options.usual)
+    assert choose_columns("a.csv", found, chosen) == Columns(("text",), "review")
+    assert options == TextOptions()
+    assert options.to_dict() == TextOptions().to_dict()
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Notes(SilentReporter):
         self.done = 0
         self._at = at
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
         self.phases.append(phase)
         self.total, self.done = total, 0
 

@@ -68,7 +68,7 @@ class Recorder(SilentReporter):
         self.figures: list[dict[str, float]] = []
         self._at = at
 
-    def start(self, phase: str, total: int | None, unit: str) -> None:
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
         self.phases.append((phase, total, unit))
 
     def advance(self, amount: int, **figures: float) -> None:
