@@ -244,7 +244,8 @@ class Embeddings(StoredModel):
 
         Args:
             doc_id: A document of the model; it is not among the results.
-            index: The same by row, from 0.
+            index: The same by row, from 0: the document at ``iloc[index]`` of a pandas column that was trained on; ids
+                without ``ids=`` count from 1.
             text: A text; its vector is inferred.
             word: A word, as a text of this one word.
             vector: Finite numbers of shape (dim,), not all zero, in the space of the document vectors; any length.

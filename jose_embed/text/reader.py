@@ -362,7 +362,8 @@ _WIDE = "this is UTF-16 or UTF-32 text; convert it to UTF-8 (iconv -f UTF-16 -t 
 def _binary(piece: bytes, nul: int, n_before: int) -> str:
     """The reason why a NUL makes a source unreadable."""
     head = piece[:1000]
-    if n_before == 0 and nul < 2 and max(head[::2].count(0), head[1::2].count(0)) > max(3, len(head) // 4):
+    looks_wide = nul < 2 and max(head[::2].count(0), head[1::2].count(0)) > max(3, len(head) // 4)
+    if n_before == 0 and (piece.startswith(_WIDE_MARKS) or looks_wide):
         return _WIDE
     what = f"byte {n_before + nul:,} is NUL, so this is binary data and not text"
     return f"{what}; give text in UTF-8, plain or as .gz, .bz2, .xz, .zst"

@@ -73,7 +73,8 @@ def train(
             them. A column of a table, an iterator of texts or a list of texts with white space are documents.
         documents: Texts or lists of words, instead of a source: any iterable, a mapping of ids to texts, or a
             ``datasets.Dataset``. For lists of words, the default of ``tokenizer`` is ``whitespace``.
-        ids: The documents' ids: strings or whole numbers that all differ; their numbers from 1 if omitted.
+        ids: The documents' ids: strings or whole numbers that all differ; their numbers from 1 if omitted, also of a
+            column of pandas, whose index is not used: ``similar_documents(...)[0].index`` is a row as by ``iloc``.
         config: The settings; the default recipe if omitted.
         preset: The name of a preset, which overrides ``config``; see :data:`jose_embed.config.PRESETS`.
         progress: Show progress on standard error; by default in notebooks and interactive sessions.
@@ -102,10 +103,8 @@ def train(
 
         model = jose_embed.train(table["text"], ids=table["id"], dim=100)
         model = jose_embed.train("reviews.csv", text_field="review", id_field="id")
-        model = jose_embed.train("corpus.txt", checkpoint="corpus.jose.run", resume=True)
     """
-    by_name: dict[str, Any] = {**settings}
-    options = TextOptions.taken_from(by_name)
+    options = TextOptions.taken_from(by_name := dict(settings))
     config, given = _settings_of(config, preset, by_name)
     if documents is None:
         source, documents = sources_or_documents(source)
@@ -121,10 +120,9 @@ def train(
         compilation_noted(reporter.note),
         _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints,
     ):
+        read = (source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options)
         with _timed(phases, "reading"):
-            corpus, config, keep_text = _encoded(
-                source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options
-            )
+            corpus, config, keep_text = _encoded(*read)
         with corpus:
             return fit(
                 corpus, config, reporter=reporter, phases=phases, checkpoints=checkpoints, keep_text=keep_text,

@@ -482,6 +482,7 @@ def test_a_hint_about_small_files(write: Callable[..., Path]) -> None:
 
 def test_wide_text_without_a_mark(write: Callable[..., Path]) -> None:
     assert "this is UTF-16 or UTF-32 text" in refusal(write("a.txt", "the quick brown fox".encode("utf-16-le")))
+    assert "this is UTF-16 or UTF-32 text" in refusal(write("a.csv", "id,text\n1,a b\n".encode("utf-16")))
 
 
 def test_invalid_utf8_in_records_is_counted(write: Callable[..., Path]) -> None:
