@@ -22,6 +22,7 @@ DocMethod = Literal["words", "trained"]
 DocVectors = Literal["memory", "mapped", "none"]
 DocStep = Literal["mean", "sum"]
 WordMethod = Literal["center", "both"]
+Normalize = Literal["nfc", "nfkc", "none"]
 
 # Settings that follow from the size of a text; DESIGN.md, decision 36, has the evidence.
 _FEWEST_EPOCHS, _MOST_EPOCHS = 10, 50
@@ -256,6 +257,13 @@ class TrainConfig:
         "how a line is split: words (lower-cased words without punctuation) or whitespace (text that is already split)",
         group="first",
     )
+    normalize: Normalize = _option(
+        "nfc",
+        "Unicode form of the text and of all later texts and words: composed letters (nfc), also plain ones for"
+        " full-width letters and ligatures (nfkc), or as it is (none)",
+        group="first",
+        choices=("nfc", "nfkc", "none"),
+    )
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
@@ -351,6 +359,7 @@ class TrainSettings(TypedDict, total=False):
     backend: BackendName
     workers: int
     tokenizer: str
+    normalize: Normalize
 
 
 def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:

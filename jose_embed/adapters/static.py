@@ -39,7 +39,18 @@ _LETTER, _MORE, _JOINER = r"[\p{L}\p{N}]", r"[\p{L}\p{N}\p{M}]", "['\u200c\u200d
 _WORD: Final = rf"{_LETTER}{_MORE}*(?:{_JOINER}{_LETTER}{_MORE}*)*"
 _FINAL_SIGMA: Final = rf"(?<={_MORE})\u03a3(?!{_MORE}|{_JOINER}{_LETTER})"
 _NOT_SPACE: Final = "[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
-_TEXT_FACTS: Final = frozenset({"texts", "fields"})  # what a model stores about kept texts
+_TEXT_FACTS: Final = frozenset({"texts", "fields", "normalisation"})  # those that do not prevent an export
+# What turns a text into a Unicode form, as text/normalization.py does it.
+_NORMALIZERS: Final[dict[str | None, list[dict[str, Any]]]] = {
+    "nfc": [{"type": "NFC"}],
+    "nfkc": [
+        {"type": "NFKC"},
+        *(
+            {"type": "Replace", "pattern": {"String": apart}, "content": whole}
+            for apart, whole in (("\u0e4d\u0e32", "\u0e33"), ("\u0ecd\u0eb2", "\u0eb3"))
+        ),
+    ],
+}
 
 
 def export_static(model: Embeddings, path: str | os.PathLike[str], *, format: str, overwrite: bool = False) -> None:
@@ -99,10 +110,16 @@ def _tokenizer(model: Embeddings) -> dict[str, Any]:
     if name not in ("words", "whitespace") or more:
         what = f"text is prepared with {', '.join(more)}" if more else f"its tokenizer is {name!r}"
         raise ConfigError(f"{what}, which other libraries do not have; export a model with the tokenizer words")
+    before = _NORMALIZERS.get(model.manifest.get("text", {}).get("normalisation"), [])
+    before = [*before, _replace("\u02bc", "\u2019")] if before else []
     steps = [
+        *before,
         _replace("\u00ad", ""), _replace("\u2019", "'"), _replace("\u0130", "i"),
         {"type": "Replace", "pattern": {"Regex": _FINAL_SIGMA}, "content": "\u03c2"}, {"type": "Lowercase"},
+        *([{"type": "NFC"}] if before else []),
     ]  # fmt: skip
+    if name == "whitespace":
+        steps = before
     unknown = "[UNK]"
     while unknown in model:
         unknown = f"[{unknown}]"
@@ -112,7 +129,7 @@ def _tokenizer(model: Embeddings) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [],
-        "normalizer": {"type": "Sequence", "normalizers": steps} if name == "words" else None,
+        "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
         "pre_tokenizer": {
             "type": "Split",
             "pattern": {"Regex": _WORD if name == "words" else _NOT_SPACE},

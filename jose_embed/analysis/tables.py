@@ -16,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.analysis import measures as evaluation
-from jose_embed.analysis.gold_sets import read_analogies, read_labels, read_scored_pairs, read_search_queries
+from jose_embed.analysis.gold_sets import (
+    AnalogyQuestion,
+    read_analogies,
+    read_labels,
+    read_scored_pairs,
+    read_search_queries,
+)
 from jose_embed.analysis.measures import Spread
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.text.reader import BlockReader
@@ -149,7 +155,11 @@ def word_similarity_table(model: Embeddings, files: Sequence[PathLike]) -> Table
     """
     rows = []
     for file in files:
-        score = evaluation.word_similarity(model.words, model.center_vectors, read_scored_pairs(file))
+        pairs = [
+            pair._replace(first=_spelled(model, pair.first), second=_spelled(model, pair.second))
+            for pair in read_scored_pairs(file)
+        ]
+        score = evaluation.word_similarity(model.words, model.center_vectors, pairs)
         rows.append((Path(file).name, score.spearman, score.n_pairs, score.coverage))
     return Table("Word similarity", ("set", "Spearman", "pairs", "coverage"), rows)
 
@@ -168,13 +178,22 @@ def analogy_table(model: Embeddings, files: Sequence[PathLike], *, max_rank: int
     words, vectors = model.words[:max_rank], model.center_vectors[:max_rank]
     rows = []
     for file in files:
-        scores = evaluation.analogy(words, vectors, read_analogies(file))
+        questions = [
+            AnalogyQuestion(question.section, *(_spelled(model, word) for word in question[1:]))
+            for question in read_analogies(file)
+        ]
+        scores = evaluation.analogy(words, vectors, questions)
         prefix = f"{Path(file).name}: " if len(files) > 1 else ""
         rows += [
             (prefix + section, score.accuracy, score.n_questions, score.n_scored / score.n_questions)
             for section, score in scores.items()
         ]
     return Table("Analogies, 3CosAdd", ("section", "accuracy", "questions", "coverage"), rows)
+
+
+def _spelled(model: Embeddings, word: str) -> str:
+    """A word of a gold set in the spelling of the vocabulary."""
+    return model.matched_word(word) or word
 
 
 def sentence_table(model: Embeddings, files: Sequence[PathLike]) -> Table:

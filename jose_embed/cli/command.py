@@ -48,6 +48,7 @@ __all__ = [
     "add_version",
     "as_options",
     "default_output",
+    "metavar_of",
     "nothing_written",
     "option_names",
     "option_of",
@@ -225,6 +226,15 @@ def setting_help(setting: dataclasses.Field[Any]) -> str:
     """The help of the option of a setting of :class:`~jose_embed.config.TrainConfig`."""
     names = TrainConfig.__dataclass_fields__
     return f"{as_options(setting.metadata['help'], names)} (default: {setting.default})".replace("%", "%%")
+
+
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def metavar_of(setting: dataclasses.Field[Any]) -> str:
+    """What stands for the value of a setting's option in the help."""
+    choices = setting.metadata["choices"]
+    return "{" + ",".join(choices) + "}" if choices else _METAVARS[type(setting.default)]
 
 
 def positive_whole_number(text: str) -> int:

@@ -13,6 +13,7 @@ from jose_embed.cli.command import (
     add_log_json,
     add_quiet,
     default_output,
+    metavar_of,
     nothing_written,
     option_of,
     print_rows,
@@ -28,6 +29,10 @@ from jose_embed.progress import amount_text, duration_text, log_event
 __all__ = ["ENCODE"]
 
 
+#: The settings of a training that an encoding depends on.
+_SETTINGS = ("tokenizer", "normalize", "min_count")
+
+
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sources", nargs="+", metavar="TEXT", help="text with one document per line: files, globs, directories or -"
@@ -37,13 +42,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the encoding of another text")
     for setting in dataclasses.fields(TrainConfig):
-        if setting.name in ("tokenizer", "min_count"):
+        if setting.name in _SETTINGS:
             kind: type = type(setting.default)
             parser.add_argument(
                 option_of(setting.name),
                 type=kind,
                 default=setting.default,
-                metavar="N" if kind is int else "NAME",
+                metavar=metavar_of(setting),
                 help=setting_help(setting),
             )
     add_text_options(parser, keeping=True)
@@ -52,7 +57,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    config = TrainConfig(tokenizer=arguments.tokenizer, min_count=arguments.min_count)
+    config = TrainConfig.from_dict({name: getattr(arguments, name) for name in _SETTINGS})
     output = arguments.output if arguments.output is not None else str(default_output(arguments.sources, ".encoded"))
 
     from jose_embed.text.kept import kept_encoding
@@ -63,8 +68,7 @@ def _run(arguments: argparse.Namespace) -> None:
         corpus = kept_encoding(
             arguments.sources,
             output,
-            tokenizer=config.tokenizer,
-            min_count=config.min_count,
+            **{name: getattr(config, name) for name in _SETTINGS},
             overwrite=arguments.overwrite,
             reporter=reporter,
             options=TextOptions(**text_settings(arguments)),

@@ -63,6 +63,16 @@ def _run_similar(arguments: argparse.Namespace) -> None:
         max_rank=arguments.max_rank,
     )
     _print_words(model, neighbors, arguments)
+    _print_respelled(model, [word for word in (arguments.word, *arguments.positive, *arguments.negative,
+                                               *arguments.without) if word is not None])  # fmt: skip
+
+
+def _print_respelled(model: Embeddings, asked: Sequence[str]) -> None:
+    """Say on standard error which words were found in another spelling."""
+    for word in asked:
+        matched = model.matched_word(word)
+        if matched not in (None, word):
+            print(visible(f"asked: {word}, matched: {matched}"), file=sys.stderr)
 
 
 def _print_words(model: Embeddings, neighbors: Sequence[Neighbor], arguments: argparse.Namespace) -> None:
@@ -129,6 +139,8 @@ def _run_documents(arguments: argparse.Namespace) -> None:
     model = load(arguments.model)
     neighbors = model.similar_documents(arguments.id, text=_text_of(arguments), word=arguments.word, k=arguments.k)
     labels = _labels(arguments.labels, {n.index for n in neighbors}, model.n_docs) if arguments.labels else {}
+    if arguments.word is not None:
+        _print_respelled(model, [arguments.word])
     if arguments.json:
         print_json([
             {

@@ -19,6 +19,7 @@ from jose_embed.cli.command import (
     add_log_json,
     add_quiet,
     default_output,
+    metavar_of,
     option_of,
     print_rows,
     reporter_of,
@@ -72,12 +73,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     }
     add_text_options(groups["resources"], keeping=True)
     for option in dataclasses.fields(TrainConfig):
-        choices = option.metadata["choices"]
         groups[option.metadata["group"]].add_argument(
             option_of(option.name),
             type=_reader(option.default),
             default=argparse.SUPPRESS,
-            metavar="{" + ",".join(choices) + "}" if choices else _METAVARS[type(option.default)],
+            metavar=metavar_of(option),
             help=setting_help(option),
         )
     _resources(groups["resources"])
@@ -110,9 +110,6 @@ def _resources(group: argparse._ArgumentGroup) -> None:
     )
     add_quiet(group)
     add_log_json(group)
-
-
-_METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 def _reader(default: Any) -> Any:

@@ -34,7 +34,7 @@ from jose_embed.model.stored import StoredModel
 from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
 from jose_embed.storage.columns import RowFinder
 from jose_embed.text.reader import Tokenizer
-from jose_embed.text.tokenizers import get_tokenizer
+from jose_embed.text.tokenizers import stored_tokenizer
 
 __all__ = ["Embeddings", "check_target", "load"]
 
@@ -72,12 +72,13 @@ class Embeddings(StoredModel):
         array([-1.,  0.], dtype=float32)
     """
 
-    #: Makes the tokenizer from its stored name and settings.
-    _make_tokenizer = staticmethod(get_tokenizer)
+    #: Makes the tokenizer from its stored name, its settings and the facts about the text.
+    _make_tokenizer = staticmethod(stored_tokenizer)
 
     def _prepare(self) -> None:
-        stored = self._parts.about["tokenizer"]
-        self._lookup = WordLookup(self.words, partial(self._make_tokenizer, stored["name"], stored["settings"]))
+        stored, text = self._parts.about["tokenizer"], self._parts.about.get("text") or {}
+        make = partial(self._make_tokenizer, stored["name"], stored["settings"], text)
+        self._lookup = WordLookup(self.words, make, text.get("normalisation"))
         self._doc_rows: RowFinder | None = None
         self._encoder: DocumentEncoder | None = None
         self._word_directions: WordDirections | None = None
@@ -112,18 +113,31 @@ class Embeddings(StoredModel):
         return iter(self.words)
 
     def __contains__(self, word: object) -> bool:
-        return isinstance(word, str) and word in self._lookup.rows
+        return isinstance(word, str) and self._lookup.find(word) is not None
 
     def __getitem__(self, word: str) -> npt.NDArray[np.float32]:
         return self.vector_of(word)
 
     def index_of(self, word: str) -> int | None:
-        """The row of a word, or None if it is unknown."""
-        return self._lookup.index_of(word)
+        """The row of a word, or None if it is unknown.
+
+        If the vocabulary lacks the word as written, it is spelled as the tokenizer spells words: ``Café`` finds
+        ``café``. Models without a stored Unicode form, those of earlier versions, find words only as written.
+        """
+        return self._lookup.find(word)
+
+    def matched_word(self, word: str) -> str | None:
+        """The spelling under which the vocabulary has a word, or None if it is unknown."""
+        row = self._lookup.find(word)
+        return None if row is None else self.words[row]
+
+    def respelled_prefix(self, prefix: str) -> str:
+        """The beginning of a word in the spelling of the vocabulary."""
+        return self._lookup.respelled_prefix(prefix)
 
     def rows_of(self, words: Iterable[str]) -> npt.NDArray[np.int32]:
-        """int32 (n,): the row of each word, -1 for unknown words."""
-        return self._lookup.rows_of(words)
+        """int32 (n,): the row of each word, as :meth:`index_of` finds it; -1 for unknown words."""
+        return np.array([-1 if (row := self._lookup.find(word)) is None else row for word in words], np.int32)
 
     def vector_of(self, word: str) -> npt.NDArray[np.float32]:
         """The vector of a word: float32 (dim,), norm 1, read-only.

@@ -39,7 +39,7 @@ from jose_embed.compute.tables import DocumentInputs
 from jose_embed.errors import CorpusError, NoKnownWordsError
 from jose_embed.model.lookup import WordLookup
 from jose_embed.text.documents import listed_texts
-from jose_embed.text.tokenizers import CodePointTokenizer, get_tokenizer, valid_text
+from jose_embed.text.tokenizers import Tokenizer, code_point_rules, get_tokenizer, normalizing, valid_text
 from jose_embed.text.word_table import Rows, VocabularyLookup
 
 __all__ = [
@@ -232,10 +232,10 @@ class DocumentEncoder:
     def _write_batches(self, texts: Sequence[Text], backend: str, out: Vectors) -> None:
         """Write the vectors of many texts with the kernels of the training, some megabytes of text at a time."""
         write, tokenizer, lookup = self.writer(backend), self.lookup.tokenizer, self.lookup
-        compiled = isinstance(tokenizer, CodePointTokenizer)
+        compiled = code_point_rules(tokenizer) is not None
         # Made only if needed: each takes 20 ms.
         of_strings = cache(lambda: VocabularyLookup(tokenizer, lookup.index_of))
-        of_tokens = cache(lambda: VocabularyLookup(_WHITESPACE, lookup.index_of))
+        of_tokens = cache(lambda: VocabularyLookup(self._of_tokens, lookup.index_of))
         ends = np.cumsum([_size(text) for text in texts])
         start = 0
         while start < len(texts):
@@ -255,7 +255,12 @@ class DocumentEncoder:
     def _tokens(self, text: Text) -> Sequence[str]:
         if isinstance(text, str):
             return self.lookup.tokenizer(valid_text(text))
-        return _WHITESPACE(valid_text(" ".join(text)))
+        return self._of_tokens(valid_text(" ".join(text)))
+
+    @cached_property
+    def _of_tokens(self) -> Tokenizer:
+        """The tokenizer of texts that are lists of tokens."""
+        return normalizing(_WHITESPACE, self.lookup.normalization)
 
     def _inferred(self, text: Text, most_unknown: int | None = None) -> Inferred:
         tokens = self._tokens(text)

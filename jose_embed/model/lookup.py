@@ -12,9 +12,14 @@ import numpy.typing as npt
 from jose_embed.errors import ModelError, UnknownWordError
 from jose_embed.model.spelling import SpellingIndex
 from jose_embed.storage.columns import first_repetition
+from jose_embed.text.normalization import lowered, normalized
 from jose_embed.text.reader import Tokenizer
+from jose_embed.text.tokenizers import valid_text
 
 __all__ = ["WordLookup"]
+
+_LONGEST = 10_000  # characters of a word whose spelling is looked at
+_APOSTROPHES = ("\u2019", "'")
 
 
 class WordLookup:
@@ -25,15 +30,21 @@ class WordLookup:
     Args:
         words: The vocabulary, most frequent first.
         make_tokenizer: Makes the tokenizer of the model.
+        normalization: The Unicode form of the training text, if the model stores one; words that are looked up are then
+            spelled as the tokenizer spells them. ``None`` finds words only as they are in the vocabulary.
 
     Example:
-        >>> lookup = WordLookup(["the", "cat"], lambda: str.split)
-        >>> lookup.index_of("cat"), lookup.rows_of(["cat", "dog"]).tolist()
-        (1, [1, -1])
+        >>> from jose_embed.text.tokenizers import get_tokenizer
+        >>> lookup = WordLookup(["the", "cat"], lambda: get_tokenizer("words"), "nfc")
+        >>> lookup.index_of("Cat"), lookup.find("Cat"), lookup.rows_of(["cat", "dog"]).tolist()
+        (None, 1, [1, -1])
     """
 
-    def __init__(self, words: Sequence[str], make_tokenizer: Callable[[], Tokenizer]) -> None:
+    def __init__(
+        self, words: Sequence[str], make_tokenizer: Callable[[], Tokenizer], normalization: str | None = None
+    ) -> None:
         self.words = words
+        self.normalization = normalization
         self._make_tokenizer = make_tokenizer
 
     @cached_property
@@ -63,8 +74,27 @@ class WordLookup:
         return SpellingIndex(self.words)
 
     def index_of(self, word: str) -> int | None:
-        """The row of a word, or None if it is unknown."""
+        """The row of a word as the tokenizer gives it, or None if it is unknown."""
         return self.rows.get(word)
+
+    def find(self, word: str) -> int | None:
+        """The row of a word as somebody may type it, or None if it is unknown.
+
+        If the vocabulary lacks it and the model stores a Unicode form, the spelling is tried that the tokenizer gives
+        to a text of this one word.
+        """
+        row = self.rows.get(word)
+        if row is None and self.normalization is not None and len(word) <= _LONGEST:
+            words = getattr(self.tokenizer, "spelled", self.tokenizer)(valid_text(word))
+            row = self.rows.get(words[0]) if len(words) == 1 else None
+        return row
+
+    def respelled_prefix(self, prefix: str) -> str:
+        """The beginning of a word in the spelling of the vocabulary."""
+        if self.normalization is None:
+            return prefix
+        text = normalized(valid_text(prefix), self.normalization)
+        return lowered(text).replace(*_APOSTROPHES) if getattr(self.tokenizer, "lower_cases", False) else text
 
     def rows_of(self, words: Iterable[str]) -> npt.NDArray[np.int32]:
         """int32 (n,): the row of each word, -1 for unknown words."""
@@ -78,7 +108,7 @@ class WordLookup:
         """
         if not isinstance(word, str):
             raise TypeError(f"a word is a str, not {type(word).__name__}")
-        row = self.rows.get(word)
+        row = self.find(word)
         if row is None:
             raise UnknownWordError(word, self.suggestions(word))
         return row

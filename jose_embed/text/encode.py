@@ -15,7 +15,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import Any
@@ -29,11 +29,12 @@ from jose_embed.storage.columns import MappedLines, first_repetition
 from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents
+from jose_embed.text.normalization import normalized
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
 from jose_embed.text.records import Columns, TextOptions
 from jose_embed.text.sources import Sources, find_sources, printable
 from jose_embed.text.texts import TextStore
-from jose_embed.text.tokenizers import valid_text
+from jose_embed.text.tokenizers import normalizing, valid_text
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.text.word_table import CompiledWords, Ends, Ids, PlainWords, WordTable, word_table
 
@@ -44,6 +45,7 @@ def encode(
     sources: Sources,
     *,
     tokenizer: str | Tokenizer = "words",
+    normalize: str = "nfc",
     min_count: int = 5,
     reporter: Reporter | None = None,
     directory: str | os.PathLike[str] | None = None,
@@ -55,6 +57,7 @@ def encode(
     Args:
         sources: A path, a glob, a directory, ``"-"`` for standard input, or several of these; plain or compressed.
         tokenizer: A registered name, or a tokenizer.
+        normalize: The Unicode form of the text: ``"nfc"``, ``"nfkc"``, or ``"none"`` to change nothing.
         min_count: Words that occur less often are left out; at least 1.
         reporter: Receives the progress.
         directory: Directory of the temporary files: 4 bytes per running word, 8 per document; the
@@ -76,7 +79,7 @@ def encode(
         ...         print(corpus.vocabulary.words, corpus.tokens.tolist(), corpus.offsets.tolist())
         ('be', 'not', 'to') [2, 0, 1, 2, 0, 1] [0, 5, 5, 6]
     """
-    chosen, reporter = _checked(tokenizer, min_count), reporter or SilentReporter()
+    chosen, reporter = _checked(tokenizer, normalize, min_count), reporter or SilentReporter()
     options = options or TextOptions()
     found = find_sources(sources, reporter.note)
     table = word_table(chosen)
@@ -113,6 +116,7 @@ def encode_texts(
     *,
     ids: Iterable[Any] | None = None,
     tokenizer: str | Tokenizer = "words",
+    normalize: str = "nfc",
     min_count: int = 5,
     reporter: Reporter | None = None,
     directory: str | os.PathLike[str] | None = None,
@@ -124,6 +128,7 @@ def encode_texts(
         documents: Strings or sequences of words, as :func:`~jose_embed.text.documents.given_documents` takes them.
         ids: An id for each document: strings or whole numbers; their numbers from 1 if omitted.
         tokenizer: A registered name, or a tokenizer; not called for sequences of words.
+        normalize: As for :func:`encode`.
         min_count: Words that occur less often are left out; at least 1.
         reporter: Receives the progress.
         directory: Directory of the temporary files.
@@ -140,10 +145,10 @@ def encode_texts(
         ...     print(corpus.vocabulary.words, corpus[0].tolist(), corpus[1].tolist(), list(corpus.doc_ids))
         ('a', 'b') [0, 1, 0] [1] ['x', 'y']
     """
-    chosen, reporter = _checked(tokenizer, min_count), reporter or SilentReporter()
+    chosen, reporter = _checked(tokenizer, normalize, min_count), reporter or SilentReporter()
     options = options or TextOptions()
     given = documents if isinstance(documents, GivenDocuments) else given_documents(documents, ids, options)
-    table = PlainWords(list, chosen.name) if given.are_tokens else word_table(chosen)
+    table = PlainWords(_normal_words(normalize), chosen.name) if given.are_tokens else word_table(chosen)
     report = SourceReport("documents")
     sha256 = hashlib.sha256()
     texts = TextStore.create(directory) if options.keep_text else None
@@ -169,6 +174,11 @@ def encode_texts(
         return _finished(spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter, options, texts)
 
 
+def _normal_words(form: str) -> Callable[[Sequence[str]], list[str]]:
+    """A function that puts each word of a document into a Unicode form."""
+    return lambda words: [normalized(word, form) for word in words]
+
+
 def _valid(batch: list[str], report: SourceReport) -> list[str]:
     """The texts without NUL and lone surrogates, which are counted."""
     clean = [valid_text(text) for text in batch]
@@ -179,10 +189,10 @@ def _valid(batch: list[str], report: SourceReport) -> list[str]:
     return clean
 
 
-def _checked(tokenizer: str | Tokenizer, min_count: int) -> Tokenizer:
+def _checked(tokenizer: str | Tokenizer, normalize: str, min_count: int) -> Tokenizer:
     if not isinstance(min_count, int) or isinstance(min_count, bool) or min_count < 1:
         raise ConfigError(f"min_count is {min_count!r}; it must be a whole number from 1 up")
-    return get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    return normalizing(get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer, normalize)
 
 
 def _finished(

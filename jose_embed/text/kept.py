@@ -48,6 +48,7 @@ from jose_embed.storage.manifest import (
     check_sizes,
     json_bytes,
     now,
+    one_of_pattern,
     read_manifest,
     sealed,
     verify_files,
@@ -60,13 +61,20 @@ from jose_embed.text.reader import DocumentIds, SourceReport, Tokenizer, get_tok
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, Sources, find_sources, listed, printable, sha256_of
 from jose_embed.text.texts import TEXTS_NAME, TextStore
-from jose_embed.text.tokenizers import CodePointTokenizer
+from jose_embed.text.tokenizers import (
+    code_point_rules,
+    normalization_of,
+    normalizing,
+    stored_tokenizer,
+    text_facts,
+)
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.version import __version__
 
 __all__ = [
     "ENCODED",
     "ENCODED_FILES",
+    "OWN_SETTINGS",
     "check_encoded_target",
     "encoding_facts",
     "is_encoded",
@@ -94,9 +102,13 @@ _FIELDS: Final = {
     "counts.n_tokens": whole_number(1),
     "corpus": MAPPING,
 }
+_OPTIONAL: Final = {"text": MAPPING, "text.normalisation": one_of_pattern("nfc|nfkc|none", "nfc, nfkc or none")}
 _FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
 _IDS_NAME: Final = "doc_ids.txt"
 _OPTIONAL_FILES: Final = frozenset({_IDS_NAME, TEXTS_NAME})
+
+#: The settings of a training that an encoding depends on.
+OWN_SETTINGS: Final = ("tokenizer", "normalize", "min_count")
 
 #: The names of all files of an encoded corpus.
 ENCODED_FILES: Final = _FILES | _OPTIONAL_FILES | {MANIFEST_NAME}
@@ -199,12 +211,11 @@ def _facts(corpus: EncodedCorpus) -> dict[str, Any]:
 
 def _settings(tokenizer: Tokenizer, min_count: int, options: TextOptions) -> dict[str, Any]:
     """The settings that an encoding depends on, as its manifest stores them."""
-    rules = None
-    if isinstance(tokenizer, CodePointTokenizer):  # the tables follow from the Unicode version of Python, and from us
-        rules = hashlib.sha256(tokenizer.rules().astype("<u4").tobytes()).hexdigest()
+    rules = code_point_rules(tokenizer)  # the tables follow from the Unicode version of Python, and from us
     return {
         "tokenizer": {"name": tokenizer.name, "settings": tokenizer.settings()},
-        "tokenizer_rules": rules,
+        "text": text_facts(tokenizer),
+        "tokenizer_rules": None if rules is None else hashlib.sha256(rules.astype("<u4").tobytes()).hexdigest(),
         "unicode": unicodedata.unidata_version,
         "min_count": min_count,
         "way_of_reading": options.to_dict(),
@@ -279,7 +290,8 @@ def _opened(directory: DirectoryReader, manifest: Mapping[str, Any], verify: boo
     words, word_counts = read_vocabulary(directory, n_words, n_tokens)
     reports = _read_sources(directory, n_documents)
     statistics = _statistics(directory, manifest["corpus"], reports)
-    tokenizer = get_tokenizer(manifest["tokenizer"]["name"], manifest["tokenizer"]["settings"])
+    stored = manifest["tokenizer"]
+    tokenizer = stored_tokenizer(stored["name"], stored["settings"], manifest.get("text") or {})
     doc_ids: Sequence[str] = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
     if _IDS_NAME in files:
         doc_ids = MappedLines(directory.map(_IDS_NAME), _IDS_NAME)
@@ -341,7 +353,7 @@ class _TokenCheck:
 
 
 def _read_manifest(directory: DirectoryReader) -> dict[str, Any]:
-    manifest = read_manifest(directory, _FIELDS, newer="update jose-embed, or encode the text again")
+    manifest = read_manifest(directory, _FIELDS, _OPTIONAL, newer="update jose-embed, or encode the text again")
     if not _FILES <= manifest["files"].keys() <= _FILES | _OPTIONAL_FILES:
         raise directory.error(MANIFEST_NAME, f"lists other files than {', '.join(sorted(_FILES | _OPTIONAL_FILES))}")
     return manifest
@@ -382,6 +394,7 @@ def kept_encoding(
     path: str | os.PathLike[str],
     *,
     tokenizer: str | Tokenizer = "words",
+    normalize: str = "nfc",
     min_count: int = 5,
     overwrite: bool = False,
     reporter: Reporter | None = None,
@@ -398,6 +411,7 @@ def kept_encoding(
         sources: As for :func:`~jose_embed.text.encode.encode`.
         path: The directory of the encoded corpus.
         tokenizer: A registered name, or a tokenizer.
+        normalize: As for ``encode``.
         min_count: Words that occur less often are left out; at least 1.
         overwrite: Replace the encoding of any other text, too, also a damaged one.
         reporter: Receives the progress and the reasons for an encoding.
@@ -409,7 +423,7 @@ def kept_encoding(
         CorpusError: text that cannot be read; something else at ``path``; a damaged encoding.
         TrainingError: no room on the disk.
     """
-    chosen = get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    chosen = normalizing(get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer, normalize)
     reporter, options = reporter or SilentReporter(), options or TextOptions()
     names = listed(sources)
     if (encoded := _encoded_among(names)) is not None:
@@ -475,7 +489,7 @@ def text_for(
     names = listed(sources)
     place = _encoded_among(names)
     if place is None:
-        settings: dict[str, Any] = {"tokenizer": config.tokenizer, "min_count": config.min_count}
+        settings: dict[str, Any] = {name: getattr(config, name) for name in OWN_SETTINGS}
         settings |= {"reporter": reporter, "options": options}
         if keep_encoded is None:
             return encode(names, directory=directory, **settings), config
@@ -490,7 +504,11 @@ def text_for(
             f"{place}: was encoded with other options of the text ({_options_text(corpus.options)}); leave them out, "
             "or encode the text again with these"
         )
-    own: dict[str, Any] = {"tokenizer": corpus.tokenizer.name, "min_count": corpus.min_count}
+    own: dict[str, Any] = {
+        "tokenizer": corpus.tokenizer.name,
+        "normalize": normalization_of(corpus.tokenizer) or "none",
+        "min_count": corpus.min_count,
+    }
     for name, value in own.items():
         wanted = getattr(config, name)
         if wanted != value and name in given:

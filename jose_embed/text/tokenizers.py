@@ -1,6 +1,6 @@
 """Tokenizers: how a text becomes words.
 
-A tokenizer is a named, callable value. Two are built in, others join through :func:`register_tokenizer`:
+A tokenizer is a named, callable value. Two are built in; others join through :func:`register_tokenizer`:
 
 ``words``
     Unicode words, lower-cased. A word starts with a letter or digit (``str.isalnum``) and continues with letters,
@@ -28,14 +28,21 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ConfigError
+from jose_embed.text.normalization import check_form, normalized
 
 __all__ = [
     "CodePointTokenizer",
+    "NormalizingTokenizer",
     "Tokenizer",
     "WhitespaceTokenizer",
     "WordTokenizer",
+    "code_point_rules",
     "get_tokenizer",
+    "normalization_of",
+    "normalizing",
     "register_tokenizer",
+    "stored_tokenizer",
+    "text_facts",
     "tokenizer_names",
     "valid_text",
 ]
@@ -106,6 +113,7 @@ class WordTokenizer:
     """
 
     name = "words"
+    lower_cases = True
 
     def settings(self) -> dict[str, Any]:
         """No settings."""
@@ -203,6 +211,90 @@ def _whitespace_rules() -> npt.NDArray[np.uint32]:
         rules[span.start() : span.end()] = SEPARATOR
     rules.setflags(write=False)
     return rules
+
+
+class NormalizingTokenizer:
+    """A tokenizer of texts in a Unicode form; otherwise it is the tokenizer that it was made of.
+
+    Args:
+        tokenizer: Splits the text.
+        normalization: One of :data:`~jose_embed.text.normalization.FORMS`.
+
+    Raises:
+        ConfigError: an unknown form.
+
+    Example:
+        >>> NormalizingTokenizer(WordTokenizer(), "nfc")("cafe" + chr(0x301)) == ["caf" + chr(0xE9)]
+        True
+    """
+
+    def __init__(self, tokenizer: Tokenizer, normalization: str) -> None:
+        self.tokenizer = tokenizer
+        self.normalization = check_form(normalization)
+        self.lower_cases: bool = getattr(tokenizer, "lower_cases", False)
+
+    @property
+    def name(self) -> str:
+        """The name of the tokenizer."""
+        return self.tokenizer.name
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the tokenizer."""
+        return self.tokenizer.settings()
+
+    def normalized(self, text: str) -> str:
+        """The text in the form."""
+        return normalized(text, self.normalization, lower_cases=self.lower_cases)
+
+    def __call__(self, text: str) -> list[str]:
+        """The words of one text, in order."""
+        return self.tokenizer(self.normalized(text))
+
+    def spelled(self, word: str) -> list[str]:
+        """A word that somebody has typed as the tokenizer would find it in a text; several words if it is none.
+
+        A tokenizer that cannot judge a word without its context may have such a method of its own.
+        """
+        own: Callable[[str], list[str]] = getattr(self.tokenizer, "spelled", self.tokenizer)
+        return own(self.normalized(word))
+
+
+def normalizing(tokenizer: Tokenizer, normalization: str | None) -> Tokenizer:
+    """The tokenizer with a Unicode form before it; unchanged for ``None``, or if it has one."""
+    if normalization is None or isinstance(tokenizer, NormalizingTokenizer):
+        return tokenizer
+    return NormalizingTokenizer(tokenizer, normalization)
+
+
+def normalization_of(tokenizer: Tokenizer) -> str | None:
+    """The Unicode form that a tokenizer gives to texts; ``None`` if it has none, not even "none"."""
+    return getattr(tokenizer, "normalization", None)
+
+
+def code_point_rules(tokenizer: Tokenizer) -> npt.NDArray[np.uint32] | None:
+    """The table of a tokenizer that is decided by one, whatever the Unicode form before it; else ``None``."""
+    inner = tokenizer.tokenizer if isinstance(tokenizer, NormalizingTokenizer) else tokenizer
+    return inner.rules() if isinstance(inner, CodePointTokenizer) else None
+
+
+def stored_tokenizer(name: str, settings: Mapping[str, Any], text: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a manifest describes.
+
+    Args:
+        name: Its name.
+        settings: Its settings.
+        text: The manifest's entry ``text``, as :func:`text_facts` makes it.
+
+    Raises:
+        ConfigError: as :func:`get_tokenizer`.
+    """
+    return normalizing(get_tokenizer(name, settings), text.get("normalisation"))
+
+
+def text_facts(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The facts about a tokenizer that a manifest stores under ``text``."""
+    form = normalization_of(tokenizer)
+    return {} if form is None else {"normalisation": form}
 
 
 _FACTORIES: dict[str, Callable[..., Tokenizer]] = {"words": WordTokenizer, "whitespace": WhitespaceTokenizer}

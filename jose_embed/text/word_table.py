@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from jose_embed.compute.jit import jit
 from jose_embed.errors import CorpusError
+from jose_embed.text.normalization import LineNormalizer
 from jose_embed.text.tokenizers import (
     IGNORED,
     JOINER,
@@ -27,8 +28,9 @@ from jose_embed.text.tokenizers import (
     MARK,
     SEPARATOR,
     SIGMA,
-    CodePointTokenizer,
+    NormalizingTokenizer,
     Tokenizer,
+    code_point_rules,
     valid_text,
 )
 
@@ -78,9 +80,12 @@ class WordTable(Protocol):
 
 def word_table(tokenizer: Tokenizer) -> WordTable:
     """The fastest word table that a tokenizer allows."""
-    if isinstance(tokenizer, CodePointTokenizer):
-        return CompiledWords(tokenizer.rules())
-    return PlainWords(tokenizer, tokenizer.name)
+    rules = code_point_rules(tokenizer)
+    if rules is None:
+        return PlainWords(tokenizer, tokenizer.name)
+    if isinstance(tokenizer, NormalizingTokenizer):
+        return CompiledWords(rules, LineNormalizer(tokenizer.normalization, lower_cases=tokenizer.lower_cases))
+    return CompiledWords(rules)
 
 
 class PlainWords:
@@ -327,15 +332,17 @@ class CompiledWords:
 
     Args:
         rules: uint32 (0x110000,), see ``CodePointTokenizer.rules``.
+        normalize: Puts lines into a Unicode form first; ``None`` to take them as they are.
 
     Raises:
         ValueError: rules under which a space, a line feed or a NUL does not separate words.
     """
 
-    def __init__(self, rules: npt.NDArray[np.uint32]) -> None:
+    def __init__(self, rules: npt.NDArray[np.uint32], normalize: LineNormalizer | None = None) -> None:
         if any(rules[ord(separator)] >> KIND_SHIFT != SEPARATOR for separator in " \n"):
             raise ValueError("these rules let a space or a line feed be part of a word; both must separate words")
         self._rules = _packed_rules(rules)
+        self._normalize = normalize
         self._table = _Table(np.zeros((_FIRST_SLOTS, 2), np.int64), *(np.empty(0, np.int64) for _ in range(3)))
         self._output = _Output(np.empty(0, np.int32), np.empty(0, np.int64))
         self._batch = _Batch(np.empty(_BATCH, np.int64), np.empty(_BATCH, np.int64))
@@ -345,6 +352,8 @@ class CompiledWords:
         return self.add_lines("".join(text.replace("\n", " ") + "\n" for text in texts).encode())
 
     def add_lines(self, data: bytes) -> tuple[Ids, Ends]:
+        if self._normalize is not None:
+            data = self._normalize(data)
         text = np.frombuffer(data, np.uint8)
         self._reserve(len(text))
         self._state[:3] = 0

@@ -241,7 +241,7 @@ class Checkpoints:
             return
         before = self.latest.config
         for name, value in config.to_dict().items():
-            if name in _FREE or (given is not None and name in ("tokenizer", "min_count") and name not in given):
+            if name in _FREE or (given is not None and name in OWN_SETTINGS and name not in given):
                 continue
             if before.get(name) != value:
                 had = printable(str(before.get(name)))[:80]

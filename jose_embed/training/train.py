@@ -29,9 +29,10 @@ from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents, sources_or_documents
 from jose_embed.text.encode import encode_texts
-from jose_embed.text.kept import is_encoded, text_for
+from jose_embed.text.kept import OWN_SETTINGS, is_encoded, text_for
 from jose_embed.text.records import TextOptions, TextSettings
 from jose_embed.text.sources import Sources, listed
+from jose_embed.text.tokenizers import text_facts
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import add_context_vectors, learn_documents, normalize_rows
@@ -282,7 +283,8 @@ def _encoded(
     options: dict[str, Any] = {"reporter": reporter, "directory": temporary_directory, "options": text_options}
     if source is None:
         assert documents is not None
-        corpus = encode_texts(documents, tokenizer=config.tokenizer, min_count=config.min_count, **options)
+        settings = {name: getattr(config, name) for name in OWN_SETTINGS}
+        corpus = encode_texts(documents, **settings, **options)
         return corpus, config, keep_text
     return *text_for(source, config, given=given, keep_encoded=keep_encoded, **options), keep_text
 
@@ -347,5 +349,6 @@ def _model(
         tokenizer_settings=corpus.tokenizer.settings(),
         training=training,
         corpus=corpus.statistics.to_dict(),
+        text=text_facts(corpus.tokenizer) or None,
         extra_arrays=learned,
     )

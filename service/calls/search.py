@@ -14,7 +14,7 @@ from starlette.responses import Response
 from jose_embed.errors import ConfigError
 from service.calls.embed import no_known_words, within_limit
 from service.calls.kept import found_json
-from service.calls.similar import unknown_word
+from service.calls.similar import spellings, unknown_word
 from service.engine.serving import Engine
 from service.problems import Problem, shown
 from service.search.queries import Found, SearchQuery, Snapshot
@@ -76,7 +76,8 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         assert wanted.document_id is not None
         source, vector = await _document(engine, snapshot, wanted.document_id, wanted.source)
         excluded_id = (source, wanted.document_id) if wanted.target == "documents" else None
-    head = {"target": wanted.target}
+    asked = [wanted.word] if wanted.word is not None else []
+    head = {"target": wanted.target} | spellings(snapshot.served, asked)
     of_words = wanted.word is not None or (wanted.vector is not None and wanted.space == "words")
     if wanted.target == "words" and not of_words:
         describing = partial(_describing_words, snapshot.served, vector, wanted.k, wanted.min_score)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
@@ -22,7 +22,7 @@ from service.settings import MAX_ANSWERS, MAX_QUERY_WORDS, MAX_SUGGESTIONS
 from service.web.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results, room_for
 from service.web.schemas import SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
 
-__all__ = ["cached_router", "router", "unknown_word"]
+__all__ = ["cached_router", "router", "spellings", "unknown_word"]
 
 _CHUNK: Final = 32  # queries of a batch that are searched together
 _LONGEST_WORD: Final = 1_000
@@ -79,7 +79,7 @@ cached_router = calls(CachedRoute, "words")
 )
 async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> Response:
     """The words nearest to a word by cosine, best first. An unknown word is an error with suggestions, never silently
-    another word."""
+    another word; a word in another spelling, such as with capitals, is said in `respelled`."""
     engine = engine_of(request)
     snapshot = engine.snapshot
     served = snapshot.served
@@ -89,7 +89,7 @@ async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> 
     question = SearchQuery(
         served.words.vectors[row], query.k, first_rows=query.max_rank, excluded=(row,), least=query.min_score
     )
-    head = {"word": query.word}
+    head = {"word": query.word} | spellings(served, [query.word])
 
     def finish(results: list[Found]) -> bytes:
         return orjson.dumps(head | {"neighbors": results[0], "model": served.reference})
@@ -121,9 +121,15 @@ async def similar_batch(request: Request, batch: SimilarBatch) -> Response:
             found = await engine.work(functools.partial(_all_prepared, served, items))
             prepared = [await suggestions.problem(item) if isinstance(item, str) else item for item in found]
             queries = [item for item in prepared if isinstance(item, SearchQuery)]
-            pieces += await engine.search(snapshot, queries, functools.partial(_written, prepared))
+            pieces += await engine.search(snapshot, queries, functools.partial(_written, served, items, prepared))
         body = await engine.work(lambda: results(pieces, served.reference))
     return answer(body)
+
+
+def spellings(served: ServedModel, words: Iterable[str]) -> dict[str, Any]:
+    """The member of an answer that says which words matched in another spelling; empty if none did."""
+    found = served.embeddings.respelled(words)
+    return {"respelled": found} if found else {}
 
 
 def _check_sums(batch: SimilarBatch) -> None:
@@ -144,17 +150,28 @@ def _check_sums(batch: SimilarBatch) -> None:
             raise Problem("invalid-request", detail, errors=[])
 
 
-def _written(prepared: Sequence[SearchQuery | Problem], neighbors: list[Found]) -> list[bytes]:
+def _written(
+    served: ServedModel,
+    items: Sequence[SimilarItem],
+    prepared: Sequence[SearchQuery | Problem],
+    neighbors: list[Found],
+) -> list[bytes]:
     """One result per item of a batch, as JSON."""
     found = iter(neighbors)
     return [
         orjson.dumps(
-            {"status": item.status, "problem": item.document()}
-            if isinstance(item, Problem)
-            else {"status": 200, "neighbors": next(found)}
+            {"status": query.status, "problem": query.document()}
+            if isinstance(query, Problem)
+            else {"status": 200, "neighbors": next(found)} | spellings(served, _named(item))
         )
-        for item in prepared
+        for item, query in zip(items, prepared, strict=True)
     ]
+
+
+def _named(item: SimilarItem) -> list[str]:
+    """All words of an item."""
+    word = [item.word] if item.word is not None else []
+    return [*word, *item.positive, *item.negative, *item.without, *(item.among or ())]
 
 
 class _Suggestions:
@@ -188,8 +205,7 @@ def _all_prepared(served: ServedModel, items: Sequence[SimilarItem]) -> list[Sea
 
 def _prepared(served: ServedModel, item: SimilarItem) -> SearchQuery | Problem | str:
     index_of = served.embeddings.index_of
-    named = [item.word] if item.word is not None else []
-    for word in (*named, *item.positive, *item.negative, *item.without, *(item.among or ())):
+    for word in _named(item):
         if not 1 <= len(word) <= _LONGEST_WORD:
             detail = f"a word has {len(word)} characters; it must have 1 to {_LONGEST_WORD}"
             return Problem("invalid-request", detail, errors=[])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.calls.similar import unknown_word
+from service.calls.similar import spellings, unknown_word
 from service.search.queries import angles
 from service.web.route import ReadRoute, answer, calls, engine_of, problems
 from service.web.schemas import Distance, DistanceQuery, WordAnswer, WordList, WordListQuery
@@ -24,10 +24,14 @@ async def words(request: Request, query: Annotated[WordListQuery, Query()]) -> R
     """The most frequent words that start with a prefix: autocomplete."""
     engine = engine_of(request)
     served = engine.snapshot.served
-    found = await engine.work(lambda: served.prefix_index.starting_with(query.prefix, query.limit))
     model = served.embeddings
+    head: dict[str, Any] = {"prefix": query.prefix}
+    found = await engine.work(lambda: served.prefix_index.starting_with(query.prefix, query.limit))
+    if not found.total and (prefix := model.respelled_prefix(query.prefix)) != query.prefix:
+        found = await engine.work(lambda: served.prefix_index.starting_with(prefix, query.limit))
+        head |= {"respelled": [{"asked": query.prefix, "matched": prefix}]} if found.total else {}
     listed = [{"word": model.words[row], "rank": row + 1, "count": int(model.counts[row])} for row in found.rows]
-    return answer({"prefix": query.prefix, "words": listed, "total": found.total, "model": served.reference})
+    return answer(head | {"words": listed, "total": found.total, "model": served.reference})
 
 
 @router.get("/words/{word:path}", response_model=WordAnswer, responses=problems("unknown-word"), summary="One word")
@@ -43,7 +47,7 @@ async def word(request: Request, word: Annotated[str, Path(min_length=1, max_len
         "count": int(served.embeddings.counts[row]),
         "embedding": served.words.vectors[row],
     }
-    return answer(found | {"model": served.reference})
+    return answer(found | spellings(served, [word]) | {"model": served.reference})
 
 
 @router.get(
@@ -68,4 +72,4 @@ async def distance(request: Request, query: Annotated[DistanceQuery, Query()]) -
         "cosine_distance": round(1.0 - score, 7),
         "angle_deg": round(angle, 5),
     }
-    return answer(found | {"model": served.reference})
+    return answer(found | spellings(served, [query.a, query.b]) | {"model": served.reference})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -34,6 +34,8 @@ class SlicedTokenizer:
         self._tokenizer = tokenizer
         self.name = tokenizer.name
         self.settings = tokenizer.settings
+        self.spelled = getattr(tokenizer, "spelled", tokenizer)
+        self.lower_cases: bool = getattr(tokenizer, "lower_cases", False)
 
     def __call__(self, text: str) -> list[str]:
         """The words of one text, in order."""
@@ -51,8 +53,8 @@ class ServedEmbeddings(Embeddings):
     """A model whose tokenizer splits long texts slice by slice."""
 
     @staticmethod
-    def _make_tokenizer(name: str, settings: Mapping[str, Any] | None = None) -> SlicedTokenizer:
-        return SlicedTokenizer(Embeddings._make_tokenizer(name, settings))
+    def _make_tokenizer(name: str, settings: Mapping[str, Any], text: Mapping[str, Any]) -> SlicedTokenizer:
+        return SlicedTokenizer(Embeddings._make_tokenizer(name, settings, text))
 
     def with_vectors(
         self, center_vectors: npt.NDArray[np.float32], doc_vectors: npt.NDArray[np.float32]
@@ -60,6 +62,13 @@ class ServedEmbeddings(Embeddings):
         """The same model over equal vectors that are in memory already."""
         parts = replace(self._parts, center_vectors=center_vectors, doc_vectors=doc_vectors)
         return self._of(parts, self._manifest, self.path)
+
+    def respelled(self, words: Iterable[str]) -> list[dict[str, str]]:
+        """The words that the vocabulary has in another spelling: what was asked, and what matched."""
+        found = ((word, self.matched_word(word)) for word in dict.fromkeys(words))
+        return [
+            {"asked": asked, "matched": matched} for asked, matched in found if matched is not None and matched != asked
+        ]
 
     @property
     def keeps_documents(self) -> bool:

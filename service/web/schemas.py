@@ -119,9 +119,9 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
 
 
-Word = Annotated[str, Field(min_length=1, max_length=1_000, description="A word as the vocabulary spells it.")]
+Word = Annotated[str, Field(min_length=1, max_length=1_000, description="A word.")]
 # Items of a batch have a status each, so that a word, a text or an id of a wrong length must not refuse the batch.
-ItemWord = Annotated[str, Field(description="A word as the vocabulary spells it, of 1 to 1,000 characters.")]
+ItemWord = Annotated[str, Field(description="A word, of 1 to 1,000 characters.")]
 # Validation of a list stops at the first invalid item.
 Words = Annotated[list[ItemWord], Field(max_length=MAX_QUERY_WORDS, fail_fast=True)]
 # The validator stands behind the bounds: before them it would hide them from the document.
@@ -189,6 +189,19 @@ class Neighbor(_Answer):
     count: int = Field(ge=1, description="How often it occurs in the training text.")
 
 
+class Respelling(_Answer):
+    """A word of the query that the vocabulary has in another spelling."""
+
+    asked: str
+    matched: str
+
+
+Respelled = Annotated[
+    list[Respelling] | None,
+    Field(description="Words that matched in another spelling: lower case, composed letters, one apostrophe."),
+]
+
+
 class Failed(_Answer):
     """An item of a batch that could not be answered."""
 
@@ -216,6 +229,7 @@ class SimilarAnswer(_Answer):
 
     word: str
     neighbors: list[Neighbor]
+    respelled: Respelled = None
     model: ModelRef
 
 
@@ -280,6 +294,7 @@ class SimilarFound(_Answer):
 
     status: Literal[200]
     neighbors: list[Neighbor]
+    respelled: Respelled = None
 
 
 class SimilarBatchAnswer(_Answer):
@@ -382,6 +397,7 @@ class WordList(_Answer):
     prefix: str
     words: list[WordEntry]
     total: int = Field(ge=0, description="How many words have the prefix.")
+    respelled: Respelled = None
     model: ModelRef
 
 
@@ -389,6 +405,7 @@ class WordAnswer(WordEntry):
     """A word with its vector."""
 
     embedding: list[float]
+    respelled: Respelled = None
     model: ModelRef
 
 
@@ -407,6 +424,7 @@ class Distance(_Answer):
     score: float = Field(ge=-1, le=1, description="The cosine.")
     cosine_distance: float = Field(ge=0, le=2, description="1 - score.")
     angle_deg: float = Field(ge=0, le=180)
+    respelled: Respelled = None
     model: ModelRef
 
 
@@ -471,6 +489,7 @@ class SearchAnswer(_Answer):
 
     target: Literal["documents", "words"]
     neighbors: list[DocumentNeighbor] | list[Neighbor]
+    respelled: Respelled = None
     model: ModelRef
 
 
