@@ -55,7 +55,7 @@ from jose_embed.storage.manifest import (
 )
 from jose_embed.storage.memory import release
 from jose_embed.text.corpus import EncodedCorpus
-from jose_embed.text.kept import ENCODED_FILES, is_encoded, open_encoded, write_encoded
+from jose_embed.text.kept import ENCODED_FILES, OWN_SETTINGS, is_encoded, open_encoded, write_encoded
 from jose_embed.text.reader import SourceReport
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, Sources, find_sources, printable, sha256_of
