@@ -104,9 +104,12 @@ def _option(
     high: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
+    empty: bool = False,
+    metavar: str | None = None,
 ) -> Any:
     """A field with the facts that the validator and the command line both read."""
     facts = {"help": help, "group": group, "low": low, "high": high, "above": above, "choices": choices}
+    facts |= {"empty": empty, "metavar": metavar}  # whether text may be empty, and what stands for it in the help
     return field(default=default, metadata=facts)
 
 
@@ -254,7 +257,8 @@ class TrainConfig:
     )
     tokenizer: str = _option(
         "words",
-        "how a line is split: words (lower-cased words without punctuation) or whitespace (text that is already split)",
+        "how a line is split: words (runs of letters and digits, lower-cased; an apostrophe stays between two letters,"
+        " all else separates: e-mail is e, mail) or whitespace (text that is already split)",
         group="first",
     )
     normalize: Normalize = _option(
@@ -264,6 +268,22 @@ class TrainConfig:
         group="first",
         choices=("nfc", "nfkc", "none"),
     )
+    keep_joined: str = _option(
+        "",
+        "characters that stay between two letters or digits, such as '-._'; + and # of them stay at the end of a word,"
+        " too",
+        empty=True,
+        metavar="CHARS",
+    )
+    keep_prefix: str = _option("", "characters that stay before a word, such as '#@'", empty=True, metavar="CHARS")
+    stop_words: str = _option("none", "file with words to leave out, one on each line; or none", metavar="FILE")
+    keep_words: str = _option(
+        "",
+        "file with words to keep even if they are rarer than min_count, one on each line",
+        empty=True,
+        metavar="FILE",
+    )
+    max_vocab: int = _option(0, "words in the vocabulary, at most: the most frequent ones; 0 for no bound", low=0)
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
@@ -360,6 +380,11 @@ class TrainSettings(TypedDict, total=False):
     workers: int
     tokenizer: str
     normalize: Normalize
+    keep_joined: str
+    keep_prefix: str
+    stop_words: str
+    keep_words: str
+    max_vocab: int
 
 
 def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:
@@ -368,7 +393,7 @@ def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:
     if isinstance(option.default, str):
         if facts["choices"] is not None and value not in facts["choices"]:
             raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(facts['choices'])}")
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not (value or facts["empty"]):
             raise ConfigError(f"{name} is {value!r}; it must be a name")
         return value
     whole = isinstance(option.default, int)

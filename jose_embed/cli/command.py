@@ -81,7 +81,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As the base class; an unknown argument is refused by the command that got it, with the nearest option."""
-        chosen, unknown = super().parse_known_args(args, namespace)
+        chosen, unknown = super().parse_known_args(_with_values(sys.argv[1:] if args is None else args), namespace)
         if unknown:
             self.error(_unknown_argument(unknown[0], option_names(self)))
         return chosen, unknown
@@ -102,6 +102,20 @@ class _UsageError(Exception):
         program: The program or command.
         message: The error.
     """
+
+
+_CHARACTERS = frozenset({"--keep-joined", "--keep-prefix"})
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments with characters such as ``-.`` joined to their option, which argparse would take for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in _CHARACTERS and argument.startswith("-") and not argument[2:3].isalpha():
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def option_names(parser: argparse.ArgumentParser) -> frozenset[str]:
@@ -234,7 +248,8 @@ _METAVARS = {int: "N", float: "X", str: "NAME"}
 def metavar_of(setting: dataclasses.Field[Any]) -> str:
     """What stands for the value of a setting's option in the help."""
     choices = setting.metadata["choices"]
-    return "{" + ",".join(choices) + "}" if choices else _METAVARS[type(setting.default)]
+    own = setting.metadata["metavar"] or _METAVARS[type(setting.default)]
+    return "{" + ",".join(choices) + "}" if choices else str(own)
 
 
 def positive_whole_number(text: str) -> int:

@@ -30,7 +30,9 @@ __all__ = ["ENCODE"]
 
 
 #: The settings of a training that an encoding depends on.
-_SETTINGS = ("tokenizer", "normalize", "min_count")
+_SETTINGS = (
+    "tokenizer", "normalize", "keep_joined", "keep_prefix", "min_count", "stop_words", "keep_words", "max_vocab",
+)  # fmt: skip
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> None:
     config = TrainConfig.from_dict({name: getattr(arguments, name) for name in _SETTINGS})
     output = arguments.output if arguments.output is not None else str(default_output(arguments.sources, ".encoded"))
 
-    from jose_embed.text.kept import kept_encoding
+    from jose_embed.text.kept import encoding_settings, kept_encoding
     from jose_embed.text.records import TextOptions
 
     started = time.monotonic()
@@ -68,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> None:
         corpus = kept_encoding(
             arguments.sources,
             output,
-            **{name: getattr(config, name) for name in _SETTINGS},
+            **encoding_settings(config),
             overwrite=arguments.overwrite,
             reporter=reporter,
             options=TextOptions(**text_settings(arguments)),

@@ -145,14 +145,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from jose_embed.model.embeddings import check_target
     from jose_embed.storage.atomic import check_output
-    from jose_embed.text.tokenizers import get_tokenizer
+    from jose_embed.text.kept import encoding_settings
     from jose_embed.training.checkpoints import Checkpoints
 
     # Errors that do not depend on the text are found before the text is read.
     if arguments.keep_encoded is not None and os.path.realpath(arguments.keep_encoded) == os.path.realpath(output):
         raise ConfigError(f"{output}: the model and the encoded text cannot share a directory; name two")
     check_output(output, arguments.sources)
-    get_tokenizer(config.tokenizer)
+    encoding_settings(config)
     started = time.monotonic()
     checkpoints = None
     if arguments.checkpoint_every or arguments.resume:

@@ -12,6 +12,7 @@ from jose_embed.text.reader import SourceReport, Tokenizer
 from jose_embed.text.records import TextOptions
 from jose_embed.text.texts import TextStore
 from jose_embed.text.vocabulary import Vocabulary
+from jose_embed.text.word_lists import VocabularyChoice
 from jose_embed.text.word_table import Ends, Ids
 
 __all__ = ["CorpusStatistics", "EncodedCorpus"]
@@ -69,6 +70,7 @@ class EncodedCorpus:
         sources: The report of each source, in order.
         options: How the text was read.
         texts: The texts and fields to keep with a model; ``None`` if none are kept.
+        choice: Which words the vocabulary has, besides the frequent ones.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class EncodedCorpus:
         sources: Sequence[SourceReport],
         options: TextOptions | None = None,
         texts: TextStore | None = None,
+        choice: VocabularyChoice | None = None,
     ) -> None:
         self.tokens = tokens
         self.offsets = offsets
@@ -94,6 +97,7 @@ class EncodedCorpus:
         self.sources = sources
         self.options = options or TextOptions()
         self.texts = texts
+        self.choice = choice or VocabularyChoice()
 
     @property
     def n_documents(self) -> int:

@@ -36,6 +36,7 @@ from jose_embed.text.sources import Sources, find_sources, printable
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import normalizing, valid_text
 from jose_embed.text.vocabulary import Vocabulary
+from jose_embed.text.word_lists import VocabularyChoice
 from jose_embed.text.word_table import CompiledWords, Ends, Ids, PlainWords, WordTable, word_table
 
 __all__ = ["TokenSpill", "encode", "encode_texts"]
@@ -51,6 +52,7 @@ def encode(
     directory: str | os.PathLike[str] | None = None,
     max_expansion: float | None = EXPANSION_LIMIT,
     options: TextOptions | None = None,
+    choice: VocabularyChoice | None = None,
 ) -> EncodedCorpus:
     """Read text, one document per line or record, and turn it into rows of the vocabulary that it gives.
 
@@ -65,6 +67,7 @@ def encode(
         max_expansion: Decompressed bytes allowed per compressed byte, beyond the first GiB of a file; ``None`` for no
             limit.
         options: How tables and records are read, and what is kept of them.
+        choice: Which words the vocabulary has, besides the frequent ones.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -107,7 +110,7 @@ def encode(
             reporter.advance(block.consumed, tokens=spool.n_tokens)
         for message in [*reader.notes, *complaints(reader.reports)]:
             reporter.note(message)
-        spool_of = (spool, table, chosen, reader.reports, reader.sha256, min_count, reporter, options, texts)
+        spool_of = (spool, table, chosen, reader.reports, reader.sha256, min_count, reporter, options, texts, choice)
         return _finished(*spool_of, reader.columns)
 
 
@@ -121,6 +124,7 @@ def encode_texts(
     reporter: Reporter | None = None,
     directory: str | os.PathLike[str] | None = None,
     options: TextOptions | None = None,
+    choice: VocabularyChoice | None = None,
 ) -> EncodedCorpus:
     """The same as :func:`encode` for documents from Python; each string is one document, with any line ends in it.
 
@@ -133,6 +137,7 @@ def encode_texts(
         reporter: Receives the progress.
         directory: Directory of the temporary files.
         options: The columns of a data set, and whether texts are kept.
+        choice: As for :func:`encode`.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -171,7 +176,9 @@ def encode_texts(
         if report.invalid_lines:
             what = "NUL characters or lone surrogates were replaced by U+FFFD"
             reporter.note(f"{report.invalid_lines:,} documents: {what} (the first in document {report.first_invalid})")
-        return _finished(spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter, options, texts)
+        return _finished(
+            spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter, options, texts, choice
+        )
 
 
 def _normal_words(form: str) -> Callable[[Sequence[str]], list[str]]:
@@ -205,6 +212,7 @@ def _finished(
     reporter: Reporter,
     options: TextOptions,
     texts: TextStore | None,
+    choice: VocabularyChoice | None,
     columns: Columns | None = None,
 ) -> EncodedCorpus:
     """The corpus of the text that was read: choose the words, then renumber."""
@@ -223,14 +231,16 @@ def _finished(
         text_field=columns.text if columns is not None else (),
         id_field=columns.id if columns is not None else None,
     )
-    numbers = np.flatnonzero(counts >= min_count)
+    choice = choice or VocabularyChoice()
+    numbers, words = _candidates(table, counts, min_count, choice, reporter)
     if not len(numbers):
-        raise CorpusError(_nothing_to_train_on(statistics, min_count))
-    words = table.words(numbers)
+        raise CorpusError(_nothing_to_train_on(statistics, min_count, choice))
     by_spelling = np.array(sorted(range(len(words)), key=words.__getitem__), np.intp)
     order = by_spelling[np.argsort(-counts[numbers[by_spelling]], kind="stable")]
+    if choice.max_vocab:
+        order = _most_frequent(order, words, choice)
     rows = np.full(len(counts), -1, np.int32)
-    rows[numbers[order]] = np.arange(len(numbers), dtype=np.int32)
+    rows[numbers[order]] = np.arange(len(order), dtype=np.int32)
     tokens, offsets = spool.renumbered(rows, reporter)
     vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
     doc_ids: Sequence[str] | None = spool.ids()
@@ -241,8 +251,40 @@ def _finished(
     if texts is not None:
         texts.finish()
     return EncodedCorpus(
-        tokens, offsets, doc_ids, vocabulary, tokenizer, statistics, min_count, reports, options, texts
+        tokens, offsets, doc_ids, vocabulary, tokenizer, statistics, min_count, reports, options, texts, choice
     )
+
+
+def _candidates(
+    table: WordTable, counts: npt.NDArray[np.int64], min_count: int, choice: VocabularyChoice, reporter: Reporter
+) -> tuple[npt.NDArray[np.intp], list[str]]:
+    """The numbers and spellings of the words that may be in the vocabulary."""
+    numbers = np.arange(len(counts)) if choice.keep_words else np.flatnonzero(counts >= min_count)
+    words = table.words(numbers)
+    if choice.keep_words or choice.stop_words:
+        keep, stop = choice.keep_words, choice.stop_words
+        frequent = (counts[numbers] >= min_count).tolist()
+        chosen = [at for at, word in enumerate(words) if (frequent[at] and word not in stop) or word in keep]
+        numbers, words = numbers[np.array(chosen, np.intp)], [words[at] for at in chosen]
+        if missing := sorted(keep.difference(words)):
+            reporter.note(
+                f"{len(missing):,} of {len(keep):,} words to keep are not in the text, such as {missing[0]!r}"
+            )
+    return numbers, words
+
+
+def _most_frequent(order: npt.NDArray[np.intp], words: Sequence[str], choice: VocabularyChoice) -> npt.NDArray[np.intp]:
+    """The first positions, in order, of as many words as a vocabulary may have; words to keep are among them.
+
+    Raises:
+        ConfigError: there are more words to keep.
+    """
+    is_kept = np.array([words[at] in choice.keep_words for at in order.tolist()], bool)
+    room = choice.max_vocab - int(np.count_nonzero(is_kept))
+    if room < 0:
+        n_kept = choice.max_vocab - room
+        raise ConfigError(f"max_vocab is {choice.max_vocab}, but keep_words has {n_kept:,} words; raise it")
+    return order[is_kept | (np.cumsum(~is_kept) <= room)]
 
 
 def _refuse_repetition(ids: Sequence[str], reports: Sequence[SourceReport]) -> None:
@@ -264,7 +306,7 @@ def _place(row: int, reports: Sequence[SourceReport]) -> str:
     return f"document {row + 1:,} of {printable(report.name)}" if report.path is not None else f"document {row + 1:,}"
 
 
-def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int) -> str:
+def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int, choice: VocabularyChoice) -> str:
     names = statistics.sources
     where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
     if not statistics.n_bytes:
@@ -272,6 +314,8 @@ def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int) -> str:
     if not statistics.n_tokens_seen:
         return f"{where}: there is no word in it ({statistics.n_documents:,} lines, {statistics.n_bytes:,} bytes)"
     seen = f"{statistics.n_words_seen:,} words, {statistics.n_tokens_seen:,} tokens"
+    if choice.stop_words:
+        return f"{where}: no word but stop words occurs {min_count:,} times or more ({seen}); lower min_count"
     return f"{where}: no word occurs {min_count:,} times or more ({seen}); lower min_count"
 
 

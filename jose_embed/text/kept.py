@@ -63,12 +63,14 @@ from jose_embed.text.sources import Source, Sources, find_sources, listed, print
 from jose_embed.text.texts import TEXTS_NAME, TextStore
 from jose_embed.text.tokenizers import (
     code_point_rules,
+    configured_tokenizer,
     normalization_of,
     normalizing,
     stored_tokenizer,
     text_facts,
 )
 from jose_embed.text.vocabulary import Vocabulary
+from jose_embed.text.word_lists import VocabularyChoice, vocabulary_choice
 from jose_embed.version import __version__
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "OWN_SETTINGS",
     "check_encoded_target",
     "encoding_facts",
+    "encoding_settings",
     "is_encoded",
     "kept_encoding",
     "open_encoded",
@@ -102,13 +105,19 @@ _FIELDS: Final = {
     "counts.n_tokens": whole_number(1),
     "corpus": MAPPING,
 }
-_OPTIONAL: Final = {"text": MAPPING, "text.normalisation": one_of_pattern("nfc|nfkc|none", "nfc, nfkc or none")}
+_OPTIONAL: Final = {
+    "choice_of_words": MAPPING,
+    "text": MAPPING,
+    "text.normalisation": one_of_pattern("nfc|nfkc|none", "nfc, nfkc or none"),
+}
 _FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
 _IDS_NAME: Final = "doc_ids.txt"
 _OPTIONAL_FILES: Final = frozenset({_IDS_NAME, TEXTS_NAME})
 
 #: The settings of a training that an encoding depends on.
-OWN_SETTINGS: Final = ("tokenizer", "normalize", "min_count")
+OWN_SETTINGS: Final = (
+    "tokenizer", "normalize", "keep_joined", "keep_prefix", "min_count", "stop_words", "keep_words", "max_vocab",
+)  # fmt: skip
 
 #: The names of all files of an encoded corpus.
 ENCODED_FILES: Final = _FILES | _OPTIONAL_FILES | {MANIFEST_NAME}
@@ -199,7 +208,7 @@ def _facts(corpus: EncodedCorpus) -> dict[str, Any]:
     return {
         "package_version": __version__,
         "created": now(),
-        **_settings(corpus.tokenizer, corpus.min_count, corpus.options),
+        **_settings(corpus.tokenizer, corpus.min_count, corpus.options, corpus.choice),
         "counts": {
             "n_words": corpus.vocabulary.n_words,
             "n_documents": corpus.n_documents,
@@ -209,7 +218,7 @@ def _facts(corpus: EncodedCorpus) -> dict[str, Any]:
     }
 
 
-def _settings(tokenizer: Tokenizer, min_count: int, options: TextOptions) -> dict[str, Any]:
+def _settings(tokenizer: Tokenizer, min_count: int, options: TextOptions, choice: VocabularyChoice) -> dict[str, Any]:
     """The settings that an encoding depends on, as its manifest stores them."""
     rules = code_point_rules(tokenizer)  # the tables follow from the Unicode version of Python, and from us
     return {
@@ -218,6 +227,7 @@ def _settings(tokenizer: Tokenizer, min_count: int, options: TextOptions) -> dic
         "tokenizer_rules": None if rules is None else hashlib.sha256(rules.astype("<u4").tobytes()).hexdigest(),
         "unicode": unicodedata.unidata_version,
         "min_count": min_count,
+        "choice_of_words": choice.to_dict(),
         "way_of_reading": options.to_dict(),
     }
 
@@ -308,6 +318,7 @@ def _opened(directory: DirectoryReader, manifest: Mapping[str, Any], verify: boo
         reports,
         _options(directory, manifest.get("way_of_reading", {})),
         _texts(directory, n_documents) if TEXTS_NAME in files else None,
+        VocabularyChoice(names=manifest.get("choice_of_words") or {}),
     )
 
 
@@ -400,6 +411,7 @@ def kept_encoding(
     reporter: Reporter | None = None,
     max_expansion: float | None = EXPANSION_LIMIT,
     options: TextOptions | None = None,
+    choice: VocabularyChoice | None = None,
 ) -> EncodedCorpus:
     """The kept encoding of a text if it is still valid, or a new one, which is then kept.
 
@@ -417,6 +429,7 @@ def kept_encoding(
         reporter: Receives the progress and the reasons for an encoding.
         max_expansion: As for ``encode``.
         options: How tables and records are read, and what is kept of them.
+        choice: Which words the vocabulary has, besides the frequent ones.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -425,6 +438,7 @@ def kept_encoding(
     """
     chosen = normalizing(get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer, normalize)
     reporter, options = reporter or SilentReporter(), options or TextOptions()
+    choice = choice or VocabularyChoice()
     names = listed(sources)
     if (encoded := _encoded_among(names)) is not None:
         raise CorpusError(f"{encoded}: is an encoded corpus already; name the text that it was made of")
@@ -434,7 +448,7 @@ def kept_encoding(
     place = printable(os.fspath(path))
     if os.path.lexists(target) and os.listdir(target):
         try:
-            taken = _reused(path, found, _settings(chosen, min_count, options), overwrite, reporter)
+            taken = _reused(path, found, _settings(chosen, min_count, options, choice), overwrite, reporter)
         except CorpusError as damage:  # of the encoding, or of the text, which is then read again
             if not overwrite:
                 raise
@@ -451,9 +465,22 @@ def kept_encoding(
         directory=target.parent,
         max_expansion=max_expansion,
         options=options,
+        choice=choice,
     ) as corpus:
         write_encoded(corpus, path, overwrite=True, reporter=reporter)
     return open_encoded(path, verify=False)
+
+
+def encoding_settings(config: TrainConfig) -> dict[str, Any]:
+    """The arguments of :func:`~jose_embed.text.encode.encode` that the settings of a training make.
+
+    Raises:
+        ConfigError: an unknown tokenizer, or settings that contradict each other.
+        CorpusError: a file that is no list of words.
+    """
+    tokenizer = configured_tokenizer(config)
+    choice = vocabulary_choice(config, tokenizer)
+    return {"tokenizer": tokenizer, "min_count": config.min_count, "choice": choice}
 
 
 def text_for(
@@ -489,7 +516,7 @@ def text_for(
     names = listed(sources)
     place = _encoded_among(names)
     if place is None:
-        settings: dict[str, Any] = {name: getattr(config, name) for name in OWN_SETTINGS}
+        settings = encoding_settings(config)
         settings |= {"reporter": reporter, "options": options}
         if keep_encoded is None:
             return encode(names, directory=directory, **settings), config
@@ -507,8 +534,13 @@ def text_for(
     own: dict[str, Any] = {
         "tokenizer": corpus.tokenizer.name,
         "normalize": normalization_of(corpus.tokenizer) or "none",
+        **{name: corpus.tokenizer.settings().get(name, "") for name in ("keep_joined", "keep_prefix")},
         "min_count": corpus.min_count,
+        "stop_words": "none",
+        "keep_words": "",
+        "max_vocab": 0,
     }
+    own |= {name: value for name, value in corpus.choice.to_dict().items() if name in own}
     for name, value in own.items():
         wanted = getattr(config, name)
         if wanted != value and name in given:

@@ -7,7 +7,9 @@ A tokenizer is a named, callable value. Two are built in; others join through :f
     digits and combining marks; a single apostrophe, zero-width joiner or non-joiner stays where it stands between two
     letters (``don't``, ``l'homme``). U+2019 becomes an apostrophe, a soft hyphen is dropped, an underscore separates.
     Lower case is taken character by character, so that it depends on nothing around it: U+0130 becomes ``i``, and a
-    capital sigma becomes the final form at the end of a word of more than one letter.
+    capital sigma becomes the final form at the end of a word of more than one letter. Characters of ``keep_joined``
+    stay between two letters or digits like the apostrophe; ``+`` and ``#`` of it stay at the end of a word, too
+    (``c++``). Characters of ``keep_prefix`` stay directly before a word that no letter precedes (``#tag``).
 ``whitespace``
     The text is already tokenised: split where ``str.split`` splits, nothing else changed.
 
@@ -27,6 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError
 from jose_embed.text.normalization import check_form, normalized
 
@@ -37,6 +40,7 @@ __all__ = [
     "WhitespaceTokenizer",
     "WordTokenizer",
     "code_point_rules",
+    "configured_tokenizer",
     "get_tokenizer",
     "normalization_of",
     "normalizing",
@@ -45,10 +49,12 @@ __all__ = [
     "text_facts",
     "tokenizer_names",
     "valid_text",
+    "word_pattern",
 ]
 
-# What a character does; the numbers are ordered so that `>= LETTER` means "may start a word".
-SEPARATOR, IGNORED, JOINER, MARK, LETTER, SIGMA = range(6)
+# What a character does. A letter and a sigma may start a word. The last three are kept before a word; inside of one they
+# separate, join, or count as marks.
+SEPARATOR, IGNORED, JOINER, MARK, LETTER, SIGMA, PREFIX, PREFIX_JOINER, PREFIX_MARK = range(9)
 KIND_SHIFT = 24  # a rule is kind << 24 | code point written in its place
 
 N_CODE_POINTS = 0x110000
@@ -57,6 +63,7 @@ _SURROGATES = range(0xD800, 0xE000)
 _CAPITAL_SIGMA, _FINAL_SIGMA = "\u03a3", "\u03c2"
 _DOTTED_I = "\u0130"  # the one character whose lower case is two characters
 _JOINERS = "'\u2019\u200c\u200d"
+_ALSO_LAST = "+#"  # of the characters that are kept inside words: those that stay at the end, too
 _SOFT_HYPHEN = "\u00ad"
 
 
@@ -107,29 +114,58 @@ class CodePointTokenizer(Tokenizer, Protocol):
 class WordTokenizer:
     """Unicode words, lower-cased; the definition stands at the top of this file.
 
+    Args:
+        keep_joined: Characters that stay between two letters or digits; ``+`` and ``#`` also at the end of a word.
+        keep_prefix: Characters that stay before a word.
+
+    Raises:
+        ConfigError: a letter, a digit, a combining mark, white space or a control character among them.
+
     Example:
         >>> WordTokenizer()("Don\u2019t PANIC: it's the l'Hôpital_rule, x2!")
         ["don't", 'panic', "it's", 'the', "l'hôpital", 'rule', 'x2']
+        >>> WordTokenizer("-.+", "#@")("e-mail C++ 3.14 #tag me@home.org.")
+        ['e-mail', 'c++', '3.14', '#tag', 'me', 'home.org']
     """
 
     name = "words"
     lower_cases = True
 
+    def __init__(self, keep_joined: str = "", keep_prefix: str = "") -> None:
+        self.keep_joined = _kept_characters("keep_joined", keep_joined)
+        self.keep_prefix = _kept_characters("keep_prefix", keep_prefix)
+
     def settings(self) -> dict[str, Any]:
-        """No settings."""
-        return {}
+        """The characters that are kept; nothing where there are none."""
+        kept = {"keep_joined": self.keep_joined, "keep_prefix": self.keep_prefix}
+        return {name: characters for name, characters in kept.items() if characters}
 
     def __call__(self, text: str) -> list[str]:
         """The words of one text, in order."""
         text = text.replace(_SOFT_HYPHEN, "").replace("\u2019", "'").replace(_DOTTED_I, "i")
-        find = _word_pattern().findall
+        find = word_pattern(self.keep_joined, self.keep_prefix).findall
         if _CAPITAL_SIGMA not in text:
             return find(text.lower())
         return [_lower_with_sigma(word) for word in find(text)]
 
     def rules(self) -> npt.NDArray[np.uint32]:
         """The table of the compiled reader, uint32 (0x110000,)."""
-        return _word_rules()
+        return _word_rules(self.keep_joined, self.keep_prefix)
+
+
+def _kept_characters(name: str, characters: str) -> str:
+    """Characters that are kept, each once, in order.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if not isinstance(characters, str):
+        raise ConfigError(f"{name} is {str(characters)[:100]!r}; it must be text, such as '-.'")
+    for character in characters:
+        if character.isalnum() or unicodedata.category(character)[0] in "MZC":
+            raise ConfigError(f"{name} holds {character!r}; only punctuation and symbols can be kept")
+    kept = set(characters.replace("\u2019", "'"))
+    return "".join(sorted(kept - {"'"} if name == "keep_joined" else kept))
 
 
 class WhitespaceTokenizer:
@@ -177,17 +213,25 @@ def _marks() -> npt.NDArray[np.intp]:
 
 
 @functools.cache
-def _word_pattern() -> re.Pattern[str]:
+def word_pattern(keep_joined: str = "", keep_prefix: str = "") -> re.Pattern[str]:
+    """The words of a text as a regular expression; its first group is the word if something is kept before words."""
     marks = _marks()
     first = marks[np.diff(marks, prepend=-2) > 1]
     last = marks[np.diff(marks, append=N_CODE_POINTS) > 1]
     spans = "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(first, last, strict=True))
+    spans += re.escape("".join(character for character in keep_joined if character in _ALSO_LAST))
+    joiners = _JOINERS + re.escape("".join(character for character in keep_joined if character not in _ALSO_LAST))
     letter, more = r"[^\W_]", rf"(?:[^\W_]|[{spans}])*"
-    return re.compile(f"{letter}{more}(?:[{_JOINERS}]{letter}{more})*")
+    word = f"{letter}{more}(?:[{joiners}]{letter}{more})*"
+    if keep_prefix:
+        # A joiner and a character like the prefix behind a word belong to no other word.
+        prefix = f"[{re.escape(keep_prefix)}]"
+        word = f"({prefix}?{word})[{joiners}]?{prefix}?"
+    return re.compile(word)
 
 
 @functools.cache
-def _word_rules() -> npt.NDArray[np.uint32]:
+def _word_rules(keep_joined: str, keep_prefix: str) -> npt.NDArray[np.uint32]:
     characters = _every_character()
     plain = characters.replace(_DOTTED_I, "i").replace(_CAPITAL_SIGMA, "\u03c3")
     rules = np.frombuffer(plain.lower().encode("utf-32-le"), dtype="<u4").astype(np.uint32)
@@ -198,6 +242,12 @@ def _word_rules() -> npt.NDArray[np.uint32]:
     kinds[[ord(joiner) for joiner in _JOINERS]] = JOINER
     kinds[ord(_SOFT_HYPHEN)] = IGNORED
     kinds[ord(_CAPITAL_SIGMA)] = SIGMA
+    for character in keep_joined:
+        kinds[ord(character)] = MARK if character in _ALSO_LAST else JOINER
+    for character in keep_prefix:
+        inside = int(kinds[ord(character)])
+        kinds[ord(character)] = {JOINER: PREFIX_JOINER, MARK: PREFIX_MARK}.get(inside, PREFIX)
+    kinds[0x2019] = kinds[ord("'")]
     rules[0x2019] = ord("'")
     rules |= kinds << np.uint32(KIND_SHIFT)
     rules.setflags(write=False)
@@ -275,6 +325,16 @@ def code_point_rules(tokenizer: Tokenizer) -> npt.NDArray[np.uint32] | None:
     """The table of a tokenizer that is decided by one, whatever the Unicode form before it; else ``None``."""
     inner = tokenizer.tokenizer if isinstance(tokenizer, NormalizingTokenizer) else tokenizer
     return inner.rules() if isinstance(inner, CodePointTokenizer) else None
+
+
+def configured_tokenizer(config: TrainConfig) -> Tokenizer:
+    """The tokenizer that the settings of a training name, with the Unicode form before it.
+
+    Raises:
+        ConfigError: as :func:`get_tokenizer`, or the tokenizer cannot keep characters.
+    """
+    kept = {name: characters for name in ("keep_joined", "keep_prefix") if (characters := getattr(config, name))}
+    return normalizing(get_tokenizer(config.tokenizer, kept), config.normalize)
 
 
 def stored_tokenizer(name: str, settings: Mapping[str, Any], text: Mapping[str, Any]) -> Tokenizer:

@@ -26,6 +26,7 @@ from jose_embed.text.tokenizers import (
     KIND_SHIFT,
     LETTER,
     MARK,
+    PREFIX,
     SEPARATOR,
     SIGMA,
     NormalizingTokenizer,
@@ -211,6 +212,11 @@ def _scan(text: Bytes, rules: Integers, table: _Table, batch: _Batch, output: _O
                     i += 1
             rule = rules[c]
             kind, unit, bits = rule >> 40, rule & 0xFFFFFFFF, rule >> 32 & 0xFF
+            if kind < 0:  # may be kept before a word
+                if not inside:
+                    held, held_bits = unit, bits
+                    continue
+                kind = SEPARATOR if has_joiner or kind == -1 else JOINER if kind == -2 else MARK
             if kind >= LETTER or (kind == MARK and inside and not has_joiner):
                 inside = True
                 if held_bits > 0:  # comes first; this character comes again
@@ -240,7 +246,8 @@ def _scan(text: Bytes, rules: Integers, table: _Table, batch: _Batch, output: _O
                     stops[n_tags] = start = w
                     n_tags += 1
                     piece, shift, h, inside = 0, 0, 0, False
-                    held, held_bits, has_joiner = 0, 0, False
+                    has_joiner = False
+                held, held_bits = 0, 0
                 if c == 10:
                     ends[n_ends] = n_ids + n_tags
                     n_ends += 1
@@ -308,7 +315,10 @@ def _rehash(old: Integers, new: Integers) -> None:
 
 
 def _packed_rules(rules: npt.NDArray[np.uint32]) -> Integers:
-    """The rules in the form that the scan reads: ``kind << 40 | bits << 32 | UTF-8 bytes, the first one lowest``."""
+    """The rules in the form that the scan reads: ``kind << 40 | bits << 32 | UTF-8 bytes, the first one lowest``.
+
+    What is kept before a word has the kind -1, -2 as a joiner, -3 as a mark.
+    """
     packed = np.zeros(len(rules), np.int64)
     for start in range(0, len(rules), 1 << 16):
         part = rules[start : start + (1 << 16)].astype(np.int64)
@@ -323,7 +333,9 @@ def _packed_rules(rules: npt.NDArray[np.uint32]) -> Integers:
                 0xF0 | c >> 18 | third << 8 | second << 16 | tail << 24,
             ]
             width = np.searchsorted([0x80, 0x800, 0x10000], c, side="right")
-            packed[start : start + (1 << 16)] = part >> KIND_SHIFT << 40 | width + 1 << 35 | np.choose(width, units)
+            kind = part >> KIND_SHIFT
+            kind[kind >= PREFIX] = PREFIX - 1 - kind[kind >= PREFIX]
+            packed[start : start + (1 << 16)] = kind << 40 | width + 1 << 35 | np.choose(width, units)
     return packed
 
 

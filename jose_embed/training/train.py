@@ -29,7 +29,7 @@ from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents, sources_or_documents
 from jose_embed.text.encode import encode_texts
-from jose_embed.text.kept import OWN_SETTINGS, is_encoded, text_for
+from jose_embed.text.kept import encoding_settings, is_encoded, text_for
 from jose_embed.text.records import TextOptions, TextSettings
 from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
@@ -283,8 +283,7 @@ def _encoded(
     options: dict[str, Any] = {"reporter": reporter, "directory": temporary_directory, "options": text_options}
     if source is None:
         assert documents is not None
-        settings = {name: getattr(config, name) for name in OWN_SETTINGS}
-        corpus = encode_texts(documents, **settings, **options)
+        corpus = encode_texts(documents, **encoding_settings(config), **options)
         return corpus, config, keep_text
     return *text_for(source, config, given=given, keep_encoded=keep_encoded, **options), keep_text
 
