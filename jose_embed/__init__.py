@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from jose_embed.model.query import DocumentNeighbor, Neighbor
     from jose_embed.text.corpus import EncodedCorpus
     from jose_embed.text.encode import encode
+    from jose_embed.text.tokenizers import register_tokenizer
     from jose_embed.training.train import train
     from jose_embed.version import __version__
 
@@ -63,6 +64,7 @@ __all__ = [
     "encode",
     "infer",
     "load",
+    "register_tokenizer",
     "topics",
     "train",
 ]
@@ -88,6 +90,7 @@ _HOME = {
     "encode": "text.encode",
     "infer": "model.inference",
     "load": "model.embeddings",
+    "register_tokenizer": "text.tokenizers",
     "topics": "analysis.topics",
     "train": "training.train",
 }

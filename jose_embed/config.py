@@ -258,7 +258,8 @@ class TrainConfig:
     tokenizer: str = _option(
         "words",
         "how a line is split: words (runs of letters and digits, lower-cased; an apostrophe stays between two letters,"
-        " all else separates: e-mail is e, mail) or whitespace (text that is already split)",
+        " all else separates, so e-mail is e, mail), whitespace (text that is already split), jieba (Chinese), sudachi"
+        " (Japanese), pythainlp (Thai), kiwi (Korean), or MODULE:CALLABLE",
         group="first",
     )
     normalize: Normalize = _option(

@@ -239,7 +239,8 @@ def add_log_json(parser: argparse._ActionsContainer) -> None:
 def setting_help(setting: dataclasses.Field[Any]) -> str:
     """The help of the option of a setting of :class:`~jose_embed.config.TrainConfig`."""
     names = TrainConfig.__dataclass_fields__
-    return f"{as_options(setting.metadata['help'], names)} (default: {setting.default})".replace("%", "%%")
+    default = "none" if setting.default == "" else setting.default
+    return f"{as_options(setting.metadata['help'], names)} (default: {default})".replace("%", "%%")
 
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}

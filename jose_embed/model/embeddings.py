@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,9 +35,11 @@ from jose_embed.model.stored import StoredModel
 from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
 from jose_embed.storage.columns import RowFinder
 from jose_embed.text.reader import Tokenizer
-from jose_embed.text.tokenizers import stored_tokenizer
+from jose_embed.text.tokenizers import other_versions, stored_tokenizer
 
 __all__ = ["Embeddings", "check_target", "load"]
+
+_log = logging.getLogger("jose_embed")
 
 
 class Embeddings(StoredModel):
@@ -79,6 +82,8 @@ class Embeddings(StoredModel):
         stored, text = self._parts.about["tokenizer"], self._parts.about.get("text") or {}
         make = partial(self._make_tokenizer, stored["name"], stored["settings"], text)
         self._lookup = WordLookup(self.words, make, text.get("normalisation"))
+        if self.path is not None and (difference := other_versions(text)) is not None:
+            _log.warning("%s: %s", self.path, difference)
         self._doc_rows: RowFinder | None = None
         self._encoder: DocumentEncoder | None = None
         self._word_directions: WordDirections | None = None
@@ -410,7 +415,10 @@ class Embeddings(StoredModel):
 
 
 def load(path: str | os.PathLike[str], *, verify: bool = False) -> Embeddings:
-    """Open a model directory; see :meth:`Embeddings.load`."""
+    """Open a model directory; see :meth:`Embeddings.load`.
+
+    If the text was split by a library of which another version is installed here, a warning is logged.
+    """
     return Embeddings.load(path, verify=verify)
 
 

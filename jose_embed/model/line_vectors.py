@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from jose_embed.model.inference import DocumentEncoder
 from jose_embed.text.reader import Block
+from jose_embed.text.segment_pool import table_for
 from jose_embed.text.word_table import Rows, VocabularyLookup
 
 __all__ = ["LineVectors", "line_vectors"]
@@ -64,7 +66,7 @@ def line_vectors(
             if n_bytes <= _PLAIN_BYTES:
                 yield _plain_vectors(encoder, block)
                 continue
-            lines = lines or _CompiledLines(encoder, backend)
+            lines = lines or _CompiledLines(encoder, backend, workers)
             under_way.append(pool.submit(lines.directions, *lines.encoded(block)))
             if len(under_way) > 2 * workers:
                 yield under_way.popleft().result()
@@ -86,10 +88,11 @@ def _plain_vectors(encoder: DocumentEncoder, block: Block) -> LineVectors:
 class _CompiledLines:
     """Blocks of lines as rows of the vocabulary, and as vectors."""
 
-    def __init__(self, encoder: DocumentEncoder, backend: str) -> None:
+    def __init__(self, encoder: DocumentEncoder, backend: str, workers: int) -> None:
         self._default = encoder.mean_direction
         self._write = encoder.writer(backend)
-        self._word_rows = VocabularyLookup(encoder.lookup.tokenizer, encoder.lookup.index_of)
+        make_table = partial(table_for, workers=workers)
+        self._word_rows = VocabularyLookup(encoder.lookup.tokenizer, encoder.lookup.index_of, make_table)
 
     def encoded(self, block: Block) -> tuple[Rows, int]:
         """The rows of the block's known words, and the bytes of the source that the block took."""

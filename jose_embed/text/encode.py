@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from itertools import islice
 from typing import Any
 
@@ -32,12 +32,13 @@ from jose_embed.text.documents import GivenDocuments, given_documents
 from jose_embed.text.normalization import normalized
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
 from jose_embed.text.records import Columns, TextOptions
+from jose_embed.text.segment_pool import PooledWords, table_for
 from jose_embed.text.sources import Sources, find_sources, printable
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import normalizing, valid_text
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.text.word_lists import VocabularyChoice
-from jose_embed.text.word_table import CompiledWords, Ends, Ids, PlainWords, WordTable, word_table
+from jose_embed.text.word_table import CompiledWords, Ends, Ids, PlainWords, WordTable
 
 __all__ = ["TokenSpill", "encode", "encode_texts"]
 
@@ -53,6 +54,7 @@ def encode(
     max_expansion: float | None = EXPANSION_LIMIT,
     options: TextOptions | None = None,
     choice: VocabularyChoice | None = None,
+    workers: int = 1,
 ) -> EncodedCorpus:
     """Read text, one document per line or record, and turn it into rows of the vocabulary that it gives.
 
@@ -68,6 +70,7 @@ def encode(
             limit.
         options: How tables and records are read, and what is kept of them.
         choice: Which words the vocabulary has, besides the frequent ones.
+        workers: Processes of a slow tokenizer.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -85,8 +88,9 @@ def encode(
     chosen, reporter = _checked(tokenizer, normalize, min_count), reporter or SilentReporter()
     options = options or TextOptions()
     found = find_sources(sources, reporter.note)
-    table = word_table(chosen)
+    table = table_for(chosen, workers)
     with ExitStack() as stack:
+        stack.enter_context(closing(table) if isinstance(table, PooledWords) else nullcontext())
         spool = stack.enter_context(TokenSpill(directory, with_ids=options.has_ids))
         texts = TextStore.create(directory, fields=options.keep_fields) if options.keeps else None
         reader = stack.enter_context(
@@ -125,6 +129,7 @@ def encode_texts(
     directory: str | os.PathLike[str] | None = None,
     options: TextOptions | None = None,
     choice: VocabularyChoice | None = None,
+    workers: int = 1,
 ) -> EncodedCorpus:
     """The same as :func:`encode` for documents from Python; each string is one document, with any line ends in it.
 
@@ -138,6 +143,7 @@ def encode_texts(
         directory: Directory of the temporary files.
         options: The columns of a data set, and whether texts are kept.
         choice: As for :func:`encode`.
+        workers: As for :func:`encode`.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -153,11 +159,14 @@ def encode_texts(
     chosen, reporter = _checked(tokenizer, normalize, min_count), reporter or SilentReporter()
     options = options or TextOptions()
     given = documents if isinstance(documents, GivenDocuments) else given_documents(documents, ids, options)
-    table = PlainWords(_normal_words(normalize), chosen.name) if given.are_tokens else word_table(chosen)
+    table = PlainWords(_normal_words(normalize), chosen.name) if given.are_tokens else table_for(chosen, workers)
     report = SourceReport("documents")
     sha256 = hashlib.sha256()
     texts = TextStore.create(directory) if options.keep_text else None
-    with TokenSpill(directory, with_ids=given.ids is not None) as spool:
+    with (
+        closing(table) if isinstance(table, PooledWords) else nullcontext(),
+        TokenSpill(directory, with_ids=given.ids is not None) as spool,
+    ):
         if given.note is not None:
             reporter.note(given.note)
         reporter.start("reading", given.n_documents, "documents")

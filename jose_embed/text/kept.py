@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from jose_embed.config import TrainConfig
+from jose_embed.config import TrainConfig, available_workers
 from jose_embed.errors import ConfigError, CorpusError, ModelError
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.storage.atomic import Chunk, DirectoryWriter, check_output, check_target, foreign_entry
@@ -412,6 +412,7 @@ def kept_encoding(
     max_expansion: float | None = EXPANSION_LIMIT,
     options: TextOptions | None = None,
     choice: VocabularyChoice | None = None,
+    workers: int = 1,
 ) -> EncodedCorpus:
     """The kept encoding of a text if it is still valid, or a new one, which is then kept.
 
@@ -430,6 +431,7 @@ def kept_encoding(
         max_expansion: As for ``encode``.
         options: How tables and records are read, and what is kept of them.
         choice: Which words the vocabulary has, besides the frequent ones.
+        workers: Processes of a slow tokenizer.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -466,6 +468,7 @@ def kept_encoding(
         max_expansion=max_expansion,
         options=options,
         choice=choice,
+        workers=workers,
     ) as corpus:
         write_encoded(corpus, path, overwrite=True, reporter=reporter)
     return open_encoded(path, verify=False)
@@ -480,7 +483,8 @@ def encoding_settings(config: TrainConfig) -> dict[str, Any]:
     """
     tokenizer = configured_tokenizer(config)
     choice = vocabulary_choice(config, tokenizer)
-    return {"tokenizer": tokenizer, "min_count": config.min_count, "choice": choice}
+    workers = min(config.resolved_workers(), available_workers())
+    return {"tokenizer": tokenizer, "min_count": config.min_count, "choice": choice, "workers": workers}
 
 
 def text_for(

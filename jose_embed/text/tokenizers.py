@@ -21,6 +21,9 @@ from __future__ import annotations
 
 import codecs
 import functools
+import importlib
+import importlib.metadata
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -35,6 +38,7 @@ from jose_embed.text.normalization import check_form, normalized
 
 __all__ = [
     "CodePointTokenizer",
+    "ImportedTokenizer",
     "NormalizingTokenizer",
     "Tokenizer",
     "WhitespaceTokenizer",
@@ -44,6 +48,7 @@ __all__ = [
     "get_tokenizer",
     "normalization_of",
     "normalizing",
+    "other_versions",
     "register_tokenizer",
     "stored_tokenizer",
     "text_facts",
@@ -52,8 +57,8 @@ __all__ = [
     "word_pattern",
 ]
 
-# What a character does. A letter and a sigma may start a word. The last three are kept before a word; inside of one they
-# separate, join, or count as marks.
+# What a character does. A letter and a sigma may start a word. The last three are kept before a word; inside of one
+# they separate, join, or count as marks.
 SEPARATOR, IGNORED, JOINER, MARK, LETTER, SIGMA, PREFIX, PREFIX_JOINER, PREFIX_MARK = range(9)
 KIND_SHIFT = 24  # a rule is kind << 24 | code point written in its place
 
@@ -348,25 +353,97 @@ def stored_tokenizer(name: str, settings: Mapping[str, Any], text: Mapping[str, 
     Raises:
         ConfigError: as :func:`get_tokenizer`.
     """
-    return normalizing(get_tokenizer(name, settings), text.get("normalisation"))
+    return normalizing(get_tokenizer(name, settings, stored=True), text.get("normalisation"))
 
 
 def text_facts(tokenizer: Tokenizer) -> dict[str, Any]:
     """The facts about a tokenizer that a manifest stores under ``text``."""
     form = normalization_of(tokenizer)
-    return {} if form is None else {"normalisation": form}
+    inner = tokenizer.tokenizer if isinstance(tokenizer, NormalizingTokenizer) else tokenizer
+    facts: dict[str, Any] = {} if form is None else {"normalisation": form}
+    if (versions := getattr(inner, "versions", None)) is not None:
+        facts["segmenter"] = {"name": inner.name, "settings": inner.settings(), **versions()}
+    return facts
+
+
+def other_versions(text: Mapping[str, Any]) -> str | None:
+    """A sentence about libraries of the model's tokenizer that have another version here; ``None`` without any.
+
+    Args:
+        text: The manifest's entry ``text``. No library is imported.
+    """
+    stored = text.get("segmenter") or {}
+    if (name := stored.get("name")) not in _SEGMENTERS:
+        return None
+    from jose_embed.text.segmenters import SEGMENTERS
+
+    distributions = SEGMENTERS[name].distributions
+    differing = []
+    for what, distribution in zip(("library_version", "dictionary_version"), distributions, strict=False):
+        try:
+            here = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # the first text says what to install
+        if (was := stored.get(what)) not in (None, here):
+            differing.append(f"{distribution} {was}, here it is {here}")
+    if not differing:
+        return None
+    return f"the text of this model was split by {' and by '.join(differing)}; some texts may get other words"
+
+
+class ImportedTokenizer:
+    """A function of another module as a tokenizer: ``MODULE:CALLABLE``.
+
+    Args:
+        name: The module and the name in it, such as ``my_package.words:split``. The function takes a text and returns
+            its words; a class is called first, without arguments.
+
+    Raises:
+        ConfigError: no such module, or nothing in it that can be called.
+    """
+
+    in_processes = True
+
+    def __init__(self, name: str) -> None:
+        module, _, attribute = name.partition(":")
+        try:
+            split = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+            split = split() if isinstance(split, type) else split
+        except Exception as error:  # of any kind, as it is foreign code
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ConfigError(f"the tokenizer {name[:100]!r} cannot be imported ({reason})") from error
+        if not callable(split):
+            raise ConfigError(f"the tokenizer {name[:100]!r} is not a function; name one that splits a text into words")
+        self.name = name
+        self._split: Callable[[str], list[str]] = split
+
+    def settings(self) -> dict[str, Any]:
+        """No settings."""
+        return {}
+
+    def __call__(self, text: str) -> list[str]:
+        """The words of one text, in order."""
+        return list(self._split(text))
 
 
 _FACTORIES: dict[str, Callable[..., Tokenizer]] = {"words": WordTokenizer, "whitespace": WhitespaceTokenizer}
+_SEGMENTERS = ("jieba", "kiwi", "pythainlp", "sudachi")
+_ENTRY_POINTS = "jose_embed.tokenizers"
+_IMPORTED = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+_TRUSTED = "JOSE_TOKENIZERS"
 
 
 def tokenizer_names() -> tuple[str, ...]:
-    """The names of every registered tokenizer, sorted."""
-    return tuple(sorted(_FACTORIES))
+    """The names of every tokenizer that can be used here, sorted; not those of ``MODULE:CALLABLE``."""
+    others = importlib.metadata.entry_points(group=_ENTRY_POINTS).names
+    return tuple(sorted({*_FACTORIES, *_SEGMENTERS, *others}))
 
 
 def register_tokenizer(name: str, factory: Callable[..., Tokenizer]) -> None:
-    """Make a tokenizer known by name, so that a configuration and a stored model can ask for it.
+    """Make a tokenizer known by name in this process, so that a training and a stored model can ask for it.
+
+    A package makes its tokenizers known to every process, the commands and the service, by entry points of the group
+    ``jose_embed.tokenizers``: the name, and the same factory.
 
     Args:
         name: Its name; registering a name again replaces it.
@@ -374,30 +451,81 @@ def register_tokenizer(name: str, factory: Callable[..., Tokenizer]) -> None:
 
     Raises:
         ConfigError: an empty name.
+
+    Example::
+
+        class Syllables:
+            name = "syllables"
+
+            def settings(self):
+                return {}
+
+            def __call__(self, text):
+                return text.split("-")
+
+        jose_embed.register_tokenizer("syllables", Syllables)
+        model = jose_embed.train("corpus.txt", tokenizer="syllables")
     """
     if not isinstance(name, str) or not name:
         raise ConfigError(f"the tokenizer's name is {name!r}; it must be a name")
     _FACTORIES[name] = factory
 
 
-def get_tokenizer(name: str, settings: Mapping[str, Any] | None = None) -> Tokenizer:
+def get_tokenizer(name: str, settings: Mapping[str, Any] | None = None, *, stored: bool = False) -> Tokenizer:
     """The tokenizer of that name with those settings.
 
+    Args:
+        name: A registered name, that of a segmenter or an entry point, or ``MODULE:CALLABLE``.
+        settings: Keyword arguments of its factory.
+        stored: Whether a model names it. Then ``MODULE:CALLABLE`` is only imported if this process has used it for a
+            training, or if the environment variable ``JOSE_TOKENIZERS`` names it: a model must not choose code to run.
+
     Raises:
-        ConfigError: a name that is not registered, or settings that its factory does not take.
+        ConfigError: an unknown name, or settings that its factory does not take.
+        MissingExtraError: the library of a segmenter is not installed.
 
     Example:
         >>> get_tokenizer("words")("Ab, c")
         ['ab', 'c']
     """
-    factory = _FACTORIES.get(name)
-    if factory is None:
-        known = ", ".join(tokenizer_names())
-        raise ConfigError(
-            f"tokenizer is {name[:100]!r}; it must be one of {known}, or be registered first (register_tokenizer)"
-        )
+    factory = _factory(name, stored)
     try:
         return factory(**(settings or {}))
     except TypeError as error:
         shown = f"{dict(settings or {})!r}"[:200]
-        raise ConfigError(f"tokenizer {name!r} does not take the settings {shown}: {str(error)[:200]}") from error
+        raise ConfigError(f"tokenizer {name[:100]!r} does not take the settings {shown}: {str(error)[:200]}") from error
+
+
+def _factory(name: str, stored: bool) -> Callable[..., Tokenizer]:
+    """What makes the tokenizer of a name; arguments as for :func:`get_tokenizer`."""
+    if name in _FACTORIES:
+        return _FACTORIES[name]
+    if name in _SEGMENTERS:
+        from jose_embed.text.segmenters import SEGMENTERS
+
+        return SEGMENTERS[name]
+    for entry in importlib.metadata.entry_points(group=_ENTRY_POINTS, name=name):
+        try:
+            found: Callable[..., Tokenizer] = entry.load()
+        except Exception as error:  # of any kind, as it is foreign code
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ConfigError(f"the tokenizer {name[:100]!r} cannot be imported ({reason})") from error
+        return found
+    if not _IMPORTED.fullmatch(name):
+        known = ", ".join(tokenizer_names())
+        raise ConfigError(
+            f"tokenizer is {name[:100]!r}; it must be one of {known}, MODULE:CALLABLE, or be registered first "
+            "(register_tokenizer)"
+        )
+    if stored and name not in os.environ.get(_TRUSTED, "").split(","):
+        raise ConfigError(
+            f"the model's tokenizer is {name[:100]!r}, code that is not part of jose-embed; if you trust it, set the "
+            f"environment variable {_TRUSTED}={name[:100]}"
+        )
+    made = ImportedTokenizer(name)
+
+    def factory() -> Tokenizer:
+        return made
+
+    _FACTORIES[name] = factory
+    return factory

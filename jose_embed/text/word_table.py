@@ -10,6 +10,7 @@ written behind the last spelling while it is being read: if it turns out to be n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -459,12 +460,18 @@ class VocabularyLookup:
     Args:
         tokenizer: What splits a text.
         index_of: The row of a word, None for an unknown one; asked once for each word that is not remembered.
+        make_table: Makes the word table of a tokenizer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, index_of: Callable[[str], int | None]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        index_of: Callable[[str], int | None],
+        make_table: Callable[[Tokenizer], WordTable] = word_table,
+    ) -> None:
+        self._make_table = functools.partial(make_table, tokenizer)
         self._index_of = index_of
-        self._table = word_table(tokenizer)
+        self._table = self._make_table()
         self._rows = np.empty(0, np.int32)  # of each number of the table; -1 for an unknown word
         self._n_unknown = 0
 
@@ -485,5 +492,5 @@ class VocabularyLookup:
             self._n_unknown += found.count(None)
         rows = Rows.of(self._rows[numbers], ends)
         if self._n_unknown > _MOST_UNKNOWN:
-            self._table, self._rows, self._n_unknown = word_table(self._tokenizer), np.empty(0, np.int32), 0
+            self._table, self._rows, self._n_unknown = self._make_table(), np.empty(0, np.int32), 0
         return rows

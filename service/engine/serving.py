@@ -32,6 +32,7 @@ __all__ = ["Engine"]
 _SEARCHES: Final = 64  # jobs that share one pass over an index
 _TEXTS: Final = 64  # texts of one job
 _LONG_CHARACTERS: Final = 100_000  # of the texts of one job; they take some 20 ms
+_SEGMENTED_CHARACTERS: Final = 10_000  # the same for texts that a library splits
 _PATIENCE: Final = 0.01  # seconds; a pass over 100,000 words takes 15 ms for 25 queries and 20 ms for 50
 
 Result = TypeVar("Result")
@@ -88,6 +89,8 @@ class Engine:
         # One thread: such work holds the interpreter's lock for most of its time, and each further thread that wants it
         # makes the event loop wait longer.
         self.long_lane: Lane[Callable[[], Any], Any] = Lane("long", call, threads=1, most=1, bound=bound)
+        # Segmenters are slow, and their libraries are not for several threads.
+        self.segment_lane: Lane[Callable[[], Any], Any] = Lane("segment", call, threads=1, most=1, bound=bound)
         self.probe_lane: Lane[Callable[[], Any], Any] = Lane("probe", call, threads=1, most=1, bound=bound)
         self.writer = DocumentWriter(settings, self._options)
         self.metrics = status.metrics_of(self)
@@ -132,7 +135,8 @@ class Engine:
     @property
     def lanes(self) -> tuple[Lane[Any, Any], ...]:
         """All lanes."""
-        return (self.search_lane, self.embed_lane, self.work_lane, self.long_lane, self.probe_lane, self.writer.lane)
+        reading = (self.search_lane, self.embed_lane, self.work_lane, self.long_lane, self.segment_lane)
+        return (*reading, self.probe_lane, self.writer.lane)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -167,8 +171,11 @@ class Engine:
         """Vectors of texts, in jobs of bounded size: other requests get their turn between them, and nothing more is
         done for a client that has left."""
         made: list[Inferred] = []
-        for some in _jobs_of(texts):
-            if sum(map(len, some)) > _LONG_CHARACTERS:
+        for some in _jobs_of(texts, _SEGMENTED_CHARACTERS if served.embeddings.is_segmented else _LONG_CHARACTERS):
+            if served.embeddings.is_segmented:
+                job = functools.partial(vectors_of, served.embeddings, some)
+                made += await self.segment_lane.submit(job, always=bool(made))
+            elif sum(map(len, some)) > _LONG_CHARACTERS:
                 job = functools.partial(vectors_of, served.embeddings, some)
                 made += await self.long_lane.submit(job, always=bool(made))
             else:
@@ -224,11 +231,11 @@ class Engine:
         return status.info(self)
 
 
-def _jobs_of(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+def _jobs_of(texts: Sequence[str], most_characters: int) -> Iterator[Sequence[str]]:
     """Runs of texts that are not many and not long, and long texts one by one."""
     start, n_characters = 0, 0
     for i, text in enumerate(texts):
-        if i > start and (i - start >= _TEXTS or n_characters + len(text) > _LONG_CHARACTERS):
+        if i > start and (i - start >= _TEXTS or n_characters + len(text) > most_characters):
             yield texts[start:i]
             start, n_characters = i, 0
         n_characters += len(text)

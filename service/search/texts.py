@@ -71,6 +71,11 @@ class ServedEmbeddings(Embeddings):
         ]
 
     @property
+    def is_segmented(self) -> bool:
+        """Whether a library or foreign code splits texts, which is slow."""
+        return self._parts.about["tokenizer"]["name"] not in ("words", "whitespace")
+
+    @property
     def keeps_documents(self) -> bool:
         """Whether texts or fields of the documents are kept."""
         return self._parts.texts is not None

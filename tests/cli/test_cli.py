@@ -119,9 +119,10 @@ def test_every_setting_is_an_option_with_its_help_and_default(
         flag = f"--{name.replace('_', '-')} "
         explained = [line for line in lines if line.startswith(flag)]
         assert len(explained) == 1, flag
-        line = explained[0] if "(default" in explained[0] else lines[lines.index(explained[0]) + 1]
+        first = lines.index(explained[0])
+        shown = " ".join(lines[first : first + 3])
         help = as_options(option.metadata["help"], TrainConfig.__dataclass_fields__)
-        assert line.endswith(f"{help} (default: {option.default})")
+        assert f"{help} (default: {option.default if option.default != '' else 'none'})" in shown
     groups = [line for line in lines if line.endswith(":") and not line.startswith(("-", "options", "positional"))]
     assert groups == ["main options:", "training:", "files and resources:", "examples:"]
 

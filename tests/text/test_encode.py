@@ -140,7 +140,7 @@ def test_a_file_is_encoded_as_plain_python_would(
         patch.setattr(corpus, "PIECE", block)
         patch.setattr(corpus, "_SMALLEST_BLOCK", block)
         patch.setattr(encoded, "_CHUNK", chunk)
-        with encode(file, tokenizer=name, min_count=min_count) as found:
+        with encode(file, tokenizer=name, normalize="none", min_count=min_count) as found:
             check(found, documents, name, min_count)
             assert list(found.doc_ids) == [str(line) for line in range(1, len(documents) + 1)]
             assert found.statistics.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -154,7 +154,7 @@ def test_strings_are_encoded_as_plain_python_would(name: str, documents: list[st
     documents = [f"{document}\r\nb a\n" for document in documents] + ["b a"] * 3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(given_by_python, "_BATCH", batch)
-        with encode_texts(iter(documents), tokenizer=name, min_count=min_count) as found:
+        with encode_texts(iter(documents), tokenizer=name, normalize="none", min_count=min_count) as found:
             clean = [document.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for document in documents]
             check(found, clean, name, min_count)
 
