@@ -35,7 +35,9 @@ MAX_QUERY_WORDS: Final = 200
 MAX_SUGGESTIONS: Final = 100
 SHORTEST_KEY: Final = 16
 # Read by jose_embed, or by the tests and benchmarks of this repository: a shell may hold them.
-_NOT_OURS: Final = frozenset({"JOSE_CACHE_DIR", "JOSE_REFERENCE", "JOSE_REFERENCE_OFAST", "JOSE_SHARED_DATA"})
+_NOT_OURS: Final = frozenset(
+    {"JOSE_CACHE_DIR", "JOSE_REFERENCE", "JOSE_REFERENCE_OFAST", "JOSE_SHARED_DATA", "JOSE_TOKENIZERS"}
+)
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
