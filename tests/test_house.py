@@ -217,3 +217,12 @@ def test_test_files_have_names_of_their_own() -> None:
     """pytest imports them by the bare name: two of one name could not be collected together."""
     names = [path.name for path in (ROOT / "tests").glob("**/test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_no_environment_is_tracked() -> None:
+    """A tracked link of this name would replace the environment of whoever merges it."""
+    try:
+        listing = subprocess.run(["git", "ls-files", ".venv*"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"not a git checkout: {error}")
+    assert listing.stdout == "", "take it out: git rm --cached .venv"
