@@ -140,12 +140,22 @@ def _unpacked(documents: Any, ids: Any, options: TextOptions) -> tuple[Any, Any]
         raise CorpusError("the documents are a set, which has no order; give a list, such as sorted(documents)")
     if hasattr(documents, "column_names") and hasattr(documents, "features"):
         return _data_set(documents, ids, options)
+    if options.text_field or options.id_field or options.keep_fields:
+        raise CorpusError(
+            "text_field, id_field and keep_fields name columns, and these documents have none; leave them out, or save "
+            "the table to a file and name that"
+        )
     if hasattr(documents, "columns") and hasattr(documents, "shape"):
-        names = ", ".join(str(name)[:50] for name in list(documents.columns)[:10])
-        raise CorpusError(f"the documents are a table; give one of its columns, such as table[{_example(names)}]")
+        names = [str(name)[:50] for name in getattr(documents, "column_names", documents.columns)] or ["text"]
+        raise CorpusError(f"the documents are a table; give one of its columns, such as table[{names[0]!r}]")
+    if hasattr(documents, "to_pylist"):  # of pyarrow, which would give scalars of its own
+        documents = documents.to_pylist()
     if isinstance(documents, Mapping):
         if ids is not None:
             raise CorpusError("the documents are a mapping, whose keys are their ids; leave ids out")
+        if any(hasattr(value, "column_names") for value in documents.values()):
+            names = ", ".join(str(name)[:50] for name in documents)
+            raise CorpusError(f"the documents are several data sets ({names}); give one of them")
         return documents.values(), documents.keys()
     if getattr(documents, "ndim", 1) != 1:
         raise CorpusError(f"the documents are an array of {documents.ndim} dimensions; give one with one dimension")
@@ -159,24 +169,32 @@ def _unpacked(documents: Any, ids: Any, options: TextOptions) -> tuple[Any, Any]
 
 
 def _data_set(documents: Any, ids: Any, options: TextOptions) -> tuple[Any, Any]:
-    """The columns of text and id of a ``datasets.Dataset``."""
-    names = list(documents.column_names or ())
-    lengths = dict.fromkeys(names, 0.0)
-    if len(documents):
-        rows = documents.select(range(min(len(documents), SAMPLED_RECORDS)))
-        for name in names:
-            lengths[name] = sum(len(value) for value in rows[name] if isinstance(value, str)) / len(rows)
+    """The columns of text and id of a ``datasets.Dataset`` or ``IterableDataset``."""
+    if options.keep_fields:
+        raise CorpusError(
+            "keep_fields keeps columns of files; save the data set (save_to_disk) and train on its folder, or leave "
+            "keep_fields out"
+        )
+    if isinstance(documents, Sized):
+        for plain in ("flatten", "with_format"):  # fields of structs as a.b, values of Python
+            documents = getattr(documents, plain, lambda: documents)()  # noqa: B023  # called at once
+
+    def column(name: str) -> Iterable[Any]:
+        return documents[name] if isinstance(documents, Sized) else (row.get(name) for row in documents)
+
+    head = list(islice(documents, SAMPLED_RECORDS))
+    names = list(documents.column_names or dict.fromkeys(chain.from_iterable(head)))
+    lengths = {
+        name: sum(len(row[name]) for row in head if isinstance(row.get(name), str)) / max(1, len(head))
+        for name in names
+    }
     columns = choose_columns("the data set", lengths, options)
     if columns.id is not None and ids is None:
-        ids = documents[columns.id]
+        ids = column(columns.id)
     if len(columns.text) == 1:
-        return (value if value is not None else "" for value in documents[columns.text[0]]), ids
-    parts = zip(*(documents[name] for name in columns.text), strict=True)
+        return (value if value is not None else "" for value in column(columns.text[0])), ids
+    parts = zip(*(column(name) for name in columns.text), strict=True)
     return ("\n".join(part or "" for part in row) for row in parts), ids
-
-
-def _example(names: str) -> str:
-    return repr(names.split(", ")[0])
 
 
 def _text(document: Any, number: int) -> str:
@@ -234,7 +252,7 @@ def _remedy(document: Any) -> str:
     if isinstance(document, Mapping):
         return "give its text, as in [record['text'] for record in records]"
     if _is_missing(document):
-        return "replace it by an empty string, as with column.fillna('')"
+        return "replace it by an empty string, as with column.fillna('') (pandas) or column.fill_null('') (polars)"
     return "every document must be a string or a list of words"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import jose_embed
@@ -36,10 +37,21 @@ class Dataset:
         return self._columns[name]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        raise AssertionError("rows are not needed")
+        for row in range(len(self)):
+            assert row < 200, "not all the rows are needed"
+            yield {name: column[row] for name, column in self._columns.items()}
 
-    def select(self, rows: range) -> Dataset:
-        return Dataset(**{name: [column[row] for row in rows] for name, column in self._columns.items()})
+
+class IterableDataset:
+    """What a ``datasets.IterableDataset`` shows of itself."""
+
+    column_names = features = None
+
+    def __init__(self, **columns: list[Any]) -> None:
+        self._rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +61,10 @@ class Dataset:
         lambda texts: pd.Series(texts, dtype="string"), lambda texts: pd.Series(texts, index=[9, 8, 7, 6]),
         lambda texts: pd.Series(texts).astype("category"), lambda texts: (text for text in texts),
         lambda texts: dict(enumerate(texts)).values(), lambda texts: Dataset(number=[1, 2, 3, 4], text=texts),
-        lambda texts: Dataset(text=[text or None for text in texts]),
+        lambda texts: Dataset(text=[text or None for text in texts]), pa.array, lambda texts: pa.chunked_array([texts]),
+        lambda texts: IterableDataset(number=[1, 2, 3, 4], text=[text or None for text in texts]), pd.Index,
+        lambda texts: pd.Series(texts, dtype=pd.ArrowDtype(pa.large_string())),
+        lambda texts: pl.Series(texts, dtype=pl.Categorical),
     ],
 )  # fmt: skip
 def test_what_is_taken(make: Callable[[list[str]], Any]) -> None:
@@ -66,8 +81,17 @@ def test_ids(ids: Any) -> None:
         assert list(corpus.doc_ids) == IDS
     with encode_texts(dict(zip(IDS, TEXTS, strict=True)), min_count=1) as corpus:
         assert list(corpus.doc_ids) == IDS
-    with encode_texts(Dataset(key=IDS, text=TEXTS), min_count=1, options=TextOptions(id_field="key")) as corpus:
-        assert list(corpus.doc_ids) == IDS
+    for kind in (Dataset, IterableDataset):
+        with encode_texts(kind(key=IDS, text=TEXTS), min_count=1, options=TextOptions(id_field="key")) as corpus:
+            assert list(corpus.doc_ids) == IDS
+
+
+def test_columns_of_documents_that_have_none_are_refused() -> None:
+    for options in (TextOptions(text_field="a"), TextOptions(id_field="a"), TextOptions(keep_fields="a")):
+        with pytest.raises(CorpusError, match="name columns, and these documents have none; leave them out"):
+            encode_texts(TEXTS, min_count=1, options=options)
+    with pytest.raises(CorpusError, match="keep_fields keeps columns of files; save the data set"):
+        encode_texts(Dataset(text=TEXTS, rating=[1, 2, 3, 4]), min_count=1, options=TextOptions(keep_fields="rating"))
 
 
 def test_whole_numbers_are_ids() -> None:
@@ -100,6 +124,8 @@ def test_whole_numbers_are_ids() -> None:
         (np.zeros((2, 2)), "the documents are an array of 2 dimensions; give one with one dimension"),
         (pd.DataFrame({"t": ["a"]}), "the documents are a table; give one of its columns, such as table['t']"),
         (pl.DataFrame({"t": ["a"]}), "the documents are a table; give one of its columns, such as table['t']"),
+        (pa.table({"t": ["a"]}), "the documents are a table; give one of its columns, such as table['t']"),
+        ({"train": Dataset(text=["a"]), "test": 1}, "the documents are several data sets (train, test); give one of"),
         (Dataset(a=["x"], b=["y"]), "the data set: the column of the text is not known; columns: a, b; choose one"),
     ],
 )  # fmt: skip
