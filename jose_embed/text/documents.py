@@ -146,8 +146,8 @@ def _unpacked(documents: Any, ids: Any, options: TextOptions) -> tuple[Any, Any]
             "the table to a file and name that"
         )
     if hasattr(documents, "columns") and hasattr(documents, "shape"):
-        names = [str(name)[:50] for name in getattr(documents, "column_names", documents.columns)] or ["text"]
-        raise CorpusError(f"the documents are a table; give one of its columns, such as table[{names[0]!r}]")
+        first = next(iter(getattr(documents, "column_names", documents.columns)), "text")
+        raise CorpusError(f"the documents are a table; give one of its columns, such as table[{str(first)[:50]!r}]")
     if hasattr(documents, "to_pylist"):  # of pyarrow, which would give scalars of its own
         documents = documents.to_pylist()
     if isinstance(documents, Mapping):
@@ -175,12 +175,14 @@ def _data_set(documents: Any, ids: Any, options: TextOptions) -> tuple[Any, Any]
             "keep_fields keeps columns of files; save the data set (save_to_disk) and train on its folder, or leave "
             "keep_fields out"
         )
-    if isinstance(documents, Sized):
+    is_stream = not hasattr(documents, "__len__")
+    if not is_stream:
         for plain in ("flatten", "with_format"):  # fields of structs as a.b, values of Python
             documents = getattr(documents, plain, lambda: documents)()  # noqa: B023  # called at once
 
     def column(name: str) -> Iterable[Any]:
-        return documents[name] if isinstance(documents, Sized) else (row.get(name) for row in documents)
+        values: Iterable[Any] = (row.get(name) for row in documents) if is_stream else documents[name]
+        return values
 
     head = list(islice(documents, SAMPLED_RECORDS))
     names = list(documents.column_names or dict.fromkeys(chain.from_iterable(head)))
