@@ -303,7 +303,7 @@ def _refuse_repetition(ids: Sequence[str], reports: Sequence[SourceReport]) -> N
         return
     rows = islice((row for row, each in enumerate(ids) if each == repeated), 2)
     first, second = (_place(row, reports) for row in rows)
-    raise CorpusError(f"the id {repeated!r} is given twice: {first}, and {second}; ids must differ")
+    raise CorpusError(f"the id {repeated[:100]!r} is given twice: {first}, and {second}; ids must differ")
 
 
 def _place(row: int, reports: Sequence[SourceReport]) -> str:

@@ -148,6 +148,7 @@ def test_what_is_refused(documents: Any, message: str) -> None:
         (["a", "b", "c", ""], "document 4: the id is empty; give each document an id of one line"),
         (["a", "b", "c", "d\n"], "document 4: the id holds a line break or a NUL; give each document an id of one"),
         (["a", "b", "c", "b"], "the id 'b' is given twice: document 2, and document 4; ids must differ"),
+        (["a" * 9000, "b", "c", "a" * 9000], f"the id '{'a' * 100}' is given twice: document 1, and document 4; ids"),
     ],
 )
 def test_ids_that_are_refused(ids: Any, message: str) -> None:
