@@ -160,8 +160,8 @@ test-browser: $(BROWSER_VENV)/.browser  ## the map and the page in a real browse
 test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's services, without Docker
 	$(PY) tests/service/image.py
 
-soak: $(VENV)/.dev  ## the service under mixed load for SOAK_SECONDS (1800): its memory must stay level
-	SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -q -s -m slow tests/service/engine/test_unbreakable.py -k resident_memory
+soak: $(VENV)/.dev  ## the service and two replicas under mixed load for SOAK_SECONDS (1800): memory must stay level
+	SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -q -s -m slow tests/service/engine/test_soak.py
 
 fuzz: $(VENV)/.dev  ## hostile input to everything that reads, for FUZZ_SECONDS (600); counts the tries
 	$(PY) tests/fuzz.py --seconds $(FUZZ_SECONDS)

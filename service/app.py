@@ -21,7 +21,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jose_embed.version import __version__
-from service.calls import documents, embed, openai, operations, search, similar, words
+from service.calls import bulk, documents, embed, openai, operations, search, similar, words
 from service.engine.serving import Engine
 from service.problems import Problem, as_response, from_validation, shown
 from service.settings import Settings
@@ -92,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = engine
     app.state.access = Access(settings)
     app.state.admission = Admission(settings.max_waiting, settings.max_queued_bytes, engine.advice)
+    app.state.transfers = Admission(settings.max_transfers, settings.max_queued_bytes, engine.advice)
     app.state.open_admission = Admission(_OPEN_REQUESTS, 0, lambda: 1)
     app.state.traffic = Traffic(settings)
     for router in (
@@ -101,12 +102,15 @@ def create_app(settings: Settings) -> FastAPI:
         openai.router,
         words.router,
         search.router,
+        bulk.write_router,
+        bulk.read_router,
         documents.write_router,
         documents.read_router,
         operations.probe_router,
         operations.router,
         operations.card_router,
         operations.admin_router,
+        operations.job_router,
     ):
         # The routes themselves, not include_router: that would look through one router after the other at every
         # request.

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import socket
 import sys
 import textwrap
@@ -25,6 +26,9 @@ __all__ = ["main"]
 _USAGE_ERROR: Final = 2
 _EPILOG: Final = """\
 commands:
+  jose-serve import FILE   adds the documents of a file of JSON lines to a running service
+  jose-serve export FILE   writes the documents of a running service to such a file
+  jose-serve restore DIR   puts the documents of a snapshot in the place of the documents file
   jose-serve healthcheck   asks a running service whether it is ready; exit status 0 if it is
   jose-serve settings      lists the settings in more detail
   jose-serve openapi       prints the OpenAPI document
@@ -44,7 +48,14 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status (2 for a usage error, which is printed in one line)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"healthcheck": _healthcheck, "openapi": _openapi, "settings": _settings}
+    commands = {
+        "healthcheck": _healthcheck,
+        "import": _import,
+        "export": _export,
+        "restore": _restore,
+        "openapi": _openapi,
+        "settings": _settings,
+    }
     try:
         if given and given[0] in commands:
             return commands[given[0]](given[1:])
@@ -91,6 +102,8 @@ def _serve(arguments: Sequence[str]) -> int:
     )
     if settings.log_level != "debug":
         logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports every variant of itself that it tries
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it: the model is being loaded anyway
     listener = _listener(settings)
     with listener:
         # Imported late: --help, healthcheck and usage errors need neither FastAPI nor FAISS.
@@ -169,6 +182,87 @@ def _healthcheck(arguments: Sequence[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"jose-serve: {url} does not answer: {error}", file=sys.stderr)
     return 1
+
+
+def _import(arguments: Sequence[str]) -> int:
+    """Sends a file of JSON lines to a running service."""
+    parser = _Parser(
+        "jose-serve import",
+        description="Add the documents of a file to a running service: a line of JSON for each, with id, text and, if "
+        "it has some, fields. A document that is stored as it is costs little, so an import can be repeated.",
+        epilog=f"The key is that of {PREFIX}WRITE_KEY or {PREFIX}WRITE_KEY_FILE.",
+    )
+    parser.add_argument("file", help="the file; - reads standard input")
+    parser.add_argument("--url", help=f"the service (from {PREFIX}HOST and {PREFIX}PORT)")
+    parser.add_argument("--after", metavar="ID", help="begin behind the document of this id")
+    chosen = parser.parse_args(arguments)
+    from service.client import Service, import_documents
+
+    return import_documents(Service(chosen.url or _own_url(), _own_key("WRITE_KEY")), chosen.file, chosen.after)
+
+
+def _export(arguments: Sequence[str]) -> int:
+    """Writes the documents of a running service to a file of JSON lines."""
+    parser = _Parser(
+        "jose-serve export",
+        description="Write the documents of a running service to a file: a line of JSON for each.",
+        epilog=f"The key is that of {PREFIX}READ_KEY or {PREFIX}READ_KEY_FILE.",
+    )
+    parser.add_argument("file", help="the file; - writes to standard output")
+    parser.add_argument("--url", help=f"the service (from {PREFIX}HOST and {PREFIX}PORT)")
+    parser.add_argument("--source", choices=("added", "trained"), help="added documents (the default) or trained ones")
+    parser.add_argument("--filter", help="only documents whose fields fit, such as 'rating >= 3 and lang = de'")
+    parser.add_argument("--after", metavar="ID", help="begin behind the document of this id")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    chosen = parser.parse_args(arguments)
+    from service.client import Service, export_documents
+
+    parameters = {name: value for name in ("source", "filter", "after") if (value := getattr(chosen, name)) is not None}
+    service = Service(chosen.url or _own_url(), _own_key("READ_KEY"))
+    return export_documents(service, chosen.file, parameters, overwrite=chosen.overwrite)
+
+
+def _restore(arguments: Sequence[str]) -> int:
+    """Puts the documents of a snapshot in the place of the documents file of a service that is not running."""
+    parser = _Parser(
+        "jose-serve restore",
+        description="Put the documents of a snapshot in the place of a documents file. No service may have it open; "
+        "replicas notice it.",
+    )
+    parser.add_argument("snapshot", type=Path, help="the directory that POST /admin/snapshot made")
+    parser.add_argument("--documents", type=Path, help=f"the documents file (from {PREFIX}DOCUMENTS or {PREFIX}MODEL)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing file, which is kept as FILE.before-restore"
+    )
+    chosen = parser.parse_args(arguments)
+    documents = chosen.documents
+    if documents is None:
+        names = (f"{PREFIX}MODEL", f"{PREFIX}DOCUMENTS")
+        named = {name: os.environ[name] for name in names if os.environ.get(name)}
+        if not named:
+            raise ConfigError(f"no documents file is named; give one with --documents, or set {PREFIX}DOCUMENTS")
+        documents = Settings.from_environment({names[0]: "model.jose"} | named).documents_path
+    with _extra_needed():
+        from service.engine.snapshots import restore
+    facts = restore(chosen.snapshot, documents, overwrite=chosen.overwrite)
+    print(
+        f"jose-serve: {documents} has the {facts['documents']:,} documents of {facts['created']}; they were served "
+        f"with the model {facts['model']['id'][:12]} of {facts['model']['version']} (under another, the start makes "
+        "their vectors again)",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _own_key(name: str) -> str:
+    """The first key that a variable, or the file that one names, holds."""
+    text = os.environ.get(f"{PREFIX}{name}", "")
+    if not text and (path := os.environ.get(f"{PREFIX}{name}_FILE")):
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{PREFIX}{name}_FILE is {path!r}, which cannot be read ({error})") from None
+    return next(iter(text.replace(",", " ").split()), "")
 
 
 def _own_url() -> str:

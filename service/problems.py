@@ -52,6 +52,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     ),
     "unknown-document": Kind(404, "There is no document of this id", "List the documents with GET /documents."),
     "unknown-model": Kind(404, "No such model is served", "List the models with GET /v1/models."),
+    "unknown-job": Kind(404, "There is no job of this id", "List the jobs with GET /admin/jobs."),
     "method-not-allowed": Kind(
         405, "The path does not allow this method", "The header Allow lists the methods that do."
     ),
@@ -60,7 +61,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "reload-running": Kind(
         409,
         "A reload is in progress",
-        "Wait until it has ended; jose_reloads_total of GET /metrics counts those that have.",
+        "Wait until it has ended; GET /admin/jobs shows how far it is.",
+    ),
+    "snapshot-running": Kind(
+        409, "A snapshot is being made", "Wait until it has ended; GET /admin/jobs shows how far it is."
     ),
     "model-refused": Kind(
         409,
@@ -75,8 +79,12 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         413, "The text is too long", 'Send a shorter text, or ask for truncation with "truncate": "end".'
     ),
     "not-json": Kind(415, "The body is not JSON", "Send the header 'Content-Type: application/json'."),
+    "not-ndjson": Kind(415, "The body is not NDJSON", "Send the header 'Content-Type: application/x-ndjson'."),
     "invalid-request": Kind(
         422, "The request is invalid", "See 'errors' for each place, and /docs for what is allowed."
+    ),
+    "invalid-filter": Kind(
+        422, "The filter cannot be read", 'Write comparisons joined by "and", such as rating >= 3 and lang = "de".'
     ),
     "head-too-large": Kind(431, "The head of the request is too large", "Send a shorter path and fewer headers."),
     "no-known-words": Kind(

@@ -85,6 +85,7 @@ class Settings:
         None, "the map of the model, an HTML file of jose map; default: beside the model, NAME.map.html"
     )
     page: bool = _option(True, "answer / with a page for people")
+    snapshots: Path | None = _option(None, "the directory of snapshots; default: beside the documents, NAME.snapshots")
     host: str = _option("127.0.0.1", "the address to listen on")
     port: int = _option(8080, "the port to listen on; 0 takes a free one", low=0, high=65_535)
     read_key: str = _option("", "the key(s) that may read; required if the host is not a loopback address", secret=True)
@@ -93,7 +94,9 @@ class Settings:
         "the key(s) that may read and write; required if the host is not a loopback address, unless read-only",
         secret=True,
     )
-    read_only: bool = _option(False, "refuse every write, and open the documents read-only")
+    read_only: bool = _option(
+        False, "refuse every write, open the documents read-only, and follow the service that writes to them"
+    )
     published_on_loopback: bool = _option(
         False,
         "the port is a container's and is published on its machine's loopback only: treat the address as the loopback",
@@ -109,6 +112,9 @@ class Settings:
     embed_threads: int = _option(1, "threads that make vectors of texts", low=1, high=64)
     work_threads: int = _option(2, "threads for stored documents, spelling and long answers", low=1, high=64)
     max_waiting: int = _option(512, "requests that may be in progress at once; one more gets 503", low=1, high=100_000)
+    max_transfers: int = _option(
+        4, "imports, exports and deletions of many documents at once; one more gets 503", low=1, high=1_000
+    )
     max_body_bytes: int = _option(2 << 20, "bytes of the largest request body", low=1_024, high=1 << 30)
     max_queued_bytes: int = _option(
         64 << 20, "bytes of all request bodies in progress at once; more get 503", low=1_024, high=1 << 36
@@ -129,6 +135,12 @@ class Settings:
     body_seconds: float = _option(30.0, "a request body must have arrived within this time", low=0.1, high=3_600)
     max_text_characters: int = _option(8_000_000, "characters of the longest text", low=1, high=1 << 30)
     verify: bool = _option(True, "read every byte of the model at start and compare its checksum")
+    v1_unknown_text: str = _option(
+        "error",
+        "what /v1/embeddings answers for a text without a known word: an error for the whole request, or for this text "
+        "the vector of the mean of the training text, zeros, or null",
+        choices=("error", "mean", "zeros", "null"),
+    )
     map_model: bool = _option(
         False,
         "map the model's files instead of reading them into memory: less memory, but a change of the files in place "
@@ -242,6 +254,14 @@ class Settings:
         return self.model.parent / f"{name}.{ending}"
 
     @property
+    def snapshots_path(self) -> Path:
+        """The directory of snapshots."""
+        if self.snapshots is not None:
+            return self.snapshots
+        documents = self.documents_path
+        return documents.with_name(f"{documents.name.removesuffix('.sqlite3')}.snapshots")
+
+    @property
     def resolved_search_threads(self) -> int:
         """The number of threads that search."""
         try:
@@ -271,6 +291,7 @@ class Settings:
                 shown[option.name] = value
         shown["documents"] = str(self.documents_path)
         shown["map"] = str(self.map_path)
+        shown["snapshots"] = str(self.snapshots_path)
         shown["search_threads"] = self.resolved_search_threads
         return shown
 
@@ -292,7 +313,7 @@ def is_loopback(host: str) -> bool:
 
 def _parsed(name: str, text: str, option: dataclasses.Field[Any]) -> Any:
     """A variable's text as the value of its field; what is wrong with the value itself is found by :func:`_check`."""
-    if option.name in ("model", "documents", "map"):
+    if option.name in ("model", "documents", "map", "snapshots"):
         if not text:
             raise ConfigError(f"{name} is empty; it must be a path, or be unset")
         return Path(text)

@@ -26,6 +26,7 @@ from service.cli import main as serve_main
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC_NAMES = ROOT / "tests" / "public_names.txt"
 DESIGN = ROOT / "DESIGN.md"
+SERVE_COMMANDS = ("healthcheck", "import", "export", "restore", "openapi", "settings")
 PACKAGES = (ROOT, ROOT / "jose_embed", ROOT / "service")
 
 
@@ -146,7 +147,7 @@ def commands_in(text: str) -> Iterator[tuple[str, tuple[str, ...], list[str]]]:
             command: tuple[str, ...] = ()
             if words[0] == "jose" and len(words) > 1:
                 command = tuple(words[1:3]) if words[1] == "eval" else (words[1],)
-            elif words[0] == "jose-serve" and len(words) > 1 and words[1] in ("healthcheck", "openapi", "settings"):
+            elif words[0] == "jose-serve" and len(words) > 1 and words[1] in SERVE_COMMANDS:
                 command = (words[1],)
             command = tuple(word for word in command if re.fullmatch(r"[a-z]+", word))
             yield words[0], command, re.findall(r"--[a-z][a-z0-9-]*", call)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -14,17 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.calls.embed import no_known_words, within_limit
-from service.calls.kept import fields_json, kept_document
+from service.calls.kept import fields_json, kept_document, trained_documents
+from service.engine.records import NO_FIELDS, Delete, Document, Outcome, Put, Summary
 from service.engine.serving import Engine
-from service.engine.store import Delete, Outcome, Put
 from service.engine.writing import StaleModelError
 from service.problems import Problem, from_validation, shown
 from service.search.served_model import ServedModel
 from service.search.texts import Inferred
-from service.web.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems, results
+from service.web.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems, results, room_for
 from service.web.schemas import (
     LEFT_OUT,
-    Document,
+    MAX_FIELD_BYTES,
     DocumentBatch,
     DocumentBatchAnswer,
     DocumentId,
@@ -34,10 +35,12 @@ from service.web.schemas import (
     DocumentWritten,
     PutOperation,
 )
+from service.web.schemas import Document as DocumentAnswer
 
-__all__ = ["read_router", "write_router"]
+__all__ = ["check_id", "fields_text", "read_router", "write_router"]
 
 _ID: Final[TypeAdapter[str]] = TypeAdapter(DocumentId)
+_SHARE: Final = 16  # one page takes at most this part of the memory for answers
 _TRIES: Final = 5  # a write is embedded again when the model was replaced meanwhile
 
 read_router = calls(ReadRoute, "documents")
@@ -59,28 +62,65 @@ ETAG: Final[dict[str, Any]] = {"ETag": {"description": "The version, for If-Matc
 
 
 @read_router.get(
-    "/documents", response_model=DocumentList, responses=problems("storage-unavailable"), summary="List documents"
+    "/documents",
+    response_model=DocumentList,
+    responses=problems("unknown-document", "storage-unavailable"),
+    summary="List documents",
 )
 async def list_documents(request: Request, query: Annotated[DocumentListQuery, Query()]) -> Response:
-    """The added documents in the order of their ids, page by page."""
+    """The added documents in the order of their ids, or those of the training, page by page. Writes meanwhile move no
+    document to another page: one that is there all the time is listed once. A page of long texts may be shorter than
+    its limit."""
     engine = engine_of(request)
-    page = await engine.work(lambda: engine.store.page(query.after, query.limit + 1))
-    listed = [
-        {
-            "id": item.id,
-            "revision": item.serial,
-            "characters": item.characters,
-            "created": item.created,
-            "updated": item.updated,
-        }
-        for item in page[: query.limit]
-    ]
-    return answer({"documents": listed, "next": listed[-1]["id"] if len(page) > query.limit else None})
+    listed = _listed_trained if query.source == "trained" else _listed_added
+    content, size = await engine.work(functools.partial(listed, engine, query))
+    with room_for(request, size):
+        return answer(content)
+
+
+def _listed_added(engine: Engine, query: DocumentListQuery) -> tuple[bytes, int]:
+    page: Sequence[Document | Summary]
+    if "text" in query.included:
+        page = engine.store.whole_page(query.after, query.limit, engine.settings.max_answer_bytes // _SHARE)
+    else:
+        page = engine.store.page(query.after, query.limit)
+    listed: list[dict[str, Any]] = []
+    for item in page:
+        n_characters = item.characters if isinstance(item, Summary) else len(item.text)
+        dates = {"created": item.created, "updated": item.updated}
+        entry: dict[str, Any] = {"id": item.id, "revision": item.serial, "characters": n_characters} | dates
+        if isinstance(item, Document):
+            entry["text"] = item.text
+        if "fields" in query.included:
+            entry["fields"] = orjson.Fragment(item.fields)
+        listed.append(entry)
+    more = bool(page) and bool(engine.store.page(page[-1].id, 1))
+    content = orjson.dumps({"documents": listed, "next": page[-1].id if more else None})
+    return content, len(content)
+
+
+def _listed_trained(engine: Engine, query: DocumentListQuery) -> tuple[bytes, int]:
+    pieces: list[bytes] = []
+    left = engine.settings.max_answer_bytes // _SHARE
+    last, more = "", False
+    for kept in trained_documents(engine.snapshot.served, query.after, texts=bool(query.include)):
+        if len(pieces) == query.limit or left < 0:
+            more = True
+            break
+        last = kept.id
+        entry: dict[str, Any] = {"id": kept.id, "revision": None, "characters": None, "created": None, "updated": None}
+        entry |= {"text": kept.text} if "text" in query.included else {}
+        entry |= {"fields": fields_json(kept.fields)} if "fields" in query.included else {}
+        pieces.append(orjson.dumps(entry))
+        left -= len(pieces[-1])
+    tail = orjson.dumps({"next": last if more else None})
+    content = b'{"documents":[' + b",".join(pieces) + b"]," + tail[1:]
+    return content, len(content)
 
 
 @read_router.get(
     "/documents/{id:path}",
-    response_model=Document,
+    response_model=DocumentAnswer,
     responses=problems("unknown-document", "storage-unavailable") | {200: {"headers": ETAG}},
     summary="Read a document",
 )
@@ -99,7 +139,7 @@ async def read_document(request: Request, id: PathId, source: Source = "all") ->
         "source": "added",
         "revision": found.serial,
         "text": found.text,
-        "fields": {},
+        "fields": orjson.Fragment(found.fields),
         "created": found.created,
         "updated": found.updated,
         "searchable": engine.snapshot.library.vector(found.serial) is not None,
@@ -153,9 +193,11 @@ async def put_document(
     if_match: IfMatch = LEFT_OUT,
     if_none_match: IfNoneMatch = LEFT_OUT,
 ) -> Response:
-    """Stores a text under an id; searches find it at once. A text without a known word has no vector and is refused."""
+    """Stores a text and its fields under an id; searches find it at once. A text without a known word has no vector and
+    is refused."""
     engine = engine_of(request)
     text, _ = within_limit(document.text, engine.settings.max_text_characters)
+    fields = fields_text(document.fields)
     for _ in range(_TRIES):
         served = engine.snapshot.served
         (made,) = await engine.embed(served, [text])
@@ -169,6 +211,7 @@ async def put_document(
             _serial(if_match),
             if_absent=if_none_match is not None,
             if_present=if_match == "*",
+            fields=fields,
         )
         try:
             (outcome,) = await engine.write(served.id, [change])
@@ -241,35 +284,58 @@ async def _prepared(
     prepared: list[Put | Delete | Problem | None] = []
     puts: list[int] = []
     texts: list[str] = []
+    fields: list[str] = []
     for i, operation in enumerate(batch.operations):
-        wrong_id = _wrong_id(operation.id)
-        if wrong_id is not None:
-            prepared.append(wrong_id)
-        elif not isinstance(operation, PutOperation):
-            prepared.append(Delete(operation.id))
-        elif len(operation.text) > most:
-            prepared.append(
-                Problem("text-too-long", f"the text has {len(operation.text)} characters; at most {most} are allowed")
-            )
-        else:
+        try:
+            check_id(operation.id)
+            if not isinstance(operation, PutOperation):
+                prepared.append(Delete(operation.id))
+                continue
+            within_limit(operation.text, most)
+            fields.append(fields_text(operation.fields))
             puts.append(i)
             texts.append(operation.text)
             prepared.append(None)
+        except Problem as problem:
+            prepared.append(problem)
     made = dict(zip(puts, await engine.embed(served, texts), strict=True))
-    for (i, item), text in zip(made.items(), texts, strict=True):
-        prepared[i] = (
-            no_known_words(item) if item.vector is None else Put(batch.operations[i].id, text, served.id, item.vector)
-        )
+    for (i, item), text, facts in zip(made.items(), texts, fields, strict=True):
+        id = batch.operations[i].id
+        put = None if item.vector is None else Put(id, text, served.id, item.vector, fields=facts)
+        prepared[i] = put or no_known_words(item)
     return [change for change in prepared if change is not None], made
 
 
-def _wrong_id(id: str) -> Problem | None:
-    """The problem with the id of an operation, if there is one."""
+def check_id(id: str) -> None:
+    """Lets the id of one of several documents pass.
+
+    Raises:
+        Problem: ``invalid-request``.
+    """
     try:
         _ID.validate_python(id)
     except ValidationError as error:
-        return from_validation([{**found, "loc": ("id",)} for found in error.errors(include_url=False)])
-    return None
+        found = [{**each, "loc": ("id",)} for each in error.errors(include_url=False)]
+        raise from_validation(found) from None
+
+
+def fields_text(fields: Mapping[str, Any]) -> str:
+    """Fields as they are stored: an object in JSON.
+
+    Raises:
+        Problem: ``invalid-request``: a number is not finite, or they are too large.
+    """
+    if not fields:
+        return NO_FIELDS
+    try:
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        detail = "fields hold a number that is not finite or has thousands of digits; send it as text"
+        raise Problem("invalid-request", detail, errors=[]) from None
+    if (n_bytes := len(text.encode())) > MAX_FIELD_BYTES:
+        detail = f"the fields have {n_bytes} bytes; at most {MAX_FIELD_BYTES} are allowed"
+        raise Problem("invalid-request", detail, errors=[])
+    return text
 
 
 def _results(

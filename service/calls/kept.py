@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from starlette.requests import Request
 
 from jose_embed.errors import ModelError
 from service.engine.store import Store
-from service.problems import Problem
+from service.problems import Problem, shown
 from service.search.queries import Found, Snapshot
 from service.search.served_model import ServedModel
 from service.web.route import engine_of, room_for
 
-__all__ = ["fields_json", "found_json", "kept_document"]
+__all__ = ["Trained", "fields_json", "found_json", "kept_document", "trained_documents"]
 
 _CHUNK: Final = 50  # documents that one job reads
 _SHARE: Final = 4  # one answer takes at most this part of the memory for answers
@@ -35,17 +35,57 @@ def kept_document(served: ServedModel, id: str) -> tuple[str | None, dict[str, A
     try:
         return served.kept_document(id)
     except ModelError as error:
-        _log.error("%s", error)
-        detail = "the texts that the model keeps are damaged; restore the model directory, then POST /admin/reload"
-        raise Problem("storage-unavailable", detail) from None
+        raise _damaged(error) from None
 
 
-def fields_json(fields: dict[str, Any]) -> orjson.Fragment:
+def _damaged(error: ModelError) -> Problem:
+    _log.error("%s", error)
+    detail = "the texts that the model keeps are damaged; restore the model directory, then POST /admin/reload"
+    return Problem("storage-unavailable", detail)
+
+
+class Trained(NamedTuple):
+    """A document of the training, with what the model keeps of it."""
+
+    id: str
+    text: str | None
+    fields: Mapping[str, Any]
+
+
+def trained_documents(served: ServedModel, after: str, *, texts: bool) -> Iterator[Trained]:
+    """The documents of the training in its order, behind one.
+
+    Args:
+        served: The model.
+        after: The id; the empty one stands before all.
+        texts: Read the texts and fields that the model keeps.
+
+    Raises:
+        Problem: ``unknown-document``: there is no document ``after``; ``storage-unavailable``.
+    """
+    first = 0
+    if after:
+        row = served.document_row(after)
+        if row is None:
+            raise Problem("unknown-document", f"there is no trained document {shown(after)}, which after= names")
+        first = row + 1
+    ids = served.embeddings.doc_ids
+    for start in range(first, len(ids), _CHUNK):
+        rows = range(start, min(len(ids), start + _CHUNK))
+        try:
+            kept = served.kept_documents(rows) if texts else [(None, {})] * len(rows)
+        except ModelError as error:
+            raise _damaged(error) from None
+        for row, (text, fields) in zip(rows, kept, strict=True):
+            yield Trained(ids[row], text, fields)
+
+
+def fields_json(fields: Mapping[str, Any]) -> orjson.Fragment:
     """Fields as JSON; a number that is not finite is null."""
     try:
-        return orjson.Fragment(orjson.dumps(fields))
+        return orjson.Fragment(orjson.dumps(dict(fields)))
     except TypeError:  # an integer of more than 64 bits, or a lone surrogate
-        finite = json.loads(json.dumps(fields), parse_constant=lambda _: None)
+        finite = json.loads(json.dumps(dict(fields)), parse_constant=lambda _: None)
         return orjson.Fragment(json.dumps(finite, ensure_ascii=False).encode("utf-8", "replace"))
 
 
@@ -89,9 +129,10 @@ def _documents_json(store: Store, served: ServedModel, found: Found, include: Se
             kept = kept_document(served, neighbor["id"])
             if kept is not None:
                 text, fields = kept
-        elif "text" in include:
+        else:
             added = store.get(neighbor["id"])  # None if it was deleted after the search
-            text = None if added is None else added.text
+            if added is not None:
+                text, fields = added.text, json.loads(added.fields)
         shown: dict[str, Any] = {"text": text} if "text" in include else {}
         shown |= {"fields": fields_json(fields)} if "fields" in include else {}
         pieces.append(orjson.dumps(neighbor | shown))

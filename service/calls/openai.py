@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,8 +32,8 @@ router = calls(ReadRoute, "OpenAI", prefix="/v1")
     summary="Vectors for texts",
 )
 async def embeddings(request: Request, wanted: OpenAIRequest) -> Response:
-    """As OpenAI's call of this name. A text without a known word is an error, and so are token ids: the model's own
-    tokenizer reads the texts."""
+    """As OpenAI's call of this name. Token ids are an error: the model's own tokenizer reads the texts. So is a text
+    without a known word, unless the service's setting `JOSE_V1_UNKNOWN_TEXT` says which vector it gets."""
     engine = engine_of(request)
     served = engine.snapshot.served
     _check_name(served, wanted.model)
@@ -54,24 +57,38 @@ async def _vectors(engine: Engine, served: ServedModel, texts: Sequence[str], wa
     """
     made = await engine.embed(served, texts)
     for i, item in enumerate(made):
-        if item.vector is None:
+        if item.vector is None and engine.settings.v1_unknown_text == "error":
             problem = no_known_words(item)
             raise Problem(problem.kind, f"input {i}: {problem.detail}", param="input")
+    unknown = None
+    if any(item.vector is None for item in made):
+        unknown = await engine.work(functools.partial(_vector_of_nothing, engine, served))
+    vectors = [unknown if item.vector is None else item.vector for item in made]
     n_tokens = sum(item.n_tokens for item in made)
 
     def written() -> bytes:
         pieces = [
             orjson.dumps(
-                {"object": "embedding", "index": i, "embedding": encoded(item.vector, wanted.encoding_format)},
+                {
+                    "object": "embedding",
+                    "index": i,
+                    "embedding": None if vector is None else encoded(vector, wanted.encoding_format),
+                },
                 option=orjson.OPT_SERIALIZE_NUMPY,
             )
-            for i, item in enumerate(made)
-            if item.vector is not None
+            for i, vector in enumerate(vectors)
         ]
         tail = orjson.dumps({"model": wanted.model, "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens}})
         return b'{"object":"list","data":[' + b",".join(pieces) + b"]," + tail[1:]
 
     return written() if len(made) == 1 else await engine.work(written)
+
+
+def _vector_of_nothing(engine: Engine, served: ServedModel) -> npt.NDArray[np.float32] | None:
+    """What stands for a text without a known word, by the setting."""
+    if engine.settings.v1_unknown_text == "mean":
+        return served.embeddings.encoder.mean_direction
+    return np.zeros(served.dim, np.float32) if engine.settings.v1_unknown_text == "zeros" else None
 
 
 @router.get("/models", response_model=OpenAIModels, responses=problems(v1=True), summary="The served models")

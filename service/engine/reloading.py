@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from jose_embed.errors import ModelError
+from service.engine.jobs import Job, Jobs
 from service.engine.metrics import Metrics
-from service.engine.store import StoreError
+from service.engine.records import StoreError
 from service.engine.writing import DocumentWriter, as_problem
 from service.problems import Problem
 from service.search.served_model import ServedModel
@@ -30,32 +30,40 @@ class Reloader:
         load: Loads, verifies and tests the model directory.
         writer: Publishes the new model.
         metrics: Counts the reloads.
+        jobs: Where reloads are listed.
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[], ServedModel], writer: DocumentWriter, metrics: Metrics
+        self,
+        settings: Settings,
+        load: Callable[[], ServedModel],
+        writer: DocumentWriter,
+        metrics: Metrics,
+        jobs: Jobs,
     ) -> None:
         self._settings = settings
         self._load = load
         self._writer = writer
         self._metrics = metrics
-        self._running = threading.Lock()
+        self._jobs = jobs
 
-    async def reload(self) -> dict[str, Any]:
-        """Loads the model directory and serves it; a client that leaves does not stop the reload.
+    def start(self) -> Job:
+        """Begins to load the model directory; if a check fails, the present model is served on.
 
         Raises:
-            Problem: ``reload-running``, ``model-refused``, ``disk-full``, ``storage-unavailable``: the present model
-                is served on.
+            Problem: ``reload-running``.
         """
-        return await asyncio.shield(asyncio.to_thread(self._reload))
+        return self._jobs.start("reload", self._reload)
 
-    def _reload(self) -> dict[str, Any]:
-        if not self._running.acquire(blocking=False):
-            raise Problem("reload-running", "another reload has not ended yet")
+    def _reload(self, job: Job) -> dict[str, Any]:
+        """The work of the job.
+
+        Raises:
+            Problem: ``model-refused``, ``disk-full``, ``storage-unavailable``.
+        """
         outcome = "failed"
         try:
-            answer = self._swapped()
+            answer = self._swapped(job)
             outcome = "done"
             return answer
         except ModelError as error:
@@ -67,23 +75,33 @@ class Reloader:
             raise as_problem(error) from None
         finally:
             self._metrics.reloads.labels(outcome).inc()
-            self._running.release()
 
-    def _swapped(self) -> dict[str, Any]:
+    def _swapped(self, job: Job) -> dict[str, Any]:
         started = time.perf_counter()
         writer = self._writer
         before = writer.snapshot.served
+        job.report("loading the model")
         served = self._load()
-        embedded, library = 0, None
+        embedded = 0
+        swap = functools.partial(writer.swap, served, None)
         writer.announce(served.id)
         try:
             if served.id != before.id:
+                n_stored = writer.n_stored
+
+                def report(n: int) -> None:
+                    job.report("embedding documents", n, max(n, n_stored))
+
                 if not self._settings.read_only:
-                    embedded = writer.embed_missing(served)
-                library = writer.library_of(served)
-            writer.run_alone(lambda: writer.swap(served, library))
+                    embedded = writer.embed_missing(served, report)
+                job.report("indexing documents", 0, n_stored)
+                library, mark = writer.built(served, report)
+                swap = functools.partial(writer.swap, served, library, mark)
+            job.report("swapping")
+            writer.run_alone(swap)
         finally:
             writer.announce(None)
+        job.report("finished")
         _log.info("reloaded %s: model %s, before %s", self._settings.model, served.id, before.id)
         return {
             "model": served.reference,

@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from service.engine import status
+from service.engine import snapshots, status
+from service.engine.following import Follower
+from service.engine.jobs import Job, Jobs
 from service.engine.lanes import Lane, call
+from service.engine.records import Delete, Outcome, Put, StoreError
 from service.engine.reloading import Reloader
-from service.engine.store import Delete, Outcome, Put, Store, StoreError
+from service.engine.store import Store
 from service.engine.writing import DocumentWriter, as_problem
 from service.problems import Problem
 from service.search.index import IndexOptions
@@ -57,6 +60,8 @@ class Engine:
         settings: The same.
         writer: The documents and their index.
         metrics: Figures for Prometheus.
+        jobs: Reloads and snapshots.
+        follower: Follows the writer of the same documents, if this service only reads.
         draining: Set when the service stops; it still answers, and asks clients to close their connections.
         started: When the service started.
     """
@@ -93,8 +98,11 @@ class Engine:
         self.segment_lane: Lane[Callable[[], Any], Any] = Lane("segment", call, threads=1, most=1, bound=bound)
         self.probe_lane: Lane[Callable[[], Any], Any] = Lane("probe", call, threads=1, most=1, bound=bound)
         self.writer = DocumentWriter(settings, self._options)
+        self.jobs = Jobs()
         self.metrics = status.metrics_of(self)
-        self._reloader = Reloader(settings, functools.partial(self._load, verify=True), self.writer, self.metrics)
+        load = functools.partial(self._load, verify=True)
+        self._reloader = Reloader(settings, load, self.writer, self.metrics, self.jobs)
+        self.follower = Follower(self.writer, self.reload) if settings.read_only else None
 
     def open(self) -> None:
         """Loads the model and the documents; a second call does nothing.
@@ -106,6 +114,8 @@ class Engine:
         if self.writer.is_open:
             return
         self.writer.open(self._load(verify=self.settings.verify))
+        if self.follower is not None:
+            self.follower.start()
         served = self.snapshot.served
         model = served.embeddings
         _log.info(
@@ -122,6 +132,8 @@ class Engine:
 
     def close(self) -> None:
         """Finishes the accepted work, then closes the documents."""
+        if self.follower is not None:
+            self.follower.close()
         self.writer.close()
         for lane in self.lanes:
             lane.close()
@@ -167,49 +179,69 @@ class Engine:
         result: Result = await self.search_lane.submit(SearchJob(snapshot, queries, finish))
         return result
 
-    async def embed(self, served: ServedModel, texts: Sequence[str]) -> list[Inferred]:
+    async def embed(self, served: ServedModel, texts: Sequence[str], *, always: bool = False) -> list[Inferred]:
         """Vectors of texts, in jobs of bounded size: other requests get their turn between them, and nothing more is
-        done for a client that has left."""
+        done for a client that has left. ``always``: see :meth:`~service.engine.lanes.Lane.submit`."""
         made: list[Inferred] = []
         for some in _jobs_of(texts, _SEGMENTED_CHARACTERS if served.embeddings.is_segmented else _LONG_CHARACTERS):
             if served.embeddings.is_segmented:
                 job = functools.partial(vectors_of, served.embeddings, some)
-                made += await self.segment_lane.submit(job, always=bool(made))
+                made += await self.segment_lane.submit(job, always=always or bool(made))
             elif sum(map(len, some)) > _LONG_CHARACTERS:
                 job = functools.partial(vectors_of, served.embeddings, some)
-                made += await self.long_lane.submit(job, always=bool(made))
+                made += await self.long_lane.submit(job, always=always or bool(made))
             else:
-                made += await self.embed_lane.submit(EmbedJob(served, some), always=bool(made))
+                made += await self.embed_lane.submit(EmbedJob(served, some), always=always or bool(made))
         return made
 
-    async def work(self, job: Callable[[], Result]) -> Result:
-        """Runs a function in the work lane.
+    async def work(self, job: Callable[[], Result], *, always: bool = False) -> Result:
+        """Runs a function in the work lane. ``always``: see :meth:`~service.engine.lanes.Lane.submit`.
 
         Raises:
             Problem: ``saturated``, ``storage-unavailable``, or what the function raises.
         """
         try:
-            result: Result = await self.work_lane.submit(job)
+            result: Result = await self.work_lane.submit(job, always=always)
         except StoreError as error:
             raise as_problem(error) from None
         return result
 
-    async def long_work(self, job: Callable[[], Result]) -> Result:
-        """Runs a function that takes long in the long lane, one at a time."""
-        result: Result = await self.long_lane.submit(job)
+    async def long_work(self, job: Callable[[], Result], *, always: bool = False) -> Result:
+        """Runs a function that takes long in the long lane, one at a time; otherwise as :meth:`work`."""
+        try:
+            result: Result = await self.long_lane.submit(job, always=always)
+        except StoreError as error:
+            raise as_problem(error) from None
         return result
 
     def advice(self) -> int:
         """Whole seconds until the work that waits now will be done."""
         return max(lane.advice() for lane in self.lanes)
 
-    async def write(self, model: str, changes: Sequence[Put | Delete]) -> list[Outcome | Problem]:
+    async def write(
+        self, model: str, changes: Sequence[Put | Delete], *, always: bool = False
+    ) -> list[Outcome | Problem]:
         """See :meth:`~service.engine.writing.DocumentWriter.write`."""
-        return await self.writer.write(model, changes)
+        return await self.writer.write(model, changes, always=always)
 
-    async def reload(self) -> dict[str, Any]:
-        """See :meth:`~service.engine.reloading.Reloader.reload`."""
-        return await self._reloader.reload()
+    def reload(self) -> Job:
+        """See :meth:`~service.engine.reloading.Reloader.start`."""
+        return self._reloader.start()
+
+    def reload_by_signal(self) -> None:
+        """Begins a reload for whom no client asks; the log says how it ends."""
+        try:
+            _log.info("SIGHUP: loading %s again: %s", self.settings.model, self.reload().id)
+        except Problem as problem:
+            _log.warning("SIGHUP: %s", problem.detail)
+
+    def take_snapshot(self) -> Job:
+        """Begins a snapshot; see :mod:`service.engine.snapshots`.
+
+        Raises:
+            Problem: ``snapshot-running``.
+        """
+        return self.jobs.start("snapshot", functools.partial(snapshots.take, self.settings, self.writer))
 
     async def probe(self) -> tuple[dict[str, float], list[str]]:
         """Tests all parts; simultaneous callers share one test.

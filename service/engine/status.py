@@ -62,6 +62,8 @@ async def probe(engine: Engine) -> tuple[dict[str, float], list[str]]:
             raise Problem("not-ready", f"the {name} did not answer within {_PROBE_SECONDS} s") from None
         seconds[name] = round(time.perf_counter() - started, 6)
     warnings = await engine.probe_lane.submit(functools.partial(_model_warnings, engine, snapshot.served), always=True)
+    if engine.follower is not None:
+        warnings += engine.follower.warnings()
     engine.writer.request_check()
     return seconds, warnings
 
@@ -130,7 +132,8 @@ def info(engine: Engine) -> dict[str, Any]:
             "searchable": len(library),
             "segments": len(library.segments),
             "read_only": settings.read_only,
-        },
+        }
+        | _replica(engine),
         "access": {"read_key": bool(settings.keys("read_key")), "write_key": bool(settings.keys("write_key"))},
         "map": settings.page and settings.map_path.is_file(),
         "limits": {
@@ -180,6 +183,16 @@ def metrics_of(engine: Engine) -> Metrics:
             of_snapshot(lambda now: len(now.library.segments)),
         ),
         "jose_uptime_seconds": ("Seconds since the start.", lambda: engine.uptime),
+        "jose_reload_running": ("1 while a model is being loaded.", lambda: _running(engine, "reload")),
+        "jose_reload_progress": (
+            "Share of the present stage of a reload that is done.",
+            lambda: _progress(engine, "reload"),
+        ),
+        "jose_reload_seconds": (
+            "Duration of the last reload, or of the present one so far.",
+            lambda: job.seconds if (job := engine.jobs.last("reload")) is not None else 0.0,
+        ),
+        "jose_snapshot_running": ("1 while a snapshot is being made.", lambda: _running(engine, "snapshot")),
         "jose_draining": ("1 while the service is stopping.", lambda: float(engine.draining)),
     }
     counters: dict[str, tuple[str, Callable[[], float]]] = {
@@ -188,6 +201,15 @@ def metrics_of(engine: Engine) -> Metrics:
             lambda: writer.n_repairs,
         )
     }
+    if engine.settings.read_only:
+        gauges["jose_replica_behind_seconds"] = (
+            "Time since the replica had all that the documents file holds.",
+            lambda: engine.follower.behind_seconds if engine.follower is not None else 0.0,
+        )
+        gauges["jose_replica_other_model"] = (
+            "1 if the writer serves another model.",
+            lambda: float(engine.follower is not None and writer.is_open and engine.follower.other_model),
+        )
     for lane in engine.lanes:
         name = f"jose_{lane.name}"
         read = functools.partial(getattr, lane)
@@ -202,6 +224,23 @@ def metrics_of(engine: Engine) -> Metrics:
             functools.partial(read, "busy_seconds"),
         )
     return Metrics(gauges, counters)
+
+
+def _running(engine: Engine, kind: str) -> float:
+    return float(engine.jobs.running(kind) is not None)
+
+
+def _progress(engine: Engine, kind: str) -> float:
+    job = engine.jobs.running(kind)
+    return job.done / job.total if job is not None and job.total else 0.0
+
+
+def _replica(engine: Engine) -> dict[str, Any]:
+    """How far a service that only reads is behind the writer."""
+    follower = engine.follower
+    if follower is None:
+        return {}
+    return {"behind_seconds": round(follower.behind_seconds, 3), "other_model": follower.other_model}
 
 
 @functools.cache

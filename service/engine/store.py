@@ -14,25 +14,38 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import logging
 import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.errors import JoseError
+from service.engine.format import SCHEMA_VERSION, prepare
+from service.engine.records import (
+    Delete,
+    DiskFullError,
+    Document,
+    Mark,
+    MissingText,
+    Outcome,
+    Put,
+    ReadOnlyError,
+    Refusal,
+    StoredVector,
+    StoreError,
+    Summary,
+)
 
 __all__ = [
     "Delete",
     "DiskFullError",
     "Document",
+    "Mark",
     "MissingText",
     "Outcome",
     "Put",
@@ -44,130 +57,14 @@ __all__ = [
     "Summary",
 ]
 
-APPLICATION_ID: Final = 0x4A4F5345  # "JOSE"
-SCHEMA_VERSION: Final = 1
 _ALMOST_FULL: Final = 1 << 20
-_SKIPPED_SERIALS: Final = 1 << 32  # if the counter is lost: more than any file has used
-_log = logging.getLogger("service")
-
-_TABLES: Final = {
-    "documents": """CREATE TABLE documents (
-    id      TEXT PRIMARY KEY,
-    serial  INTEGER NOT NULL UNIQUE,  -- the version; rises with every write and is never used twice
-    text    TEXT NOT NULL,
-    characters INTEGER NOT NULL,
-    created TEXT NOT NULL,
-    updated TEXT NOT NULL
-) STRICT""",
-    "vectors": """CREATE TABLE vectors (
-    model  TEXT NOT NULL,             -- the id of the model that made it
-    serial INTEGER NOT NULL,
-    vector BLOB,                      -- float32, little-endian; NULL: the text has no word of the model
-    PRIMARY KEY (serial, model)
-) STRICT, WITHOUT ROWID""",
-    "counter": "CREATE TABLE counter (last_serial INTEGER NOT NULL) STRICT",
-}
+_KEPT_REMOVALS: Final = 100_000  # a replica that is further behind reads everything again
+_COPIED_PAGES: Final = 1_024  # of 4 KB, between two reports of progress
+_COLUMNS: Final = "id, serial, CAST(text AS BLOB), created, updated"
 
 # Files that this process has open for writing, by device and inode. Closing a second descriptor of such a file would
 # drop SQLite's own locks on it.
 _OPEN: Final[set[tuple[int, int]]] = set()
-
-
-class StoreError(JoseError):
-    """A documents file that cannot be used: foreign, damaged, of a newer format, in use, removed or out of reach."""
-
-
-class DiskFullError(StoreError):
-    """The disk is full; nothing of the write was stored."""
-
-
-class ReadOnlyError(StoreError):
-    """A write to a file that is open for reading only."""
-
-
-class Document(NamedTuple):
-    """A stored document; ``serial`` is the version that its ETag names."""
-
-    id: str
-    serial: int
-    text: str
-    created: str
-    updated: str
-
-
-class Summary(NamedTuple):
-    """A stored document without its text."""
-
-    id: str
-    serial: int
-    characters: int
-    created: str
-    updated: str
-
-
-class MissingText(NamedTuple):
-    """A stored version that has no vector under a model."""
-
-    serial: int
-    id: str
-    text: str
-
-
-class StoredVector(NamedTuple):
-    """A stored version and its vector under a model: None if the text holds no known word."""
-
-    serial: int
-    vector: npt.NDArray[np.float32] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """A document to be stored.
-
-    Args:
-        id: Its id.
-        text: Its text.
-        model: The id of the model of ``vector``.
-        vector: float32 (dim,), or None if no word is known.
-        if_serial: The version that must be stored; None for any.
-        if_absent: There must be none.
-        if_present: There must be one.
-    """
-
-    id: str
-    text: str
-    model: str
-    vector: npt.NDArray[np.float32] | None
-    if_serial: int | None = None
-    if_absent: bool = False
-    if_present: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """A document to be deleted; ``if_serial`` and ``if_present`` as in :class:`Put`."""
-
-    id: str
-    if_serial: int | None = None
-    if_present: bool = False
-
-
-class Outcome(NamedTuple):
-    """A change that was made: the new version (None after a deletion) and the replaced one (None if there was none)."""
-
-    id: str
-    serial: int | None
-    replaced: int | None
-    created: str
-    updated: str
-
-
-class Refusal(NamedTuple):
-    """A change that was not made: there is no such document, or it has another version than the change requires."""
-
-    reason: Literal["unknown", "changed"]
-    change: Put | Delete
-    present: int | None
 
 
 class Store:
@@ -177,6 +74,9 @@ class Store:
         path: The SQLite file; created, readable by its owner only, if it is missing.
         read_only: Open it without the right to write; a missing file is then an empty store.
         verify: Check the structure of every page. Vectors on damaged pages are dropped, so that they are made again.
+
+    Attributes:
+        absent: Whether there was no file to read when it was opened.
 
     Raises:
         StoreError: the file cannot be opened, or its texts are damaged.
@@ -193,14 +93,15 @@ class Store:
         self._closed = False
         self._files: dict[Path, tuple[int, int] | None] = {}
         self._real = path
-        self._absent = read_only and not path.exists()
-        if self._absent:
+        self._version = SCHEMA_VERSION
+        self.absent = read_only and not path.exists()
+        if self.absent:
             return
         try:
             if not read_only:
-                self._lock = _locked(path)
+                self._lock = locked(path).detach()
             self._writer = self._connected(write=not read_only)
-            self._check_format(verify)
+            self._version = prepare(path, self._writer, None if read_only else self._transaction, verify=verify)
         except sqlite3.Error as error:
             self.close()
             raise StoreError(
@@ -243,6 +144,9 @@ class Store:
                     serial = outcome.serial
                 outcomes.append(outcome)
             database.execute("UPDATE counter SET last_serial = ?", (serial,))
+            database.execute(
+                "DELETE FROM removed WHERE number <= (SELECT max(number) FROM removed) - ?", (_KEPT_REMOVALS,)
+            )
         return outcomes
 
     @staticmethod
@@ -255,18 +159,18 @@ class Store:
             if present is None:
                 return Refusal("unknown", change, None)
             database.execute("DELETE FROM documents WHERE id = ?", (change.id,))
-            database.execute("DELETE FROM vectors WHERE serial = ?", (present,))
+            _remove(database, present)
             return Outcome(change.id, None, present, created, now)
         if change.if_absent and present is not None:
             return Refusal("changed", change, present)
         database.execute(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
             "SET serial = excluded.serial, text = excluded.text, characters = excluded.characters, "
-            "updated = excluded.updated",
-            (change.id, serial, change.text, len(change.text), created, now),
+            "updated = excluded.updated, fields = excluded.fields",
+            (change.id, serial, change.text, len(change.text), created, now, change.fields),
         )
         if present is not None:
-            database.execute("DELETE FROM vectors WHERE serial = ?", (present,))
+            _remove(database, present)
         database.execute("INSERT INTO vectors VALUES (?, ?, ?)", (change.model, serial, _blob(change.vector)))
         return Outcome(change.id, serial, present, created, now)
 
@@ -286,6 +190,11 @@ class Store:
                 "DELETE FROM vectors WHERE model = ? AND serial = ?", [(model, serial) for serial in serials]
             )
 
+    def note_model(self, model: str) -> None:
+        """Stores the id of the model that is served, which replicas follow."""
+        with self._transaction() as database:
+            database.execute("UPDATE counter SET model = ?", (model,))
+
     def drop_other_models(self, models: Sequence[str], most: int = 1_000) -> int:
         """Delete a bounded number of vectors of all but some models, and return their number."""
         marks = ", ".join("?" * len(models))
@@ -300,8 +209,13 @@ class Store:
 
     def get(self, id: str) -> Document | None:
         """One document, or None."""
-        rows = self._read("SELECT id, serial, CAST(text AS BLOB), created, updated FROM documents WHERE id = ?", (id,))
-        return Document(*rows[0])._replace(text=rows[0][2].decode(errors="replace")) if rows else None
+        return self.get_many([id]).get(id)
+
+    def get_many(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Those of some documents that are stored, by id."""
+        statement = f"SELECT {_COLUMNS}, {self._fields} FROM documents WHERE id = ?"
+        found = [row for id in ids for row in self._read(statement, (id,))]
+        return {row[0]: _document(row) for row in found}
 
     def serial(self, id: str) -> int | None:
         """The present version of a document, or None."""
@@ -311,15 +225,97 @@ class Store:
     def page(self, after: str, limit: int) -> list[Summary]:
         """Documents in the order of their ids, after an id; the empty id comes before all."""
         rows = self._read(
-            "SELECT id, serial, characters, created, updated FROM documents WHERE id > ? ORDER BY id LIMIT ?",
+            f"SELECT id, serial, characters, created, updated, {self._fields} FROM documents "
+            "WHERE id > ? ORDER BY id LIMIT ?",
             (after, limit),
         )
         return [Summary(*row) for row in rows]
+
+    def whole_page(self, after: str, limit: int, most_characters: int) -> list[Document]:
+        """As :meth:`page`, with the texts; ends early behind the document that exceeds a number of characters."""
+        sizes = self.page(after, limit)
+        n = n_characters = 0
+        while n < len(sizes) and n_characters < most_characters:
+            n_characters += sizes[n].characters + len(sizes[n].fields)
+            n += 1
+        rows = self._read(
+            f"SELECT {_COLUMNS}, {self._fields} FROM documents WHERE id > ? ORDER BY id LIMIT ?", (after, n)
+        )
+        return [_document(row) for row in rows]
 
     def count(self) -> int:
         """How many documents are stored."""
         rows = self._read("SELECT count(*) FROM documents", ())
         return int(rows[0][0]) if rows else 0
+
+    def mark(self) -> Mark:
+        """The present state, to be compared with an earlier one."""
+        if self._version < SCHEMA_VERSION and not self.absent:  # the writer may have changed the format meanwhile
+            ((self._version,),) = self._read("PRAGMA user_version", ())
+        if self._version < SCHEMA_VERSION:
+            rows = self._read("SELECT last_serial, 0, NULL FROM counter", ())
+        else:
+            number = "(SELECT coalesce(max(number), 0) FROM removed)"
+            rows = self._read(f"SELECT last_serial, {number}, model FROM counter", ())
+        return Mark(*rows[0]) if rows else Mark(0, 0, None)
+
+    def removed(self, since: Mark) -> list[int] | None:
+        """The versions that were replaced or deleted since a state, or None if that is too long ago to tell."""
+        if self._version < SCHEMA_VERSION:
+            return None
+        rows = self._read("SELECT number, serial FROM removed WHERE number >= ? ORDER BY number", (since.removal,))
+        if since.removal == 0:
+            return [serial for _, serial in rows] if not rows or rows[0][0] == 1 else None
+        return [serial for _, serial in rows[1:]] if rows and rows[0][0] == since.removal else None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """All that this thread reads within it is of one state of the file."""
+        if self.absent:
+            yield
+            return
+        connection = self._reader()
+        try:
+            connection.execute("BEGIN")
+            yield
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        finally:
+            if connection.in_transaction:
+                connection.rollback()
+
+    def frozen(self) -> sqlite3.Connection:
+        """A connection of its own that sees the present state until it is closed, for :meth:`copy`."""
+        connection = self._connected(write=False)
+        try:
+            connection.execute("BEGIN")
+            connection.execute("SELECT last_serial FROM counter").fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._explained(error) from error
+        return connection
+
+    def copy(self, frozen: sqlite3.Connection, path: Path, report: Callable[[int, int], None]) -> None:
+        """Copies the state that a connection of :meth:`frozen` sees into a new file, while writes go on.
+
+        Args:
+            frozen: The connection.
+            path: The new file, which is on the disk afterwards.
+            report: Called with the pages that were copied and the number of all.
+        """
+        try:
+            copy = sqlite3.connect(path, isolation_level=None)
+            try:
+                frozen.backup(copy, pages=_COPIED_PAGES, progress=lambda _, left, all: report(all - left, all))
+                copy.execute("PRAGMA journal_mode = DELETE")  # no second file belongs to it
+            finally:
+                copy.close()
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, OSError):
+                raise StoreError(f"{path}: cannot be written ({error.strerror})") from None
+            raise self._explained(error, path) from error
 
     def vectors(
         self, model: str, *, after: int = 0, limit: int = 4_096
@@ -365,6 +361,11 @@ class Store:
                     "put the file back, or restart the service"
                 )
 
+    def stale(self) -> bool:
+        """Whether the path leads to another file than the one that is open for reading."""
+        now = _identity(self.path)
+        return now is not None and now != self._files.get(self.path)
+
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
         with self._registry:
@@ -376,17 +377,21 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 writer.close()
         if self._lock >= 0:
-            _OPEN.discard(_identity_of(os.fstat(self._lock)))
-            os.close(self._lock)
+            Lock(self._lock).close()
             self._lock = -1
 
     # ------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def _fields(self) -> str:
+        return "fields" if self._version >= SCHEMA_VERSION else "'{}'"
+
     def _connected(self, *, write: bool) -> sqlite3.Connection:
         # isolation_level=None: transactions begin and end where this file says so.
         if not write:
-            # On a read-only file system SQLite cannot create its shared memory, and nobody else can write.
-            how = "mode=ro" if os.access(self.path.parent, os.W_OK) else "immutable=1"
+            # On a read-only file system SQLite cannot create its shared memory: if there is none, nobody writes.
+            shared = self.path.resolve().with_name(f"{self.path.resolve().name}-shm")
+            how = "mode=ro" if os.access(self.path.parent, os.W_OK) or shared.exists() else "immutable=1"
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False
             )
@@ -407,79 +412,6 @@ class Store:
             raise
         return connection
 
-    def _check_format(self, verify: bool) -> None:
-        (application,) = self._writer.execute("PRAGMA application_id").fetchone()
-        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in self._writer.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables and application == 0 and not self.read_only:
-            with self._transaction() as database:
-                for statement in _TABLES.values():
-                    database.execute(statement)
-                database.execute("INSERT INTO counter VALUES (0)")
-                database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            return
-        if application != APPLICATION_ID:
-            raise StoreError(f"{self.path}: is a database of another program; name another file with JOSE_DOCUMENTS")
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path}: has the format {version}, but this version reads up to {SCHEMA_VERSION}; "
-                "upgrade jose-embed"
-            )
-        missing = sorted(_TABLES.keys() - tables)
-        fault = f"the table {missing[0]} is missing" if missing else self._fault() if verify else None
-        if fault is not None:
-            self._repair(fault, "documents" in missing)
-
-    def _fault(self) -> str | None:
-        """The first fault in the structure of the file, or None."""
-        try:
-            (found,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()
-            if found == "ok" and self._writer.execute("SELECT last_serial FROM counter").fetchone() is None:
-                return "the counter of versions is empty"
-        except sqlite3.Error as error:
-            return str(error)
-        return None if found == "ok" else " ".join(str(found).split())
-
-    def _repair(self, fault: str, lost: bool) -> None:
-        """Drops the vectors, which can be made again, and writes all texts into a sound file.
-
-        Raises:
-            StoreError: a text cannot be read, or the file is open for reading only. Nothing was changed.
-        """
-        database = self._writer
-        error = StoreError(f"{self.path}: is damaged ({fault}); restore a backup")
-        if lost or self.read_only:
-            raise error
-        try:
-            (n_rows, last) = database.execute("SELECT count(text), max(serial) FROM documents NOT INDEXED").fetchone()
-            with contextlib.suppress(sqlite3.Error):  # a damaged index is made again, one with more rows is right
-                if database.execute("SELECT count(serial) FROM documents").fetchone()[0] != n_rows:
-                    raise error
-            serial = (last or 0) + _SKIPPED_SERIALS
-            with contextlib.suppress(sqlite3.Error, TypeError):
-                (serial,) = database.execute("SELECT last_serial FROM counter").fetchone()
-            with self._transaction():
-                database.execute(_TABLES["documents"].replace("TABLE documents", "TABLE sound"))
-                # The condition keeps SQLite from copying the indexes as they are.
-                database.execute("INSERT INTO sound SELECT * FROM documents NOT INDEXED WHERE serial > 0")
-                # Tables are taken out of the schema, because DROP TABLE would read their damaged pages.
-                database.execute("PRAGMA writable_schema = ON")
-                database.execute("DELETE FROM sqlite_master WHERE tbl_name IN ('documents', 'vectors', 'counter')")
-                database.execute("PRAGMA writable_schema = RESET")
-                database.execute("ALTER TABLE sound RENAME TO documents")
-                database.execute(_TABLES["vectors"])
-                database.execute(_TABLES["counter"])
-                database.execute("INSERT INTO counter VALUES (?)", (serial,))
-            database.execute("VACUUM")  # drops the pages that no table uses
-        except DiskFullError:
-            raise
-        except (sqlite3.Error, StoreError):
-            raise error from None
-        if self._fault() is not None:
-            raise error
-        _log.warning("%s was damaged (%s): %d texts are sound, their vectors are made again", self.path, fault, n_rows)
-
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """One write transaction; an error in it, or at the commit, undoes all of it."""
@@ -498,18 +430,19 @@ class Store:
                     with contextlib.suppress(sqlite3.Error):
                         database.execute("ROLLBACK")
 
-    def _explained(self, error: sqlite3.Error) -> StoreError:
+    def _explained(self, error: sqlite3.Error, path: Path | None = None) -> StoreError:
+        path = path or self.path
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         full = code == sqlite3.SQLITE_FULL
         if code == sqlite3.SQLITE_IOERR:
             with contextlib.suppress(OSError):
-                full = shutil.disk_usage(self.path.parent).free < _ALMOST_FULL
+                full = shutil.disk_usage(path.parent).free < _ALMOST_FULL
         if full:
-            return DiskFullError(f"there is no room left for {self.path.name}")
-        return StoreError(f"{self.path.name} cannot be read or written (SQLite: {error})")
+            return DiskFullError(f"there is no room left for {path.name}")
+        return StoreError(f"{path.name} cannot be read or written (SQLite: {error})")
 
     def _read(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        if self._absent:
+        if self.absent:
             return []
         try:
             return self._reader().execute(statement, values).fetchall()
@@ -529,6 +462,16 @@ class Store:
                 self._all_readers.append(connection)
             self._readers.connection = connection
         return connection
+
+
+def _remove(database: sqlite3.Connection, serial: int) -> None:
+    """Drops the vectors of a version that was replaced or deleted, and tells the replicas."""
+    database.execute("DELETE FROM vectors WHERE serial = ?", (serial,))
+    database.execute("INSERT INTO removed (serial) VALUES (?)", (serial,))
+
+
+def _document(row: tuple[Any, ...]) -> Document:
+    return Document(*row)._replace(text=row[2].decode(errors="replace"))
 
 
 def _blob(vector: npt.NDArray[np.float32] | None) -> bytes | None:
@@ -552,8 +495,28 @@ def _identity_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _locked(path: Path) -> int:
-    """A descriptor of a documents file, created if missing, that holds its lock; the lock ends with the process."""
+class Lock:
+    """The lock of a documents file: a descriptor that holds it, until it is closed or the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def detach(self) -> int:
+        """The descriptor, which the caller closes."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Gives the lock up."""
+        _OPEN.discard(_identity_of(os.fstat(self._descriptor)))
+        os.close(self._descriptor)
+
+
+def locked(path: Path) -> Lock:
+    """The lock of a documents file, which is created if it is missing.
+
+    Raises:
+        StoreError: another process has it, or the file cannot be opened.
+    """
     taken = StoreError(f"{path}: another process serves it; stop that one, or name another file with JOSE_DOCUMENTS")
     if _identity(path) in _OPEN:
         raise taken
@@ -570,4 +533,4 @@ def _locked(path: Path) -> int:
         os.close(lock)
         raise taken from None
     _OPEN.add(_identity_of(os.fstat(lock)))
-    return lock
+    return Lock(lock)

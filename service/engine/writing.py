@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,17 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from service.engine.lanes import Lane, call, lower_thread_priority
-from service.engine.store import (
+from service.engine.records import (
     Delete,
     DiskFullError,
+    Mark,
     Outcome,
     Put,
     ReadOnlyError,
     Refusal,
-    Store,
     StoredVector,
     StoreError,
 )
+from service.engine.store import Store
 from service.problems import Problem, shown
 from service.search.index import IndexOptions
 from service.search.library import Entry, Library, Merge
@@ -45,6 +47,10 @@ _CHECK_SECONDS: Final = 30.0
 _CHECK_SHARE: Final = 100  # a check that takes a second is repeated after this many seconds at the earliest
 _NORM_ERROR: Final = 1e-3  # a stored vector with a larger one is damaged
 _log = logging.getLogger("service")
+
+
+def _quiet(n: int) -> None:
+    """Reports to nobody."""
 
 
 class StaleModelError(Exception):
@@ -78,6 +84,7 @@ class DocumentWriter:
         n_stored: Stored documents.
         n_unsearchable: Stored vectors that the last check missed in the index and could not add.
         n_repairs: Checks that found the index and the documents file apart.
+        mark: The state of the documents file that the snapshot holds, if the service only reads.
     """
 
     def __init__(self, settings: Settings, options: IndexOptions) -> None:
@@ -86,6 +93,8 @@ class DocumentWriter:
         self._store: Store | None = None
         self._snapshot: Snapshot | None = None
         self._merging: threading.Thread | None = None
+        self._retired: Store | None = None  # a file that was replaced: requests may still read it
+        self.mark: Mark | None = None
         self._next_model: str | None = None  # of a reload in progress: its vectors are kept
         self._unchecked = False  # whether anything was written since the last check
         self._next_check = 0.0
@@ -107,12 +116,13 @@ class DocumentWriter:
         store = self._store = Store(settings.documents_path, read_only=settings.read_only, verify=settings.verify)
         try:
             self.n_stored = store.count()
-            library = self.library_of(served)
+            library, self.mark = self.built(served)
         except BaseException:
             store.close()
             raise
         self._snapshot = Snapshot(served, library)
         if not settings.read_only:
+            self._note_model(served)
             self.lane.post(self._drop_other_models)
 
     def close(self) -> None:
@@ -121,8 +131,9 @@ class DocumentWriter:
         self.lane.close()
         if self._merging is not None:
             self._merging.join()
-        if self._store is not None:
-            self._store.close()
+        for store in (self._store, self._retired):
+            if store is not None:
+                store.close()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -150,14 +161,21 @@ class DocumentWriter:
     # ------------------------------------------------------------------------------------------------------------------
     # writes
 
-    async def write(self, model: str, changes: Sequence[Put | Delete]) -> list[Outcome | Problem]:
+    async def write(
+        self, model: str, changes: Sequence[Put | Delete], *, always: bool = False
+    ) -> list[Outcome | Problem]:
         """Writes changes; on return they are on the disk and in the index.
+
+        Args:
+            model: The id of the model of their vectors.
+            changes: The changes.
+            always: See :meth:`~service.engine.lanes.Lane.submit`.
 
         Raises:
             StaleModelError: the vectors are of another model than the present one.
             Problem: ``disk-full``, ``storage-unavailable``, ``read-only``, ``saturated``.
         """
-        outcomes: list[Outcome | Problem] = await self.lane.submit(WriteJob(model, changes))
+        outcomes: list[Outcome | Problem] = await self.lane.submit(WriteJob(model, changes), always=always)
         return outcomes
 
     def _run(self, jobs: list[WriteJob | Callable[[], Any]]) -> list[Any]:
@@ -249,14 +267,24 @@ class DocumentWriter:
         """Says which model a reload is about to serve, so that its vectors are kept; None if there is no reload."""
         self.run_alone(lambda: setattr(self, "_next_model", model))
 
-    def library_of(self, served: ServedModel) -> Library:
+    def built(self, served: ServedModel, report: Callable[[int], None] = _quiet) -> tuple[Library, Mark | None]:
+        """The index of all stored documents under a model, and the state of the file that it holds.
+
+        A service that writes gets no state: it knows what changes meanwhile.
+        """
+        if not self._settings.read_only:
+            return self.library_of(served, report), None
+        with self.store.reading():
+            return self.library_of(served, report), self.store.mark()
+
+    def library_of(self, served: ServedModel, report: Callable[[int], None] = _quiet) -> Library:
         """The index of all stored documents under a model; vectors that are missing or damaged are made and stored.
 
         A file that is open for reading only gets its missing vectors in the index alone.
         """
         store = self.store
         if not self._settings.read_only:
-            self.embed_missing(served)
+            self.embed_missing(served, report)
         serials: list[int] = []
         ids: list[str] = []
         vectors: list[npt.NDArray[np.float32]] = []
@@ -279,7 +307,7 @@ class DocumentWriter:
                 store.drop_vectors(served.id, damaged)
                 return self.library_of(served)
         if self._settings.read_only:
-            for entry in self._unstored(served):
+            for entry in self._unstored(served, report=report):
                 serials.append(entry.serial)
                 ids.append(entry.id)
                 vectors.append(entry.vector)
@@ -289,8 +317,11 @@ class DocumentWriter:
             served.dim, self._options, np.array(serials, np.int64)[order], [ids[i] for i in order.tolist()], rows[order]
         )
 
-    def embed_missing(self, served: ServedModel) -> int:
-        """Makes and stores the vectors that stored texts lack under a model; returns how many."""
+    def embed_missing(self, served: ServedModel, report: Callable[[int], None] = _quiet) -> int:
+        """Makes and stores the vectors that stored texts lack under a model; returns how many.
+
+        ``report`` is called with the number so far.
+        """
         n = after = 0
         while missing := self.store.without_vector(served.id, after=after):
             after = missing[-1].serial
@@ -300,11 +331,13 @@ class DocumentWriter:
                 [StoredVector(item.serial, one.vector) for item, one in zip(missing, made, strict=True)],
             )
             n += len(missing)
+            report(n)
         return n
 
-    def _unstored(self, served: ServedModel) -> list[Entry]:
+    def _unstored(self, served: ServedModel, after: int = 0, report: Callable[[int], None] = _quiet) -> list[Entry]:
+        """The versions behind a serial whose vectors are not stored, with vectors."""
         entries: list[Entry] = []
-        after = 0
+        n = 0
         while missing := self.store.without_vector(served.id, after=after):
             after = missing[-1].serial
             made = vectors_of(served.embeddings, [item.text for item in missing])
@@ -313,24 +346,83 @@ class DocumentWriter:
                 for item, one in zip(missing, made, strict=True)
                 if one.vector is not None
             ]
+            n += len(missing)
+            report(n)
         return entries
 
-    def swap(self, served: ServedModel, library: Library | None) -> None:
+    def swap(self, served: ServedModel, library: Library | None, mark: Mark | None = None) -> None:
         """Serves another model from now on; to be called in the write lane.
 
         Args:
             served: The model.
             library: The index of its vectors, which may lack what was written since it was built; None: the present
                 one, of the same model.
+            mark: As :meth:`built` gave it.
         """
         if library is None:
-            library = self.snapshot.library
+            library, mark = self.snapshot.library, self.mark
+        self.mark = mark
         if not self._settings.read_only:
             self.embed_missing(served)
             library = self._agreeing(served, library)
         self._publish(Snapshot(served, library))
         if not self._settings.read_only:
+            self._note_model(served)
             self.lane.post(self._drop_other_models)
+
+    def _note_model(self, served: ServedModel) -> None:
+        """Tells the replicas which model is served."""
+        try:
+            self.store.note_model(served.id)
+        except StoreError as error:  # the service does not depend on it
+            _log.warning("replicas cannot be told of the model: %s", error)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # replicas and snapshots
+
+    def catch_up(self) -> None:
+        """Brings the index of a replica to what is stored now; to be called in the write lane."""
+        served, library = self.snapshot
+        with self.store.reading():
+            mark, before = self.store.mark(), self.mark
+            dead = self.store.removed(before) if before is not None else None
+            if before is None or dead is None or mark.serial < before.serial:
+                library = self.library_of(served)
+            else:
+                added = {entry.serial: entry for entry in self._unstored(served, before.serial)}
+                after = before.serial
+                while page := self.store.vectors(served.id, after=after):
+                    after = page[-1][0]
+                    added |= {serial: Entry(serial, id, vector) for serial, id, vector in page if vector is not None}
+                library = library.changed([added[serial] for serial in sorted(added)], dead)
+            self.n_stored = self.store.count()
+        self.mark = mark
+        self._publish(Snapshot(served, library))
+
+    def reopen(self) -> None:
+        """Opens the documents file of a replica again, after it was replaced or has appeared."""
+
+        def swap() -> None:
+            if self._retired is not None:
+                self._retired.close()
+            self._retired, self._store = self._store, store
+            self.mark = None
+            self.catch_up()
+
+        store = Store(self._settings.documents_path, read_only=True, verify=self._settings.verify)
+        try:
+            self.run_alone(swap)
+        except BaseException:
+            if self._store is not store:
+                store.close()
+            raise
+        _log.info("opened %s again, which was replaced", store.path)
+
+    def freeze(self) -> tuple[sqlite3.Connection, ServedModel]:
+        """A connection that sees the documents of this moment, and the model that is served now."""
+        found: list[tuple[sqlite3.Connection, ServedModel]] = []
+        self.run_alone(lambda: found.append((self.store.frozen(), self.snapshot.served)))
+        return found[0]
 
     def _agreeing(self, served: ServedModel, library: Library) -> Library:
         """The library, brought to what is stored now; to be called in the write lane."""

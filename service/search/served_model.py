@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -158,6 +159,10 @@ class ServedModel:
         """Names of the model's files that are not on the disk as they were loaded: by inode, size and time."""
         return [path.name for path, state in self._files.items() if FileState.of(path) != state]
 
+    def disk_state(self) -> object:
+        """What identifies the present contents of the model directory, to be compared."""
+        return [FileState.of(path) for path in self._files]
+
     def changed_in_place(self) -> list[str]:
         """Names of changed or removed files, if the model is mapped and so shows the change."""
         return [
@@ -229,8 +234,7 @@ class ServedModel:
         Returns:
             None if it has no known word.
         """
-        with self._lock:  # the first look-up builds a table
-            row = self.embeddings.document_index(id)
+        row = self.document_row(id)
         if row is None:
             raise KeyError(id)
         return self.embeddings.doc_vectors[row] if self.embeddings.known_documents[row] else None
@@ -243,12 +247,17 @@ class ServedModel:
         Raises:
             ModelError: the kept texts are damaged.
         """
+        row = self.document_row(id)
+        return None if row is None else self.kept_documents([row])[0]
+
+    def kept_documents(self, rows: Sequence[int]) -> list[tuple[str | None, dict[str, Any]]]:
+        """The kept texts and fields of trained documents, by row; as :meth:`kept_document`."""
+        return [(text, dict(fields)) for text, fields in self.embeddings.kept_documents(rows)]
+
+    def document_row(self, id: str) -> int | None:
+        """The row of a trained document, or None."""
         with self._lock:  # the first look-up builds a table
-            row = self.embeddings.document_index(id)
-        if row is None:
-            return None
-        text, fields = self.embeddings.kept_documents([row])[0]
-        return text, dict(fields)
+            return self.embeddings.document_index(id)
 
     def suggestions(self, word: str) -> list[str]:
         """Words of the vocabulary within a few typing mistakes."""

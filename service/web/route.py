@@ -21,6 +21,7 @@ from service.problems import CATALOGUE, MEDIA_TYPE, Problem, shown
 from service.web.access import Access, Right
 from service.web.body import validated
 from service.web.protocol import TASK, Traffic
+from service.web.stream import StreamedAnswer
 
 __all__ = [
     "JSON",
@@ -29,6 +30,8 @@ __all__ = [
     "OpenRoute",
     "ProbeRoute",
     "ReadRoute",
+    "StreamReadRoute",
+    "StreamWriteRoute",
     "WriteRoute",
     "answer",
     "calls",
@@ -160,6 +163,10 @@ class Admission:
             )
         self.n_bytes += n_bytes
 
+    def give_back(self, n_bytes: int) -> None:
+        """Ends the count of bytes that are done with."""
+        self.n_bytes -= n_bytes
+
     def _full(self, detail: str) -> Problem:
         return Problem("saturated", detail, headers={"Retry-After": str(self._advice())})
 
@@ -183,6 +190,7 @@ class ReadRoute(APIRoute):
 
     right: ClassVar[Right] = "read"
     probe: ClassVar[bool] = False  # is never refused because of other requests
+    streams: ClassVar[bool] = False  # takes long: such calls have an admission of their own
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -197,10 +205,13 @@ class ReadRoute(APIRoute):
             if self.probe:
                 return await handle(request)
             admission: Admission = state.open_admission if right == "open" else state.admission
+            if self.streams:
+                admission = state.transfers
             admission.enter()
             if right == "read":  # a change continues if the client disconnects: it may have been made already
                 request.scope[TASK] = asyncio.current_task()
             taken: list[int] = []
+            streaming = False
             try:
                 if request.scope["query_string"] and right != "open":
                     _check_parameters(request, known)
@@ -209,9 +220,14 @@ class ReadRoute(APIRoute):
                     if isinstance(value, Problem):
                         raise value
                     request = _ReadRequest(request.scope, request.receive, value)
-                return await handle(request)
+                response = await handle(request)
+                if isinstance(response, StreamedAnswer):
+                    streaming = True
+                    response.at_end(functools.partial(admission.leave, sum(taken)))
+                return response
             finally:
-                admission.leave(sum(taken))
+                if not streaming:
+                    admission.leave(sum(taken))
 
         return called
 
@@ -220,6 +236,18 @@ class WriteRoute(ReadRoute):
     """A call that changes something."""
 
     right: ClassVar[Right] = "write"
+
+
+class StreamReadRoute(ReadRoute):
+    """A call that reads, of any length."""
+
+    streams: ClassVar[bool] = True
+
+
+class StreamWriteRoute(WriteRoute):
+    """A call that changes something, of any length."""
+
+    streams: ClassVar[bool] = True
 
 
 class OpenRoute(ReadRoute):

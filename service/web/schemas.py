@@ -25,7 +25,10 @@ from service.settings import MAX_ANSWERS, MAX_BATCH, MAX_K, MAX_QUERY_WORDS, MAX
 
 __all__ = [
     "LEFT_OUT",
+    "MAX_FIELD_BYTES",
     "Card",
+    "DeleteRequest",
+    "Deleted",
     "Distance",
     "DistanceQuery",
     "Document",
@@ -39,7 +42,11 @@ __all__ = [
     "EmbedAnswer",
     "EmbedBatchAnswer",
     "EmbedRequest",
+    "ExportQuery",
+    "ImportLine",
     "Info",
+    "Job",
+    "JobList",
     "OpenAIEmbeddings",
     "OpenAIError",
     "OpenAIModel",
@@ -57,6 +64,7 @@ __all__ = [
     "SimilarBatchAnswer",
     "SimilarItem",
     "SimilarQuery",
+    "Wait",
     "WordAnswer",
     "WordList",
     "WordListQuery",
@@ -149,6 +157,24 @@ DocumentId = Annotated[
         examples=["report-7"],
     ),
     AfterValidator(_plain_id),
+]
+
+
+MAX_FIELD_BYTES: Final = 65_536
+INCLUDE_PATTERN: Final = "^(?:(?:text|fields)(?:,(?:text|fields))?)?$"
+INCLUDE_DESCRIPTION: Final = (
+    "text, fields or text,fields: show these too. The text of a trained document is null, and its fields are empty, if "
+    "the model does not keep them (--keep-text, --keep-fields)."
+)
+FilterText = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=10_000,
+        description='Comparisons of fields, joined by "and": =, !=, <, <=, >, >=, in [...], is missing. Text with '
+        "blanks or signs stands in double quotes.",
+        examples=['date >= 2025-01-01 and lang = "de" and rating in [1, 2]'],
+    ),
 ]
 
 
@@ -497,10 +523,20 @@ class SearchAnswer(_Answer):
 # documents
 
 
+Fields = Annotated[
+    dict[str, Any],
+    Field(
+        description=f"Facts about it by name, at most {MAX_FIELD_BYTES:,} bytes of JSON; filters compare them.",
+        examples=[{"date": "2025-06-30", "rating": 2}],
+    ),
+]
+
+
 class DocumentPut(_Request):
-    """A document's text."""
+    """A document's text and fields; fields that are omitted are empty."""
 
     text: Text
+    fields: Fields = {}
 
 
 class DocumentListQuery(_Request):
@@ -508,8 +544,15 @@ class DocumentListQuery(_Request):
 
     model_config = ConfigDict(extra="forbid", strict=False)
 
-    after: str = Field("", max_length=512, description="The last id of the page before.")
+    after: str = Field("", max_length=1_000, description="The last id of the page before.")
     limit: Limit = 100
+    source: Literal["added", "trained"] = Field("added", description="Added documents, or those of the training.")
+    include: str = Field("", pattern=INCLUDE_PATTERN, description=INCLUDE_DESCRIPTION)
+
+    @property
+    def included(self) -> tuple[str, ...]:
+        """What is included."""
+        return tuple(filter(None, self.include.split(",")))
 
 
 class DocumentWritten(_Answer):
@@ -532,24 +575,28 @@ class Document(_Answer):
     source: Literal["added", "trained"]
     revision: int | None = Field(ge=1, description="Null for a trained document.")
     text: str | None = Field(description="Null for a trained document of a model that keeps fields only.")
-    fields: dict[str, Any] = Field(description="The kept fields of a trained document.")
+    fields: dict[str, Any] = Field(description="Those it was stored with, or that the model keeps.")
     created: str | None = Field(description="Null for a trained document.")
     updated: str | None = Field(description="Null for a trained document.")
     searchable: bool = Field(description="Whether the present model has a word of it.")
 
 
 class DocumentEntry(_Answer):
-    """A stored document without its text."""
+    """A document of a list; revision, characters and dates of a trained document are null."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     id: str
-    revision: int = Field(ge=1)
-    characters: int = Field(ge=1)
-    created: str
-    updated: str
+    revision: int | None = Field(ge=1)
+    characters: int | None = Field(ge=1)
+    created: str | None
+    updated: str | None
+    text: str | None = Field(None, description="Only if the request includes it.")
+    fields: dict[str, Any] = Field(default={}, description="Only if the request includes them.")
 
 
 class DocumentList(_Answer):
-    """Documents in the order of their ids."""
+    """Documents: added ones in the order of their ids, trained ones in that of the training."""
 
     documents: list[DocumentEntry]
     next: str | None = Field(description="What to send as after= for the next page; null on the last.")
@@ -564,6 +611,7 @@ class PutOperation(_Request):
     op: Literal["put"]
     id: ItemId
     text: ItemText
+    fields: Fields = {}
 
 
 class DeleteOperation(_Request):
@@ -580,6 +628,52 @@ class DocumentBatch(_Request):
     """Changes that are made in order and written together; each has a status of its own."""
 
     operations: list[Operation] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
+
+
+class ImportLine(_Request):
+    """A line of ``POST /documents:import``; what an export adds to it is passed over."""
+
+    id: ItemId
+    text: ItemText
+    fields: Fields = {}
+    source: Any = None
+    revision: Any = None
+    created: Any = None
+    updated: Any = None
+
+
+class ExportQuery(_Request):
+    """The parameters of ``GET /documents:export``."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    source: Literal["added", "trained"] = Field("added", description="Added documents, or those of the training.")
+    after: str = Field("", max_length=1_000, description="The last id that a broken export delivered.")
+    filter: FilterText = LEFT_OUT
+
+
+class DeleteRequest(_Request):
+    """Which documents are deleted: all, or those that a filter fits."""
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one({"all": {"const": True}, "filter": _STRING}))
+
+    all: Literal[True] | None = Field(None, description="Delete all added documents.")
+    filter: FilterText | None = None
+    dry_run: bool = Field(False, description="Only count them.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> DeleteRequest:
+        if (self.all is None) == (self.filter is None):
+            raise ValueError("give exactly one of all and filter")
+        return self
+
+
+class Deleted(_Answer):
+    """The result of a deletion of many documents."""
+
+    matched: int = Field(ge=0, description="Documents that were meant.")
+    deleted: int = Field(ge=0, description="Those of them that were deleted: not those changed meanwhile.")
+    model: ModelRef
 
 
 class PutDone(_Answer):
@@ -623,7 +717,7 @@ class OpenAIRequest(BaseModel):
 
     input: Annotated[
         Annotated[Text, Tag("text")]
-        | Annotated[list[Text], Field(min_length=1, max_length=2_048, fail_fast=True), Tag("texts")],
+        | Annotated[list[ItemText], Field(min_length=1, max_length=2_048, fail_fast=True), Tag("texts")],
         Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
     ]
     model: str = Field(description="The served model's name or id; GET /v1/models lists it.")
@@ -637,7 +731,7 @@ class OpenAIVector(_Answer):
 
     object: Literal["embedding"]
     index: int = Field(ge=0)
-    embedding: list[float] | str
+    embedding: list[float] | str | None = Field(description="Null only by the setting JOSE_V1_UNKNOWN_TEXT=null.")
 
 
 class OpenAIUsage(_Answer):
@@ -715,6 +809,50 @@ class Card(_Answer):
     name: str
     lines: list[str]
     model: ModelRef
+
+
+class SnapshotTaken(_Answer):
+    """A snapshot: what its snapshot.json holds."""
+
+    format: int
+    created: str
+    path: str = Field(description="Its directory on the service's machine.")
+    model: ModelRef
+    documents: int = Field(ge=0)
+    last_revision: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(description="Of documents.sqlite3.")
+
+
+class Job(_Answer):
+    """Work that goes on behind the answer."""
+
+    id: str
+    kind: Literal["reload", "snapshot"]
+    status: Literal["running", "done", "failed"]
+    stage: str = Field(description="What it is doing.")
+    done: int = Field(ge=0, description="How much of the stage is done.")
+    total: int = Field(ge=0, description="Of how much; 0 if that is not known.")
+    started: str
+    seconds: float = Field(ge=0)
+    result: Reloaded | SnapshotTaken | None
+    problem: ProblemDocument | None = Field(description="Why it failed.")
+
+
+class JobList(_Answer):
+    """The last hundred jobs, the newest first."""
+
+    jobs: list[Job]
+
+
+class Wait(_Request):
+    """The parameter of calls that begin a job."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    wait: Annotated[float, Field(ge=0, le=3_600), BeforeValidator(_plain_number)] = Field(
+        0.0, description="Answer when the job has ended, after so many seconds at the latest."
+    )
 
 
 class Info(_Answer):

@@ -1,4 +1,4 @@
-"""uvicorn with a stop that loses no request.
+"""uvicorn with a stop that loses no request; SIGHUP reloads the model.
 
 After SIGTERM the listening socket stays open for a moment, while each answer has ``Connection: close`` and ``/readyz``
 is 503. Then the connections in the socket's queue are accepted and the socket is closed. A connection is closed after
@@ -32,6 +32,7 @@ except ImportError:  # Windows
 
 __all__ = ["Server", "serve"]
 
+_HANGUP: Final = getattr(signal, "SIGHUP", None)  # there is none on Windows
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # A thread that computes gives the interpreter's lock back after this time.
 _SWITCH_SECONDS: Final = 0.0005
@@ -64,6 +65,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts as uvicorn does, and looks after the connections from then on."""
         await super().startup(sockets)
+        if _HANGUP is not None:
+            asyncio.get_running_loop().add_signal_handler(_HANGUP, self._engine.reload_by_signal)
         self._watching = asyncio.create_task(self._traffic.watch(self.server_state.connections))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

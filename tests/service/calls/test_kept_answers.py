@@ -115,7 +115,7 @@ def test_texts_survive_a_removed_file_and_change_with_the_model(starter: Starter
     assert served.get("/documents/400").json()["text"].startswith("the text of 400 ")
     keep(model, ["another"], None, seed=7)
     assert served.get("/documents/399").json()["text"].startswith("the text of 399 ")
-    assert served.post("/admin/reload").status_code == 200
+    assert served.post("/admin/reload?wait=60").status_code == 200
     assert served.get("/documents/1").json()["text"] == "another"
     assert served.get("/documents/399").status_code == 404
 

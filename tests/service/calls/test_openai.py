@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openai
 import pytest
-from serving import READ_KEY, WRITE_KEY, Served, start
+from serving import READ_KEY, WRITE_KEY, Served, Starter, start
 
 from jose_embed.model.embeddings import Embeddings
 
@@ -66,3 +68,30 @@ def test_errors_are_the_client_s_own(client: openai.OpenAI, locked: Served) -> N
         pytest.raises(openai.AuthenticationError),
     ):
         stranger.models.list()
+
+
+def vector_of(embedding: Any) -> list[float] | None:
+    """The numbers of an embedding, which may be base64, as float32 holds them."""
+    if isinstance(embedding, str):
+        embedding = np.frombuffer(base64.b64decode(embedding), "<f4")
+    return None if embedding is None else np.array(embedding, np.float32).tolist()
+
+
+@pytest.mark.parametrize("choice", ["mean", "zeros", "null"])
+def test_one_text_without_a_known_word_need_not_fail_the_others(
+    model_a: Model, tmp_path: Path, starter: Starter, choice: str
+) -> None:
+    running = starter(
+        model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment={"JOSE_V1_UNKNOWN_TEXT": choice}
+    )
+    mean = model_a[1].infer_flagged(["nowhere"]).vectors[0]
+    expected = {"mean": mean.tolist(), "zeros": [0.0] * 24, "null": None}[choice]
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+        for encoding in ("base64", "float"):
+            made = client.embeddings.create(input=["king", "nowhere", ""], model="a", encoding_format=encoding)
+            king, *unknown = [vector_of(item.embedding) for item in made.data]
+            assert np.array_equal(np.array(king, np.float32), model_a[1].infer(["king"])[0])
+            assert unknown == [expected, expected]
+        alone = client.embeddings.create(input="nowhere", model="a")
+        assert (alone.data[0].embedding is None) == (choice == "null")
+        assert alone.usage.prompt_tokens == 1

@@ -183,9 +183,9 @@ def test_databases_of_others(tmp_path: Path) -> None:
     newer = tmp_path / "newer.sqlite3"
     Store(newer).close()
     with sqlite3.connect(newer) as database:
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 3")
     database.close()
-    with pytest.raises(StoreError, match="has the format 2, but this version reads up to 1"):
+    with pytest.raises(StoreError, match="has the format 3, but this version reads up to 2"):
         Store(newer)
 
 

@@ -122,7 +122,7 @@ async def reload_beside_writers(engine: Engine, models: Models, *, documents: in
         for _ in range(swaps):  # one close upon the other
             number += 1
             serve_next(engine, models, number)
-            assert (await engine.reload())["changed"] is True
+            assert (await asyncio.wrap_future(engine.reload().finished))["changed"] is True
             now = engine.snapshot
             serials = await engine.work(lambda now=now: engine.store.searchable_serials(now.served.id))
             if now is engine.snapshot:
@@ -195,7 +195,7 @@ def test_an_index_that_differs_from_the_file_is_repaired(
         await put(engine, texts)
         harm(engine)
         if by_reload:
-            assert (await engine.reload())["changed"] is False
+            assert (await asyncio.wrap_future(engine.reload().finished))["changed"] is False
             assert engine.writer.n_repairs == 0, "the swap has done it"
             check(engine, texts, two_models)
         else:
@@ -249,12 +249,12 @@ def test_a_read_only_service_of_another_model_finds_all_documents(
     known = [id for id, text in texts.items() if text in two_models[1][1]]
     assert 0 < len(known) < len(texts)
     assert len(reader.snapshot.library) == len(known)
-    assert asyncio.run(reader.reload())["changed"] is False
+    assert reader.reload().finished.result(60)["changed"] is False
     assert len(reader.snapshot.library) == len(known)
     reader.close()
 
 
-def test_a_client_that_leaves_does_not_end_the_lock_of_a_reload(engine: Engine, two_models: Models) -> None:
+def test_one_reload_at_a_time_and_its_job_says_how_far_it_is(engine: Engine, two_models: Models) -> None:
     gate, load = threading.Event(), engine._reloader._load
 
     def slow() -> Any:
@@ -264,11 +264,11 @@ def test_a_client_that_leaves_does_not_end_the_lock_of_a_reload(engine: Engine, 
     async def main() -> None:
         engine._reloader._load = slow
         serve_next(engine, two_models, 1)
-        leaving = asyncio.create_task(engine.reload())
+        job = engine.reload()
         await asyncio.sleep(0.05)
-        leaving.cancel()
-        with pytest.raises(Problem, match="another reload"):
-            await engine.reload()
+        assert (job.document()["status"], job.document()["stage"]) == ("running", "loading the model")
+        with pytest.raises(Problem, match=f"another reload has not ended yet: {job.id}"):
+            engine.reload()
         gate.set()
         while engine.snapshot.served.id != two_models[1][1].id:
             await asyncio.sleep(0.01)
@@ -354,7 +354,7 @@ def test_a_model_changed_in_place_is_served_on_and_reported(
     assert set(ask_all(running)) <= {200, 201}
     assert running.get("/similar?word=w9").content == before
     assert "not on the disk as it was loaded" in running.get("/readyz").json()["warnings"][0]
-    answer = running.post("/admin/reload")
+    answer = running.post("/admin/reload?wait=60")
     assert answer.status_code == (200 if change is copy_over else 409)
     assert bool(running.get("/readyz").json()["warnings"]) == (change is not copy_over)
     assert set(ask_all(running)) <= {200, 201}
@@ -430,7 +430,7 @@ def test_killed_during_reloads_and_writes(two_models: Models, tmp_path: Path, st
         with contextlib.suppress(httpx.TransportError):
             for number in range(1, 10_000):
                 two_models[number % 2][1].save(path, overwrite=True)
-                assert running.post("/admin/reload").status_code == 200
+                assert running.post("/admin/reload?wait=60").status_code == 200
 
     threads = [threading.Thread(target=write), threading.Thread(target=reload)]
     for thread in threads:

@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -411,77 +410,3 @@ def test_while_draining_it_says_that_it_is_not_ready(model_a: Model, tmp_path: P
             seen.add((answer.status_code, answer.headers.get("connection", "")))
     assert (503, "close") in seen
     assert running.process.wait(30) == 0
-
-
-# ------------------------------------------------------------------------------------------------------------------
-# soak
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(7_200)
-def test_resident_memory_is_level_under_mixed_load(model_a: Model, tmp_path: Path, starter: Starter) -> None:
-    """Every call, right and wrong, from four clients, for SOAK_SECONDS (default: 180). The resident memory of the
-    second half stays within a tenth, and 10 MB, of that after the first quarter."""
-    seconds = float(os.environ.get("SOAK_SECONDS", "180"))
-    running = starter(
-        model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment={"JOSE_CACHE_BYTES": "1000000"}
-    )
-    stop = threading.Event()
-    statuses: dict[int, int] = {}
-    lock = threading.Lock()
-
-    def ask(seed: int) -> None:
-        own = random.Random(seed)
-        with httpx.Client(base_url=running.url, timeout=60, trust_env=False) as client:
-            while not stop.is_set():
-                status = one_of_many(client, own)
-                with lock:
-                    statuses[status] = statuses.get(status, 0) + 1
-
-    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    process = psutil.Process(running.process.pid)
-    samples: list[tuple[float, float]] = []
-    began = time.monotonic()
-    while (now := time.monotonic() - began) < seconds:
-        samples.append((now, process.memory_info().rss / 1e6))
-        time.sleep(min(1.0, seconds / 100))
-    stop.set()
-    for thread in threads:
-        thread.join()
-    early = max(rss for at, rss in samples if at < seconds / 4)
-    late = max(rss for at, rss in samples if at > seconds / 2)
-    steps = [round(samples[int(len(samples) * part / 8)][1]) for part in range(8)] + [round(samples[-1][1])]
-    print(f"\nsoak: {seconds:.0f} s, {sum(statuses.values())} requests {statuses}, resident MB over time {steps}")
-    assert not [status for status in statuses if status >= 500 and status != 503]
-    assert late < early * 1.1 + 10
-    assert running.get("/readyz").status_code == 200
-
-
-def one_of_many(client: httpx.Client, own: random.Random) -> int:
-    """One call of a mixture; its status."""
-    word = f"w{own.randrange(4, 2_200)}"
-    id = f"soak-{own.randrange(500)}"
-    text = " ".join(own.choices(TEXTS, k=own.choice([1, 20, 200])))
-    queries = [{"word": word, "without": ["king"]}, {"positive": ["king", word]}] * 5
-    noise = b"x" * own.choice([10, 200_000])
-    calls = [
-        lambda: client.get(f"/similar?word={word}&k={own.choice([5, 10, 2_000])}"),
-        lambda: client.post("/similar", json={"queries": queries}),
-        lambda: client.post("/embed-doc", json={"text": text, "explain": True}),
-        lambda: client.post("/embed-doc", json={"texts": [text, "nothing"] * 10, "encoding_format": "base64"}),
-        lambda: client.post("/search", json={"text": text, "k": 20}),
-        lambda: client.put(f"/documents/{id}", json={"text": text}),
-        lambda: client.put(f"/documents/{id}", json={"text": text}),
-        lambda: client.delete(f"/documents/{id}"),
-        lambda: client.get(f"/documents/{id}"),
-        lambda: client.get("/documents?limit=50"),
-        lambda: client.get(f"/words?prefix={word[:2]}"),
-        lambda: client.post("/v1/embeddings", json={"input": [text], "model": "a"}),
-        lambda: client.post("/embed-doc", content=noise, headers={"content-type": "application/json"}),
-        lambda: client.get(own.choice(["/metrics", "/info", "/readyz", "/nowhere"])),
-    ]  # fmt: skip
-    if own.random() < 0.002:
-        return client.post("/admin/reload").status_code
-    return own.choice(calls)().status_code

@@ -26,6 +26,8 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/card", None),
     ("GET", "/documents", None),
     ("GET", "/documents/there", None),
+    ("GET", "/documents:export", None),
+    ("GET", "/admin/jobs", None),
     ("POST", "/v1/embeddings", {"input": "king", "model": "a"}),
     ("GET", "/v1/models", None),
     ("GET", "/v1/models/a", None),
@@ -33,7 +35,9 @@ READS: list[tuple[str, str, Any]] = [
 WRITES: list[tuple[str, str, Any]] = [
     ("PUT", "/documents/there", {"text": "king"}),
     ("POST", "/documents:batch", {"operations": [{"op": "put", "id": "there", "text": "queen"}]}),
-    ("POST", "/admin/reload", None),
+    ("POST", "/admin/reload?wait=60", None),
+    ("POST", "/documents:delete", {"filter": "n = 1", "dry_run": True}),
+    ("POST", "/admin/snapshot?wait=60", None),
     ("DELETE", "/documents/other", None),
 ]
 OPEN = ["/", "/page/page.js", "/livez", "/readyz", "/metrics", "/info", "/docs", "/redoc", "/openapi.json", "/problems"]

@@ -1,0 +1,118 @@
+"""The filters by fields: what fits, what does not, and what is no filter."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import operator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jose_embed.errors import ConfigError
+from service.search.filters import MOST_CHARACTERS, Filter
+
+FIELDS = {
+    "date": "2025-06-30",
+    "rating": 2,
+    "price": 1.5,
+    "lang": "de",
+    "public": True,
+    "meta.source": "dotted",
+    "meta": {"source": "nested", "page": 7},
+    "a b": "spaced",
+    "none": None,
+    "list": [1],
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rating = 2",
+        "rating=2",
+        "rating = 2.0",
+        "rating in [1,2 , 3]",
+        "price<2 and price>1",
+        "price != 2",
+        'date >= 2025-01-01 and date < "2026"',
+        'lang = "de" and lang = de and lang != en',
+        "public = true and public != false",
+        'meta.source = "dotted" and meta.page >= 7',
+        '"a b" = spaced',
+        "none is missing and nowhere is missing and meta.nowhere is missing",
+        'lang = "\\u0064e"',
+    ],
+)
+def test_what_fits(text: str) -> None:
+    assert Filter.parse(text).fits(FIELDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rating = 3",
+        'rating = "2"',  # text is no number
+        "lang > 1",
+        "date < 2026",
+        "public = 1",  # and a truth value is none
+        "nowhere != 1",
+        "nowhere = 1",
+        "none = 0",
+        "list = 1",
+        "rating in [1, 3]",
+        "rating = 2 and lang = en",
+        "rating is missing",
+        "lang.x = 1",
+    ],
+)
+def test_what_does_not_fit(text: str) -> None:
+    assert not Filter.parse(text).fits(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "ends where a field"),
+        ("rating", "ends where '='"),
+        ("rating >", "ends where a value"),
+        ("rating = 1 or rating = 2", "'or' at character 12 where 'and'"),
+        ("rating == 2", "'=' at character 9"),
+        ("rating in 2", "'2' at character 11 where '\\['"),
+        ("rating in []", "'\\]' at character 12"),
+        ("rating in [1", "ends where ',' or '\\]'"),
+        ("rating is 2", "'2' at character 11 where 'missing'"),
+        ("1 = 1", "'1' at character 1 where the name"),
+        ('"open', "at character 1"),
+        ('lang = "\\x"', "where a JSON string"),
+        ("rating = 1 and", "ends where a field"),
+        ("public < true", "allowed are = and !="),
+        ("(rating = 1)", "where the name of a field"),
+        ("x = 1" + " " * MOST_CHARACTERS, "at most 10000"),
+    ],
+)
+def test_what_is_no_filter(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        Filter.parse(text)
+    assert "\n" not in str(refused.value)
+
+
+COMPARE = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+           ">=": operator.ge}  # fmt: skip
+NUMBERS = st.integers(-5, 5) | st.floats(-5, 5)
+VALUES = st.tuples(st.text(), st.text()) | st.tuples(NUMBERS, NUMBERS)
+
+
+@given(name=st.text(min_size=1), pair=VALUES, sign=st.sampled_from(sorted(COMPARE)))
+def test_any_name_and_value_in_quotes(name: str, pair: tuple[Any, Any], sign: str) -> None:
+    found, value = pair
+    text = f"{json.dumps(name)} {sign} {json.dumps(value)}"
+    assert Filter.parse(text).fits({name: found}) == COMPARE[sign](found, value)
+
+
+@given(st.text())
+def test_any_text_is_a_filter_or_refused_by_name(text: str) -> None:
+    with contextlib.suppress(ConfigError):
+        Filter.parse(text).fits(FIELDS)
