@@ -1,4 +1,4 @@
-"""A corpus of ten times the memory that a training may use, and document vectors that do not fit into it either.
+"""A corpus of ten times the memory that a training may use, as text and as CSV, and document vectors that do not fit.
 
 The limit is the promise itself: 250 MB and 1.15 times the bytes of the tables that are in memory. It is set twice where
 the system lets us: ``RLIMIT_DATA`` refuses memory that is not a file's, and a control group of ours, which counts the
@@ -37,7 +37,10 @@ print(json.dumps({"peak": peak, "phases": training["phases"], "n_tokens": model.
 
 
 def write_zipf_text(path: Path, n_bytes: int, words_per_document: int) -> int:
-    """Text of ``N_WORDS`` words of 23 letters, the r-th of a share of 1/r; returns the number of documents."""
+    """Text of ``N_WORDS`` words of 23 letters, the r-th of a share of 1/r; returns the number of documents.
+
+    A name that ends in .csv gets a table with one column, quoted; every fifth text has a line break in it.
+    """
     random = np.random.Generator(np.random.PCG64(1))
     letters = random.integers(ord("a"), ord("z") + 1, (N_WORDS, WIDTH), np.uint8)
     letters[:, -1] = ord(" ")
@@ -46,10 +49,18 @@ def write_zipf_text(path: Path, n_bytes: int, words_per_document: int) -> int:
     chosen = np.searchsorted(shares / shares[-1], (np.arange(1 << 20) + 0.5) / (1 << 20)).astype(np.int32)
     n_documents = 0
     at_once = max(1, (1 << 19) // words_per_document)
+    is_table = path.suffix == ".csv"
     with path.open("wb") as file:
+        if is_table:
+            file.write(b"text\n")
         while file.tell() < n_bytes:
             block = words[chosen[random.integers(0, 1 << 20, at_once * words_per_document, np.int32)]]
             block.view(np.uint8).reshape(-1, WIDTH)[words_per_document - 1 :: words_per_document, -1] = ord("\n")
+            if is_table:
+                rows = block.view(np.uint8).reshape(at_once, -1)
+                rows[::5, WIDTH - 1] = ord("\n")
+                quotes = np.full((at_once, 1), ord('"'), np.uint8)
+                block = np.hstack([quotes, rows[:, :-1], quotes, rows[:, -1:]])
             file.write(block.data)
             n_documents += at_once
     return n_documents
@@ -89,8 +100,11 @@ def peak_of(group: Path) -> int | None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the peak")
-@pytest.mark.parametrize(("storage", "words_per_document"), [("memory", 1000), ("mapped", 60)])
-def test_ten_times_the_memory(tmp_path: Path, storage: str, words_per_document: int) -> None:
+@pytest.mark.parametrize(
+    ("storage", "words_per_document", "suffix"),
+    [("memory", 1000, ".txt"), ("memory", 1000, ".csv"), ("mapped", 60, ".txt")],
+)
+def test_ten_times_the_memory(tmp_path: Path, storage: str, words_per_document: int, suffix: str) -> None:
     """With vectors of documents in memory, and in a mapped file of twice the limit."""
     in_memory = 4 * DIM * 2 * N_WORDS
     # Ten times a limit that grows with the documents of a text of ten times the limit.
@@ -98,14 +112,15 @@ def test_ten_times_the_memory(tmp_path: Path, storage: str, words_per_document: 
     limit = 250e6 + 1.15 * in_memory
     limit /= 1 - 10 * 1.15 * per_document / (WIDTH * words_per_document)
     # Order, offsets and counts of the documents: they are not vectors, and there are as many whatever the dimension.
-    n_documents = write_zipf_text(tmp_path / "text.txt", int(10 * limit), words_per_document)
+    text = tmp_path / f"text{suffix}"
+    n_documents = write_zipf_text(text, int(10 * limit), words_per_document)
     bound = 250e6 + 1.15 * (in_memory + per_document * n_documents)
     if storage != "memory":
         bound += 48 * n_documents
-    text_bytes = (tmp_path / "text.txt").stat().st_size
+    text_bytes = text.stat().st_size
     assert text_bytes >= 10 * limit
     with control_group(int(bound)) as group:
-        command = [sys.executable, "-c", CHILD, tmp_path / "text.txt", tmp_path / "m.jose", str(int(bound)), storage]
+        command = [sys.executable, "-c", CHILD, text, tmp_path / "m.jose", str(int(bound)), storage]
         if group is not None:
             command = ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', group / "cgroup.procs", *command]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -117,8 +132,8 @@ def test_ten_times_the_memory(tmp_path: Path, storage: str, words_per_document: 
         )
     vectors, phases = 4 * DIM * n_documents / 1e6, {name: round(value) for name, value in facts["phases"].items()}
     n_words = facts["n_tokens"] / 1e6
-    print(f"\n{storage}: {text_bytes / 1e6:,.0f} MB of text, {n_words:.0f} M words, {n_documents:,} documents")
+    print(f"\n{text.name}, {storage}: {text_bytes / 1e6:,.0f} MB, {n_words:.0f} M words, {n_documents:,} documents")
     print(f"vectors of documents {vectors:.0f} MB, of words {in_memory / 1e6:.0f} MB; seconds: {phases}")
     print(f"resident peak {facts['peak'] / 1e6:.0f} MB of {bound / 1e6:.0f} allowed ({limited})")
-    assert facts["n_tokens"] == text_bytes // WIDTH
+    assert facts["n_tokens"] == n_documents * words_per_document
     assert facts["peak"] < bound
