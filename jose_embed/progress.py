@@ -31,6 +31,7 @@ __all__ = [
     "Phase",
     "Reporter",
     "SilentReporter",
+    "WarningNote",
     "amount_text",
     "duration_text",
     "in_notebook",
@@ -66,7 +67,13 @@ class Reporter(Protocol):
         """End the phase, with its last figures."""
 
     def note(self, message: str) -> None:
-        """Show one line to the user."""
+        """Show one line to the user; a :class:`WarningNote` if it may need attention."""
+
+
+class WarningNote(str):
+    """A note about something that may be wrong with the input or was not done as asked; logged at level WARNING."""
+
+    __slots__ = ()
 
 
 class ClosingReporter(Reporter, Protocol):
@@ -300,12 +307,15 @@ class LineReporter(_WritingReporter):
 
 
 class LogReporter(LineReporter):
-    """The lines of :class:`LineReporter` to the logger ``jose_embed``, at level INFO."""
+    """The lines of :class:`LineReporter` to the logger ``jose_embed``, at level INFO; warnings at level WARNING."""
 
     def _write(self, line: str) -> None:
         import logging
 
-        logging.getLogger("jose_embed").info("%s", line)
+        logger = logging.getLogger("jose_embed")
+        if not logger.handlers:  # else a program without handlers would get warnings on standard error
+            logger.addHandler(logging.NullHandler())
+        logger.log(logging.WARNING if isinstance(line, WarningNote) else logging.INFO, "%s", line)
 
 
 class BarReporter:
@@ -499,7 +509,7 @@ class JoinedReporter:
 
     def note(self, message: str) -> None:
         for reporter in self._reporters:
-            reporter.note(self._shown(message))
+            reporter.note(type(message)(self._shown(message)))
 
     def __enter__(self) -> Self:
         return self

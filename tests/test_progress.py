@@ -34,6 +34,8 @@ from jose_embed.progress import (
     log_event,
     reporter_for,
 )
+from jose_embed.text.encode import encode
+from jose_embed.text.records import TextOptions
 from jose_embed.training.train import train
 
 
@@ -442,6 +444,37 @@ def test_the_logger_gets_what_the_screen_gets(
     with caplog.at_level("INFO", logger="jose_embed"):
         train(documents=TEXTS, **SMALL)
     assert any(line.startswith("training: ") for line in caplog.messages)
+
+
+def test_notes_that_warn_are_warnings_of_the_logger(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"".join(line.encode() + b"\n" for line in TEXTS) + b"red \xff\n")
+    (tmp_path / "again.txt").symlink_to(text)
+    records = tmp_path / "records.jsonl"
+    records.write_text('{"text": "red green"}\n{"text"\n' + '{"text": "red blue"}\n' * 20)
+    looks = tmp_path / "looks.txt"
+    looks.write_text('{"text": "red green"}\n' * 20)
+    with caplog.at_level("INFO", logger="jose_embed"):
+        train([str(text), str(tmp_path / "again.txt")], **SMALL)
+        encode(str(records), reporter=LogReporter(), options=TextOptions(on_error="skip"), min_count=1).close()
+        encode(str(looks), reporter=LogReporter(), min_count=1).close()
+        train(documents=[*TEXTS, "red \ud800"], **SMALL)
+        train(str(text), checkpoint=tmp_path / "run", resume=True, **SMALL)
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    told = [record.message for record in caplog.records if record.levelname == "INFO"]
+    for part in (
+        "is the same file as", "invalid UTF-8", "1 malformed record was skipped", "looks like JSON Lines",
+        "were replaced by U+FFFD", "there is no checkpoint",
+    ):  # fmt: skip
+        assert any(part in message for message in warned), (part, warned)
+    assert not [message for message in warned if message.startswith(("training", "reading"))]
+    assert any(message.startswith("training: ") for message in told)
+
+
+def test_a_program_that_set_up_no_logging_sees_no_warnings() -> None:
+    code = f"from jose_embed import train; train(documents=['red \\ud800', 'red blue'] * 9, **{SMALL})"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert ended.stderr == ""
 
 
 def test_a_reporter_of_the_caller_is_used_alone(stream: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:

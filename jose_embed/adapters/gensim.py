@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ def to_gensim(model: Embeddings, table: str = "center") -> Any:
     Args:
         model: The model.
         table: ``center`` (the word vectors), ``context``, or ``documents``, whose keys are the documents' ids.
+            Documents without a known word have no direction and are left out.
 
     Returns:
         Keys in our order, float32 vectors of norm 1. The attribute ``count`` is the number of occurrences of a word, or
@@ -41,7 +43,9 @@ def to_gensim(model: Embeddings, table: str = "center") -> Any:
     """
     if table == "documents":
         model.require_documents()
-        keys, counts, vectors = model.doc_ids, model.doc_token_counts, model.doc_vectors
+        known = model.known_documents
+        keys = list(itertools.compress(model.doc_ids, known))
+        counts, vectors = model.doc_token_counts[known], model.doc_vectors[known]
     elif table in ("center", "context"):
         vectors = model.center_vectors if table == "center" else model.context_vectors
         keys, counts = model.words, model.counts

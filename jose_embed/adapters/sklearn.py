@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable
 from typing import Any, Final, Self, Unpack
 
@@ -31,8 +32,9 @@ class JoseVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     """Document vectors as features; ``fit`` trains a model on the texts.
 
     Texts are strings, or lists of words, in any iterable: a list, an array, a pandas or polars column. A text without a
-    known word gets the mean direction of the training texts. Inside a parallel call of joblib, such as a grid search
-    with ``n_jobs``, ``workers=0`` means one thread. Only ``workers=1`` gives the same vectors again.
+    known word has no direction: as from scikit-learn's own vectorizers its row is zero, and ``transform`` warns. Before
+    clustering or indexing leave such rows out, ``vectors[vectors.any(axis=1)]``. Inside a parallel call of joblib, such
+    as a grid search with ``n_jobs``, ``workers=0`` means one thread. Only ``workers=1`` gives the same vectors again.
 
     Args:
         preset: The name of a preset; settings that differ from their defaults override it.
@@ -93,7 +95,10 @@ class JoseVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self
 
     def transform(self, X: Iterable[Document]) -> npt.NDArray[np.float32]:
-        """The vectors of texts: float32 (n_texts, dim), norm 1.
+        """The vectors of texts: float32 (n_texts, dim), norm 1, or zero for a text without a known word.
+
+        Warns:
+            UserWarning: there are such texts; it counts them.
 
         Raises:
             sklearn.exceptions.NotFittedError: ``fit`` was not called.
@@ -101,7 +106,16 @@ class JoseVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         check_is_fitted(self)
         texts = [text for batch, _ in given_documents(X).batches() for text in batch]
-        return self.model_.infer_flagged(texts).vectors
+        vectors, known = self.model_.infer_flagged(texts)
+        if not known.all():
+            vectors[~known] = 0
+            n = len(known) - int(np.count_nonzero(known))
+            first = int(known.argmin())
+            warnings.warn(
+                f"{n:,} of {len(known):,} texts have no known word, so their rows are zero (the first is row {first})",
+                stacklevel=2,
+            )
+        return vectors
 
     def fit_transform(self, X: Iterable[Document], y: Any = None) -> npt.NDArray[np.float32]:
         """Train on texts; the vectors of the same texts, as ``transform`` makes them."""

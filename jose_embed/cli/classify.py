@@ -41,8 +41,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from jose_embed.analysis.classifier import cross_validation, fit_classifier, read_classifier
     from jose_embed.model.embeddings import load
-    from jose_embed.storage.atomic import atomic_file
+    from jose_embed.storage.atomic import atomic_file, check_output
 
+    if arguments.save is not None:
+        read = [name for name in (arguments.labels, *(arguments.apply or ())) if name is not None]
+        check_output(arguments.save, read, [arguments.model])
     model = load(arguments.model)
     if arguments.load is not None:
         classifier = read_classifier(arguments.load)

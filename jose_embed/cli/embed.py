@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from jose_embed.storage.atomic import atomic_file, check_output
     from jose_embed.text.sources import find_sources
 
-    for written in filter(None, (output, details)) if arguments.overwrite else ():
+    for written in filter(None, (output, details)):
         check_output(written, [source.path or "-" for source in find_sources(arguments.sources)], [arguments.model])
     check_backend(arguments.backend)
     model = load(arguments.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,6 +82,7 @@ def _add(measures: Any, name: str, summary: str, score: Callable[..., Sequence[T
     parser.set_defaults(score=score)
     add_model(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="also write the tables to a Markdown file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--save", action="store_true", help="also save the results in the model directory; jose info shows them"
@@ -130,16 +132,17 @@ def _run(arguments: argparse.Namespace) -> None:
         raise ConfigError(_NO_MEASURE)
 
     from jose_embed.model.embeddings import load
-    from jose_embed.storage.atomic import atomic_file
+    from jose_embed.storage.atomic import atomic_file, check_output
 
-    output = None if arguments.output is None else Path(arguments.output)
-    if output is not None and not output.parent.is_dir():
-        raise ConfigError(f"{output}: the directory {output.parent} does not exist; make it first")
-    model = load(arguments.model)
-    tables: Sequence[Table] = arguments.score(model, arguments)
-    markdown = "\n\n".join(table.to_markdown() for table in tables)
+    output = arguments.output
     if output is not None:
-        with atomic_file(output, overwrite=True) as write:
+        check_output(output, _read_files(arguments), [arguments.model])
+    model = load(arguments.model)
+    # A file that cannot be written is refused here, before any work.
+    with contextlib.nullcontext() if output is None else atomic_file(output, overwrite=arguments.overwrite) as write:
+        tables: Sequence[Table] = arguments.score(model, arguments)
+        markdown = "\n\n".join(table.to_markdown() for table in tables)
+        if write is not None:
             write(f"# {Path(arguments.model).name}\n\nModel {model.id}\n\n{markdown}\n".encode())
     if arguments.save:
         from jose_embed.model.quality import save_quality
@@ -149,6 +152,15 @@ def _run(arguments: argparse.Namespace) -> None:
         print(json.dumps([table.to_dict() for table in tables], ensure_ascii=False, indent=2))
     else:
         print(markdown)
+
+
+def _read_files(arguments: argparse.Namespace) -> list[str]:
+    """The names of all files that a measure reads."""
+    names: list[str] = []
+    for option in ("files", "wordsim", "analogy", "sts", "search", "labels", "texts"):
+        value = getattr(arguments, option, None) or []
+        names += [value] if isinstance(value, str) else value
+    return names
 
 
 def _wordsim(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:

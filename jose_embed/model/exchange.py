@@ -97,7 +97,8 @@ def export(
         path: The file.
         format: ``word2vec`` (text), ``word2vec-binary``, ``safetensors``, ``csv``, ``jsonl``, ``parquet`` or ``npy``
             (without names); by the file's ending if omitted.
-        table: ``center`` (the word vectors), ``context``, or ``documents``, whose rows are named by their ids.
+        table: ``center`` (the word vectors), ``context``, or ``documents``, whose rows are named by their ids. Rows of
+            documents without a known word are random; ``model.known_documents`` says which.
         overwrite: Replace the file if it exists.
         reporter: Receives the phase "exporting", in rows.
 

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 __all__ = ["check_model_target", "manifest_of", "model_id", "open_model", "write_model"]
 
 _ATTEMPTS: Final = 3
+_CHECKED_BYTES: Final = 16 << 20  # of a mapped table that is read in full when a model is opened
 
 _BOOLEAN: Final = Rule(lambda value: isinstance(value, bool), "true or false")
 _NAMES: Final = Rule(
@@ -132,6 +133,10 @@ def write_model(
     repetition = first_repetition(parts.words)
     if repetition is not None:
         raise ModelError(f"the word {repetition!r} is in the vocabulary more than once; the words must differ")
+    # Those of a text were compared when it was read.
+    repetition = first_repetition(parts.doc_ids) if isinstance(parts.doc_ids, list | tuple) else None
+    if repetition is not None:
+        raise ModelError(f"the document id {repetition[:100]!r} is there more than once; the ids must differ")
     if reporter is not None:
         reporter.start("saving", needed, "bytes")
     with DirectoryWriter(path, overwrite=overwrite, known=_known_model, needed_bytes=needed) as directory:
@@ -251,16 +256,18 @@ def open_model(
     for _ in range(_ATTEMPTS - 1):
         with DirectoryReader(path, mapped=mapped) as directory:
             try:
-                return _opened(directory, verify, reporter)
+                return _opened(directory, verify, mapped, reporter)
             except ModelError:
                 # Replaced and removed while it was read: the name now belongs to the new model.
                 if not directory.vanished or directory.is_still(path):
                     raise
     with DirectoryReader(path, mapped=mapped) as directory:
-        return _opened(directory, verify, reporter)
+        return _opened(directory, verify, mapped, reporter)
 
 
-def _opened(directory: DirectoryReader, verify: bool, reporter: Reporter | None) -> tuple[ModelParts, dict[str, Any]]:
+def _opened(
+    directory: DirectoryReader, verify: bool, mapped: bool, reporter: Reporter | None
+) -> tuple[ModelParts, dict[str, Any]]:
     manifest = read_manifest(directory, _FIELDS, _OPTIONAL)
     files, counts = manifest["files"], manifest["counts"]
     n_words, n_docs, dim = counts["n_words"], counts["n_docs"], counts["dim"]
@@ -297,20 +304,19 @@ def _opened(directory: DirectoryReader, verify: bool, reporter: Reporter | None)
         parts.check_learned()
     except ModelError as error:
         raise directory.error(f"{str(error).split()[0]}.npy", str(error).partition(" ")[2]) from None
+    _check_vectors(directory, parts, counts["n_untrained"], verify or not mapped)
     if verify:
-        _verify_contents(directory, parts, counts["n_untrained"])
+        _verify_names(directory, parts)
     return parts, manifest
 
 
-def _verify_contents(directory: DirectoryReader, parts: ModelParts, n_untrained: int) -> None:
+def _check_vectors(directory: DirectoryReader, parts: ModelParts, n_untrained: int, every_row: bool) -> None:
     for name in TABLES:
-        fault = first_fault(getattr(parts, name))
+        table = getattr(parts, name)
+        fault = first_fault(table, every_row=every_row or table.nbytes <= _CHECKED_BYTES)
         if fault is not None:
             row, norm = fault
             raise directory.error(f"{name}.npy", f"has norm {norm:.9g} in row {row}; every row must have norm 1")
-    repetition = first_repetition(parts.words)
-    if repetition is not None:
-        raise directory.error("vocabulary.tsv", f"has the word {repetition!r} more than once")
     if (parts.doc_token_counts < 0).any():
         raise directory.error("doc_token_counts.npy", "holds a negative count")
     found = len(parts.doc_token_counts) - int(np.count_nonzero(parts.doc_token_counts))
@@ -318,8 +324,13 @@ def _verify_contents(directory: DirectoryReader, parts: ModelParts, n_untrained:
         raise directory.error(
             "doc_token_counts.npy", f"has {found} untrained documents, but the manifest says {n_untrained}"
         )
-    for _ in parts.doc_ids:  # decoding fails if an id is not UTF-8
-        pass
+
+
+def _verify_names(directory: DirectoryReader, parts: ModelParts) -> None:
+    for name, names, what in (("vocabulary.tsv", parts.words, "word"), ("doc_ids.txt", parts.doc_ids, "id")):
+        repetition = first_repetition(names)  # decoding fails if an id is not UTF-8
+        if repetition is not None:
+            raise directory.error(name, f"has the {what} {repetition[:100]!r} more than once")
 
 
 def model_id(files: Mapping[str, FileFacts], about: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ OWN_FILES: Final = NOT_LISTED | {
 #: Sections of the manifest that describe how the model was made; those after the first four are optional.
 ABOUT: Final = ("config", "tokenizer", "training", "corpus")
 OPTIONAL_ABOUT: Final = ("text", "blocks")
+_MOST: Final = 1e9  # for the largest of the learned numbers; far from it squares overflow or vanish
 _ZERO: Final = np.zeros(())  # in place of an array that a model lacks
 _TEXT_FACTS: Final = ("texts", "fields")  # of "text": about the texts that are kept
 
@@ -163,12 +164,14 @@ class ModelParts:
         """Check the arrays that inference reads.
 
         Raises:
-            ModelError: another shape or dtype, or a number that is not finite.
+            ModelError: another shape or dtype, a number that is not finite, or numbers that leave no direction.
         """
         n_words, dim = self.center_vectors.shape
         for name, shape in ((WORD_WEIGHTS, (n_words, 2)), (CONTEXT_SHARE, ()), (DOCUMENT_MATRIX, (dim, dim))):
             if name in self.extra_arrays:
                 _check_finite(name, self.extra_arrays[name], shape)
+                if shape:
+                    _check_largest(name, self.extra_arrays[name])
         if (self.extra_arrays.get(WORD_WEIGHTS, _ZERO) < 0).any():
             raise ModelError(f"{WORD_WEIGHTS} holds a negative number; a weight is 0 or more")
         share = float(self.extra_arrays.get(CONTEXT_SHARE, _ZERO))
@@ -201,6 +204,15 @@ def _check_finite(name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) ->
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         what = f"{array.dtype} numbers" if array.dtype.kind != "f" else "a NaN or an infinity"
         raise ModelError(f"{name} holds {what}; it must hold finite floating-point numbers")
+
+
+def _check_largest(name: str, array: npt.NDArray[Any]) -> None:
+    largest = float(np.abs(array).max())
+    if not 1 / _MOST <= largest <= _MOST:
+        why = "every document would be zero" if largest < 1 else "sums would overflow"
+        raise ModelError(
+            f"{name} holds numbers up to {largest:g}, so {why}; the largest must be {1 / _MOST:g} to {_MOST:g}"
+        )
 
 
 def _whole_numbers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from jose_embed.errors import ModelError
 from jose_embed.model.files import manifest_of, open_model, write_model
 from jose_embed.model.parts import ModelParts
 from jose_embed.progress import Reporter
+from jose_embed.storage.directory import FileState
+from jose_embed.storage.manifest import MANIFEST_NAME
 from jose_embed.text.texts import KeptDocument, TextStore
 
 __all__ = ["StoredModel"]
@@ -36,6 +39,7 @@ class StoredModel:
     extra_json: Mapping[str, Any]
     path: Path | None
     _place: str | None  # the absolute path, whatever the working directory becomes
+    _files: dict[str, FileState | None]  # of the directory, as they were when the model was loaded or saved
     _parts: ModelParts
     _manifest: dict[str, Any] | None
 
@@ -120,15 +124,19 @@ class StoredModel:
         model.extra_json = parts.extra_json
         model.path = path
         model._place = None if path is None else os.path.abspath(path)
+        model._files = {}
         model._parts = parts
         model._manifest = manifest
         model._prepare()
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle path and id of a saved or loaded model, whose files are mapped again; else all arrays."""
+        """Pickle path and id of a saved or loaded model, whose files are mapped again; else all arrays.
+
+        The files are compared with those of today by inode, size and time, and if these differ by their checksums.
+        """
         if self._place is not None:
-            return _mapped_again, (type(self), self._place, self.id)
+            return _mapped_again, (type(self), self._place, self.id, _signature(self._files, self.manifest))
         return type(self)._of, (self._parts,)
 
     def _prepare(self) -> None:
@@ -153,7 +161,7 @@ class StoredModel:
             TrainingError: a row that is not finite or not of norm 1, or a full disk.
         """
         self._manifest = write_model(self._parts, path, overwrite=overwrite, reporter=reporter)
-        self.path, self._place = Path(path), os.path.abspath(path)
+        self.path, self._place, self._files = Path(path), os.path.abspath(path), FileState.of_directory(path)
         return self.path
 
     @classmethod
@@ -176,8 +184,11 @@ class StoredModel:
         Raises:
             ModelError: missing, damaged, not a model, or of a newer format; the message names the file.
         """
+        files = FileState.of_directory(path)  # before: a later change is noticed
         parts, manifest = open_model(path, verify=verify, mapped=mapped, reporter=reporter)
-        return cls._of(parts, manifest, Path(path))
+        model = cls._of(parts, manifest, Path(path))
+        model._files = files
+        return model
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -252,7 +263,7 @@ class StoredModel:
         return f"<{type(self).__name__} of {self.n_words:,} words and {self.n_docs:,} documents, dim {self.dim}>"
 
 
-def _mapped_again(kind: type[StoredModel], place: str, id: str) -> StoredModel:
+def _mapped_again(kind: type[StoredModel], place: str, id: str, signature: str) -> StoredModel:
     """The model of a pickle.
 
     Raises:
@@ -260,6 +271,8 @@ def _mapped_again(kind: type[StoredModel], place: str, id: str) -> StoredModel:
     """
     try:
         model = kind.load(place)
+        if model.id == id and _signature(model._files, model.manifest) != signature:
+            model = kind.load(place, verify=True)
     except ModelError as error:
         raise ModelError(f"a pickled model is read from its directory again, and that failed: {error}") from None
     if model.id != id:
@@ -268,6 +281,12 @@ def _mapped_again(kind: type[StoredModel], place: str, id: str) -> StoredModel:
             "load it instead of unpickling, or keep each model under a name of its own"
         )
     return model
+
+
+def _signature(files: Mapping[str, FileState | None], manifest: Mapping[str, Any]) -> str:
+    """A short hash of the states of a model's files; empty if they are unknown."""
+    states = sorted((name, files.get(name)) for name in (MANIFEST_NAME, *manifest["files"]))
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:32] if files else ""
 
 
 def _read_only(array: npt.NDArray[Number]) -> npt.NDArray[Number]:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from jose_embed.errors import JoseError, ModelError
 from jose_embed.storage.atomic import BLOCK_BYTES, file_name_is_safe, moved_aside, plain_size, reason
 
-__all__ = ["MODEL", "DirectoryKind", "DirectoryReader", "array_header", "npy_preamble"]
+__all__ = ["MODEL", "DirectoryKind", "DirectoryReader", "FileState", "array_header", "npy_preamble"]
 
 
 class DirectoryKind(NamedTuple):
@@ -62,6 +62,31 @@ MODEL: Final = DirectoryKind(
     format="jose-embed",
     version=2,
 )
+
+
+class FileState(NamedTuple):
+    """A file as it was: if all of this is the same, its contents are. Not the device, which differs between hosts."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState | None:
+        """The state of a file, or None if there is none."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+
+    @classmethod
+    def of_directory(cls, path: str | os.PathLike[str]) -> dict[str, FileState | None]:
+        """The states of all files of a directory by their names; none if it cannot be read."""
+        try:
+            return {name: cls.of(Path(path) / name) for name in os.listdir(path)}
+        except (OSError, ValueError):
+            return {}
 
 
 class DirectoryReader:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
-from jose_embed.progress import Reporter, SilentReporter
+from jose_embed.progress import Reporter, SilentReporter, WarningNote
 from jose_embed.storage.columns import MappedLines, first_repetition
 from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
@@ -184,7 +184,8 @@ def encode_texts(
             reporter.advance(len(batch), tokens=spool.n_tokens)
         if report.invalid_lines:
             what = "NUL characters or lone surrogates were replaced by U+FFFD"
-            reporter.note(f"{report.invalid_lines:,} documents: {what} (the first in document {report.first_invalid})")
+            documents = f"{report.invalid_lines:,} documents"
+            reporter.note(WarningNote(f"{documents}: {what} (the first in document {report.first_invalid})"))
         return _finished(
             spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter, options, texts, choice
         )

@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, assert_never, overload
 
 from jose_embed.errors import CorpusError
+from jose_embed.progress import WarningNote
 from jose_embed.text.compression import EXPANSION_LIMIT, PIECE, decompressed
 from jose_embed.text.hints import first_look, last_look
 from jose_embed.text.records import (
@@ -194,10 +195,11 @@ class BlockReader:
                 report.was_replaced = file.was_replaced()
         self._faults.check()
         if (skipped := self._faults.note()) is not None:
-            self.notes.append(skipped)
+            self.notes.append(WarningNote(skipped))
         if self._hints:
             plain = [at for at, format in enumerate(self._formats) if format == "text"]
-            self.notes += last_look([self._sources[at] for at in plain], [self.reports[at] for at in plain])
+            hints = last_look([self._sources[at] for at in plain], [self.reports[at] for at in plain])
+            self.notes += map(WarningNote, hints)
 
     def _plain(self, source: Source, file: Input, report: SourceReport) -> Iterator[Block]:
         """The blocks of a plain text."""
@@ -321,7 +323,7 @@ class BlockReader:
         data = data.removeprefix(_BOM)
         if plain and self._hints and (hint := first_look(report.name, data)) is not None:
             self._hints = False  # one is enough, also for a thousand such files
-            self.notes.append(hint)
+            self.notes.append(WarningNote(hint))
         return data
 
     def _cut(self, pieces: Iterator[bytes], report: SourceReport, limit: int | None) -> Iterator[bytes]:
@@ -410,12 +412,12 @@ def complaints(reports: Sequence[SourceReport]) -> Iterator[str]:
         files = f" in {len(broken):,} files" if len(broken) > 1 else ""
         where = f"{printable(broken[0].name)}, line {broken[0].first_invalid}"
         what = f"invalid UTF-8: {n_bytes:,} bytes in {n_lines:,} lines{files} were replaced by U+FFFD"
-        yield f"{what} (the first in {where})"
+        yield WarningNote(f"{what} (the first in {where})")
     replaced = [report for report in reports if report.was_replaced]
     if replaced:
         more = f" and {len(replaced) - 1:,} more" if len(replaced) > 1 else ""
         what = "removed or replaced while it was read" if not more else "removed or replaced while they were read"
-        yield f"{printable(replaced[0].name)}{more}: {what}; the old content was read to its end"
+        yield WarningNote(f"{printable(replaced[0].name)}{more}: {what}; the old content was read to its end")
 
 
 class DocumentIds(Sequence[str]):

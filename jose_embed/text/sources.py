@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast, get_args
 
 from jose_embed.errors import CorpusError
+from jose_embed.progress import WarningNote
 
 __all__ = [
     "FORMATS",
@@ -150,10 +151,10 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
     if links:
         more = f" (and {len(links) - 1:,} more such links)" if len(links) > 1 else ""
         link, file = (printable(source.name) for source in links[0])
-        note(f"{link}: is the same file as {file}, which is read once{more}")
+        note(WarningNote(f"{link}: is the same file as {file}, which is read once{more}"))
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
-        note(f"{printable(skipped[0])}{more}: written by jose-embed, not read as text")
+        note(WarningNote(f"{printable(skipped[0])}{more}: written by jose-embed, not read as text"))
     return list(found.values())
 
 

@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
-from jose_embed.progress import Reporter, SilentReporter
+from jose_embed.progress import Reporter, SilentReporter, WarningNote
 from jose_embed.storage.atomic import DirectoryWriter, foreign_entry, reason, remove_directory, tidy
 from jose_embed.storage.columns import array_chunks, row_blocks
 from jose_embed.storage.directory import DirectoryKind, DirectoryReader
@@ -217,14 +217,15 @@ class Checkpoints:
             except _OtherVersionError:
                 raise
             except TrainingError as error:
-                reporter.note(str(error))
+                reporter.note(WarningNote(error))
                 self._damaged.append(number)
                 continue
             self.run = self.latest.run
             break
         else:
             if resume:
-                reporter.note(f"{self.directory}: there is no checkpoint, so the training starts from its beginning")
+                none = f"{self.directory}: there is no checkpoint, so the training starts from its beginning"
+                reporter.note(WarningNote(none))
 
     def check(self, config: TrainConfig, given: Collection[str] | None = None) -> None:
         """Check that the settings are those of the run to resume.
@@ -267,7 +268,7 @@ class Checkpoints:
         try:
             corpus = open_encoded(self.text, reporter=reporter)
         except CorpusError as error:
-            reporter.note(str(error))
+            reporter.note(WarningNote(error))
             return None
         same_options = corpus.options == (options or TextOptions())
         if same_options and _unchanged(corpus.sources, find_sources(sources), reporter):
@@ -489,7 +490,7 @@ def _unchanged(reports: Sequence[SourceReport], found: Sequence[Source], reporte
         if source.path is None:
             reporter.note("standard input is not read: the stored text is used")
         elif not os.path.lexists(source.path):
-            reporter.note(f"{printable(source.name)} is gone: the stored text is used")
+            reporter.note(WarningNote(f"{printable(source.name)} is gone: the stored text is used"))
         elif source.size() != report.disk_bytes or sha256_of(source, reporter.advance) != report.disk_sha256:
             return False
     reporter.finish()

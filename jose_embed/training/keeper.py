@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from jose_embed.compute.backends import Backend
 from jose_embed.config import TrainConfig
 from jose_embed.errors import JoseError
-from jose_embed.progress import Reporter
+from jose_embed.progress import Reporter, WarningNote
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.checkpoints import Checkpoints, Tables
 from jose_embed.training.schedule import RunState
@@ -92,7 +92,7 @@ class CheckpointKeeper:
                 phases=self._phases,
             )
         except JoseError as error:
-            self._reporter.note(f"no checkpoint could be written: {error}")
+            self._reporter.note(WarningNote(f"no checkpoint could be written: {error}"))
         else:
             self._reporter.note(f"checkpoint: {written.place}")
         self._interrupts.let_through()

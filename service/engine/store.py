@@ -17,6 +17,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ class Store:
     """The documents file, open.
 
     Args:
-        path: The SQLite file; created, readable by its owner only, if it is missing.
+        path: The SQLite file; created if it is missing. Opened for writing, it becomes readable by its owner only.
         read_only: Open it without the right to write; a missing file is then an empty store.
         verify: Check the structure of every page. Vectors on damaged pages are dropped, so that they are made again.
 
@@ -100,6 +101,7 @@ class Store:
         try:
             if not read_only:
                 self._lock = locked(path).detach()
+                _make_private(path, self._lock)
             self._writer = self._connected(write=not read_only)
             self._version = prepare(path, self._writer, None if read_only else self._transaction, verify=verify)
         except sqlite3.Error as error:
@@ -534,3 +536,19 @@ def locked(path: Path) -> Lock:
         raise taken from None
     _OPEN.add(_identity_of(os.fstat(lock)))
     return Lock(lock)
+
+
+def _make_private(path: Path, lock: int) -> None:
+    """Let only the owner read the documents file and its companions; a file of another user is reported."""
+    real = path.resolve()
+    before = stat.S_IMODE(os.fstat(lock).st_mode)
+    try:
+        if before & 0o077:
+            os.fchmod(lock, 0o600)
+            _log.warning("%s had the mode %04o; it holds users' texts, so it is 0600 from now on", path, before)
+        # SQLite gives new companions the mode of the file. By their names: to close a descriptor would drop its locks.
+        for companion in (real.with_name(f"{real.name}{ending}") for ending in ("-wal", "-shm", "-journal")):
+            if companion.is_file() and not companion.is_symlink() and stat.S_IMODE(companion.stat().st_mode) & 0o077:
+                companion.chmod(0o600)
+    except OSError as error:
+        _log.warning("%s can be read by others, and that cannot be changed (%s)", path, error.strerror)

@@ -6,12 +6,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
+from jose_embed.storage.directory import FileState
 from service.search.index import CosineIndex, Hits, IndexOptions
 from service.search.library import DocumentHit
 from service.search.prefix_index import PrefixIndex
@@ -22,28 +23,6 @@ __all__ = ["Answers", "ServedModel"]
 _TESTED_WORDS: Final = 64
 _ATTEMPTS: Final = 3
 _ENTRY_BYTES: Final = 400  # overhead of an entry beside its key and its value
-
-
-class FileState(NamedTuple):
-    """A file as it was: if all of this is the same, its contents are."""
-
-    device: int
-    inode: int
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileState | None:
-        """The state of a file, or None if there is none."""
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _files_of(path: Path) -> dict[Path, FileState | None]:
-    return {file: FileState.of(file) for file in path.glob("*")}
 
 
 class Answers:
@@ -142,16 +121,16 @@ class ServedModel:
             ModelError: it is missing, damaged, of a newer format, changes while it is read, or fails its test.
         """
         for _ in range(_ATTEMPTS):
-            before = _files_of(path)
+            before = FileState.of_directory(path)
             embeddings = ServedEmbeddings.load(path, verify=verify, mapped=mapped)
-            files = _files_of(path)
+            files = FileState.of_directory(path)
             if before == files:
                 break
         else:
             raise ModelError(f"{path}: was changed while it was loaded; load it again when it is complete")
         served = cls(embeddings, options, cache_bytes)
         names = {"manifest.json", *embeddings.manifest["files"]}
-        served._files = {file: state for file, state in files.items() if file.name in names}
+        served._files = {path / name: state for name, state in files.items() if name in names}
         served.test()
         return served
 

@@ -52,6 +52,14 @@ def test_gensim_finds_the_same_neighbors(model: Embeddings) -> None:
     assert [name for name, _ in near] == [found.doc_id for found in model.similar_documents("doc7", k=5)]
 
 
+def test_documents_without_a_known_word_are_left_out() -> None:
+    model = jose_embed.train(documents=["zzz", *TEXTS, ""], dim=8, epochs=1, workers=1, progress=False)
+    keyed = to_gensim(model, "documents")
+    assert keyed.index_to_key == list(model.doc_ids)[1:-1]
+    assert keyed["2"].tobytes() == model.doc_vectors[1].tobytes()
+    assert keyed.get_vecattr("2", "count") == model.doc_token_counts[1] > 0
+
+
 def test_keyed_vectors_saved_by_gensim(model: Embeddings, tmp_path: Path) -> None:
     to_gensim(model).save(str(tmp_path / "vectors.kv"))
     again = from_gensim(KeyedVectors.load(str(tmp_path / "vectors.kv"), mmap="r"), tokenizer="words")

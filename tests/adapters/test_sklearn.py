@@ -151,10 +151,13 @@ def test_what_is_no_text_is_refused(texts: Any, message: str, fitted: JoseVector
 
 
 def test_texts_without_known_words(fitted: JoseVectorizer) -> None:
-    vectors = fitted.transform(["", "zzz", TEXTS[0]])
-    mean = fitted.model_.encoder.mean_direction
-    assert vectors[0].tobytes() == vectors[1].tobytes() == mean.tobytes()
-    assert vectors[2].tobytes() == fitted.transform(TEXTS[:1]).tobytes()
+    with pytest.warns(UserWarning, match=r"2 of 3 texts have no known word, .* zero \(the first is row 1\)") as caught:
+        vectors = fitted.transform([TEXTS[0], "", "zzz"])
+    assert caught[0].filename == __file__
+    assert vectors.any(axis=1).tolist() == [True, False, False]
+    assert vectors[0].tobytes() == fitted.transform(TEXTS[:1]).tobytes()
+    with pytest.warns(UserWarning, match="1 of 121 texts"):
+        assert not clone(fitted).fit_transform([*TEXTS, "zzz"])[-1].any()
 
 
 # ---- with the rest of the library -----------------------------------------------------------------------------------

@@ -590,7 +590,31 @@ def test_embed_never_replaces_what_it_reads(
     before = vectors.read_bytes()
     assert "is in" in refused(main, "embed", model_path, "e.txt", "-o", vectors, "--overwrite")
     assert "is in" in refused(main, "export", model_path, "-o", model_path / "v.txt")
+    assert "is in" in refused(main, "embed", model_path, "e.txt", "-o", model_path / "new.npy")
     assert (text.read_text(), vectors.read_bytes()) == ("cat\n", before)
+
+
+def test_reports_and_classifiers_replace_nothing_that_is_read(
+    model_path: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    n_docs = len((model_path / "doc_ids.txt").read_text().splitlines())
+    labels, other = Path("labels.txt"), Path("other.md")
+    labels.write_text("a\nb\n" * n_docs)
+    other.write_text("mine")
+    os.link(labels, "hard.md")
+    manifest = (model_path / "manifest.json").read_bytes()
+    report = ["eval", "report", model_path, "--labels", labels]
+    classify = ["classify", model_path, "--labels", labels]
+    for name in (labels, "hard.md"):
+        assert "which is read" in refused(main, *report, "-o", name, "--overwrite")
+        assert "which is read" in refused(main, *classify, "--save", name, "--overwrite")
+    assert "is in" in refused(main, *report, "-o", model_path / "manifest.json", "--overwrite")
+    assert "is in" in refused(main, *classify, "--save", model_path / "manifest.json", "--overwrite")
+    assert "already exists; --overwrite replaces it" in refused(main, *report, "-o", other)
+    assert (other.read_text(), labels.stat().st_nlink, (model_path / "manifest.json").read_bytes()) == (
+        "mine", 2, manifest,
+    )  # fmt: skip
 
 
 def test_embed_refuses_before_it_reads(

@@ -315,6 +315,7 @@ def spoilt(row: int, value: float) -> np.ndarray:
         ({"words": [*WORDS[:-1], "a\nb"]}, ModelError, "no tab or line end"),
         ({"words": [*WORDS[:-1], "\ud800"]}, ModelError, "lone surrogate"),
         ({"words": [*WORDS[:-1], "the"]}, ModelError, "the word 'the' is in the vocabulary more than once"),
+        ({"doc_ids": [*DOC_IDS[:-1], DOC_IDS[0]]}, ModelError, r"document id '.*' is there more than once"),
         ({"doc_ids": ["a\nb", *DOC_IDS[1:]]}, ModelError, r"document id 'a\\nb' holds a line end"),
         ({"doc_ids": ["\udfff", *DOC_IDS[1:]]}, ModelError, "a document id holds a lone surrogate"),
     ],
@@ -470,6 +471,9 @@ def test_a_changed_manifest_is_refused_by_its_checksum(saved: Path) -> None:
         ("document_matrix", np.full((8, 8), np.inf), "holds a NaN or an infinity"),
         ("document_matrix", np.eye(7), r"has the shape \(7, 7\)"),
         ("context_share", np.array(-np.inf), "holds a NaN or an infinity"),
+        ("document_matrix", np.zeros((8, 8)), "holds numbers up to 0, so every document would be zero; the largest"),
+        ("document_matrix", np.eye(8) * 1e200, "holds numbers up to 1e.200, so sums would overflow; the largest"),
+        ("word_weights", np.zeros((14, 2)), "holds numbers up to 0, so every document would be zero"),
     ],
 )
 def test_learned_arrays_that_cannot_be_used_are_refused_at_load(
@@ -517,6 +521,24 @@ def test_a_pickled_model_whose_files_are_gone_or_changed_says_so(model: Embeddin
         ModelError, match=r"pickled model is read from its directory again, and that failed: .*no model"
     ):
         pickle.loads(pickled)
+
+
+@pytest.mark.parametrize("made", ["saved", "loaded"])
+def test_a_pickled_model_notices_bytes_that_changed_in_place(model: Embeddings, tmp_path: Path, made: str) -> None:
+    path = model.save(tmp_path / "m.jose")
+    pickled = pickle.dumps(model if made == "saved" else load(path))
+    other = model_of(center_vectors=units(14, seed=50)).save(tmp_path / "other.jose") / "center_vectors.npy"
+    good = (path / "center_vectors.npy").read_bytes()
+    (path / "center_vectors.npy").write_bytes(other.read_bytes())
+    with pytest.raises(ModelError, match=r"and that failed: .*center_vectors.npy: .*SHA-256"):
+        pickle.loads(pickled)
+    (path / "center_vectors.npy").write_bytes(good)
+    assert pickle.loads(pickled).id == model.id, "the same bytes, written again"
+    shutil.move(path, tmp_path / "aside")
+    shutil.copytree(tmp_path / "aside", path)
+    assert pickle.loads(pickled).id == model.id, "a copy"
+    (path / "quality.json").write_text("{}")  # not a part of the model
+    assert pickle.loads(pickled).id == model.id
 
 
 def test_a_model_in_memory_is_pickled_with_its_arrays(saved: Path) -> None:
@@ -680,6 +702,12 @@ def npy(array: np.ndarray) -> bytes:
             "counts of at least 1 in desc",
         ),
         ("vocabulary.tsv", b"w\t999999999999999999\n" * 14, "counts of at least 1 in desc"),
+        ("center_vectors.npy", npy(spoilt(3, np.nan)), "has norm nan in row 3; every row must have norm 1"),
+        ("center_vectors.npy", npy(np.zeros((14, 8), np.float32)), "has norm 0 in row 0"),
+        ("context_vectors.npy", npy(spoilt(2, 1.00001)), "in row 2"),
+        ("doc_vectors.npy", npy(spoilt(6, np.inf)[:7]), "has norm inf in row 6"),
+        ("doc_token_counts.npy", npy(np.array([-1, 0, 0, 1, 1, 1, 1])), "holds a negative count"),
+        ("doc_token_counts.npy", npy(np.ones(7, np.int64)), "has 0 untrained documents"),
         ("doc_ids.txt", b"1\n", "has 1 lines, but the manifest says 7 documents"),
         ("doc_ids.txt", b"1\n2\n3\n4\n5\n6\n7", "its last line is cut off"),
     ],
@@ -694,11 +722,8 @@ def test_a_resealed_file_that_cannot_be_is_refused(saved: Path, name: str, data:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("center_vectors.npy", npy(spoilt(3, np.nan)), "has norm nan in row 3; every row must have norm 1"),
-        ("context_vectors.npy", npy(spoilt(2, 1.00001)), "in row 2"),
-        ("doc_token_counts.npy", npy(np.array([-1, 0, 0, 1, 1, 1, 1])), "holds a negative count"),
-        ("doc_token_counts.npy", npy(np.ones(7, np.int64)), "has 0 untrained documents"),
         ("vocabulary.tsv", b"w\t75\n" * 14, "has the word 'w' more than once"),
+        ("doc_ids.txt", b"1\n2\n3\n4\n2\n6\n7\n", "has the id '2' more than once"),
         ("doc_ids.txt", b"1\n2\n3\n\xff\n5\n6\n7\n", "is not UTF-8 at byte 6"),
     ],
 )
@@ -709,12 +734,25 @@ def test_verifying_looks_inside(saved: Path, name: str, data: bytes, message: st
         Embeddings.load(saved, verify=True)
 
 
-def test_a_row_that_is_not_finite_is_no_neighbor(saved: Path) -> None:
-    reseal(saved, "center_vectors.npy", npy(spoilt(3, np.nan)))
-    all_of_them = load(saved).most_similar("the", k=100)
+def test_a_row_that_is_not_finite_is_no_neighbor() -> None:
+    spoilt_model = model_of(center_vectors=spoilt(3, np.nan))
+    all_of_them = spoilt_model.most_similar("the", k=100)
     assert len(all_of_them) == 12
     assert WORDS[3] not in {neighbor.word for neighbor in all_of_them}
-    assert load(saved).most_similar("the", k=5) == all_of_them[:5]
+    assert spoilt_model.most_similar("the", k=5) == all_of_them[:5]
+
+
+def test_of_a_large_table_some_places_are_looked_at(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelfiles, "_CHECKED_BYTES", 0)
+    monkeypatch.setattr("jose_embed.storage.columns._PLACES", 2)
+    monkeypatch.setattr("jose_embed.storage.columns._PLACE_BYTES", 2 * 8 * 4)
+    for row in range(14):
+        reseal(saved, "center_vectors.npy", npy(spoilt(row, np.nan)))
+        for options in ({"verify": True}, {"mapped": False}, *([{}] if row in (0, 1, 12, 13) else [])):
+            with pytest.raises(ModelError, match=f"center_vectors.npy: has norm nan in row {row};"):
+                Embeddings.load(saved, **options)
+        if row not in (0, 1, 12, 13):
+            load(saved)
 
 
 def test_a_model_replaced_in_the_middle_of_loading_is_loaded_anew(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

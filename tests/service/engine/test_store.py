@@ -292,7 +292,56 @@ def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
         put(store, "a")
     finally:
         os.umask(before)
-    assert {oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == {"0o600"}
+    assert modes(tmp_path) == {"0o600"}
+
+
+def modes(folder: Path) -> set[str]:
+    return {oct(file.stat().st_mode & 0o777) for file in folder.iterdir() if not file.is_symlink()}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_file_that_others_could_read_becomes_its_owners_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, killed: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "d.sqlite3"
+    store = Store(path)
+    put(store, "a")
+    copies = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    store.close()
+    for name, content in copies.items() if killed else ():
+        (path.parent / name).write_bytes(content)
+    for file in path.parent.iterdir():
+        file.chmod(0o644)
+    (tmp_path / "link.sqlite3").symlink_to(path)
+    reader = Store(path, read_only=True)
+    assert "0o644" in modes(path.parent), "a reader changes nothing"
+    reader.close()
+    store = Store(tmp_path / "link.sqlite3")
+    assert store.serial("a") == 1
+    put(store, "b")
+    assert modes(path.parent) == {"0o600"}
+    assert "had the mode 0644; it holds users' texts, so it is 0600" in caplog.text
+    store.close()
+    caplog.clear()
+    Store(path).close()
+    assert caplog.text == ""
+
+
+def test_a_file_that_cannot_be_made_private_is_served_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path / "d.sqlite3").close()
+    (tmp_path / "d.sqlite3").chmod(0o664)
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    store = Store(tmp_path / "d.sqlite3")
+    put(store, "a")
+    store.close()
+    assert "can be read by others, and that cannot be changed (Operation not permitted)" in caplog.text
     store.close()
 
 
