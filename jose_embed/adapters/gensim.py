@@ -44,7 +44,7 @@ def to_gensim(model: Embeddings, table: str = "center") -> Any:
     if table == "documents":
         model.require_documents()
         known = model.known_documents
-        keys = list(itertools.compress(model.doc_ids, known))
+        keys: Sequence[str] = list(itertools.compress(model.doc_ids, known))
         counts, vectors = model.doc_token_counts[known], model.doc_vectors[known]
     elif table in ("center", "context"):
         vectors = model.center_vectors if table == "center" else model.context_vectors

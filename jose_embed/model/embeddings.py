@@ -29,6 +29,7 @@ from jose_embed.model.query import (
     nearest_documents,
     nearest_words,
     unit_direction,
+    unit_directions,
     word_query,
 )
 from jose_embed.model.stored import StoredModel
@@ -316,6 +317,7 @@ class Embeddings(StoredModel):
         *,
         text: str | None = None,
         vector: npt.ArrayLike | None = None,
+        against: npt.ArrayLike | None = None,
         k: int = 10,
         shrinkage: float = SHRINKAGE,
     ) -> list[Neighbor]:
@@ -330,6 +332,8 @@ class Embeddings(StoredModel):
             text: Any text; its vector is inferred.
             vector: Any finite vector of shape (dim,) but zero, of the document space: a document vector, or a mean of
                 such.
+            against: Other vectors of the document space, of shape (n, dim): words that are as near to one of these
+                count less. For the centre of a class, the centres of other classes.
             k: At least 1; all are returned if there are fewer.
             shrinkage: Occurrences at which a word's squared score is halved, from 0 (rare words count in full) up.
 
@@ -354,7 +358,8 @@ class Embeddings(StoredModel):
         else:
             assert vector is not None
             unit = unit_direction(vector, self.dim).astype(np.float32)
-        indices, scores = self.word_directions.nearest(unit, k, shrinkage=shrinkage)
+        others = None if against is None else unit_directions(against, self.dim)
+        indices, scores = self.word_directions.nearest(unit, k, against=others, shrinkage=shrinkage)
         return [
             Neighbor(self.words[index], score, index)
             for index, score in zip(indices.tolist(), np.clip(scores, -1, 1).tolist(), strict=True)

@@ -28,6 +28,7 @@ __all__ = [
     "nearest_documents",
     "nearest_words",
     "unit_direction",
+    "unit_directions",
     "word_query",
 ]
 
@@ -164,6 +165,19 @@ def unit_direction(vector: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
         raise ConfigError("vector is zero and has no direction; it must hold a number other than 0")
     array /= largest  # so that squares neither overflow nor underflow
     return np.asarray(array / np.linalg.norm(array))
+
+
+def unit_directions(vectors: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
+    """One vector or several, scaled to norm 1: float64 (n, dim).
+
+    Raises:
+        ConfigError: one is not a vector of ``dim`` finite numbers, not all zero.
+    """
+    try:
+        rows = np.atleast_2d(np.asarray(vectors))
+    except ValueError:
+        raise ConfigError(f"the vectors have different lengths; each must be {dim} numbers") from None
+    return np.array([unit_direction(row, dim) for row in rows]).reshape(-1, dim)
 
 
 def nearest_words(

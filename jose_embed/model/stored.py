@@ -20,7 +20,7 @@ from jose_embed.storage.directory import FileState
 from jose_embed.storage.manifest import MANIFEST_NAME
 from jose_embed.text.texts import KeptDocument, TextStore
 
-__all__ = ["StoredModel"]
+__all__ = ["FileState", "StoredModel"]
 
 Number = TypeVar("Number", bound=np.generic)
 

@@ -15,6 +15,11 @@ documents, so that topic^(1/2) cos(z(w) - m, v - m) estimates, up to a constant,
 documents that contain the word. The second factor is the rule against rare words: a word of n occurrences is shrunk
 towards 0 as a mean of n observations is by a prior of ``shrinkage`` of them.
 
+Two directions near each other, such as the centres of two related classes, share their best words. Against other
+directions a_1, a_2, ... a word is worth what it says about v more than about them:
+
+    score(w, v | a) = r(w) (cos(z(w) - m, v - m) - 1/2 max(0, max_j cos(z(w) - m, a_j - m))).
+
 Memory: n_words x dim float32 values for each model that is asked, made by the first call (40 MB for 100,000 words of
 100 dimensions).
 """
@@ -35,6 +40,7 @@ __all__ = ["SHRINKAGE", "WordDirections", "mean_of_documents"]
 SHRINKAGE: Final = 10.0
 
 _BLOCK_WORDS: Final = 4096  # rows that are converted to float64 at a time
+_DISCOUNT: Final = 0.5  # of the cosine to the nearest of the directions that a query is contrasted with
 _LEAST_TOPIC: Final = 1e-6  # share of the largest topic weight: words of one document have 0 and come last
 _SAMPLED_DOCUMENTS: Final = 1 << 16  # for the mean of the documents
 _NO_DIRECTION: Final = 1e-5  # a shorter difference of unit vectors in float32 is rounding error
@@ -108,17 +114,33 @@ class WordDirections:
         return normalized(np.where(at_mean, vectors, differences))
 
     def nearest(
-        self, vector: npt.NDArray[np.floating], k: int, *, shrinkage: float = SHRINKAGE
+        self,
+        vector: npt.NDArray[np.floating],
+        k: int,
+        *,
+        against: npt.NDArray[np.floating] | None = None,
+        shrinkage: float = SHRINKAGE,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The rows of the ``k`` words of highest score, best first, equal ones by frequency, and their scores; exact.
 
         Args:
             vector: (dim,), norm 1, a direction of the document space.
             k: From 1 up; a larger one than there are words gives all.
+            against: (n, dim), other directions; None or no rows for no contrast.
             shrinkage: From 0 up; see the head of this file.
         """
         query = self.centered(vector).astype(np.float32)
-        return nearest_rows(self.rows, query, k, factors=self.reliability(shrinkage))
+        if against is None or not len(against):
+            return nearest_rows(self.rows, query, k, factors=self.reliability(shrinkage))
+        others = self.centered(against).astype(np.float32)
+        scores = np.empty(len(self.rows))
+        for start in range(0, len(self.rows), _BLOCK_WORDS):
+            block = self.rows[start : start + _BLOCK_WORDS]
+            shared = (block @ others.T).max(1)
+            scores[start : start + _BLOCK_WORDS] = block @ query - _DISCOUNT * np.maximum(shared, 0)
+        scores *= self.reliability(shrinkage)
+        order = np.argsort(-scores, kind="stable")[:k]
+        return order, scores[order]
 
 
 def mean_of_documents(

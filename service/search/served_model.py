@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
-from jose_embed.storage.directory import FileState
+from jose_embed.model.stored import FileState
 from service.search.index import CosineIndex, Hits, IndexOptions
 from service.search.library import DocumentHit
 from service.search.prefix_index import PrefixIndex

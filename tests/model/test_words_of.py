@@ -71,6 +71,19 @@ def test_words_are_those_of_the_formula(shrinkage: float) -> None:
         np.testing.assert_allclose([answer.score for answer in found], expected[order], atol=1e-6)
 
 
+def test_words_against_other_directions_are_those_of_the_formula() -> None:
+    model = model_of()
+    mean = model.doc_vectors[[0, 2]].mean(0, dtype=np.float64)
+    others = [3 * units(2, 8)[0], units(2, 8)[1]]
+    of_others = np.max([by_formula(model, units(2, 8)[i], 10.0, mean) for i in range(2)], axis=0)
+    expected = by_formula(model, model.doc_vectors[0], 10.0, mean) - 0.5 * np.maximum(of_others, 0)
+    found = model.words_of("a", against=others, k=N_WORDS)
+    assert [answer.index for answer in found] == np.argsort(-expected).tolist()
+    np.testing.assert_allclose([answer.score for answer in found], np.sort(expected)[::-1], atol=1e-6)
+    assert model.words_of("a", against=others[0]) == model.words_of("a", against=others[:1])
+    assert model.words_of("a", against=np.empty((0, DIM))) == model.words_of("a")
+
+
 def test_without_document_vectors_the_mean_is_that_of_the_words() -> None:
     model = model_of(doc_ids=[], doc_vectors=None, doc_token_counts=None, config={"doc_vectors": "none"})
     shares = model.counts * model.extra_arrays[WORD_WEIGHTS].sum(1)
@@ -136,6 +149,10 @@ def test_same_answers_every_time() -> None:
         ({"vector": np.zeros(DIM)}, ConfigError, "no direction"),
         ({"vector": np.ones(DIM + 1)}, ConfigError, "has the shape"),
         ({"vector": np.full(DIM, np.nan)}, ConfigError, "finite"),
+        ({"document": "a", "against": np.zeros((2, DIM))}, ConfigError, "no direction"),
+        ({"document": "a", "against": np.ones(DIM - 1)}, ConfigError, "has the shape"),
+        ({"document": "a", "against": "b"}, ConfigError, "not an array of numbers"),
+        ({"document": "a", "against": [np.ones(DIM), [1]]}, ConfigError, "different lengths"),
         ({"document": "a", "k": 0}, ConfigError, "k is 0"),
         ({"document": "a", "shrinkage": -1}, ConfigError, "shrinkage is -1"),
         ({"document": "a", "shrinkage": float("nan")}, ConfigError, "shrinkage is nan"),
@@ -149,8 +166,9 @@ def test_queries_that_are_refused(query: dict[str, Any], error: type[Exception],
 # ---- real text ----------------------------------------------------------------------------------------------------
 
 
-def true_words(folder: Path, name: str, seed: int, tmp_path: Path) -> Sequence[int]:
-    """For each class of a corpus: how many of the first 10 words of its centre are words of the class.
+def true_words(folder: Path, name: str, seed: int, tmp_path: Path) -> tuple[Sequence[int], Sequence[int]]:
+    """For each class of a corpus: how many of the first 10 words of its centre, alone and against the centres of the
+    other classes, are words of the class.
 
     Such a word occurs in 8 documents or more and is at least twice as frequent in its class as in any other.
     """
@@ -169,27 +187,31 @@ def true_words(folder: Path, name: str, seed: int, tmp_path: Path) -> Sequence[i
         np.add.at(counts[:, label], words, 1)
         documents[np.unique(words)] += 1
     rates = counts / counts.sum(0)
-    true = []
-    for label in range(n_classes):
-        of_class = (labels == label) & (model.doc_token_counts > 0)
-        found = [answer.index for answer in model.words_of(vector=model.doc_vectors[of_class].mean(0))]
-        others = np.delete(rates[found], label, axis=1).max(axis=1)
-        true.append(int(((rates[found, label] >= 2 * others) & (documents[found] >= 8)).sum()))
-    return true
+    known = model.known_documents
+    centres = np.array([model.doc_vectors[(labels == label) & known].mean(0) for label in range(n_classes)])
+    counted: tuple[list[int], list[int]] = [], []
+    for label, centre in enumerate(centres):
+        for true, against in zip(counted, (None, np.delete(centres, label, axis=0)), strict=True):
+            found = [answer.index for answer in model.words_of(vector=centre, against=against)]
+            others = np.delete(rates[found], label, axis=1).max(axis=1)
+            true.append(int(((rates[found, label] >= 2 * others) & (documents[found] >= 8)).sum()))
+    return counted
 
 
 @pytest.mark.shared_data
 def test_words_of_classes_of_news(shared_data: Path, tmp_path: Path) -> None:
-    assert min(true_words(shared_data, "bbc", 0, tmp_path)) >= 6
+    alone, contrasted = true_words(shared_data, "bbc", 0, tmp_path)
+    assert min(*alone, *contrasted) >= 6
 
 
 # The classes "interest" and "money-fx" of R8 share their words, and so do the religions of 20 Newsgroups.
 @pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("name", "least"), [("bbc", 5), ("r8", 7), ("20news", 14)])
+@pytest.mark.parametrize(("name", "least", "least_contrasted"), [("bbc", 5, 5), ("r8", 7, 8), ("20news", 14, 16)])
 def test_words_of_classes_that_nothing_is_tuned_on(
-    shared_data: Path, tmp_path: Path, name: str, least: int, seed: int
+    shared_data: Path, tmp_path: Path, name: str, least: int, least_contrasted: int, seed: int
 ) -> None:
-    true = true_words(shared_data, name, seed, tmp_path)
-    assert sum(count >= 6 for count in true) >= least, true
+    alone, contrasted = true_words(shared_data, name, seed, tmp_path)
+    assert sum(count >= 6 for count in alone) >= least, alone
+    assert sum(count >= 6 for count in contrasted) >= least_contrasted, contrasted
