@@ -113,7 +113,7 @@ class JoseVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             first = int(known.argmin())
             warnings.warn(
                 f"{n:,} of {len(known):,} texts have no known word, so their rows are zero (the first is row {first})",
-                stacklevel=2,
+                stacklevel=3,  # of the caller: scikit-learn wraps this method
             )
         return vectors
 

@@ -611,7 +611,7 @@ def test_reports_and_classifiers_replace_nothing_that_is_read(
         assert "which is read" in refused(main, *classify, "--save", name, "--overwrite")
     assert "is in" in refused(main, *report, "-o", model_path / "manifest.json", "--overwrite")
     assert "is in" in refused(main, *classify, "--save", model_path / "manifest.json", "--overwrite")
-    assert "already exists; --overwrite replaces it" in refused(main, *report, "-o", other)
+    assert "replace it with --overwrite" in refused(main, *report, "-o", other)
     assert (other.read_text(), labels.stat().st_nlink, (model_path / "manifest.json").read_bytes()) == (
         "mine", 2, manifest,
     )  # fmt: skip
