@@ -226,7 +226,7 @@ def test_each_figure_has_a_command(
         (["report", "map.jose", "--texts", "labels.txt"], "--texts needs --labels"),
         (["wordsim", "map.jose", "missing.tsv"], "missing.tsv: there is no such file or directory"),
         (["wordsim", "missing.jose", "pairs.tsv"], "missing.jose"),
-        (["wordsim", "map.jose", "pairs.tsv", "-o", "nowhere/report.md"], "the directory nowhere does not exist"),
+        (["wordsim", "map.jose", "pairs.tsv", "-o", "nowhere/report.md"], "nowhere does not exist; make it first"),
         (["classify", "map.jose", "--labels", "labels.txt", "--train", "48"], "training part has 47 rows"),
         (["classify", "map.jose", "--labels", "labels.txt", "--folds", "25"], "take from 2 to 23"),
         (["cluster", "map.jose", "--labels", "labels.txt", "--clusters", "0"], "0"),
