@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import logging
 import os
 import shutil
 import sqlite3
@@ -62,6 +63,8 @@ _ALMOST_FULL: Final = 1 << 20
 _KEPT_REMOVALS: Final = 100_000  # a replica that is further behind reads everything again
 _COPIED_PAGES: Final = 1_024  # of 4 KB, between two reports of progress
 _COLUMNS: Final = "id, serial, CAST(text AS BLOB), created, updated"
+
+_log = logging.getLogger("service")
 
 # Files that this process has open for writing, by device and inode. Closing a second descriptor of such a file would
 # drop SQLite's own locks on it.
