@@ -4,6 +4,8 @@ VENV := .venv
 BASE_VENV := .venv-base
 ADAPTERS_VENV := .venv-adapters
 BROWSER_VENV := .venv-browser
+KERAS_VENV := .venv-keras
+OLDEST_VENV := .venv-oldest
 PY := $(VENV)/bin/python
 CORPUS := data/corpus.txt
 MODEL := data/corpus.jose
@@ -29,7 +31,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow docs \
-	test-gpu test-image test-adapters test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
+	test-gpu test-image test-adapters test-keras test-oldest test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -60,10 +62,21 @@ $(BASE_VENV)/.base: pyproject.toml constraints.txt | $(BASE_VENV)/bin/python
 	@$(BASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
 	@touch $@
 
-$(ADAPTERS_VENV)/.adapters: pyproject.toml constraints.txt tests/adapters/requirements.txt | $(ADAPTERS_VENV)/bin/python
-	@echo "installing jose-embed and the libraries of tests/adapters/requirements.txt into $(ADAPTERS_VENV)"
-	@$(ADAPTERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e ".[dev,eval]" -r tests/adapters/requirements.txt
+$(ADAPTERS_VENV)/.adapters: pyproject.toml tests/adapters/requirements.txt | $(ADAPTERS_VENV)/bin/python
+	@echo "installing jose-embed and the libraries of tests/adapters/requirements.txt into $(ADAPTERS_VENV) (3 GB)"
+	@$(ADAPTERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/adapters/requirements.txt
+	@$(ADAPTERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Keras with its other backends, and the oldest versions: environments of their own.
+$(KERAS_VENV)/.keras: pyproject.toml constraints.txt tests/adapters/keras.txt | $(KERAS_VENV)/bin/python
+	@echo "installing jose-embed, Keras, jax and tensorflow into $(KERAS_VENV) (3 GB)"
+	@$(KERAS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check . -r tests/adapters/keras.txt
+	@touch $@
+
+$(OLDEST_VENV)/.oldest: pyproject.toml tests/adapters/oldest.txt | $(OLDEST_VENV)/bin/python
+	@echo "installing jose-embed and the versions of tests/adapters/oldest.txt into $(OLDEST_VENV)"
+	@$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r tests/adapters/oldest.txt
 	@touch $@
 
 $(BROWSER_VENV)/.browser: pyproject.toml constraints.txt tests/browser/requirements.txt | $(BROWSER_VENV)/bin/python
@@ -149,7 +162,16 @@ test-gpu: $(VENV)/bin/python  ## the tests of the CuPy backend; needs a CUDA dev
 	$(PY) -m pytest -q -m gpu
 
 test-adapters: $(ADAPTERS_VENV)/.adapters  ## the adapters with the heavy libraries, in .venv-adapters
-	$(ADAPTERS_VENV)/bin/python -m pytest -q -m "slow or not slow" tests/adapters
+	KERAS_BACKEND=torch $(ADAPTERS_VENV)/bin/python -m pytest -q -m "slow or not slow" tests/adapters \
+		--deselect tests/adapters/test_extras.py --deselect tests/adapters/test_tour.py
+
+test-keras: $(KERAS_VENV)/.keras  ## the adapter for Keras with the backends jax and tensorflow, in .venv-keras
+	KERAS_BACKEND=jax $(KERAS_VENV)/bin/python -m pytest -q -m slow tests/adapters/test_keras.py
+	KERAS_BACKEND=tensorflow $(KERAS_VENV)/bin/python -m pytest -q -m slow tests/adapters/test_keras.py
+
+test-oldest: $(OLDEST_VENV)/.oldest  ## the adapters with the oldest versions that pyproject.toml allows, in .venv-oldest
+	KERAS_BACKEND=torch $(OLDEST_VENV)/bin/python -m pytest -q -m "slow or not slow" tests/adapters \
+		--deselect tests/adapters/test_extras.py --deselect tests/adapters/test_tour.py
 
 test-browser: $(BROWSER_VENV)/.browser  ## the map and the page in a real browser without a network
 	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || \
@@ -197,7 +219,8 @@ bench-service: $(VENV)/.bench  ## requests per second and latencies of the servi
 	$(PY) tests/benchmarks/service_load.py
 
 clean: demo-stop  ## remove the environments, the caches and the demo's corpus and model
-	rm -rf $(VENV) $(BASE_VENV) $(ADAPTERS_VENV) $(BROWSER_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) $(BASE_VENV) $(ADAPTERS_VENV) $(KERAS_VENV) $(OLDEST_VENV) $(BROWSER_VENV) build dist \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		tests/benchmarks/.cache $(MODEL)
 	rm -f data/corpus.txt data/corpus.tsv data/corpus.documents.sqlite3* $(SERVICE).log $(SERVICE).pid
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

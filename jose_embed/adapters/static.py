@@ -159,9 +159,6 @@ def _tensor_file(model: Embeddings, name: str) -> Iterator[Chunk]:
     encoder = model.encoder
     for start in range(0, model.n_words, _BLOCK_WORDS):
         block = slice(start, start + _BLOCK_WORDS)
-        rows = encoder.center_vectors[block] - encoder.context_share * encoder.context_vectors[block].astype(np.float64)
-        if len(encoder.matrix):
-            rows = rows @ encoder.matrix
-        rows = rows * encoder.word_weights[block].sum(axis=1, keepdims=True)
+        rows = encoder.document_rows(block) * encoder.word_weights[block].sum(axis=1, keepdims=True)
         yield np.ascontiguousarray(rows, "<f4").data
     yield bytes(4 * model.dim)

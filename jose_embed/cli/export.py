@@ -15,8 +15,10 @@ __all__ = ["EXPORT"]
 _FORMATS = {
     "word2vec": ".vec", "word2vec-binary": ".bin", "safetensors": ".safetensors", "csv": ".csv", "jsonl": ".jsonl",
     "parquet": ".parquet", "npy": ".npy", "sentence-transformers": "-sentence-transformers", "model2vec": "-model2vec",
+    "onnx": ".onnx",
 }  # fmt: skip
 _FOLDERS = ("sentence-transformers", "model2vec")
+_WHOLE_MODELS = (*_FOLDERS, "onnx")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +34,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=_FORMATS,
         help="the format (default: by the ending of --output, else word2vec); sentence-transformers and model2vec are"
-        " folders from which these libraries make document vectors",
+        " folders from which these libraries make document vectors, onnx is a file that does so in an ONNX runtime",
     )
     parser.add_argument(
         "--table",
@@ -49,15 +51,18 @@ def _run(arguments: argparse.Namespace) -> None:
     format = arguments.format
     if format is None and arguments.output is None:
         format = "word2vec"
+    elif format is None and arguments.output.suffix.lower() == ".onnx":
+        format = "onnx"
     output: Path = arguments.output or Path(f"{Path(arguments.model).resolve().stem}{_FORMATS[format]}")
 
+    from jose_embed.adapters.onnx import export_onnx
     from jose_embed.adapters.static import export_static
     from jose_embed.errors import ConfigError
     from jose_embed.model.embeddings import load
     from jose_embed.model.exchange import export
     from jose_embed.storage.atomic import check_output
 
-    if format in _FOLDERS and arguments.table != "center":
+    if format in _WHOLE_MODELS and arguments.table != "center":
         raise ConfigError(f"table={arguments.table!r} does not fit format={format!r}, which holds words; leave it out")
     check_output(output, [], [arguments.model])
     model = load(arguments.model)
@@ -66,19 +71,28 @@ def _run(arguments: argparse.Namespace) -> None:
         if not arguments.quiet:
             print(f"{output}: {model.n_words:,} vectors of {model.dim} numbers and a tokenizer")
         return
+    if format == "onnx":
+        export_onnx(model, output, overwrite=arguments.overwrite)
+        if not arguments.quiet:
+            print(f"{output}: words separated by spaces to vectors of {model.dim} numbers, {_size(output)}")
+        return
     with reporter_of(arguments) as reporter:
         export(model, output, format=format, table=arguments.table, overwrite=arguments.overwrite, reporter=reporter)
     if not arguments.quiet:
         rows = model.n_docs if arguments.table == "documents" else model.n_words
-        print(f"{output}: {rows:,} vectors of {model.dim} numbers, {amount_text(output.stat().st_size, 'bytes')}")
+        print(f"{output}: {rows:,} vectors of {model.dim} numbers, {_size(output)}")
         if arguments.table == "documents" and (unknown := ~model.known_documents).any():
             first = printable(str(model.doc_ids[int(unknown.argmax())]))
             print(f"{int(unknown.sum()):,} of them hold no word of the model: ignore their rows (first: {first})")
 
 
+def _size(path: Path) -> str:
+    return amount_text(path.stat().st_size, "bytes")
+
+
 EXPORT = Command(
     name="export",
-    summary="Write vectors for other programs: word2vec, safetensors, CSV, JSON Lines, Parquet, NumPy, model2vec.",
+    summary="Write vectors for other programs: word2vec, safetensors, CSV, JSON Lines, Parquet, npy, model2vec, ONNX.",
     configure=_configure,
     run=_run,
     examples=(

@@ -183,6 +183,24 @@ class DocumentEncoder:
         """
         return [self._inferred(text, most_unknown) for text in _listed(texts, "infer_detailed")]
 
+    def tokens(self, text: Text) -> Sequence[str]:
+        """The words of a text, known or not, in order.
+
+        Args:
+            text: A string, which the model's tokenizer splits; or tokens, of which those with white space are several.
+        """
+        if isinstance(text, str):
+            return self.lookup.tokenizer(valid_text(text))
+        return self._of_tokens(valid_text(" ".join(text)))
+
+    def document_rows(self, rows: slice) -> npt.NDArray[np.float64]:
+        """float64 (n, dim): what words of the vocabulary add to a document's sum, without their weights: (u - s c) A.
+
+        The document's vector is the direction of the sum of ``weights * document_rows``.
+        """
+        summands = self._summands(rows)[1]
+        return summands @ self.matrix if len(self.matrix) else summands
+
     def word_as_document(self, row: int) -> Vectors:
         """The document vector of a text that is this one word: float32 (dim,), norm 1.
 
@@ -247,15 +265,10 @@ class DocumentEncoder:
             elif compiled and len(strings) == len(some):
                 found = of_strings().of_texts(strings)
             else:
-                lists = [self._tokens(text) for text in some]
+                lists = [self.tokens(text) for text in some]
                 found = Rows.of(lookup.rows_of(chain.from_iterable(lists)), np.cumsum([len(words) for words in lists]))
             write(found.rows, found.offsets, out[start:end])
             start = end
-
-    def _tokens(self, text: Text) -> Sequence[str]:
-        if isinstance(text, str):
-            return self.lookup.tokenizer(valid_text(text))
-        return self._of_tokens(valid_text(" ".join(text)))
 
     @cached_property
     def _of_tokens(self) -> Tokenizer:
@@ -263,7 +276,7 @@ class DocumentEncoder:
         return normalizing(_WHITESPACE, self.lookup.normalization)
 
     def _inferred(self, text: Text, most_unknown: int | None = None) -> Inferred:
-        tokens = self._tokens(text)
+        tokens = self.tokens(text)
         index_of = self.lookup.index_of
         rows: list[int] = []
         counts: list[int] = []

