@@ -74,7 +74,7 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         vector = made.vector
     else:
         assert wanted.document_id is not None
-        source, vector = await _document(engine, snapshot, wanted.document_id, wanted.source)
+        source, vector = await _document(engine, snapshot, wanted.document_id, wanted.document_source or wanted.source)
         excluded_id = (source, wanted.document_id) if wanted.target == "documents" else None
     asked = [wanted.word] if wanted.word is not None else []
     head = {"target": wanted.target} | spellings(snapshot.served, asked)

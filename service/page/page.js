@@ -116,7 +116,7 @@ async function call(path, { method = 'GET', body, headers = {}, key = kept.key }
   let text;
   try {
     answer = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), cache: 'no-store' });
-    text = method === 'HEAD' ? '' : await answer.text();
+    text = await answer.text();
   } catch {
     throw new Trouble('offline', 'The service does not answer',
       'It may have been stopped, or this device has lost its connection. Check both, then try again.');
@@ -124,7 +124,7 @@ async function call(path, { method = 'GET', body, headers = {}, key = kept.key }
   let value = null;
   try { value = text ? JSON.parse(text) : null; } catch { /* not from the service */ }
   if (!answer.ok) throw troubleOf(answer.status, answer.headers, value ?? {});
-  if (value === null && answer.status !== 204 && method !== 'HEAD') throw troubleOf(502, answer.headers, {});
+  if (value === null && answer.status !== 204) throw troubleOf(502, answer.headers, {});
   return value;
 }
 
@@ -348,7 +348,7 @@ async function showSearch(parameters, mine) {
   const first = k === PAGE || !place.querySelector('.cards');
   if (first) place.replaceChildren(waiting('Searching …'));
   place.ariaBusy = 'true';
-  const question = like !== null ? { document_id: like, source } : word !== null ? { word, source } : { text: query, source };
+  const question = like !== null ? { document_id: like, ...(source === 'all' ? {} : { document_source: source }) } : word !== null ? { word, source } : { text: query, source };
   const about = like === null && word === null ? await understood(query) : null;
   const [found, self] = await Promise.all([
     searched({ ...question, k }),
@@ -385,7 +385,7 @@ const likeness = (id, source) => post('search', { document_id: id, source, targe
 
 function aboveAnswer(like, word, about, self) {
   if (like !== null) {
-    return [make('div', { className: 'card above' }, make('h2', {}, 'Documents like ', quoted(like)),
+    return [make('div', { className: 'card above' }, make('h2', {}, 'Documents like ', quoted(titles.get(like) ?? like)),
       self ? wordChips('Its words', self.neighbors.map((neighbor) => neighbor.word)) : null)];
   }
   if (word !== null) return [make('div', { className: 'card above' }, make('h2', {}, 'Documents about ', quoted(word)), chips('', [link('words', { w: word }, 'Its neighbours')]))];
@@ -417,11 +417,13 @@ function fieldList(fields, title) {
     make('div', {}, make('dt', {}, quoted(name)), make('dd', { dir: 'auto' }, cut(text(value))))));
 }
 
+const titles = new Map(); // of documents that were shown, by their ids
 const TITLES = ['title', 'Title', 'name', 'headline', 'subject'];
 
 function documentCard(one, words) {
   const title = TITLES.find((name) => typeof one.fields?.[name] === 'string' && one.fields[name].trim());
   const heading = title ? one.fields[title] : one.source === 'trained' && /^\d+$/.test(one.id) ? `Document ${one.id}` : one.id;
+  if (title) titles.set(one.id, heading);
   const text = make('p', { className: 'text', dir: 'auto' });
   const actions = make('div', { className: 'actions' },
     make('button', { type: 'button', onclick: () => go('search', { like: one.id, in: one.source }) }, 'More like this'));
@@ -473,6 +475,13 @@ function sumOf(text) {
   return sum;
 }
 
+/** A sum with one of its words, which an error names, replaced. */
+function instead(text, detail, word) {
+  const { positive, negative } = sumOf(text);
+  const unknown = [...positive, ...negative].find((one) => detail.startsWith(`'${one}'`));
+  return unknown === undefined ? word : text.split(/(\s+[+-]\s+)/).map((part) => (part === unknown ? word : part)).join('');
+}
+
 async function showWords(parameters, mine) {
   const text = (parameters.get('w') ?? '').trim();
   const k = Math.min(MOST_K, Math.max(20, Number.parseInt(parameters.get('k') ?? '', 10) || 20));
@@ -497,7 +506,7 @@ async function showWords(parameters, mine) {
     const { suggestions = [], title, detail, advice } = result.problem;
     const unknown = result.problem.type?.endsWith('unknown-word');
     place.replaceChildren(notice('warn', title, make('p', {}, detail, '. ', unknown ? '' : advice),
-      suggestions.length ? wordChips('Did you mean', suggestions) : unknown ? make('p', {}, 'A word is spelt as in the text that the model was trained on, mostly in lower case.') : null));
+      suggestions.length ? chips('Did you mean', suggestions.map((word) => link('words', { w: instead(text, detail, word) }, quoted(word)))) : unknown ? make('p', {}, 'A word is spelt as in the text that the model was trained on, mostly in lower case.') : null));
     say(title);
     return;
   }
@@ -619,6 +628,7 @@ async function addDocument(replace = false) {
   const again = () => addDocument(replace);
   const submit = $('add-form').querySelector('button.main');
   submit.disabled = true;
+  place.replaceChildren();
   try {
     const made = await call(pathOf(id), { method: 'PUT', body: { text }, headers: replace ? {} : { 'If-None-Match': '*' } });
     $('add-form').reset();
@@ -657,7 +667,7 @@ async function showMap(parameters, mine) {
   if (place.querySelector('iframe')) return;
   place.replaceChildren(waiting('Loading …'));
   await learn();
-  if (info.map) await call('map', { method: 'HEAD' });
+  if (info.map) await call('documents?limit=1'); // the frame could not say that it needs a key
   if (mine !== turn) return;
   if (!info.map) {
     place.replaceChildren(make('div', { className: 'empty' }, make('h2', {}, 'There is no map yet'),

@@ -481,6 +481,9 @@ class SearchRequest(_Request):
     source: Literal["all", "added", "trained"] = Field(
         "all", description="Which documents are answers, and where document_id is looked up (all: added first)."
     )
+    document_source: Literal["added", "trained"] | None = Field(
+        None, description="Where document_id is looked up, if the answers are to be of another source."
+    )
     min_score: MinScore = None
     include: list[Literal["text", "fields"]] = Field(
         default=[],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from serving import Served, Starter, make_model, start
+from serving import Served, Starter, make_model, start, starting
 
 from jose_embed.model.embeddings import Embeddings
 
@@ -22,18 +21,8 @@ def model_a(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Embeddings]
 @pytest.fixture
 def starter() -> Iterator[Starter]:
     """Starts services that are killed when the test ends, whatever happened."""
-    running: list[Served] = []
-
-    def started(*arguments: Any, **options: Any) -> Served:
-        running.append(start(*arguments, **options))
-        return running[-1]
-
-    yield started
-    for served in running:
-        if served.process.poll() is None:
-            served.process.kill()
-        served.process.wait(30)
-        served.client.close()
+    with starting() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

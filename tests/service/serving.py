@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,25 @@ def start(
 
 
 Starter = Callable[..., Served]
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[Starter]:
+    """:func:`start` for services that are killed at the end, whatever happens."""
+    running: list[Served] = []
+
+    def started(*arguments: Any, **options: Any) -> Served:
+        running.append(start(*arguments, **options))
+        return running[-1]
+
+    try:
+        yield started
+    finally:
+        for served in running:
+            if served.process.poll() is None:
+                served.process.kill()
+            served.process.wait(30)
+            served.client.close()
 
 
 def run_cli(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
