@@ -20,6 +20,8 @@ from serving import READ_KEY, WRITE_KEY, Served, Starter, make_model, start, sta
 
 from jose_embed.cli.program import train_main
 
+pytestmark = pytest.mark.browser
+
 SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["1280", "390"])
 VIEWS = [
     "search",

@@ -300,6 +300,18 @@ def test_search_for_words(served: Served, model_a: Model) -> None:
     assert by_word == served.get("/similar?word=king&k=3").json()["neighbors"]
 
 
+def test_a_document_of_one_source_has_neighbours_of_all(served: Served) -> None:
+    """Under an id that an added document has, too."""
+    trained = served.post("/search", {"document_id": "2", "source": "trained", "k": 5}).json()["neighbors"]
+    assert served.put("2", "w1990 w1991").status_code == 201
+    body = {"document_id": "2", "document_source": "trained", "k": 1_000}
+    found = served.post("/search", body).json()["neighbors"]
+    assert [one for one in found if one["source"] == "trained"][:5] == trained
+    assert ("2", "added") in {(one["id"], one["source"]) for one in found}
+    assert ("2", "trained") not in {(one["id"], one["source"]) for one in found}
+    assert served.client.delete("/documents/2").status_code == 204
+
+
 def test_an_added_document_is_found_at_once_and_gone_at_once(served: Served) -> None:
     text = "w100 w200 w300"
     assert served.put("found/at once", text).status_code == 201

@@ -63,6 +63,34 @@ def test_the_policy_lets_run_the_files_of_the_page_only(served: Served) -> None:
     assert re.findall(r"https?://", script + html + (FILES / "page.css").read_text(encoding="utf-8")) == []
 
 
+def luminance(color: str) -> float:
+    """The relative luminance of a colour, as WCAG defines it."""
+    digits = color.removeprefix("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("palette", [0, 1], ids=["light", "dark"])
+def test_text_can_be_read(palette: int) -> None:
+    """WCAG AA: a contrast of 4.5 or more."""
+    blocks = re.findall(r":root \{(.*?)\}", (FILES / "page.css").read_text(encoding="utf-8"), re.DOTALL)
+    colors = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", blocks[palette]))
+    pairs = [(text, back) for text in ("text", "muted", "accent") for back in ("back", "surface")]
+    pairs += [
+        ("accent-text", "accent"),
+        ("accent", "soft"),
+        ("mark-text", "mark"),
+        ("muted", "sunk"),
+        ("bad", "surface"),
+    ]
+    pairs += [("text", "bad-soft"), ("bad", "bad-soft")]
+    for text, back in pairs:
+        light, dark = sorted((luminance(colors[text]), luminance(colors[back])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{text} on {back}"
+
+
 def test_a_program_that_wants_json_gets_it(served: Served) -> None:
     answer = served.get("/", headers={"Accept": "application/json"})
     assert (answer.status_code, answer.json()["type"]) == (404, "/problems#unknown-path")
