@@ -4,7 +4,7 @@
     words     -> rows of the vocabulary   LabelEncoder; unknown words and padding get the row n_words and are left out
     rows      -> (text, row), count       Unique over text * n_words + row
     count     -> weight                   presence(row) + topic(row) (1 + log count)
-    weight    -> sum over words           ScatterElements; ScatterND adds without protection from other threads
+    weight    -> sum over words           ScatterElements; ScatterND loses some with two threads
     sum       -> direction
 
 No operator depends on a locale. Words come from the model's tokenizer, which ONNX cannot express.
