@@ -85,7 +85,7 @@ def _serve(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--map",
         type=Path,
-        help="the map that the page shows, of jose map (default: NAME.map.html beside the model)",
+        help="the map that the page shows, of jose map (default: NAME.html beside the model)",
     )
     parser.add_argument("--read-only", action="store_true", default=None, help="refuse every write")
     parser.add_argument(

@@ -82,7 +82,7 @@ class Settings:
         None, "the SQLite file of added documents; default: beside the model, NAME.documents.sqlite3"
     )
     map: Path | None = _option(
-        None, "the map of the model, an HTML file of jose map; default: beside the model, NAME.map.html"
+        None, "the map of the model, an HTML file of jose map; default: beside the model, NAME.html"
     )
     page: bool = _option(True, "answer / with a page for people")
     snapshots: Path | None = _option(None, "the directory of snapshots; default: beside the documents, NAME.snapshots")
@@ -246,7 +246,7 @@ class Settings:
     @property
     def map_path(self) -> Path:
         """The HTML file of the map, which may not exist."""
-        return self.map or self._beside("map.html")
+        return self.map or self._beside("html")
 
     def _beside(self, ending: str) -> Path:
         """A file beside the model: its name, another ending."""

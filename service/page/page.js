@@ -671,7 +671,7 @@ async function showMap(parameters, mine) {
   if (mine !== turn) return;
   if (!info.map) {
     place.replaceChildren(make('div', { className: 'empty' }, make('h2', {}, 'There is no map yet'),
-      make('p', {}, 'Make one beside the model, then open this part again:'), make('p', {}, make('code', {}, `jose map ${info.name}.jose -o ${info.name}.map.html`))));
+      make('p', {}, 'Make one beside the model, then open this part again:'), make('p', {}, make('code', {}, `jose map ${info.name}.jose`))));
     return;
   }
   place.replaceChildren(

@@ -501,4 +501,4 @@ def test_the_model_and_its_health(browser: Any, service: Served) -> None:
         assert "contains the texts and fields (title, topic)" in card
         assert visit.page.locator("#health").inner_text() == "ready"
         visit.page.goto(f"{service.url}/#/map")
-        said(visit, "jose map sea.jose -o sea.map.html")
+        said(visit, "jose map sea.jose")

@@ -23,7 +23,7 @@ def locked(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFa
     environment = {"JOSE_READ_KEY": READ_KEY, "JOSE_WRITE_KEY": WRITE_KEY, "JOSE_MODEL": str(folder / "x.jose")}
     (folder / "x.jose").symlink_to(model_a[0])
     running = start(folder / "x.jose", environment=environment)
-    yield running, folder / "x.map.html"
+    yield running, folder / "x.html"
     assert running.stop() == 0
 
 
@@ -109,7 +109,7 @@ def test_the_page_can_be_switched_off(model_a: tuple[Path, Embeddings], tmp_path
 def test_a_map_needs_the_key_that_texts_need(locked: tuple[Served, Path]) -> None:
     service, path = locked
     key = {"X-API-Key": READ_KEY}
-    assert service.get("/map", headers=key).json()["detail"] == "there is no map x.map.html; make it with: jose map"
+    assert service.get("/map", headers=key).json()["detail"] == "there is no map x.html; make it with: jose map"
     assert service.get("/info").json()["map"] is False
     path.write_text(MAP, encoding="utf-8")
     assert service.get("/info").json()["map"] is True
