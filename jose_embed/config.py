@@ -285,6 +285,7 @@ class TrainConfig:
         metavar="FILE",
     )
     max_vocab: int = _option(0, "words in the vocabulary, at most: the most frequent ones; 0 for no bound", low=0)
+    phrases: bool = _option(False, "make one word, such as new_york, of two that occur mostly together")
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
@@ -386,11 +387,16 @@ class TrainSettings(TypedDict, total=False):
     stop_words: str
     keep_words: str
     max_vocab: int
+    phrases: bool
 
 
 def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:
     """The value as a plain str, int or float; NumPy's numbers are accepted."""
     facts = option.metadata
+    if isinstance(option.default, bool):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} is {value!r}; it must be True or False")
+        return value
     if isinstance(option.default, str):
         if facts["choices"] is not None and value not in facts["choices"]:
             raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(facts['choices'])}")

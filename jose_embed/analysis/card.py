@@ -56,6 +56,7 @@ def card(
         **_kept_texts(manifest),
         "dimension": _value(counts.get("dim")),
         "tokenizer": _tokenizer(manifest),
+        **_prepared(manifest),
         "most frequent": ", ".join(frequent),
     }
     sections: dict[str, Mapping[str, Any]] = {
@@ -93,6 +94,7 @@ def encoding_card(manifest: Mapping[str, Any], name: str, *, sources: Sequence[s
         "vocabulary": f"{_value(counts.get('n_words'))} words that occur at least {least} times",
         "running words": f"{_value(counts.get('n_tokens'))} of the vocabulary",
         "tokenizer": _tokenizer(manifest),
+        **_prepared(manifest),
         "size": amount_text(sum(files.values()), "bytes"),
     }
     return _headed(name, {"": about, "text": _text(corpus)})
@@ -121,6 +123,19 @@ def _headed(name: str, sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _tokenizer(manifest: Mapping[str, Any]) -> str:
     facts = _mapping(manifest.get("tokenizer"))
     return ", ".join(filter(None, [str(facts.get("name")), _value(_mapping(facts.get("settings")))]))
+
+
+def _prepared(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The rows about Unicode form, segmenter and phrases."""
+    text = _mapping(manifest.get("text"))
+    segmenter, phrases = _mapping(text.get("segmenter")), _mapping(text.get("phrases"))
+    versions = {name.replace("_", " "): value for name, value in segmenter.items() if name.endswith("_version")}
+    rows = {"normalize": _value(text.get("normalisation", "")), "segmenter": _value(versions)}
+    if phrases:
+        first = phrases.get("first")
+        such = f", such as {', '.join(map(str, first))}" if isinstance(first, list) and first else ""
+        rows["phrases"] = f"{_value(phrases.get('number'))}{such}"
+    return {name: value for name, value in rows.items() if value}
 
 
 def _text(corpus: Mapping[str, Any]) -> dict[str, str]:

@@ -56,6 +56,7 @@ __all__ = [
     "print_rows",
     "reporter_of",
     "run",
+    "setting_arguments",
     "setting_help",
     "text_facts",
     "text_rows",
@@ -251,6 +252,18 @@ def metavar_of(setting: dataclasses.Field[Any]) -> str:
     choices = setting.metadata["choices"]
     own = setting.metadata["metavar"] or _METAVARS[type(setting.default)]
     return "{" + ",".join(choices) + "}" if choices else str(own)
+
+
+def setting_arguments(setting: dataclasses.Field[Any], read: Callable[[str], Any]) -> dict[str, Any]:
+    """The arguments of ``add_argument`` for the option of a setting.
+
+    Args:
+        setting: The setting.
+        read: The type of the option, if it has a value.
+    """
+    if isinstance(setting.default, bool):
+        return {"action": "store_true", "help": as_options(setting.metadata["help"], TrainConfig.__dataclass_fields__)}
+    return {"type": read, "metavar": metavar_of(setting), "help": setting_help(setting)}
 
 
 def positive_whole_number(text: str) -> int:

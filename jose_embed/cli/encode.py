@@ -13,12 +13,11 @@ from jose_embed.cli.command import (
     add_log_json,
     add_quiet,
     default_output,
-    metavar_of,
     nothing_written,
     option_of,
     print_rows,
     reporter_of,
-    setting_help,
+    setting_arguments,
     text_facts,
     text_rows,
 )
@@ -32,6 +31,7 @@ __all__ = ["ENCODE"]
 #: The settings of a training that an encoding depends on.
 _SETTINGS = (
     "tokenizer", "normalize", "keep_joined", "keep_prefix", "min_count", "stop_words", "keep_words", "max_vocab",
+    "phrases",
 )  # fmt: skip
 
 
@@ -45,13 +45,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the encoding of another text")
     for setting in dataclasses.fields(TrainConfig):
         if setting.name in _SETTINGS:
-            kind: type = type(setting.default)
             parser.add_argument(
-                option_of(setting.name),
-                type=kind,
-                default=setting.default,
-                metavar=metavar_of(setting),
-                help=setting_help(setting),
+                option_of(setting.name), default=setting.default, **setting_arguments(setting, type(setting.default))
             )
     add_text_options(parser, keeping=True)
     add_quiet(parser)

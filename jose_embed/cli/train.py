@@ -19,11 +19,10 @@ from jose_embed.cli.command import (
     add_log_json,
     add_quiet,
     default_output,
-    metavar_of,
     option_of,
     print_rows,
     reporter_of,
-    setting_help,
+    setting_arguments,
     text_facts,
     text_rows,
     visible,
@@ -75,10 +74,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     for option in dataclasses.fields(TrainConfig):
         groups[option.metadata["group"]].add_argument(
             option_of(option.name),
-            type=_reader(option.default),
             default=argparse.SUPPRESS,
-            metavar=metavar_of(option),
-            help=setting_help(option),
+            **setting_arguments(option, _reader(option.default)),
         )
     _resources(groups["resources"])
 

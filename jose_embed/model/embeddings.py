@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.errors import ConfigError, NoKnownWordsError
+from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
 from jose_embed.model.files import check_model_target
 from jose_embed.model.inference import NO_MATRIX, DocumentEncoder, Flagged, default_weights
 from jose_embed.model.lookup import WordLookup
-from jose_embed.model.parts import CONTEXT_SHARE, DOCUMENT_MATRIX, WORD_WEIGHTS
+from jose_embed.model.parts import CONTEXT_SHARE, DOCUMENT_MATRIX, PHRASES, WORD_WEIGHTS
 from jose_embed.model.query import (
     DocumentNeighbor,
     Neighbor,
@@ -35,6 +35,7 @@ from jose_embed.model.query import (
 from jose_embed.model.stored import StoredModel
 from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
 from jose_embed.storage.columns import RowFinder
+from jose_embed.text.phrases import phrases_from
 from jose_embed.text.reader import Tokenizer
 from jose_embed.text.tokenizers import other_versions, stored_tokenizer
 
@@ -82,7 +83,11 @@ class Embeddings(StoredModel):
     def _prepare(self) -> None:
         stored, text = self._parts.about["tokenizer"], self._parts.about.get("text") or {}
         make = partial(self._make_tokenizer, stored["name"], stored["settings"], text)
-        self._lookup = WordLookup(self.words, make, text.get("normalisation"))
+        try:
+            phrases = phrases_from(self.extra_json.get(PHRASES, []))
+        except ValueError as error:
+            raise ModelError(f"{PHRASES}.json {error}; make the model again") from None
+        self._lookup = WordLookup(self.words, make, text.get("normalisation"), phrases)
         if self.path is not None and (difference := other_versions(text)) is not None:
             _log.warning("%s: %s", self.path, difference)
         self._doc_rows: RowFinder | None = None

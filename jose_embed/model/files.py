@@ -12,7 +12,7 @@ vocabulary.tsv         a word, a tab and its count per line, most frequent first
 doc_ids.txt            an id per line, UTF-8
 texts.sqlite3          texts and fields of the documents, if they are kept (text/texts.py)
 NAME.npy, NAME.json    extra arrays and values; word_weights, context_share and document_matrix are read by
-                       inference
+                       inference, phrases by look-ups
 quality.json           figures of quality measured later; not a part of the model (quality.py)
 ====================== ===================================================================================
 """

@@ -25,7 +25,7 @@ alone, in any batch, in any process, and as a line of the training text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from itertools import chain
 from typing import Final, NamedTuple, Protocol
@@ -40,7 +40,7 @@ from jose_embed.errors import CorpusError, NoKnownWordsError
 from jose_embed.model.lookup import WordLookup
 from jose_embed.text.documents import listed_texts
 from jose_embed.text.tokenizers import Tokenizer, code_point_rules, get_tokenizer, normalizing, valid_text
-from jose_embed.text.word_table import Rows, VocabularyLookup
+from jose_embed.text.word_table import Rows, VocabularyLookup, WordTable, word_table
 
 __all__ = [
     "NO_MATRIX",
@@ -190,8 +190,10 @@ class DocumentEncoder:
             text: A string, which the model's tokenizer splits; or tokens, of which those with white space are several.
         """
         if isinstance(text, str):
-            return self.lookup.tokenizer(valid_text(text))
-        return self._of_tokens(valid_text(" ".join(text)))
+            words = self.lookup.tokenizer(valid_text(text))
+        else:
+            words = self._of_tokens(valid_text(" ".join(text)))
+        return words if self.lookup.joiner is None else self.lookup.joiner.joined(words)
 
     def document_rows(self, rows: slice) -> npt.NDArray[np.float64]:
         """float64 (n, dim): what words of the vocabulary add to a document's sum, without their weights: (u - s c) A.
@@ -252,8 +254,8 @@ class DocumentEncoder:
         write, tokenizer, lookup = self.writer(backend), self.lookup.tokenizer, self.lookup
         compiled = code_point_rules(tokenizer) is not None
         # Made only if needed: each takes 20 ms.
-        of_strings = cache(lambda: VocabularyLookup(tokenizer, lookup.index_of))
-        of_tokens = cache(lambda: VocabularyLookup(self._of_tokens, lookup.index_of))
+        of_strings = cache(lambda: self.vocabulary_lookup(tokenizer))
+        of_tokens = cache(lambda: self.vocabulary_lookup(self._of_tokens))
         ends = np.cumsum([_size(text) for text in texts])
         start = 0
         while start < len(texts):
@@ -269,6 +271,20 @@ class DocumentEncoder:
                 found = Rows.of(lookup.rows_of(chain.from_iterable(lists)), np.cumsum([len(words) for words in lists]))
             write(found.rows, found.offsets, out[start:end])
             start = end
+
+    def vocabulary_lookup(
+        self, tokenizer: Tokenizer, make_table: Callable[[Tokenizer], WordTable] = word_table
+    ) -> VocabularyLookup:
+        """The compiled way from texts to rows of the vocabulary.
+
+        Args:
+            tokenizer: Splits the texts.
+            make_table: Makes its word table.
+        """
+        joiner = self.lookup.joiner
+        if joiner is None:
+            return VocabularyLookup(tokenizer, self.lookup.index_of, make_table)
+        return VocabularyLookup(tokenizer, joiner.row_of, make_table, joiner.joined_rows)
 
     @cached_property
     def _of_tokens(self) -> Tokenizer:

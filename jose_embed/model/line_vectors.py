@@ -20,7 +20,7 @@ import numpy.typing as npt
 from jose_embed.model.inference import DocumentEncoder
 from jose_embed.text.reader import Block
 from jose_embed.text.segment_pool import table_for
-from jose_embed.text.word_table import Rows, VocabularyLookup
+from jose_embed.text.word_table import Rows
 
 __all__ = ["LineVectors", "line_vectors"]
 
@@ -92,7 +92,7 @@ class _CompiledLines:
         self._default = encoder.mean_direction
         self._write = encoder.writer(backend)
         make_table = partial(table_for, workers=workers)
-        self._word_rows = VocabularyLookup(encoder.lookup.tokenizer, encoder.lookup.index_of, make_table)
+        self._word_rows = encoder.vocabulary_lookup(encoder.lookup.tokenizer, make_table)
 
     def encoded(self, block: Block) -> tuple[Rows, int]:
         """The rows of the block's known words, and the bytes of the source that the block took."""

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError, UnknownWordError
+from jose_embed.model.phrase_joiner import PhraseJoiner
 from jose_embed.model.spelling import SpellingIndex
 from jose_embed.storage.columns import first_repetition
 from jose_embed.text.normalization import lowered, normalized
+from jose_embed.text.phrases import Phrase
 from jose_embed.text.reader import Tokenizer
 from jose_embed.text.tokenizers import valid_text
 
@@ -32,6 +34,7 @@ class WordLookup:
         make_tokenizer: Makes the tokenizer of the model.
         normalization: The Unicode form of the training text, if the model stores one; words that are looked up are then
             spelled as the tokenizer spells them. ``None`` finds words only as they are in the vocabulary.
+        phrases: Pairs of words that are one.
 
     Example:
         >>> from jose_embed.text.tokenizers import get_tokenizer
@@ -41,8 +44,13 @@ class WordLookup:
     """
 
     def __init__(
-        self, words: Sequence[str], make_tokenizer: Callable[[], Tokenizer], normalization: str | None = None
+        self,
+        words: Sequence[str],
+        make_tokenizer: Callable[[], Tokenizer],
+        normalization: str | None = None,
+        phrases: Sequence[Phrase] = (),
     ) -> None:
+        self._phrases = phrases
         self.words = words
         self.normalization = normalization
         self._make_tokenizer = make_tokenizer
@@ -70,6 +78,11 @@ class WordLookup:
         return rows
 
     @cached_property
+    def joiner(self) -> PhraseJoiner | None:
+        """Joins phrases; None without any."""
+        return PhraseJoiner(self._phrases, self.rows) if self._phrases else None
+
+    @cached_property
     def _spelling(self) -> SpellingIndex:
         return SpellingIndex(self.words)
 
@@ -86,6 +99,8 @@ class WordLookup:
         row = self.rows.get(word)
         if row is None and self.normalization is not None and len(word) <= _LONGEST:
             words = getattr(self.tokenizer, "spelled", self.tokenizer)(valid_text(word))
+            if len(words) > 1 and self.joiner is not None:
+                words = self.joiner.joined(words)
             row = self.rows.get(words[0]) if len(words) == 1 else None
         return row
 

@@ -14,10 +14,22 @@ from jose_embed.storage.atomic import file_name_is_safe
 from jose_embed.storage.manifest import MANIFEST_NAME, json_copy, now
 from jose_embed.text.texts import TEXTS_NAME, TextStore
 
-__all__ = ["CONTEXT_SHARE", "DOCUMENT_MATRIX", "OWN_FILES", "TABLES", "WORD_WEIGHTS", "ModelParts", "decisive_facts"]
+__all__ = [
+    "CONTEXT_SHARE",
+    "DOCUMENT_MATRIX",
+    "OWN_FILES",
+    "PHRASES",
+    "TABLES",
+    "WORD_WEIGHTS",
+    "ModelParts",
+    "decisive_facts",
+]
 
 #: The extra arrays that inference reads: weights of words, the context share, the reliability matrix.
 WORD_WEIGHTS, CONTEXT_SHARE, DOCUMENT_MATRIX = "word_weights", "context_share", "document_matrix"
+
+#: The JSON value that holds pairs of words that are one.
+PHRASES: Final = "phrases"
 
 #: The tables of vectors; each is stored as NAME.npy.
 TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")

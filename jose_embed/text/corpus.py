@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jose_embed.text.phrases import Phrase
 from jose_embed.text.reader import SourceReport, Tokenizer
 from jose_embed.text.records import TextOptions
 from jose_embed.text.texts import TextStore
@@ -36,6 +37,7 @@ class CorpusStatistics:
         sha256: Hexadecimal SHA-256 of the text.
         text_field: The columns of the text, of tables; empty for plain text.
         id_field: The column of the ids; ``None`` without one.
+        notes: What the text has that its tokenizer does not expect.
     """
 
     n_bytes: int
@@ -49,11 +51,13 @@ class CorpusStatistics:
     sha256: str
     text_field: tuple[str, ...] = ()
     id_field: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values; of very many sources the first are named, and ``n_sources`` counts them."""
         named = list(self.sources[:_SOURCES_NAMED])
-        return {**asdict(self), "sources": named, "n_sources": len(self.sources)}
+        facts = {name: value for name, value in asdict(self).items() if name != "notes" or value}
+        return {**facts, "sources": named, "n_sources": len(self.sources)}
 
 
 class EncodedCorpus:
@@ -71,6 +75,7 @@ class EncodedCorpus:
         options: How the text was read.
         texts: The texts and fields to keep with a model; ``None`` if none are kept.
         choice: Which words the vocabulary has, besides the frequent ones.
+        phrases: The pairs of words that are one, the highest score first.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class EncodedCorpus:
         options: TextOptions | None = None,
         texts: TextStore | None = None,
         choice: VocabularyChoice | None = None,
+        phrases: Sequence[Phrase] = (),
     ) -> None:
         self.tokens = tokens
         self.offsets = offsets
@@ -98,6 +104,7 @@ class EncodedCorpus:
         self.options = options or TextOptions()
         self.texts = texts
         self.choice = choice or VocabularyChoice()
+        self.phrases = phrases
 
     @property
     def n_documents(self) -> int:

@@ -8,6 +8,7 @@ become neighbours.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import io
@@ -29,7 +30,9 @@ from jose_embed.storage.columns import MappedLines, first_repetition
 from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents
+from jose_embed.text.expectations import notes_about
 from jose_embed.text.normalization import normalized
+from jose_embed.text.phrases import PairTable, Phrase, count_joined, find_phrases, join_in_place, phrases_of
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
 from jose_embed.text.records import Columns, TextOptions
 from jose_embed.text.segment_pool import PooledWords, table_for
@@ -253,6 +256,15 @@ def _finished(
     rows[numbers[order]] = np.arange(len(order), dtype=np.int32)
     tokens, offsets = spool.renumbered(rows, reporter)
     vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
+    notes = tuple(notes_about(table, tokenizer, vocabulary, offsets, spool.n_empty, min_count))
+    for note in notes:
+        reporter.note(note)
+    statistics = dataclasses.replace(statistics, notes=notes)
+    phrases: list[Phrase] = []
+    if choice.phrases:
+        tokens, offsets, vocabulary, phrases = _with_phrases(
+            spool, tokens, offsets, vocabulary, min_count, choice, reporter
+        )
     doc_ids: Sequence[str] | None = spool.ids()
     if doc_ids is None:
         doc_ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
@@ -261,8 +273,51 @@ def _finished(
     if texts is not None:
         texts.finish()
     return EncodedCorpus(
-        tokens, offsets, doc_ids, vocabulary, tokenizer, statistics, min_count, reports, options, texts, choice
+        tokens,
+        offsets,
+        doc_ids,
+        vocabulary,
+        tokenizer,
+        statistics,
+        min_count,
+        reports,
+        options,
+        texts,
+        choice,
+        phrases,
     )
+
+
+def _with_phrases(
+    spool: TokenSpill, tokens: Ids, offsets: Ends, vocabulary: Vocabulary, min_count: int, choice: VocabularyChoice,
+    reporter: Reporter,
+) -> tuple[Ids, Ends, Vocabulary, list[Phrase]]:  # fmt: skip
+    """The same text with its phrases as words."""
+    first, second, scores = find_phrases(tokens, offsets, vocabulary.counts, min_count)
+    while True:
+        pairs = phrases_of(vocabulary.words, first, second, scores)
+        words = list(dict.fromkeys([*vocabulary.words, *(pair.word for pair in pairs)]))
+        row_of = {word: row for row, word in enumerate(words)}
+        rows = np.array([row_of[pair.word] for pair in pairs], np.int32)
+        table = PairTable.of(first, second, rows, vocabulary.n_words)
+        counts = np.zeros(len(words), np.int64)
+        count_joined(tokens, offsets, table, counts)
+        if not (rare := counts[rows] < min_count).any():
+            break
+        first, second, scores = first[~rare], second[~rare], scores[~rare]  # other pairs took their words
+    if not pairs:
+        return tokens, offsets, vocabulary, []
+    spool.join(table, np.zeros(len(words), np.int64))
+    is_kept = np.array([word in choice.keep_words for word in words], bool) & (counts > 0)
+    numbers = np.flatnonzero((counts >= min_count) | is_kept)
+    by_spelling = np.array(sorted(numbers.tolist(), key=words.__getitem__), np.intp)
+    order = by_spelling[np.argsort(-counts[by_spelling], kind="stable")]
+    if choice.max_vocab:
+        order = _most_frequent(order, words, choice)
+    renumbering = np.full(len(words), -1, np.int32)
+    renumbering[order] = np.arange(len(order), dtype=np.int32)
+    tokens, offsets = spool.renumbered(renumbering, reporter)
+    return tokens, offsets, Vocabulary(tuple(words[row] for row in order), counts[order]), pairs
 
 
 def _candidates(
@@ -434,6 +489,14 @@ class TokenSpill:
         tokens = np.frombuffer(mmap.mmap(self._tokens.fileno(), 0, access=mmap.ACCESS_READ), np.int32)
         offsets.setflags(write=False)
         return tokens, offsets
+
+    def join(self, pairs: PairTable, counts: npt.NDArray[np.int64]) -> None:
+        """Join pairs of rows after :meth:`renumbered`, which may be called again."""
+        tokens = np.frombuffer(mmap.mmap(self._tokens.fileno(), 0), np.int32)
+        offsets = np.frombuffer(mmap.mmap(self._ends.fileno(), 0), np.int64)
+        self.n_tokens = join_in_place(tokens, offsets, pairs, counts)
+        # Opened again: the buffer of the file may hold what was there before.
+        self._tokens = self._files.enter_context(os.fdopen(os.dup(self._tokens.fileno()), "r+b"))
 
     def _write(self, file: io.BufferedRandom, data: npt.NDArray[Any] | bytes) -> None:
         try:

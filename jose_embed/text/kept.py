@@ -8,6 +8,7 @@ offsets.npy      int64 (n_documents + 1,), where documents begin
 vocabulary.tsv   a word, a tab and its count per line, most frequent first, UTF-8
 sources.json     the report of each source: its name, documents, bytes on the disk and their SHA-256
 doc_ids.txt      an id per line, UTF-8; only if documents have ids of their own
+phrases.json     two words and their score each; only if pairs of words were joined
 texts.sqlite3    texts and fields to keep with a model (texts.py); only if any are kept
 ================ ==============================================================================================
 
@@ -57,6 +58,7 @@ from jose_embed.storage.manifest import (
 from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.encode import encode
+from jose_embed.text.phrases import Phrase, phrases_from
 from jose_embed.text.reader import DocumentIds, SourceReport, Tokenizer, get_tokenizer
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, Sources, find_sources, listed, printable, sha256_of
@@ -112,11 +114,13 @@ _OPTIONAL: Final = {
 }
 _FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
 _IDS_NAME: Final = "doc_ids.txt"
-_OPTIONAL_FILES: Final = frozenset({_IDS_NAME, TEXTS_NAME})
+_PHRASES_NAME: Final = "phrases.json"
+_OPTIONAL_FILES: Final = frozenset({_IDS_NAME, _PHRASES_NAME, TEXTS_NAME})
 
 #: The settings of a training that an encoding depends on.
 OWN_SETTINGS: Final = (
     "tokenizer", "normalize", "keep_joined", "keep_prefix", "min_count", "stop_words", "keep_words", "max_vocab",
+    "phrases",
 )  # fmt: skip
 
 #: The names of all files of an encoded corpus.
@@ -165,6 +169,8 @@ def write_encoded(
     }
     if not isinstance(corpus.doc_ids, DocumentIds):
         files[_IDS_NAME] = line_chunks(corpus.doc_ids, "document id")
+    if corpus.phrases:
+        files[_PHRASES_NAME] = iter([json_bytes(list(corpus.phrases), _PHRASES_NAME)])
     if corpus.texts is not None:
         files[TEXTS_NAME] = corpus.texts.chunks()
     needed = corpus.tokens.nbytes + corpus.offsets.nbytes + 16 * corpus.vocabulary.n_words + len(sources) + 8192
@@ -319,7 +325,15 @@ def _opened(directory: DirectoryReader, manifest: Mapping[str, Any], verify: boo
         _options(directory, manifest.get("way_of_reading", {})),
         _texts(directory, n_documents) if TEXTS_NAME in files else None,
         VocabularyChoice(names=manifest.get("choice_of_words") or {}),
+        _phrases(directory) if _PHRASES_NAME in files else (),
     )
+
+
+def _phrases(directory: DirectoryReader) -> list[Phrase]:
+    try:
+        return phrases_from(directory.json(_PHRASES_NAME))
+    except ValueError as error:
+        raise directory.error(_PHRASES_NAME, str(error)) from None
 
 
 def _options(directory: DirectoryReader, values: Any) -> TextOptions:
@@ -391,8 +405,9 @@ def _statistics(
 ) -> CorpusStatistics:
     try:
         fields = tuple(facts.get("text_field", ()))
+        notes = tuple(str(note) for note in facts.get("notes", ()))
         names = tuple(printable(report.name) for report in reports)
-        return CorpusStatistics(**{**facts, "text_field": fields, "sources": names})
+        return CorpusStatistics(**{**facts, "text_field": fields, "notes": notes, "sources": names})
     except TypeError:
         raise directory.error(MANIFEST_NAME, "does not describe the text of this encoding") from None
 
@@ -543,6 +558,7 @@ def text_for(
         "stop_words": "none",
         "keep_words": "",
         "max_vocab": 0,
+        "phrases": False,
     }
     own |= {name: value for name, value in corpus.choice.to_dict().items() if name in own}
     for name, value in own.items():

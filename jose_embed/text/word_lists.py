@@ -25,20 +25,23 @@ class VocabularyChoice:
         stop_words: Words that are left out.
         keep_words: Words that are kept even if they are rare.
         max_vocab: The vocabulary has at most this number of words, the most frequent ones; 0 for no bound.
-        names: The settings ``stop_words``, ``keep_words`` and ``max_vocab``, as they were given.
+        phrases: Whether pairs of words become words.
+        names: The settings of these names, as they were given.
     """
 
     stop_words: frozenset[str] = frozenset()
     keep_words: frozenset[str] = frozenset()
     max_vocab: int = 0
+    phrases: bool = False
     names: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings and a checksum of the words, as JSON values; empty if there is no choice."""
-        if not (self.stop_words or self.keep_words or self.max_vocab):
+        if not (self.stop_words or self.keep_words or self.max_vocab or self.phrases):
             return dict(self.names)  # those of a kept encoding, whose words are not needed any more
         words = "\n".join([*sorted(self.stop_words), "", *sorted(self.keep_words)])
-        return {**self.names, "max_vocab": self.max_vocab, "sha256": hashlib.sha256(words.encode()).hexdigest()}
+        checksum = hashlib.sha256(words.encode()).hexdigest()
+        return {**self.names, "max_vocab": self.max_vocab, "phrases": self.phrases, "sha256": checksum}
 
 
 def vocabulary_choice(config: TrainConfig, tokenizer: Tokenizer) -> VocabularyChoice:
@@ -59,7 +62,7 @@ def vocabulary_choice(config: TrainConfig, tokenizer: Tokenizer) -> VocabularyCh
     if both := sorted(stop & keep):
         raise ConfigError(f"the word {both[0]!r} is in stop_words and in keep_words; remove it from one of the files")
     names = {name: getattr(config, name) for name in ("stop_words", "keep_words")}
-    return VocabularyChoice(stop, keep, config.max_vocab, names if stop or keep or config.max_vocab else {})
+    return VocabularyChoice(stop, keep, config.max_vocab, config.phrases, names)
 
 
 def read_word_list(path: str | os.PathLike[str], tokenizer: Tokenizer) -> frozenset[str]:

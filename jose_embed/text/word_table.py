@@ -461,6 +461,7 @@ class VocabularyLookup:
         tokenizer: What splits a text.
         index_of: The row of a word, None for an unknown one; asked once for each word that is not remembered.
         make_table: Makes the word table of a tokenizer.
+        join: Makes one word of several.
     """
 
     def __init__(
@@ -468,7 +469,9 @@ class VocabularyLookup:
         tokenizer: Tokenizer,
         index_of: Callable[[str], int | None],
         make_table: Callable[[Tokenizer], WordTable] = word_table,
+        join: Callable[[Rows], Rows] | None = None,
     ) -> None:
+        self._join = join
         self._make_table = functools.partial(make_table, tokenizer)
         self._index_of = index_of
         self._table = self._make_table()
@@ -491,6 +494,8 @@ class VocabularyLookup:
             self._rows = np.append(self._rows, np.array([-1 if row is None else row for row in found], np.int32))
             self._n_unknown += found.count(None)
         rows = Rows.of(self._rows[numbers], ends)
+        if self._join is not None:
+            rows = self._join(rows)
         if self._n_unknown > _MOST_UNKNOWN:
             self._table, self._rows, self._n_unknown = self._make_table(), np.empty(0, np.int32), 0
         return rows

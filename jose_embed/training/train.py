@@ -24,12 +24,14 @@ from jose_embed.compute.tables import Tables, Text
 from jose_embed.config import TrainConfig, TrainSettings, available_workers, preset_settings
 from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.embeddings import Embeddings
+from jose_embed.model.parts import PHRASES
 from jose_embed.progress import Reporter, SilentReporter, reporting
 from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents, sources_or_documents
 from jose_embed.text.encode import encode_texts
 from jose_embed.text.kept import encoding_settings, is_encoded, text_for
+from jose_embed.text.phrases import THRESHOLD
 from jose_embed.text.records import TextOptions, TextSettings
 from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
@@ -44,6 +46,7 @@ from jose_embed.training.schedule import RunState
 __all__ = ["Settings", "fit", "train"]
 
 PathLike = str | os.PathLike[str]
+_PHRASES_SHOWN = 12
 
 
 class Settings(TrainSettings, TextSettings, total=False):
@@ -325,6 +328,15 @@ def _training_facts(
     }
 
 
+def _text_facts(corpus: EncodedCorpus) -> dict[str, Any] | None:
+    """The manifest's facts about the way from text to words."""
+    facts = text_facts(corpus.tokenizer)
+    if corpus.phrases:
+        first = [phrase.word for phrase in corpus.phrases[:_PHRASES_SHOWN]]
+        facts["phrases"] = {"threshold": THRESHOLD, "number": len(corpus.phrases), "first": first}
+    return facts or None
+
+
 def _model(
     corpus: EncodedCorpus, config: TrainConfig, vectors: Tables, learned: dict[str, Any], training: dict[str, Any]
 ) -> Embeddings:
@@ -348,6 +360,7 @@ def _model(
         tokenizer_settings=corpus.tokenizer.settings(),
         training=training,
         corpus=corpus.statistics.to_dict(),
-        text=text_facts(corpus.tokenizer) or None,
+        text=_text_facts(corpus),
         extra_arrays=learned,
+        extra_json={PHRASES: list(corpus.phrases)} if corpus.phrases else {},
     )

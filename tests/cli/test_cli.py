@@ -122,7 +122,8 @@ def test_every_setting_is_an_option_with_its_help_and_default(
         first = lines.index(explained[0])
         shown = " ".join(lines[first : first + 3])
         help = as_options(option.metadata["help"], TrainConfig.__dataclass_fields__)
-        assert f"{help} (default: {option.default if option.default != '' else 'none'})" in shown
+        default = "" if option.default is False else f" (default: {option.default if option.default != '' else 'none'})"
+        assert help + default in shown
     groups = [line for line in lines if line.endswith(":") and not line.startswith(("-", "options", "positional"))]
     assert groups == ["main options:", "training:", "files and resources:", "examples:"]
 
