@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jose_embed.interrupts import interrupts_held
 
 if TYPE_CHECKING:
+    from jose_embed.analysis.map import DocumentMap, map
     from jose_embed.analysis.topics import Topic, Topics, topics
     from jose_embed.config import TrainConfig
     from jose_embed.errors import (
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigError",
     "CorpusError",
     "DeviceError",
+    "DocumentMap",
     "DocumentNeighbor",
     "Embeddings",
     "EncodedCorpus",
@@ -64,6 +66,7 @@ __all__ = [
     "encode",
     "infer",
     "load",
+    "map",
     "register_tokenizer",
     "topics",
     "train",
@@ -74,6 +77,7 @@ _HOME = {
     "ConfigError": "errors",
     "CorpusError": "errors",
     "DeviceError": "errors",
+    "DocumentMap": "analysis.map",
     "DocumentNeighbor": "model.query",
     "Embeddings": "model.embeddings",
     "EncodedCorpus": "text.corpus",
@@ -90,6 +94,7 @@ _HOME = {
     "encode": "text.encode",
     "infer": "model.inference",
     "load": "model.embeddings",
+    "map": "analysis.map",
     "register_tokenizer": "text.tokenizers",
     "topics": "analysis.topics",
     "train": "training.train",

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jose_embed.cli.command import Command, add_model, positive_whole_number, reporter_of, visible
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
     from jose_embed.model.query import Neighbor
 
-__all__ = ["DOCUMENTS", "INFO", "SIMILAR", "WORDS", "print_json", "print_table", "short_text"]
+__all__ = ["DOCUMENTS", "INFO", "SIMILAR", "WORDS", "labels_of_all", "print_json", "print_table", "short_text"]
 
 _LABEL_WIDTH = 100
 
@@ -188,6 +189,16 @@ def _labels(files: Sequence[str], rows: Collection[int], n_docs: int) -> dict[in
     return found
 
 
+def labels_of_all(files: Sequence[str], n_docs: int) -> list[str]:
+    """The line of each document.
+
+    Raises:
+        CorpusError: the files do not have a line for each document.
+    """
+    found = _labels(files, range(n_docs), n_docs)
+    return [found[row] for row in range(n_docs)]
+
+
 def short_text(line: str) -> str:
     """A text in one line of at most 100 characters."""
     text = " ".join(line.split())
@@ -202,6 +213,13 @@ def _configure_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="also read all files and compare them with their checksums"
     )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="write the loss of each epoch as a picture instead (.png, .pdf, .svg)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing picture")
     parser.add_argument("--json", action="store_true", help="print the manifest and saved evaluations as JSON")
 
 
@@ -216,6 +234,13 @@ def _run_info(arguments: argparse.Namespace) -> None:
     except ModelError:
         if not _is_encoding(arguments):
             raise
+        return
+    if arguments.plot is not None:
+        from jose_embed.analysis.pictures import loss_picture
+        from jose_embed.storage.atomic import check_output
+
+        check_output(arguments.plot, [], [arguments.model])
+        print(f"{loss_picture(model.manifest, arguments.plot, overwrite=arguments.overwrite)}: the loss of each epoch")
         return
     quality = read_quality(arguments.model, model.id)
     if arguments.json:
@@ -298,5 +323,5 @@ INFO = Command(
     summary="Describe a model or an encoded text: its text, settings, training and files.",
     configure=_configure_info,
     run=_run_info,
-    examples=("jose info corpus.jose", "jose info corpus.jose --verify"),
+    examples=("jose info corpus.jose", "jose info corpus.jose --verify", "jose info corpus.jose --plot loss.png"),
 )

@@ -210,6 +210,11 @@ class StoredModel:
         """Whether the texts of the documents are kept."""
         return self._parts.texts is not None and self._parts.texts.has_texts
 
+    @property
+    def kept_fields(self) -> tuple[str, ...]:
+        """The names of the fields that are kept of documents."""
+        return self._parts.texts.fields if self._parts.texts is not None else ()
+
     def kept_documents(self, rows: Sequence[int]) -> list[KeptDocument]:
         """The texts and fields that are kept of documents.
 
