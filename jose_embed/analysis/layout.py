@@ -37,6 +37,7 @@ LAID_OUT: Final = 100_000  # documents that are laid out; the others are placed 
 _NEIGHBORS: Final = 15
 _REPORTED: Final = 10  # steps between two reports, each of which costs one
 _SHARED: Final = 8_000  # fewer documents are laid out by one thread
+_FEW_FOR_A_GRID: Final = 2_000  # fewer are faster without interpolation
 _FEW: Final = 50  # fewer documents are shown by two principal components
 _EXAGGERATED_STEPS, _STEPS = 60, 150
 _EXAGGERATION, _MOMENTUM = 12.0, 0.8
@@ -81,7 +82,7 @@ def layout(vectors: Vectors, *, seed: int = 0, reporter: Reporter | None = None)
     else:
         laid_out = np.arange(n) if n <= LAID_OUT else np.sort(random.choice(n, LAID_OUT, replace=False))
         own = vectors[laid_out] if n > LAID_OUT else vectors
-        positions = _laid_out(own, reporter)
+        positions = _laid_out(own, random, reporter)
         if n > len(laid_out):
             rest = np.setdiff1d(np.arange(n), laid_out)
             every = np.empty((n, 2))
@@ -152,7 +153,7 @@ def neighbors_kept(vectors: Vectors, positions: npt.NDArray[np.float32], *, k: i
     return float(np.mean(shares))
 
 
-def _laid_out(vectors: Vectors, reporter: Reporter) -> npt.NDArray[np.float64]:
+def _laid_out(vectors: Vectors, random: np.random.Generator, reporter: Reporter) -> npt.NDArray[np.float64]:
     n = len(vectors)
     reporter.start("neighbors", n, "documents")
     near, _ = exact_neighbors(vectors, vectors, min(_NEIGHBORS, n - 1), own=np.arange(n), reporter=reporter)
@@ -164,9 +165,9 @@ def _laid_out(vectors: Vectors, reporter: Reporter) -> npt.NDArray[np.float64]:
 
     affinities = Uniform(k_neighbors=near.shape[1], knn_index=PrecomputedNeighbors(near, np.ones(near.shape)))
     embedding = TSNEEmbedding(
-        1e-4 * _principal(vectors),
+        1e-4 * _principal(vectors) + 1e-7 * random.standard_normal((n, 2)),  # equal documents start apart
         affinities,
-        negative_gradient_method="fft",
+        negative_gradient_method="bh" if n < _FEW_FOR_A_GRID else "fft",
         n_jobs=1 if n < _SHARED else -1,
         random_state=0,
     )

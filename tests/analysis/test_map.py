@@ -18,7 +18,7 @@ from maps import HOSTILE, THEMES, planted_model
 
 import jose_embed
 from jose_embed.analysis.columns import ColumnBuilder
-from jose_embed.analysis.layout import exact_neighbors, layout, neighbors_kept
+from jose_embed.analysis.layout import layout, neighbors_kept
 from jose_embed.analysis.map import _STATIC
 from jose_embed.analysis.pictures import COLOURS, loss_picture
 from jose_embed.analysis.product_codes import ProductCodes
@@ -36,7 +36,7 @@ def part(page: str, name: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def drawn() -> jose_embed.DocumentMap:
-    return jose_embed.map(planted_model(hostile=True))
+    return jose_embed.map(planted_model(hostile=True), n_topics=3)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,6 @@ def test_themes_are_apart_and_labelled(drawn: jose_embed.DocumentMap) -> None:
     themes = drawn.rows % 3
     assert len(drawn.rows) == 594
     assert np.ptp(drawn.positions, axis=0).max() == pytest.approx(1)
-    near, _ = exact_neighbors(drawn.positions * 0 + 1, drawn.positions[:1], 1)
-    assert near.shape == (1, 1)
     distances = np.linalg.norm(drawn.positions[:, None] - drawn.positions[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert (themes[distances.argmin(1)] == themes).mean() > 0.97
@@ -61,8 +59,8 @@ def test_themes_are_apart_and_labelled(drawn: jose_embed.DocumentMap) -> None:
 
 
 def test_few_documents_have_a_map() -> None:
-    for n in (1, 2, 3, 7, 49, 50, 60):
-        made = jose_embed.map(planted_model(n, texts=False))
+    for n in (1, 3, 50):
+        made = jose_embed.map(planted_model(n, texts=False), n_topics=1)
         assert np.isfinite(made.positions).all()
         assert made.positions.shape == (n, 2)
         assert 0 <= made.recall <= 1
@@ -92,7 +90,7 @@ def test_same_bytes_with_any_number_of_threads() -> None:
     code = (
         "import hashlib, sys; sys.path[:0] = sys.argv[1:]; import jose_embed, jose_embed.analysis.layout as l; "
         "l._SHARED = 0; from maps import planted_model; "
-        "print(hashlib.sha256(b''.join(jose_embed.map(planted_model(400, texts=False)).pieces())).hexdigest())"
+        "print(hashlib.sha256(b''.join(jose_embed.map(planted_model(400, texts=False), n_topics=3).pieces())).hexdigest())"
     )
     root = Path(__file__).parents[2]
     hashes = set()
@@ -115,9 +113,8 @@ def test_the_policy_allows_what_is_in_the_file_and_nothing_else(page: str) -> No
     for rule, text in (("style-src", style), ("script-src", script)):
         assert rules[rule] == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
     without = re.sub(r"<script type=\"text/plain\"[^>]*>[A-Za-z0-9+/=]*</script>", "", page)
-    assert not re.search(
-        r"https?://(?!www\.w3\.org)|\bsrc=|@import|url\(|innerHTML|insertAdjacent|document\.write", without
-    )
+    asks = r"https?://|\bsrc=|@import|url\(|innerHTML|insertAdjacent|document\.write"
+    assert not re.search(asks, without)
     assert page.index("Content-Security-Policy") < page.index("<style>")
 
 
@@ -189,13 +186,21 @@ def test_codes_of_few_vectors_are_exact() -> None:
     assert codes.codes.shape == (90, 16)
 
 
-def test_size(drawn: jose_embed.DocumentMap) -> None:
+def test_size() -> None:
     """At most 1 MB and 40 bytes a point besides the texts."""
-    for n in (300, 6000):
-        made = jose_embed.map(planted_model(n, texts=False), n_topics=3) if n == 300 else None
-        if made is not None:
-            assert sum(map(len, made.pieces())) < 1_000_000 + 40 * n
-    assert sum(map(len, drawn.pieces(text_length=0))) < 1_000_000 + 40 * len(drawn.rows) + 60 * len(drawn.rows)
+    model = planted_model(2_000, texts=False)
+    numbered = jose_embed.Embeddings.from_arrays(
+        words=model.words,
+        counts=model.counts,
+        center_vectors=model.center_vectors,
+        context_vectors=model.context_vectors,
+        doc_ids=[str(i + 1) for i in range(2_000)],
+        doc_vectors=model.doc_vectors,
+        doc_token_counts=model.doc_token_counts,
+    )
+    page = b"".join(jose_embed.map(numbered, n_topics=3).pieces())
+    assert len(page) < 1_000_000 + 40 * 1_980
+    assert len(part(page.decode(), "rows")) == 4 * 1_980
 
 
 def test_text_length(drawn: jose_embed.DocumentMap) -> None:
@@ -271,7 +276,7 @@ def test_the_loss_curve(tmp_path: Path) -> None:
             loss_picture(broken, tmp_path / "other.png")
 
 
-# ---- colours for colour-blind eyes ------------------------------------------------------------------------------------
+# ---- colours for colour-blind eyes --------------------------------------------------------------------------------
 
 # Viénot, Brettel and Mollon 1999 (protan, deutan) and Machado et al. 2009 (tritan), on linear RGB.
 EYES = {

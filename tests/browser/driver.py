@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,23 @@ def visited(
         assert troubles == [], "the console is not empty"
     finally:
         context.close()
+
+
+def until(visit: Visit, expression: str, value: Any = True, *, timeout: float = 30) -> None:
+    """Wait until an expression has a value; a page whose policy forbids eval can be asked in this way only.
+
+    Args:
+        visit: The page.
+        expression: In JavaScript.
+        value: True for any that counts as true.
+        timeout: Seconds.
+    """
+    end = time.monotonic() + timeout
+    found = visit.page.evaluate(expression)
+    while not (found if value is True else found == value):
+        assert time.monotonic() < end, f"{expression} is {found!r}, not {value!r}; {visit.troubles}"
+        visit.page.wait_for_timeout(50)
+        found = visit.page.evaluate(expression)
 
 
 def widths_fit(visit: Visit) -> None:

@@ -40,21 +40,19 @@ def planted_model(
         dim: At least 6.
         seed: Of the noise.
         texts: Keep texts, and the fields ``theme``, ``year`` and ``title``.
-        words: Further words, the most frequent of the theme sea.
         hostile: Some texts, ids and values are of :data:`HOSTILE`.
     """
     random = np.random.default_rng(seed)
-    vocabulary = [*words, *(f"{theme}{i}" for i in range(12) for theme in THEMES)]
-    kinds = [0] * len(words) + [i % 3 for i in range(36)]
+    vocabulary = [f"{theme}{i}" for i in range(12) for theme in THEMES]
+    kinds = [i % 3 for i in range(36)]
     center = unit(np.eye(dim)[kinds] + 0.25 * random.standard_normal((len(vocabulary), dim)))
     themes = np.arange(n) % 3
     vectors = unit(np.eye(dim)[themes] + 0.12 * random.standard_normal((n, dim)))
     ids = [f"{THEMES[theme]}-{i}" for i, theme in enumerate(themes)]
     store = None
     if hostile:
-        ids[1 : 1 + len(HOSTILE)] = [
-            f"{text.translate({0x2028: 32, 0x2029: 32, 0: 32})} {i}" for i, text in enumerate(HOSTILE)
-        ]
+        lines = [" ".join(text.translate({0: 32}).split()) for text in HOSTILE]  # an id is one line
+        ids[1 : 1 + len(HOSTILE)] = [f"{line} {i}" for i, line in enumerate(lines)]
     if texts:
         store = TextStore.create(fields=("theme", "year", "title"))
         written = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driver import DESKTOP, PHONE, Visit, read_pixels, visited, widths_fit
+from driver import DESKTOP, PHONE, Visit, read_pixels, until, visited, widths_fit
 from maps import HOSTILE, THEMES, large_map, planted_model
 
 import jose_embed
@@ -20,7 +20,7 @@ SIZES = {"desktop": DESKTOP, "phone": PHONE}
 
 @pytest.fixture(scope="module")
 def drawn() -> jose_embed.DocumentMap:
-    return jose_embed.map(planted_model(hostile=True))
+    return jose_embed.map(planted_model(hostile=True), n_topics=3)
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,16 @@ def file(drawn: jose_embed.DocumentMap, tmp_path_factory: pytest.TempPathFactory
     return drawn.save(tmp_path_factory.mktemp("map") / "map.html", title="<b>A title</b> \u202ewith\u202c text")
 
 
-def ready(visit: Visit, timeout: int = 30_000) -> None:
+def ready(visit: Visit, timeout: float = 60) -> None:
     """Wait until all points are drawn."""
-    visit.page.wait_for_function("window.joseMap && joseMap.stats.drawn === joseMap.n", timeout=timeout)
+    until(visit, "window.joseMap && joseMap.stats.drawn === joseMap.n", timeout=timeout)
 
 
 def point_of(visit: Visit, doc_id: str) -> int:
     """The number of the point of a document."""
-    script = "async (id) => { for (let i = 0; i < joseMap.n; i++) if ((await joseMap.documentOf(i)).id === id) return i; }"
+    script = """async (id) => {
+        for (let i = 0; i < joseMap.n; i++) if ((await joseMap.documentOf(i)).id === id) return i;
+    }"""
     return int(visit.page.evaluate(script, doc_id))
 
 
@@ -118,7 +120,7 @@ def test_hover_and_click_show_the_document(browser: Any, file: Path, drawn: jose
         assert len(neighbours) == 10
         assert len(set(neighbours) & set(exact)) >= 3
         page.locator("#content .hit").first.click()
-        page.wait_for_function("(id) => document.querySelector('#heading').textContent === id", arg=neighbours[0])
+        until(visit, "document.querySelector('#heading').textContent", neighbours[0])
         page.keyboard.press("Escape")
         assert page.locator("#panel").is_hidden()
 
@@ -126,8 +128,13 @@ def test_hover_and_click_show_the_document(browser: Any, file: Path, drawn: jose
 def test_the_neighbours_are_those_that_the_recall_says(browser: Any, file: Path, drawn: jose_embed.DocumentMap) -> None:
     with visited(browser, file.as_uri()) as visit:
         ready(visit)
-        script = "async () => { const out = []; for (let i = 0; i < 60; i++) { out.push([(await joseMap.documentOf(i)).id," \
-            " await Promise.all(joseMap.nearestPoints(i, 10).map(async ([j]) => (await joseMap.documentOf(j)).id))]); } return out; }"
+        script = """async () => {
+            const id = async (i) => (await joseMap.documentOf(i)).id, out = [];
+            for (let i = 0; i < 60; i++) {
+                out.push([await id(i), await Promise.all(joseMap.nearestPoints(i, 10).map(([j]) => id(j)))]);
+            }
+            return out;
+        }"""
         shares = []
         for doc_id, found in visit.page.evaluate(script):
             exact = {n.doc_id for n in drawn.model.similar_documents(doc_id, k=10)}
@@ -180,7 +187,12 @@ def test_words_of_a_region(browser: Any, file: Path) -> None:
         page.keyboard.press("Escape")
         page.keyboard.press("0")
         label = page.evaluate("joseMap.about.labels.find((l) => l.text.includes('bread'))")
-        x, y = page.evaluate("([x, y]) => { const i = [...Array(joseMap.n).keys()].reduce((a, b) => Math.hypot(joseMap.position(a)[0] - x, joseMap.position(a)[1] - y) < Math.hypot(joseMap.position(b)[0] - x, joseMap.position(b)[1] - y) ? a : b); return joseMap.toScreen(i); }", [label["x"] / 65535, label["y"] / 65535])  # fmt: skip
+        script = """([x, y]) => {
+            const far = (i) => Math.hypot(joseMap.position(i)[0] - x, joseMap.position(i)[1] - y);
+            return joseMap.toScreen([...Array(joseMap.n).keys()].reduce((a, b) => (far(a) < far(b) ? a : b)));
+        }"""
+        page.wait_for_timeout(300)
+        x, y = page.evaluate(script, [label["x"] / 65535, label["y"] / 65535])
         page.wait_for_timeout(200)
         page.locator("#select").click()
         page.mouse.move(x - 30, y - 30)
@@ -226,7 +238,14 @@ def test_every_key(browser: Any, file: Path) -> None:
         page.locator("#stage").focus()
         view = "[joseMap.view.x, joseMap.view.y, joseMap.view.zoom]"
         start = page.evaluate(view)
-        for key, at, sign in (("ArrowRight", 0, 1), ("ArrowLeft", 0, -1), ("ArrowDown", 1, 1), ("ArrowUp", 1, -1), ("+", 2, 1), ("-", 2, -1)):
+        for key, at, sign in (
+            ("ArrowRight", 0, 1),
+            ("ArrowLeft", 0, -1),
+            ("ArrowDown", 1, 1),
+            ("ArrowUp", 1, -1),
+            ("+", 2, 1),
+            ("-", 2, -1),
+        ):
             before = page.evaluate(view)
             page.keyboard.press(key)
             page.wait_for_timeout(60)
@@ -240,7 +259,7 @@ def test_every_key(browser: Any, file: Path) -> None:
         assert page.evaluate("document.activeElement.className") == "hit"
         first = page.evaluate("document.activeElement.querySelector('b').textContent")
         page.keyboard.press("Enter")
-        page.wait_for_function("(id) => document.querySelector('#heading').textContent === id", arg=first)
+        until(visit, "document.querySelector('#heading').textContent", first)
         page.keyboard.press("Escape")
         assert page.evaluate("document.activeElement.id") == "stage"
         page.keyboard.press("d")
@@ -264,7 +283,20 @@ def test_every_key(browser: Any, file: Path) -> None:
         for _ in range(30):  # everything can be reached by Tab
             page.keyboard.press("Tab")
             reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
-        assert {"stage", "query", "words", "select", "colours", "theme", "about", "by", "key", "in", "out", "all"} <= reached
+        assert {
+            "stage",
+            "query",
+            "words",
+            "select",
+            "colours",
+            "theme",
+            "about",
+            "by",
+            "key",
+            "in",
+            "out",
+            "all",
+        } <= reached
 
 
 def test_pointer_moves_and_zooms(browser: Any, file: Path) -> None:
@@ -325,7 +357,7 @@ def test_hostile_texts_are_shown_and_do_nothing(browser: Any, file: Path, size: 
         visit.picture(f"map-hostile-{size}")
         for i in range(len(HOSTILE)):
             page.locator("#query").fill("hostile")
-            page.wait_for_function("document.querySelectorAll('#content > div .hit').length >= 8")
+            until(visit, "document.querySelectorAll('#content > div .hit').length >= 8")
             page.locator("#content > div").nth(1).locator(".hit").nth(i).click()
             page.locator("#content .text").wait_for()
             text = page.locator("#content .text").evaluate("(node) => node.textContent")
@@ -347,7 +379,7 @@ def test_one_draw_call_a_frame_and_little_script(browser: Any, tmp_path: Path) -
     file = large_map(tmp_path / "large.html", 100_000)
     assert file.stat().st_size < 1_000_000 + 40 * 100_000 + 20 * 100_000  # with the ids, which are texts
     with visited(browser, file.as_uri()) as visit:
-        ready(visit, 120_000)
+        ready(visit, 200)
         page = visit.page
         page.evaluate("joseMap.stats.script.length = 0; joseMap.stats.calls = joseMap.stats.frames = 0")
         for step in range(12):
@@ -356,19 +388,22 @@ def test_one_draw_call_a_frame_and_little_script(browser: Any, tmp_path: Path) -
         stats = page.evaluate("joseMap.stats")
         assert stats["frames"] >= 4
         assert stats["calls"] <= stats["frames"]
-        print(f"100,000 points: script median {np.median(stats['script']):.2f} ms, most {max(stats['script']):.2f} ms a frame")
+        script = np.sort(stats["script"])
+        print(f"100,000 points: script median {np.median(script):.2f} ms, most {script[-1]:.2f} ms a frame")
 
 
 @pytest.mark.skipif("JOSE_MILLION" not in os.environ, reason="JOSE_MILLION=1 opens a million points")
 def test_a_million_points(browser: Any, tmp_path: Path) -> None:
     file = large_map(tmp_path / "million.html", 1_000_000)
     with visited(browser, file.as_uri()) as visit:
-        visit.page.wait_for_function("window.joseMap && joseMap.stats.drawn > 0", timeout=120_000)
+        until(visit, "window.joseMap && joseMap.stats.drawn > 0", timeout=200)
         opened = visit.page.evaluate("joseMap.stats.ready") / 1000
         visit.page.evaluate("joseMap.show(.5, .5, 1.3)")
         visit.page.wait_for_timeout(100)
         thinned = visit.page.evaluate("joseMap.stats.drawn")
-        ready(visit, 120_000)
-        print(f"a million points: {file.stat().st_size:,} bytes, open in {opened:.1f} s, {thinned:,} drawn while moving")
+        ready(visit, 200)
+        print(
+            f"a million points: {file.stat().st_size:,} bytes, open in {opened:.1f} s, {thinned:,} drawn while moving"
+        )
         assert thinned < 1_000_000
         visit.picture("map-million")
