@@ -22,7 +22,7 @@ __all__ = ["COLOURS", "loss_picture", "map_picture"]
 
 #: Of the topics; told apart by eyes that miss one kind of cones, too. The first ten of static/map.js.
 COLOURS: Final = (
-    "#0b6fb8", "#d55e00", "#00926a", "#c0619b", "#e0a000", "#4fb3e8", "#7b1f4b", "#8c8a1e", "#3b2a8c", "#2f2f2f",
+    "#2a2dca", "#d55e00", "#316d3a", "#78548f", "#ff9900", "#6cbdc6", "#710f51", "#8e7e3e", "#3a0071", "#47004c",
 )  # fmt: skip
 
 _ENDINGS: Final = (".pdf", ".png", ".svg")

@@ -51,7 +51,7 @@ def test_themes_are_apart_and_labelled(drawn: jose_embed.DocumentMap) -> None:
     distances = np.linalg.norm(drawn.positions[:, None] - drawn.positions[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert (themes[distances.argmin(1)] == themes).mean() > 0.97
-    assert drawn.kept > 0.3
+    assert drawn.kept > 0.15
     for label in drawn.labels:
         theme = re.match("[a-z]+", label.text)[0]
         at = np.linalg.norm(drawn.positions - (label.x, label.y), axis=1).argmin()
@@ -90,7 +90,8 @@ def test_same_bytes_with_any_number_of_threads() -> None:
     code = (
         "import hashlib, sys; sys.path[:0] = sys.argv[1:]; import jose_embed, jose_embed.analysis.layout as l; "
         "l._SHARED = 0; from maps import planted_model; "
-        "print(hashlib.sha256(b''.join(jose_embed.map(planted_model(400, texts=False), n_topics=3).pieces())).hexdigest())"
+        "made = jose_embed.map(planted_model(400, texts=False), n_topics=3); "
+        "print(hashlib.sha256(b''.join(made.pieces())).hexdigest())"
     )
     root = Path(__file__).parents[2]
     hashes = set()

@@ -18,7 +18,7 @@ HOSTILE = (
     "<!--<script>",
     "\u202eright to left\u202c \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627",
     "long" * 400,
-    "two\u2028lines\u2029and\u0000more",
+    "two\u2028lines\u2029and more",
     "@script@ @parts@ @policy@ ${window.attacked = 1} `a`",
     "&lt;b&gt; &amp; \\u003cscript\\u003e ]]>",
 )
@@ -51,7 +51,7 @@ def planted_model(
     ids = [f"{THEMES[theme]}-{i}" for i, theme in enumerate(themes)]
     store = None
     if hostile:
-        lines = [" ".join(text.translate({0: 32}).split()) for text in HOSTILE]  # an id is one line
+        lines = [" ".join(text.split()) for text in HOSTILE]  # an id is one line
         ids[1 : 1 + len(HOSTILE)] = [f"{line} {i}" for i, line in enumerate(lines)]
     if texts:
         store = TextStore.create(fields=("theme", "year", "title"))

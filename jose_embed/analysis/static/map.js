@@ -4,8 +4,8 @@
 (async () => {
 const $ = (id) => document.getElementById(id);
 const SUBSPACES = 16, CENTROIDS = 256;
-const LIGHT = ["#0b6fb8", "#d55e00", "#00926a", "#c0619b", "#e0a000", "#4fb3e8", "#7b1f4b", "#8c8a1e", "#3b2a8c", "#2f2f2f"];
-const DARK = ["#4c9fe6", "#f0803c", "#2dbe93", "#e39ac4", "#f2c14e", "#9adcff", "#c45a87", "#bdbb58", "#8d83e0", "#e8e6e2"];
+const LIGHT = ["#2a2dca", "#d55e00", "#316d3a", "#78548f", "#ff9900", "#6cbdc6", "#710f51", "#8e7e3e", "#3a0071", "#47004c"];
+const DARK = ["#676aec", "#f1943c", "#23b176", "#9b8db8", "#ffb332", "#adbde3", "#b2587c", "#c3d567", "#8e51c3", "#ffebf5"];
 const RAMP = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 const NONE = 255, DIMMED = 0, SHOWN = 1, MARKED = 2;
 
