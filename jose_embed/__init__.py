@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jose_embed.interrupts import interrupts_held
 
 if TYPE_CHECKING:
+    from jose_embed.adapters.importing import import_vectors
     from jose_embed.analysis.map import DocumentMap, map
     from jose_embed.analysis.topics import Topic, Topics, topics
     from jose_embed.config import TrainConfig
@@ -64,6 +65,7 @@ __all__ = [
     "UnknownWordError",
     "__version__",
     "encode",
+    "import_vectors",
     "infer",
     "load",
     "map",
@@ -92,6 +94,7 @@ _HOME = {
     "TrainingError": "errors",
     "UnknownWordError": "errors",
     "encode": "text.encode",
+    "import_vectors": "adapters.importing",
     "infer": "model.inference",
     "load": "model.embeddings",
     "map": "analysis.map",

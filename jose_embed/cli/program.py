@@ -14,6 +14,7 @@ from jose_embed.cli.embed import EMBED
 from jose_embed.cli.encode import ENCODE
 from jose_embed.cli.evaluate import EVAL
 from jose_embed.cli.export import EXPORT
+from jose_embed.cli.importing import IMPORT
 from jose_embed.cli.map import MAP
 from jose_embed.cli.query import DOCUMENTS, INFO, SIMILAR, WORDS
 from jose_embed.cli.strip import STRIP
@@ -23,7 +24,8 @@ from jose_embed.cli.train import TRAIN
 __all__ = ["COMMANDS", "main", "train_main"]
 
 COMMANDS: tuple[Command, ...] = (
-    TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, TOPICS, MAP, NEAR_DUPLICATES, CLASSIFY, INFO, STRIP, EMBED, EXPORT, EVAL,
+    TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, TOPICS, MAP, NEAR_DUPLICATES, CLASSIFY, INFO, STRIP, EMBED, IMPORT,
+    EXPORT, EVAL,
 )  # fmt: skip
 
 

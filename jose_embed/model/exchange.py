@@ -256,12 +256,13 @@ def _write_safetensors(
 # ------------------------------------------------------------------------------------------------------------------
 
 
-def read_vectors(path: str | os.PathLike[str], *, format: str | None = None) -> NamedVectors:
+def read_vectors(path: str | os.PathLike[str], *, format: str | None = None, distinct: bool = True) -> NamedVectors:
     """Read a table of vectors written by this or another program; vectors are not normalized.
 
     Args:
         path: The file.
         format: As in :func:`export`. A safetensors file must have the tensors ``vectors`` and ``names``.
+        distinct: Refuse a name that occurs twice.
 
     Returns:
         Names and float32 vectors, (n, dim).
@@ -282,7 +283,7 @@ def read_vectors(path: str | os.PathLike[str], *, format: str | None = None) -> 
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
             raise _damaged(path, f"row {first + int(finite.argmin())} holds a NaN or an infinity")
-    repetition = first_repetition(table.names)
+    repetition = first_repetition(table.names) if distinct else None
     if repetition is not None:
         raise _damaged(path, f"the name {repetition[:100]!r} occurs twice")
     return table
