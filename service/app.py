@@ -15,8 +15,9 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +26,7 @@ from service.calls import bulk, documents, embed, openai, operations, search, si
 from service.engine.serving import Engine
 from service.problems import Problem, as_response, from_validation, shown
 from service.settings import Settings
+from service.web import logs
 from service.web.access import Access
 from service.web.pages import add_pages
 from service.web.protocol import GONE, Traffic
@@ -37,6 +39,10 @@ OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _OPEN_REQUESTS: Final = 64  # calls without a key and pages in progress at once
 _CLIENT_GONE: Final = 499  # in the metrics only
 _ANSWER_SLICE: Final = 64 << 10
+# What pages of other origins may send and read; CORS_ORIGINS says which pages.
+_CORS_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
+_CORS_SENT: Final = ("Authorization", "Content-Type", "If-Match", "If-None-Match", "X-API-Key", "X-Request-Id")
+_CORS_READ: Final = ("ETag", "Location", "Retry-After", "Server-Timing", "X-Request-Id")
 _POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"
 _log = logging.getLogger("service")
 
@@ -95,6 +101,26 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.transfers = Admission(settings.max_transfers, settings.max_queued_bytes, engine.advice)
     app.state.open_admission = Admission(_OPEN_REQUESTS, 0, lambda: 1)
     app.state.traffic = Traffic(settings)
+    _add_calls(app)
+    document = OPENAPI_FILE.read_bytes() if OPENAPI_FILE.exists() else orjson.dumps(openapi_document(app))
+    add_pages(app, settings, document)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=_CORS_SENT,
+            expose_headers=_CORS_READ,
+        )
+    app.add_middleware(_Watch, state=app.state)
+    return app
+
+
+def _add_calls(app: FastAPI) -> None:
     for router in (
         similar.cached_router,
         similar.router,
@@ -115,14 +141,6 @@ def create_app(settings: Settings) -> FastAPI:
         # The routes themselves, not include_router: that would look through one router after the other at every
         # request.
         app.router.routes.extend(router.routes)
-    document = OPENAPI_FILE.read_bytes() if OPENAPI_FILE.exists() else orjson.dumps(openapi_document(app))
-    add_pages(app, settings, document)
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
-    app.add_middleware(_Watch, state=app.state)
-    return app
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:
@@ -152,10 +170,11 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
 
 
 class _Watch:
-    """Around everything: checks the host, counts and times each request, bounds the bytes of answers, and asks clients
-    to go while the service is stopping.
+    """Around everything: gives each request its id, checks the host, counts, times and logs, bounds the bytes of
+    answers, and asks clients to go while the service is stopping.
 
-    The header ``Server-Timing`` holds the milliseconds until the answer began, including the wait.
+    The header ``Server-Timing`` holds the milliseconds until the answer began, including the wait. Below a root path,
+    proxies that take it off the path and proxies that leave it are right.
     """
 
     def __init__(self, app: ASGIApp, state: State) -> None:
@@ -163,20 +182,26 @@ class _Watch:
         self._engine: Engine = state.engine
         self._access: Access = state.access
         self._traffic: Traffic = state.traffic
+        self._logs = self._engine.settings.access_log
+        self._root = self._engine.settings.root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sending = _Sending(scope, send, self._traffic, self._engine)
+        sending = _Sending(scope, send, self._traffic, self._engine, logs.begin(scope))
         started = time.perf_counter()
         try:
             try:
                 self._access.check_host(scope)
+                if self._root:
+                    self._enter_root(scope)
             except Problem as problem:
                 await as_response(Request(scope), problem)(scope, receive, sending)
             else:
-                await self._app(scope, receive, sending)
+                at_root = self._root and scope["path"] == self._root  # the page's links are relative
+                app = RedirectResponse(f"{self._root}/") if at_root else self._app
+                await app(scope, receive, sending)
         except asyncio.CancelledError:
             if GONE not in scope:
                 raise
@@ -184,18 +209,26 @@ class _Watch:
         finally:
             self._traffic.give_back(sending.n_counted)
             path = getattr(scope.get("route"), "path", "other")
-            self._engine.metrics.observe(
-                scope["method"] if path != "other" else "", path, sending.status, time.perf_counter() - started
-            )
+            seconds = time.perf_counter() - started
+            self._engine.metrics.observe(scope["method"] if path != "other" else "", path, sending.status, seconds)
+            if self._logs:
+                logs.log_request(scope, sending.status, seconds, sending.n_bytes)
+
+    def _enter_root(self, scope: Scope) -> None:
+        scope["root_path"] = self._root
+        if not f"{scope['path']}/".startswith(f"{self._root}/"):
+            scope["path"] = self._root + scope["path"]
 
 
 class _Sending:
     """One answer on its way: gets further headers, is counted, and is handed on in slices, so that a client that does
     not read has few bytes in the connection's buffer."""
 
-    def __init__(self, scope: Scope, send: Send, traffic: Traffic, engine: Engine) -> None:
+    def __init__(self, scope: Scope, send: Send, traffic: Traffic, engine: Engine, request_id: bytes) -> None:
         self.status = 500
         self.n_counted = 0
+        self.n_bytes = 0
+        self._request_id = request_id
         self._scope = scope
         self._send = send
         self._traffic = traffic
@@ -210,6 +243,7 @@ class _Sending:
             await self._start(message)
             return
         body, more = message.get("body", b""), message.get("more_body", False)
+        self.n_bytes += len(body)
         for first in range(0, max(1, len(body)), _ANSWER_SLICE):
             last = first + _ANSWER_SLICE
             piece = {"type": message["type"], "body": body[first:last], "more_body": more or last < len(body)}
@@ -230,6 +264,7 @@ class _Sending:
             return
         self.n_counted = length
         self.status = message["status"]
+        headers.append((b"x-request-id", self._request_id))
         headers.append((b"server-timing", b"total;dur=%.2f" % ((time.perf_counter() - self._began) * 1e3)))
         if all(name != b"content-security-policy" for name, _ in headers):
             headers.append((b"content-security-policy", _POLICY))
@@ -267,4 +302,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     """An unexpected error; Starlette raises it again after this answer, and the server logs it."""
-    return as_response(request, Problem("internal", "an unexpected error; it has been logged"))
+    headers = {"X-Request-Id": logs.request_id_of()}  # this answer does not pass the watch
+    return as_response(request, Problem("internal", "an unexpected error; it has been logged", headers=headers))

@@ -19,7 +19,8 @@ from typing import Any, Final, NoReturn
 
 from jose_embed.errors import ConfigError, JoseError, MissingExtraError
 from jose_embed.version import __version__
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, Settings, named_key
+from service.web import logs
 
 __all__ = ["main"]
 
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return commands[given[0]](given[1:])
         return _serve(given)
     except JoseError as error:
-        print(f"jose-serve: {error}", file=sys.stderr)
+        _say(str(error), logging.ERROR)
         return _USAGE_ERROR
     except KeyboardInterrupt:
         return 130
@@ -97,11 +98,7 @@ def _serve(arguments: Sequence[str]) -> int:
     settings = Settings.from_environment(**vars(parser.parse_args(arguments)))
     if settings.map is not None and not settings.map.is_file():
         raise ConfigError(f"{PREFIX}MAP is {str(settings.map)!r}, which is not a file; make it with jose map")
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    if settings.log_level != "debug":
-        logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports every variant of itself that it tries
+    logs.set_up(settings.log_format, settings.log_level)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it: the model is being loaded anyway
     listener = _listener(settings)
@@ -123,11 +120,26 @@ def _serve(arguments: Sequence[str]) -> int:
             raise
         for name, value in settings.shown().items():
             log.info("%s%s = %s", PREFIX, name.upper(), value)
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
         where = "a page for people at /, calls at /docs" if settings.page else "calls at /docs"
-        print(f"jose-serve: http://{shown}:{port} serves {settings.model}; {where}", file=sys.stderr, flush=True)
+        _say(f"{_address(settings, listener)} serves {settings.model}; {where}", logging.INFO)
         return serve(app, settings, listener)
+
+
+def _say(text: str, level: int) -> None:
+    """One line for people, or a line of the log if that is JSON."""
+    if logs.is_json():
+        logging.getLogger("service").log(level, "jose-serve: %s", text)
+    else:
+        print(f"jose-serve: {text}", file=sys.stderr, flush=True)
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    """The address that one can type: that of all interfaces is reached as this machine."""
+    if settings.public_url:
+        return settings.public_url
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}{settings.root_path}" if ":" in host else f"http://{host}:{port}{settings.root_path}"
 
 
 @contextlib.contextmanager
@@ -262,7 +274,7 @@ def _own_key(name: str) -> str:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise ConfigError(f"{PREFIX}{name}_FILE is {path!r}, which cannot be read ({error})") from None
-    return next(iter(text.replace(",", " ").split()), "")
+    return named_key(next(iter(text.replace(",", " ").split()), ""))[1]
 
 
 def _own_url() -> str:

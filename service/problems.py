@@ -96,6 +96,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "not-searchable": Kind(
         422, "The document has no vector", "None of its words is known to this model; search by another document."
     ),
+    "too-many-requests": Kind(
+        429, "The key has made its requests of this minute", "Wait for the seconds in Retry-After, then ask again."
+    ),
     "internal": Kind(500, "Internal error", "See the log of the service."),
     "saturated": Kind(503, "The service is busy", "Wait for the seconds in Retry-After, then ask again."),
     "not-ready": Kind(
@@ -146,7 +149,8 @@ class Problem(Exception):  # noqa: N818  # RFC 9457's word
 
     def openai_document(self) -> dict[str, Any]:
         """The same in the shape that OpenAI's clients read."""
-        kinds = {401: "authentication_error", 403: "permission_error", 503: "service_unavailable_error"}
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kinds[503] = "service_unavailable_error"
         kind = kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         advice = CATALOGUE[self.kind].advice
         error = {
@@ -165,7 +169,7 @@ def as_response(request: Request, problem: Problem) -> Response:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="jose-embed"')
     if problem.status == 503:
         headers.setdefault("Retry-After", "1")
-    if request.scope["path"].startswith("/v1/"):
+    if request.scope["path"].removeprefix(request.scope.get("root_path", "")).startswith("/v1/"):
         return Response(_dumped(problem.openai_document()), problem.status, headers, "application/json")
     return Response(_dumped(problem.document()), problem.status, headers, MEDIA_TYPE)
 

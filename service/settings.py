@@ -7,6 +7,7 @@ import difflib
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "PREFIX",
     "Settings",
     "is_loopback",
+    "named_key",
 ]
 
 PREFIX: Final = "JOSE_"
@@ -40,6 +42,8 @@ _NOT_OURS: Final = frozenset(
 )
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/,A-Z]+")
 
 IndexKind = Literal["exact", "hnsw"]
 
@@ -150,7 +154,19 @@ class Settings:
     drain_seconds: float = _option(
         10.0, "time that requests in progress get to finish after SIGTERM", low=0.0, high=3_600
     )
+    requests_per_minute: int = _option(
+        0, "requests that each key may make in a minute, all of them at once too; 0 for no limit", low=0, high=1_000_000
+    )
+    cors_origins: tuple[str, ...] = _option(
+        (), "origins whose pages may call the service in a browser, such as https://app.example, separated by commas"
+    )
+    trusted_proxies: tuple[str, ...] = _option(
+        (), "addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed"
+    )
+    root_path: str = _option("", "the path below which a proxy publishes the service, such as /jose")
+    public_url: str = _option("", "the address that users type, for the log; default: from host and port")
     access_log: bool = _option(False, "write a line for each request")
+    log_format: str = _option("text", "lines of text, or a JSON object a line", choices=("text", "json"))
     log_level: str = _option(
         "info", "the least important messages to write", choices=("debug", "info", "warning", "error")
     )
@@ -168,6 +184,7 @@ class Settings:
                         f"it must have {SHORTEST_KEY} or more, all printable ASCII; make one: "
                         "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
                     )
+        self._check_addresses()
         if set(self.keys("read_key")) & set(self.keys("write_key")):
             raise ConfigError(
                 f"{PREFIX}READ_KEY and {PREFIX}WRITE_KEY hold the same key, so a reader could write; "
@@ -180,6 +197,32 @@ class Settings:
             )
         if not self.on_loopback:
             self._require_keys()
+
+    def _check_addresses(self) -> None:
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"{PREFIX}CORS_ORIGINS holds {origin!r}; an origin is a scheme, a host and a port if it is not the "
+                    "usual one, in lower case and without a path: https://app.example"
+                )
+        if "*" in self.cors_origins and not self.keys("read_key"):
+            raise ConfigError(
+                f"{PREFIX}CORS_ORIGINS is '*', but reading needs no key, so every page could read; "
+                f"set {PREFIX}READ_KEY, or name the origins"
+            )
+        for proxy in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ConfigError(
+                    f"{PREFIX}TRUSTED_PROXIES holds {proxy!r}; it must be an address or a network: 10.0.0.0/8"
+                ) from None
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path, re.ASCII):
+            raise ConfigError(
+                f"{PREFIX}ROOT_PATH is {self.root_path!r}; it must be a path such as /jose, with no / at its end"
+            )
+        if self.public_url and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.public_url):
+            raise ConfigError(f"{PREFIX}PUBLIC_URL is {self.public_url!r}; it must begin with http:// or https://")
 
     def _require_keys(self) -> None:
         where = f"{PREFIX}HOST is {self.host!r}, which others can reach"
@@ -230,8 +273,33 @@ class Settings:
         return cls(**{**values, **{name: value for name, value in overrides.items() if value is not None}})
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """The single keys of ``read_key`` or ``write_key``."""
-        return tuple(str(getattr(self, name)).replace(",", " ").split())
+        """The single keys of ``read_key`` or ``write_key``, without their names."""
+        return tuple(self.named_keys(name))
+
+    def named_keys(self, name: str) -> dict[str, str]:
+        """The keys of ``read_key`` or ``write_key`` with their names, which are ``read-1``, ``read-2`` ... if none is
+        given.
+
+        Example:
+            >>> settings = Settings(model=Path("m.jose"), write_key="web:0123456789abcdef 0123456789ABCDEF")
+            >>> settings.named_keys("write_key")
+            {'0123456789abcdef': 'web', '0123456789ABCDEF': 'write-2'}
+        """
+        listed = enumerate(str(getattr(self, name)).replace(",", " ").split(), 1)
+        found = ((named_key(part), number) for number, part in listed)
+        return {key: own or f"{name.removesuffix('_key')}-{number}" for (own, key), number in found}
+
+    def with_present_keys(self, environment: Mapping[str, str] | None = None) -> Settings:
+        """The same settings, with the keys that the files of ``JOSE_READ_KEY_FILE`` and ``JOSE_WRITE_KEY_FILE`` hold.
+
+        Raises:
+            ConfigError: a file cannot be read, or holds what is no key.
+        """
+        variables = os.environ if environment is None else environment
+        names = {f"{PREFIX}{name.upper()}_FILE": name for name in ("read_key", "write_key")}
+        files = {field: (name, variables[name]) for name, field in names.items() if name in variables}
+        changed: dict[str, Any] = {field: _secret(name, path) for field, (name, path) in files.items()}
+        return dataclasses.replace(self, **changed)
 
     @property
     def on_loopback(self) -> bool:
@@ -296,6 +364,27 @@ class Settings:
         return shown
 
 
+def named_key(text: str) -> tuple[str, str]:
+    """Name and key of ``NAME:KEY``; the name is empty if there is none.
+
+    Raises:
+        ConfigError: what stands before the colon is not a name.
+
+    Example:
+        >>> named_key("web:0123456789abcdef")
+        ('web', '0123456789abcdef')
+    """
+    name, colon, key = text.partition(":")
+    if not colon:
+        return "", text
+    if not re.fullmatch(r"[\w.-]{1,32}", name, re.ASCII):
+        raise ConfigError(
+            "a key setting holds a colon behind what is no name; write NAME:KEY, with a name of at most 32 ASCII "
+            "letters, digits, '.', '_' and '-', or a key without a colon"
+        )
+    return name, key
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address is reached from its own host only.
 
@@ -317,7 +406,7 @@ def _parsed(name: str, text: str, option: dataclasses.Field[Any]) -> Any:
         if not text:
             raise ConfigError(f"{name} is empty; it must be a path, or be unset")
         return Path(text)
-    if option.name == "allowed_hosts":
+    if isinstance(option.default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(option.default, bool):
         word = text.strip().lower()

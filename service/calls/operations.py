@@ -54,6 +54,14 @@ async def readyz(request: Request) -> Response:
     return answer({"status": "ready", "checks": checks, "warnings": warnings})
 
 
+@probe_router.get(
+    "/healthz", response_model=Ready, responses=problems("not-ready", right="open"), summary="The same as /readyz"
+)
+async def healthz(request: Request) -> Response:
+    """For monitors and load balancers that ask this path. Needs no key."""
+    return await readyz(request)
+
+
 @router.get(
     "/metrics",
     responses=problems(right="open")
@@ -113,8 +121,8 @@ def _card(served: ServedModel) -> dict[str, Any]:
 async def reload(request: Request, query: Annotated[Wait, Query()]) -> Response:
     """Reads the model directory again, verifies every checksum, tests the model, makes vectors of the stored texts
     again if the model has changed, and swaps. Requests in progress finish with the model they began with. If
-    a check fails, the previous model stays in use. SIGHUP does the same."""
-    return await _begun(engine_of(request).reload(), query.wait)
+    a check fails, the previous model stays in use. SIGHUP does the same, and reads the files of keys again."""
+    return await _begun(request, engine_of(request).reload(), query.wait)
 
 
 @admin_router.post(
@@ -128,10 +136,10 @@ async def reload(request: Request, query: Annotated[Wait, Query()]) -> Response:
 async def snapshot(request: Request, query: Annotated[Wait, Query()]) -> Response:
     """Copies the documents file as it is at one moment, while writes go on, into a new directory of `JOSE_SNAPSHOTS`,
     with the id of the model of that moment. `jose-serve restore` puts it back."""
-    return await _begun(engine_of(request).take_snapshot(), query.wait)
+    return await _begun(request, engine_of(request).take_snapshot(), query.wait)
 
 
-async def _begun(job: engine_jobs.Job, seconds: float) -> Response:
+async def _begun(request: Request, job: engine_jobs.Job, seconds: float) -> Response:
     """The answer to a call that began a job, given when it has ended or the time is up.
 
     Raises:
@@ -144,7 +152,7 @@ async def _begun(job: engine_jobs.Job, seconds: float) -> Response:
             await asyncio.wait_for(asyncio.shield(ended), seconds)
     if job.status == "done":
         return answer(job.document())
-    return answer(job.document(), 202, {"Location": f"/admin/jobs/{job.id}"})
+    return answer(job.document(), 202, {"Location": f"{request.scope['root_path']}/admin/jobs/{job.id}"})
 
 
 @job_router.get("/admin/jobs", response_model=JobList, responses=problems(), summary="Reloads and snapshots")

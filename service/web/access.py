@@ -1,20 +1,56 @@
-"""Access control: keys for reading and writing, and a check of the ``Host`` header if no key is set."""
+"""Access control: keys for reading and writing, their limits, and a check of the ``Host`` header if no key is set."""
 
 from __future__ import annotations
 
 import hmac
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from starlette.requests import Request
 from starlette.types import Scope
 
+from jose_embed.errors import ConfigError
 from service.problems import Problem, shown
 from service.settings import Settings, is_loopback
+from service.web.logs import KEY
 
-__all__ = ["Access", "Right"]
+__all__ = ["Access", "Allowance", "Right"]
 
 Right = Literal["open", "read", "write"]
 _SCHEME: Final = b"bearer "
+_log = logging.getLogger("service")
+
+
+class Allowance:
+    """The requests that each key may make: a minute's number at once, which comes back evenly.
+
+    Args:
+        per_minute: That number.
+        clock: A monotonic clock, in seconds.
+
+    Example:
+        >>> allowance = Allowance(2, lambda: 0.0)
+        >>> [allowance.take("web") for _ in range(3)], allowance.take("other")
+        ([0.0, 0.0, 30.0], 0.0)
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = float(per_minute)
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}  # requests left, and when that was so
+
+    def take(self, name: str) -> float:
+        """Counts a request of a key; returns the seconds after which it is allowed, 0 if it is now."""
+        now = self._clock()
+        left, at = self._left.get(name, (self._most, now))
+        left = min(self._most, left + (now - at) * self._most / 60)
+        if left < 1:
+            return (1 - left) * 60 / self._most
+        self._left[name] = left - 1, now
+        return 0.0
 
 
 class Access:
@@ -27,11 +63,28 @@ class Access:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._read = tuple(key.encode() for key in settings.keys("read_key"))
-        self._write = tuple(key.encode() for key in settings.keys("write_key"))
+        self._settings = settings
+        self._set_keys()
+        self._allowance = Allowance(settings.requests_per_minute) if settings.requests_per_minute else None
         self._read_only = settings.read_only
+        self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._hosts = frozenset(host.lower().encode() for host in settings.allowed_hosts)
         self._known_hosts: set[bytes] = set()
+
+    def _set_keys(self) -> None:
+        read, write = (self._settings.named_keys(name) for name in ("read_key", "write_key"))
+        self._read: Mapping[bytes, str] = {key.encode(): name for key, name in read.items()}
+        self._write: Mapping[bytes, str] = {key.encode(): name for key, name in write.items()}
+
+    def renew_keys(self) -> None:
+        """Reads the files of keys again; if one of them is wrong, the log says so, and the present keys stay."""
+        try:
+            self._settings = self._settings.with_present_keys()
+        except ConfigError as error:
+            _log.warning("the keys stay as they are: %s", error)
+            return
+        self._set_keys()
+        _log.info("keys in use: %s", ", ".join({*self._read.values(), *self._write.values()}) or "none")
 
     def check(self, request: Request, right: Right, *, given: bytes | None = None) -> None:
         """Lets a request pass.
@@ -42,22 +95,36 @@ class Access:
             given: The key, if it is not in the headers.
 
         Raises:
-            Problem: ``missing-key``, ``wrong-key``, ``key-cannot-write``, ``read-only``, ``host-not-allowed``.
+            Problem: ``missing-key``, ``wrong-key``, ``key-cannot-write``, ``too-many-requests``, ``read-only``,
+                ``foreign-page``.
         """
-        needed = {"open": (), "read": self._read, "write": self._write}[right]
-        if needed:
+        if right == "open":
+            return
+        if self._write if right == "write" else self._read:
             given = given or _key(request)
             if given is None:
                 raise Problem("missing-key", f"{request.method} {shown(request.scope['path'])} needs a {right} key")
             may_write, may_read = _among(given, self._write), _among(given, self._read)
-            if not may_write and not may_read:
+            name = request.scope[KEY] = may_write or may_read
+            if name is None:
                 raise Problem("wrong-key", f"the key of {len(given)} characters is not among those that are set")
             if right == "write" and not may_write:
                 raise Problem("key-cannot-write", f"{request.method} {shown(request.scope['path'])} needs a write key")
+            self._count(name)
         if right == "write":
             self._check_origin(request)
             if self._read_only:
                 raise Problem("read-only", f"{request.method} {shown(request.scope['path'])} would change something")
+
+    def _count(self, name: str) -> None:
+        wait = self._allowance.take(name) if self._allowance is not None else 0.0
+        if wait:
+            most = self._settings.requests_per_minute
+            raise Problem(
+                "too-many-requests",
+                f"the key {name} may make {most} requests in a minute",
+                headers={"Retry-After": str(math.ceil(wait))},
+            )
 
     def check_host(self, scope: Scope) -> None:
         """Lets a request pass that names this host, or any request if a key is needed to read.
@@ -82,6 +149,7 @@ class Access:
         authority = origin.partition(b"://")[2]
         if origin:
             fits = authority == _header(request.scope, b"host") or _name_of(authority).encode("latin-1") in self._hosts
+            fits = fits or origin in self._origins or b"*" in self._origins
         else:
             fits = site in (b"", b"same-origin", b"none")
         if not fits:
@@ -118,8 +186,10 @@ def _key(request: Request) -> bytes | None:
     return plain
 
 
-def _among(given: bytes, keys: tuple[bytes, ...]) -> bool:
-    found = False
-    for key in keys:
-        found |= hmac.compare_digest(given, key)
+def _among(given: bytes, keys: Mapping[bytes, str]) -> str | None:
+    """The name of a key, None if it is not there; it takes the same time for every key."""
+    found = None
+    for key, name in keys.items():
+        if hmac.compare_digest(given, key):
+            found = name
     return found

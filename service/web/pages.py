@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.requests import Request
@@ -61,7 +62,7 @@ def add_pages(app: FastAPI, settings: Settings, document: bytes) -> None:
     """
     if settings.page:
         _add_page_for_people(app, settings)
-    _add_documentation(app, document)
+    _add_documentation(app, settings, document)
 
 
 # ---- for people -----------------------------------------------------------------------------------------------------
@@ -125,8 +126,12 @@ def _admitted(app: FastAPI, handle: Handler) -> Handler:
 # ---- about the calls ------------------------------------------------------------------------------------------------
 
 
-def _add_documentation(app: FastAPI, document: bytes) -> None:
+def _add_documentation(app: FastAPI, settings: Settings, document: bytes) -> None:
     """The OpenAPI document and the pages that show it."""
+
+    if root := settings.root_path:
+        document = orjson.dumps(orjson.loads(document) | {"servers": [{"url": root}]})
+    static_files = f"{root}{_STATIC}"
 
     async def openapi_file(request: Request) -> Response:
         return Response(document, media_type=JSON)
@@ -134,21 +139,21 @@ def _add_documentation(app: FastAPI, document: bytes) -> None:
     async def docs(request: Request) -> HTMLResponse:
         return _with_policy(
             get_swagger_ui_html(
-                openapi_url="/openapi.json",
+                openapi_url=f"{root}/openapi.json",
                 title="jose-embed",
-                swagger_js_url=f"{_STATIC}/swagger-ui-bundle.js",
-                swagger_css_url=f"{_STATIC}/swagger-ui.css",
-                swagger_favicon_url=f"{_STATIC}/favicon.png",
+                swagger_js_url=f"{static_files}/swagger-ui-bundle.js",
+                swagger_css_url=f"{static_files}/swagger-ui.css",
+                swagger_favicon_url=f"{static_files}/favicon.png",
             )
         )
 
     async def redoc(request: Request) -> HTMLResponse:
         return _with_policy(
             get_redoc_html(
-                openapi_url="/openapi.json",
+                openapi_url=f"{root}/openapi.json",
                 title="jose-embed",
-                redoc_js_url=f"{_STATIC}/redoc.standalone.js",
-                redoc_favicon_url=f"{_STATIC}/favicon.png",
+                redoc_js_url=f"{static_files}/redoc.standalone.js",
+                redoc_favicon_url=f"{static_files}/favicon.png",
                 with_google_fonts=False,
             )
         )

@@ -97,7 +97,7 @@ def problems(
     """OpenAPI responses for the problems of a call: those named, and those of every call of its kind."""
     named = [*kinds, "internal", "host-not-allowed", "saturated"]
     if right != "open":
-        named += ["missing-key", "invalid-request"]
+        named += ["missing-key", "too-many-requests", "invalid-request"]
     if right == "write":
         named.append("foreign-page")
     if body:
@@ -114,9 +114,9 @@ def problems(
         status: {"description": "; ".join(CATALOGUE[name].title for name in dict.fromkeys(names)), "content": media}
         for status, names in sorted(by_status.items())
     }
-    if 503 in found:
-        seconds = {"description": "Seconds after which to ask again.", "schema": {"type": "integer", "minimum": 1}}
-        found[503]["headers"] = {"Retry-After": seconds}
+    seconds = {"description": "Seconds after which to ask again.", "schema": {"type": "integer", "minimum": 1}}
+    for status in found.keys() & {429, 503}:
+        found[status]["headers"] = {"Retry-After": seconds}
     return found
 
 

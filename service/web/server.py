@@ -1,4 +1,4 @@
-"""uvicorn with a stop that loses no request; SIGHUP reloads the model.
+"""uvicorn with a stop that loses no request; SIGHUP reads the keys and the model again.
 
 After SIGTERM the listening socket stays open for a moment, while each answer has ``Connection: close`` and ``/readyz``
 is 503. Then the connections in the socket's queue are accepted and the socket is closed. A connection is closed after
@@ -23,6 +23,7 @@ from fastapi import FastAPI
 
 from service.engine.serving import Engine
 from service.settings import Settings
+from service.web.access import Access
 from service.web.protocol import Protocol, Traffic
 
 try:
@@ -54,11 +55,13 @@ class Server(uvicorn.Server):
         config: uvicorn's.
         engine: Notified when the drain begins.
         traffic: Bounds the connections.
+        access: Holds the keys.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, traffic: Traffic) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, traffic: Traffic, access: Access) -> None:
         super().__init__(config)
         self._engine = engine
+        self._access = access
         self._traffic = traffic
         self._watching: asyncio.Task[None] | None = None
 
@@ -66,8 +69,15 @@ class Server(uvicorn.Server):
         """Starts as uvicorn does, and looks after the connections from then on."""
         await super().startup(sockets)
         if _HANGUP is not None:
-            asyncio.get_running_loop().add_signal_handler(_HANGUP, self._engine.reload_by_signal)
+            asyncio.get_running_loop().add_signal_handler(_HANGUP, self._read_again)
         self._watching = asyncio.create_task(self._traffic.watch(self.server_state.connections))
+
+    def _read_again(self) -> None:
+        self._access.renew_keys()
+        self._engine.reload_by_signal()
+
+    def _log_started_message(self, listeners: Any) -> None:
+        """Nothing: jose-serve has said where it listens, and uvicorn does not know."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then stops as uvicorn does."""
@@ -170,16 +180,17 @@ def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
         app,
         log_config=None,
         log_level=settings.log_level,
-        access_log=settings.access_log,
+        access_log=False,  # _Watch in app.py writes it, with the time and the key
         http=cast(Any, functools.partial(Protocol, traffic)),
         lifespan="on",
         ws="none",
         server_header=False,
         headers=[("X-Content-Type-Options", "nosniff")],
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
-    server = Server(config, app.state.engine, traffic)
+    server = Server(config, app.state.engine, traffic, app.state.access)
     server.run(sockets=[sock])
     return 0 if server.started else 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -104,8 +105,8 @@ def start(
         assert process.stderr is not None
         for line in process.stderr:
             lines.append(line)
-            if "jose-serve: http://" in line:
-                found.put(line.split()[1])
+            if match := re.search(r"jose-serve: (http://\S+)", line):
+                found.put(match[1])
         process.stderr.close()
         found.put(None)
 
