@@ -3,6 +3,7 @@
 VENV := .venv
 BASE_VENV := .venv-base
 ADAPTERS_VENV := .venv-adapters
+RAY_VENV := .venv-ray
 BROWSER_VENV := .venv-browser
 KERAS_VENV := .venv-keras
 OLDEST_VENV := .venv-oldest
@@ -31,7 +32,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow docs \
-	test-gpu test-image test-adapters test-keras test-oldest test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
+	test-gpu test-image test-adapters test-ray bench-scale test-keras test-oldest test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -83,6 +84,12 @@ $(BROWSER_VENV)/.browser: pyproject.toml constraints.txt tests/browser/requireme
 	@echo "installing jose-embed and the driver of tests/browser/requirements.txt into $(BROWSER_VENV)"
 	@$(BROWSER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e ".[dev,map,service]" -r tests/browser/requirements.txt
+	@touch $@
+
+$(RAY_VENV)/.ray: pyproject.toml constraints.txt tests/distributed/requirements.txt | $(RAY_VENV)/bin/python
+	@echo "installing jose-embed, Ray and an S3 server for tests into $(RAY_VENV)"
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[eval,parquet,ray]"
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/distributed/requirements.txt
 	@touch $@
 
 install-dev: $(VENV)/.dev  ## the environment for development, in .venv
@@ -178,6 +185,12 @@ test-browser: $(BROWSER_VENV)/.browser  ## the map and the page in a real browse
 		{ apt-get update -qq && apt-get install -y -qq chromium; } || \
 		{ echo "chromium is missing and was not installed; install it and run this again"; exit 1; }
 	$(BROWSER_VENV)/bin/python -m pytest -q -m browser tests/browser
+
+test-ray: $(RAY_VENV)/.ray  ## the engine on a Ray cluster of two nodes on this machine, in .venv-ray
+	$(RAY_VENV)/bin/python -m pytest -q -m "slow or not slow" tests/distributed
+
+bench-scale: $(RAY_VENV)/.ray  ## quality and bytes by the number of machines, simulated
+	$(RAY_VENV)/bin/python tests/benchmarks/scale.py --deltas int8
 
 test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's services, without Docker
 	$(PY) tests/service/image.py

@@ -101,6 +101,7 @@ _HOME = {
     "register_tokenizer": "text.tokenizers",
     "topics": "analysis.topics",
     "train": "training.train",
+    "train_on_ray": "distributed.cluster",  # called by train
 }
 
 

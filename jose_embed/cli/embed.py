@@ -21,6 +21,7 @@ from jose_embed.cli.command import (
     positive_whole_number,
     reporter_of,
 )
+from jose_embed.cli.engine_options import add_cluster_options
 from jose_embed.cli.text_options import add_text_options, options_as_trained
 from jose_embed.config import available_workers
 from jose_embed.errors import ConfigError
@@ -44,9 +45,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         required=True,
-        type=Path,
+        type=_place,
         metavar="FILE",
-        help="the file to write: .npy (vectors only), .csv, .jsonl or .parquet (ids and vectors)",
+        help="the file to write: .npy (vectors only), .csv, .jsonl or .parquet (ids and vectors); with --engine ray a"
+        " folder, also s3://..., of a Parquet file for each file of text",
     )
     parser.add_argument(
         "--details", type=Path, metavar="FILE", help="also write a table: id, words, known words and coverage of a line"
@@ -60,12 +62,53 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="use the CPU, an NVIDIA GPU, or the GPU if there is one; the vectors are the same (default: auto)",
     )
     add_text_options(parser, keeping=False)
+    add_cluster_options(parser)
     add_quiet(parser)
     add_log_json(parser)
 
 
+def _place(text: str) -> Path | str:
+    """A path, or a URI as it is."""
+    return text if "://" in text else Path(text)
+
+
+def _run_on_ray(arguments: argparse.Namespace, model: Embeddings) -> None:
+    """Embed on the machines of a Ray cluster."""
+    from jose_embed.distributed.embedding import embed_on_ray
+
+    started = time.monotonic()
+    with reporter_of(arguments) as reporter:
+        found = embed_on_ray(
+            model,
+            arguments.sources,
+            str(arguments.output),
+            reporter=reporter,
+            options=options_as_trained(arguments, model),
+            address=arguments.address,
+            overwrite=arguments.overwrite,
+        )
+    seconds = time.monotonic() - started
+    if arguments.log_json and not arguments.quiet:
+        log_event("summary", output=str(arguments.output), model=model.id, counts=vars(found), seconds=seconds)
+    elif not arguments.quiet:
+        print(
+            f"{str(arguments.output).partition('?')[0]}: {found.n_files:,} files, {found.n_lines:,} vectors of "
+            f"{model.dim} numbers, {found.n_without:,} without a known word, in {duration_text(seconds)}"
+        )
+
+
 def _run(arguments: argparse.Namespace) -> None:
     output, details = arguments.output, arguments.details
+    if arguments.engine == "ray":
+        from jose_embed.model.embeddings import load
+
+        if details is not None or arguments.workers is not None:
+            raise ConfigError("--details and --workers belong to a single machine; leave them out with --engine ray")
+        _run_on_ray(arguments, load(arguments.model))
+        return
+    if arguments.address is not None or isinstance(output, str):
+        what = "--address" if arguments.address is not None else f"--output {output.partition('?')[0]}"
+        raise ConfigError(f"{what} needs a cluster; add --engine ray, or leave it out")
     if details is not None and details.resolve() == output.resolve():
         raise ConfigError(f"{output}: --output and --details cannot share a file; name two")
 

@@ -28,10 +28,12 @@ from jose_embed.cli.command import (
     visible,
     workers_text,
 )
+from jose_embed.cli.engine_options import add_engine_options, engine_settings, show_forecast
 from jose_embed.cli.text_options import add_text_options, text_settings
 from jose_embed.config import PRESETS, TrainConfig, preset_settings
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.progress import Reporter, amount_text, duration_text, log_event
+from jose_embed.training.engine import EngineOptions
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
@@ -78,6 +80,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
             **setting_arguments(option, _reader(option.default)),
         )
     _resources(groups["resources"])
+    add_engine_options(parser.add_argument_group("several machines"))
 
 
 def _resources(group: argparse._ArgumentGroup) -> None:
@@ -134,9 +137,13 @@ def _run(arguments: argparse.Namespace) -> None:
     given = preset_settings(arguments.preset) if "preset" in arguments else {}
     given |= {name: getattr(arguments, name) for name in names if name in arguments}
     config = TrainConfig.from_dict(given)
+    engine = EngineOptions(**engine_settings(arguments))
     if arguments.dry_run:
         with reporter_of(arguments) as reporter:
-            _dry_run(arguments, config, given, reporter)
+            if engine.engine == "ray":
+                _dry_run_on_ray(arguments, config, engine, reporter)
+            else:
+                _dry_run(arguments, config, given, reporter)
         return
     output = Path(arguments.output) if arguments.output is not None else default_output(arguments.sources)
 
@@ -172,6 +179,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 checkpoint=checkpoints,
                 temporary_directory=arguments.temporary_directory,
                 **text_settings(arguments),
+                **engine_settings(arguments),
                 **given,
             )
             saving_from = time.monotonic()
@@ -243,6 +251,17 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
             log_event("summary", **text_facts(corpus), backend=chosen, needed=need)
             return
     print_rows(rows)
+
+
+def _dry_run_on_ray(
+    arguments: argparse.Namespace, config: TrainConfig, engine: EngineOptions, reporter: Reporter
+) -> None:
+    from jose_embed.distributed.cluster import forecast_on_ray
+    from jose_embed.text.records import TextOptions
+
+    options = TextOptions(**text_settings(arguments))
+    found = forecast_on_ray(arguments.sources, config, engine, options, reporter, arguments.temporary_directory)
+    show_forecast(found, log_json=arguments.log_json)
 
 
 _SHOWN_DOCUMENTS, _SHOWN_WORDS = 3, 12

@@ -101,15 +101,16 @@ def make_backend(
     config: TrainConfig,
     total_tokens: int,
     counts: npt.NDArray[np.int64],
+    first_document: int = 0,
 ) -> CpuBackend | GpuBackend:
     """The backend of this name; the arguments are those of :class:`jose_embed.compute.gpu.backend.GpuBackend`."""
     if name == "gpu":
         from jose_embed.compute.gpu.backend import GpuBackend
 
-        return GpuBackend(text, samples, tables, config, total_tokens, counts)
+        return GpuBackend(text, samples, tables, config, total_tokens, counts, first_document)
     from jose_embed.compute.cpu import backend as cpu
 
-    return cpu.CpuBackend(text, samples, tables, config, total_tokens)
+    return cpu.CpuBackend(text, samples, tables, config, total_tokens, first_document)
 
 
 def directions_writer(name: str, inputs: DocumentInputs, *, threads: int = 1) -> Writer:
@@ -196,6 +197,9 @@ class Backend(Protocol):
 
     def collect(self) -> None:
         """Bring the vectors into the tables that the backend was given, wherever they moved; no chunk is running."""
+
+    def load(self) -> None:
+        """Take the vectors of words from the tables, where they were changed meanwhile; no chunk is running."""
 
     def train_chunk(self, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> ChunkResult:
         """Train these documents in this order. ``first_token``: the running words of all epochs that came before."""

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,14 +36,22 @@ from jose_embed.text.phrases import PairTable, Phrase, count_joined, find_phrase
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
 from jose_embed.text.records import Columns, TextOptions
 from jose_embed.text.segment_pool import PooledWords, table_for
-from jose_embed.text.sources import Sources, find_sources, printable
+from jose_embed.text.sources import Source, Sources, find_sources, printable
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import normalizing, valid_text
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.text.word_lists import VocabularyChoice
 from jose_embed.text.word_table import CompiledWords, Ends, Ids, PlainWords, WordTable
 
-__all__ = ["TokenSpill", "encode", "encode_texts"]
+__all__ = [
+    "ReadText",
+    "TokenSpill",
+    "chosen_words",
+    "encode",
+    "encode_texts",
+    "nothing_to_train_on",
+    "read_text",
+]
 
 
 def encode(
@@ -89,21 +97,46 @@ def encode(
         ('be', 'not', 'to') [2, 0, 1, 2, 0, 1] [0, 5, 5, 6]
     """
     chosen, reporter = _checked(tokenizer, normalize, min_count), reporter or SilentReporter()
-    options = options or TextOptions()
     found = find_sources(sources, reporter.note)
-    table = table_for(chosen, workers)
     with ExitStack() as stack:
-        stack.enter_context(closing(table) if isinstance(table, PooledWords) else nullcontext())
-        spool = stack.enter_context(TokenSpill(directory, with_ids=options.has_ids))
-        texts = TextStore.create(directory, fields=options.keep_fields) if options.keeps else None
-        reader = stack.enter_context(
-            BlockReader(
-                found,
-                whole_lines=not isinstance(table, CompiledWords),
-                max_expansion=max_expansion,
-                options=options,
-            )
-        )
+        text = read_text(
+            found, chosen, stack, reporter=reporter, directory=directory, max_expansion=max_expansion, options=options,
+            workers=workers,
+        )  # fmt: skip
+        return text.encoded_alone(min_count, choice or VocabularyChoice(), reporter)
+
+
+def read_text(
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    stack: ExitStack,
+    *,
+    reporter: Reporter,
+    directory: str | os.PathLike[str] | None = None,
+    max_expansion: float | None = EXPANSION_LIMIT,
+    options: TextOptions | None = None,
+    workers: int = 1,
+) -> ReadText:
+    """Read text and number its words, before a vocabulary is chosen; see :func:`encode`.
+
+    Args:
+        sources: What to read, in this order.
+        tokenizer: Splits the text.
+        stack: Keeps the temporary files open.
+        reporter: Receives the phase "reading".
+        directory: Directory of the temporary files.
+        max_expansion: Decompressed bytes allowed per compressed byte.
+        options: How tables and records are read.
+        workers: Processes of a slow tokenizer.
+    """
+    options = options or TextOptions()
+    table = table_for(tokenizer, workers)
+    stack.enter_context(closing(table) if isinstance(table, PooledWords) else nullcontext())
+    spool = stack.enter_context(TokenSpill(directory, with_ids=options.has_ids))
+    texts = TextStore.create(directory, fields=options.keep_fields) if options.keeps else None
+    with BlockReader(
+        sources, whole_lines=not isinstance(table, CompiledWords), max_expansion=max_expansion, options=options
+    ) as reader:
         reporter.start("reading", reader.total, "bytes")
         for block in reader:
             while reader.notes:
@@ -117,8 +150,8 @@ def encode(
             reporter.advance(block.consumed, tokens=spool.n_tokens)
         for message in [*reader.notes, *complaints(reader.reports)]:
             reporter.note(message)
-        spool_of = (spool, table, chosen, reader.reports, reader.sha256, min_count, reporter, options, texts, choice)
-        return _finished(*spool_of, reader.columns)
+        reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
+        return ReadText(spool, table, tokenizer, reader.reports, reader.sha256, options, texts, reader.columns)
 
 
 def encode_texts(
@@ -189,9 +222,9 @@ def encode_texts(
             what = "NUL characters or lone surrogates were replaced by U+FFFD"
             documents = f"{report.invalid_lines:,} documents"
             reporter.note(WarningNote(f"{documents}: {what} (the first in document {report.first_invalid})"))
-        return _finished(
-            spool, table, chosen, [report], sha256.hexdigest(), min_count, reporter, options, texts, choice
-        )
+        reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
+        text = ReadText(spool, table, chosen, [report], sha256.hexdigest(), options, texts)
+        return text.encoded_alone(min_count, choice or VocabularyChoice(), reporter)
 
 
 def _normal_words(form: str) -> Callable[[Sequence[str]], list[str]]:
@@ -215,77 +248,145 @@ def _checked(tokenizer: str | Tokenizer, normalize: str, min_count: int) -> Toke
     return normalizing(get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer, normalize)
 
 
-def _finished(
-    spool: TokenSpill,
-    table: WordTable,
-    tokenizer: Tokenizer,
-    reports: Sequence[SourceReport],
-    sha256: str,
-    min_count: int,
-    reporter: Reporter,
-    options: TextOptions,
-    texts: TextStore | None,
-    choice: VocabularyChoice | None,
-    columns: Columns | None = None,
-) -> EncodedCorpus:
-    """The corpus of the text that was read: choose the words, then renumber."""
-    reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
-    counts = table.counts()
-    statistics = CorpusStatistics(
-        n_bytes=sum(report.n_bytes for report in reports),
-        n_documents=spool.n_documents,
-        n_empty=spool.n_empty,
-        n_tokens_seen=spool.n_tokens,
-        n_words_seen=len(counts),
-        invalid_utf8_lines=sum(report.invalid_lines for report in reports),
-        invalid_utf8_bytes=sum(report.invalid_bytes for report in reports),
-        sources=tuple(printable(report.name) for report in reports),
-        sha256=sha256,
-        text_field=columns.text if columns is not None else (),
-        id_field=columns.id if columns is not None else None,
-    )
-    choice = choice or VocabularyChoice()
-    numbers, words = _candidates(table, counts, min_count, choice, reporter)
-    if not len(numbers):
-        raise CorpusError(_nothing_to_train_on(statistics, min_count, choice))
-    by_spelling = np.array(sorted(range(len(words)), key=words.__getitem__), np.intp)
-    order = by_spelling[np.argsort(-counts[numbers[by_spelling]], kind="stable")]
-    if choice.max_vocab:
-        order = _most_frequent(order, words, choice)
-    rows = np.full(len(counts), -1, np.int32)
-    rows[numbers[order]] = np.arange(len(order), dtype=np.int32)
-    tokens, offsets = spool.renumbered(rows, reporter)
-    vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
-    notes = tuple(notes_about(table, tokenizer, vocabulary, offsets, spool.n_empty, min_count))
-    for note in notes:
-        reporter.note(note)
-    statistics = dataclasses.replace(statistics, notes=notes)
-    phrases: list[Phrase] = []
-    if choice.phrases:
-        tokens, offsets, vocabulary, phrases = _with_phrases(
-            spool, tokens, offsets, vocabulary, min_count, choice, reporter
+class ReadText(NamedTuple):
+    """A text whose words have provisional numbers, before a vocabulary is chosen.
+
+    Attributes:
+        spool: The numbers.
+        table: The words.
+        tokenizer: What split the text.
+        reports: The report of each source.
+        sha256: Hexadecimal SHA-256 of the text.
+        options: How it was read.
+        texts: The texts and fields to keep.
+        columns: The columns of a table that were read.
+    """
+
+    spool: TokenSpill
+    table: WordTable
+    tokenizer: Tokenizer
+    reports: Sequence[SourceReport]
+    sha256: str
+    options: TextOptions
+    texts: TextStore | None
+    columns: Columns | None = None
+
+    def statistics(self) -> CorpusStatistics:
+        """What the text is."""
+        reports, columns = self.reports, self.columns
+        return CorpusStatistics(
+            n_bytes=sum(report.n_bytes for report in reports),
+            n_documents=self.spool.n_documents,
+            n_empty=self.spool.n_empty,
+            n_tokens_seen=self.spool.n_tokens,
+            n_words_seen=len(self.table.counts()),
+            invalid_utf8_lines=sum(report.invalid_lines for report in reports),
+            invalid_utf8_bytes=sum(report.invalid_bytes for report in reports),
+            sources=tuple(printable(report.name) for report in reports),
+            sha256=self.sha256,
+            text_field=columns.text if columns is not None else (),
+            id_field=columns.id if columns is not None else None,
         )
-    doc_ids: Sequence[str] | None = spool.ids()
-    if doc_ids is None:
-        doc_ids = DocumentIds([report.name for report in reports], [report.n_lines for report in reports])
-    else:
-        _refuse_repetition(doc_ids, reports)
-    if texts is not None:
-        texts.finish()
-    return EncodedCorpus(
-        tokens,
-        offsets,
-        doc_ids,
-        vocabulary,
-        tokenizer,
-        statistics,
-        min_count,
-        reports,
-        options,
-        texts,
-        choice,
-        phrases,
-    )
+
+    def encoded_alone(self, min_count: int, choice: VocabularyChoice, reporter: Reporter) -> EncodedCorpus:
+        """The text as rows of the vocabulary that it gives.
+
+        Raises:
+            CorpusError: no word may be in it.
+        """
+        counts = self.table.counts()
+        numbers = np.arange(len(counts)) if choice.keep_words else np.flatnonzero(counts >= min_count)
+        words = self.table.words(numbers)
+        order = chosen_words(words, counts[numbers], min_count, choice, reporter)
+        if not len(order):
+            raise CorpusError(nothing_to_train_on(self.statistics(), min_count, choice))
+        rows = np.full(len(counts), -1, np.int32)
+        rows[numbers[order]] = np.arange(len(order), dtype=np.int32)
+        vocabulary = Vocabulary(tuple(words[row] for row in order), counts[numbers[order]])
+        tokens, offsets = self.spool.renumbered(rows, reporter)
+        notes = tuple(notes_about(self.table, self.tokenizer, vocabulary, offsets, self.spool.n_empty, min_count))
+        for note in notes:
+            reporter.note(note)
+        phrases: list[Phrase] = []
+        if choice.phrases:
+            tokens, offsets, vocabulary, phrases = _with_phrases(
+                self.spool, tokens, offsets, vocabulary, min_count, choice, reporter
+            )
+        return self._corpus(tokens, offsets, vocabulary, min_count, choice, phrases, notes)
+
+    def rows_of(self, vocabulary: Vocabulary) -> Ids:
+        """The row of each provisional number in the vocabulary of a larger text, int32, -1 for none."""
+        rows = np.full(len(self.table.counts()), -1, np.int32)
+        for start in range(0, len(rows), _CHUNK):
+            words = self.table.words(np.arange(start, min(start + _CHUNK, len(rows))))
+            found = (vocabulary.index(word) for word in words)
+            rows[start : start + len(words)] = [-1 if row is None else row for row in found]
+        return rows
+
+    def encoded(
+        self, vocabulary: Vocabulary, rows: Ids, min_count: int, choice: VocabularyChoice, reporter: Reporter
+    ) -> EncodedCorpus:
+        """The text as rows of a vocabulary; ``rows`` has that of each provisional number."""
+        tokens, offsets = self.spool.renumbered(rows, reporter)
+        return self._corpus(tokens, offsets, vocabulary, min_count, choice, [], ())
+
+    def _corpus(
+        self,
+        tokens: Ids,
+        offsets: Ends,
+        vocabulary: Vocabulary,
+        min_count: int,
+        choice: VocabularyChoice,
+        phrases: list[Phrase],
+        notes: tuple[str, ...],
+    ) -> EncodedCorpus:
+        doc_ids: Sequence[str] | None = self.spool.ids()
+        if doc_ids is None:
+            doc_ids = DocumentIds([report.name for report in self.reports], [report.n_lines for report in self.reports])
+        else:
+            _refuse_repetition(doc_ids, self.reports)
+        if self.texts is not None:
+            self.texts.finish()
+        statistics = dataclasses.replace(self.statistics(), notes=notes)
+        return EncodedCorpus(
+            tokens, offsets, doc_ids, vocabulary, self.tokenizer, statistics, min_count, self.reports, self.options,
+            self.texts, choice, phrases,
+        )  # fmt: skip
+
+
+def chosen_words(
+    words: Sequence[str],
+    counts: npt.NDArray[np.int64],
+    min_count: int,
+    choice: VocabularyChoice,
+    reporter: Reporter,
+) -> npt.NDArray[np.intp]:
+    """Which words are in a vocabulary, in its order: most frequent first, equal counts in the order of UTF-8 bytes.
+
+    Args:
+        words: Candidates: at least the words that are frequent enough, and those to keep.
+        counts: int64 (n_words,), how often each occurs.
+        min_count: Words that occur less often are left out, unless they are to be kept.
+        choice: Words to leave out or to keep, and the most words.
+        reporter: Receives a note about words to keep that are not in the text.
+
+    Raises:
+        ConfigError: there are more words to keep than there may be.
+    """
+    at = np.flatnonzero(counts >= min_count)
+    if choice.keep_words or choice.stop_words:
+        keep, stop = choice.keep_words, choice.stop_words
+        frequent = (counts >= min_count).tolist()
+        at = np.array(
+            [i for i, word in enumerate(words) if (frequent[i] and word not in stop) or word in keep], np.intp
+        )
+        if missing := sorted(keep.difference(words[i] for i in at.tolist())):
+            reporter.note(
+                f"{len(missing):,} of {len(keep):,} words to keep are not in the text, such as {missing[0]!r}"
+            )
+    by_spelling = np.array(sorted(at.tolist(), key=words.__getitem__), np.intp)
+    order = by_spelling[np.argsort(-counts[by_spelling], kind="stable")]
+    return _most_frequent(order, words, choice) if choice.max_vocab else order
 
 
 def _with_phrases(
@@ -318,24 +419,6 @@ def _with_phrases(
     renumbering[order] = np.arange(len(order), dtype=np.int32)
     tokens, offsets = spool.renumbered(renumbering, reporter)
     return tokens, offsets, Vocabulary(tuple(words[row] for row in order), counts[order]), pairs
-
-
-def _candidates(
-    table: WordTable, counts: npt.NDArray[np.int64], min_count: int, choice: VocabularyChoice, reporter: Reporter
-) -> tuple[npt.NDArray[np.intp], list[str]]:
-    """The numbers and spellings of the words that may be in the vocabulary."""
-    numbers = np.arange(len(counts)) if choice.keep_words else np.flatnonzero(counts >= min_count)
-    words = table.words(numbers)
-    if choice.keep_words or choice.stop_words:
-        keep, stop = choice.keep_words, choice.stop_words
-        frequent = (counts[numbers] >= min_count).tolist()
-        chosen = [at for at, word in enumerate(words) if (frequent[at] and word not in stop) or word in keep]
-        numbers, words = numbers[np.array(chosen, np.intp)], [words[at] for at in chosen]
-        if missing := sorted(keep.difference(words)):
-            reporter.note(
-                f"{len(missing):,} of {len(keep):,} words to keep are not in the text, such as {missing[0]!r}"
-            )
-    return numbers, words
 
 
 def _most_frequent(order: npt.NDArray[np.intp], words: Sequence[str], choice: VocabularyChoice) -> npt.NDArray[np.intp]:
@@ -371,7 +454,8 @@ def _place(row: int, reports: Sequence[SourceReport]) -> str:
     return f"document {row + 1:,} of {printable(report.name)}" if report.path is not None else f"document {row + 1:,}"
 
 
-def _nothing_to_train_on(statistics: CorpusStatistics, min_count: int, choice: VocabularyChoice) -> str:
+def nothing_to_train_on(statistics: CorpusStatistics, min_count: int, choice: VocabularyChoice) -> str:
+    """The error for a text without a word that may be in a vocabulary."""
     names = statistics.sources
     where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
     if not statistics.n_bytes:

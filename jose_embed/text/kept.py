@@ -630,7 +630,7 @@ def _encoded_among(names: Sequence[str | os.PathLike[str]]) -> str | None:
 
 
 def _absolute(source: Source) -> str | None:
-    return None if source.path is None else os.path.abspath(source.path)
+    return source.place()
 
 
 def _renamed(corpus: EncodedCorpus, found: Sequence[Source]) -> EncodedCorpus:

@@ -181,7 +181,7 @@ class BlockReader:
 
     def _blocks(self) -> Iterator[Block]:
         for source, format in zip(self._sources, self._formats, strict=True):
-            report = SourceReport(source.name, None if source.path is None else os.path.abspath(source.path))
+            report = SourceReport(source.name, source.place())
             self.reports.append(report)
             if self._last != b"\n":
                 self._hash.update(b"\n")

@@ -80,7 +80,7 @@ def read_arrow(
         raise CorpusError("standard input cannot be read as Parquet or Arrow, which are not read in order; name a file")
     arrow = _Arrow.load(source.name)
     try:
-        opened = _parquet(arrow, source.path) if format == "parquet" else _ipc(arrow, source.path)
+        opened = _parquet(arrow, source) if format == "parquet" else _ipc(arrow, source)
         lengths = _column_lengths(arrow, opened)
         columns = choose_columns(source.name, lengths, options)
         chosen(lengths, columns)
@@ -107,8 +107,8 @@ class _Opened(NamedTuple):
     tables: Callable[[Iterable[str] | None], Iterator[Any]]
 
 
-def _parquet(arrow: _Arrow, path: str) -> _Opened:
-    file = arrow.parquet.ParquetFile(path, memory_map=True)
+def _parquet(arrow: _Arrow, source: Source) -> _Opened:
+    file = arrow.parquet.ParquetFile(_file(arrow, source))
     facts = file.metadata
     groups = [facts.row_group(number) for number in range(min(facts.num_row_groups, 8))]
     n_bytes, n_rows = sum(group.total_byte_size for group in groups), sum(group.num_rows for group in groups)
@@ -122,8 +122,14 @@ def _parquet(arrow: _Arrow, path: str) -> _Opened:
     return _Opened(_flat_schema(arrow, file.schema_arrow), facts.num_rows, tables)
 
 
-def _ipc(arrow: _Arrow, path: str) -> _Opened:
-    mapped = arrow.pa.memory_map(path)
+def _file(arrow: _Arrow, source: Source) -> Any:
+    if source.store is not None:
+        return source.store.open_input_file(source.path)
+    return arrow.pa.memory_map(source.path)
+
+
+def _ipc(arrow: _Arrow, source: Source) -> _Opened:
+    mapped = _file(arrow, source)
     is_file = mapped.read(len(_TOP_MAGIC)) == _TOP_MAGIC
     mapped.seek(0)
     ipc = arrow.pa.ipc

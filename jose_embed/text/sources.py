@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast, get_args
 
 from jose_embed.errors import CorpusError
 from jose_embed.progress import WarningNote
+from jose_embed.text.remote import is_remote, remote_files
 
 __all__ = [
     "FORMATS",
@@ -55,16 +56,22 @@ class Source:
         folder: The directory that was named and that it was found below; empty if it matched a glob, ``None`` if it
             was named itself.
         format: The format that its directory declares; ``None`` to choose by its name.
+        store: The file system of pyarrow that has it; ``None`` for that of this machine.
     """
 
     path: str | None
     name: str
     folder: str | None = None
     format: str | None = None
+    store: Any = None
 
     def size(self) -> int | None:
         """Its bytes on disk; ``None`` where that cannot be known (a pipe, standard input)."""
-        if self.path is not None:
+        if self.store is not None:
+            with contextlib.suppress(OSError):
+                info = self.store.get_file_info(self.path)
+                return int(info.size) if info.is_file else None
+        elif self.path is not None:
             with contextlib.suppress(OSError):
                 status = os.stat(self.path)
                 if stat.S_ISREG(status.st_mode):
@@ -77,13 +84,22 @@ class Source:
         Raises:
             CorpusError: there is no such file, or it may not be read.
         """
-        if self.path is not None:
+        if self.store is not None:
+            if self.size() is None:
+                raise CorpusError(f"{printable(self.name)}: there is no such file")
+        elif self.path is not None:
             try:
                 os.stat(self.path)
                 if not os.access(self.path, os.R_OK):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             except OSError as error:
                 raise unreadable(self.name, error) from error
+
+    def place(self) -> str | None:
+        """Its absolute path, or the URI of a file of an object store; ``None`` for standard input."""
+        if self.store is not None:
+            return self.name
+        return None if self.path is None else os.path.abspath(self.path)
 
 
 @dataclass
@@ -92,7 +108,7 @@ class SourceReport:
 
     Attributes:
         name: The source's name.
-        path: Where it is, absolute; ``None`` for standard input and for strings.
+        path: Where it is, absolute or a URI; ``None`` for standard input and for strings.
         n_bytes: Bytes of its text, decompressed.
         n_lines: Its documents: lines of plain text, or records.
         invalid_lines: Lines that were not UTF-8, or documents with NUL characters or lone surrogates.
@@ -145,8 +161,9 @@ def find_sources(sources: Sources, note: Callable[[str], object] = lambda _: Non
     links: list[tuple[Source, Source]] = []
     for name in names:
         for source in _expand(_checked(name), skipped):
-            first = found.setdefault("-" if source.path is None else os.path.realpath(source.path), source)
-            if source.path and first.path and os.path.abspath(source.path) != os.path.abspath(first.path):
+            local = source.path is not None and source.store is None
+            first = found.setdefault(os.path.realpath(source.path or "") if local else source.name, source)
+            if local and source.path and first.path and os.path.abspath(source.path) != os.path.abspath(first.path):
                 links.append((source, first))
     if links:
         more = f" (and {len(links) - 1:,} more such links)" if len(links) > 1 else ""
@@ -168,6 +185,9 @@ def _checked(name: object) -> str:
 def _expand(name: str, skipped: list[str]) -> Iterator[Source]:
     if name == "-":
         yield Source(None, "-")
+    elif is_remote(name):
+        store, paths, folder, begin = remote_files(name)
+        yield from (Source(path, begin + path, folder, None, store) for path in paths)
     elif os.path.isdir(name):
         yield from _dataset_files(name) or _files_below(name, skipped)
     elif os.path.lexists(name) or not glob.has_magic(name):
@@ -312,9 +332,9 @@ class Input:
         self.consumed = 0
         self._ahead = b""
         self._digest = hashlib.sha256()
-        self._path = source.path
+        self._path, self._store = source.path, source.store
         try:
-            self._file = _standard_input() if source.path is None else open(source.path, "rb", buffering=0)  # noqa: SIM115
+            self._file = _opened(source)
         except OSError as error:
             raise unreadable(source.name, error) from error
         self._before = self._state() if source.path is not None else None  # standard input may begin anywhere in a file
@@ -354,7 +374,7 @@ class Input:
 
     def was_replaced(self) -> bool:
         """Whether the name no longer stands for the file that is open: it was removed, or another one put there."""
-        if self._before is None or self._path is None:
+        if self._before is None or self._path is None or self._store is not None:
             return False
         try:
             return not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
@@ -364,6 +384,9 @@ class Input:
     def _state(self) -> tuple[int, int] | None:
         """Size and time of a regular file; ``None`` for anything else, and for files of the system that claim to be
         empty."""
+        if self._store is not None:
+            info = self._store.get_file_info(self._path)
+            return (int(info.size), int(info.mtime_ns or 0)) if info.is_file else (0, 0)
         with contextlib.suppress(OSError):  # an object that stands for standard input may have no descriptor
             status = os.fstat(self._file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size:
@@ -390,6 +413,12 @@ def sha256_of(source: Source, advance: Callable[[int], object]) -> str:
         while piece := file.read(1 << 20):
             advance(len(piece))
         return file.sha256
+
+
+def _opened(source: Source) -> BinaryIO:
+    if source.store is not None:
+        return cast(BinaryIO, source.store.open_input_stream(source.path, compression=None))
+    return _standard_input() if source.path is None else cast(BinaryIO, open(source.path, "rb", buffering=0))
 
 
 def _standard_input() -> BinaryIO:

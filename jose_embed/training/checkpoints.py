@@ -29,7 +29,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,15 +54,16 @@ from jose_embed.storage.manifest import (
     whole_number,
 )
 from jose_embed.storage.memory import release
-from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.kept import ENCODED_FILES, OWN_SETTINGS, is_encoded, open_encoded, write_encoded
 from jose_embed.text.reader import SourceReport
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, Sources, find_sources, printable, sha256_of
+from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.training.schedule import RunState
 from jose_embed.version import __version__
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "TextFacts"]
 
 Tables = Sequence[npt.NDArray[np.float32]]
 
@@ -105,6 +106,20 @@ _ELSEWHERE: Final = "make it accessible, or choose another name for the model"
 _FREE: Final = frozenset({"backend", "doc_vectors"})
 
 
+class TextFacts(Protocol):
+    """What a checkpoint stores of a text, which may be spread over machines; see
+    :class:`~jose_embed.text.corpus.EncodedCorpus`."""
+
+    @property
+    def statistics(self) -> CorpusStatistics: ...
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def n_documents(self) -> int: ...
+    @property
+    def n_tokens(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A complete checkpoint.
@@ -118,6 +133,7 @@ class Checkpoint:
         corpus: ``sha256``, ``n_documents``, ``n_words`` and ``n_tokens`` of the text.
         state: How far the run has come.
         phases: Seconds spent, by name.
+        shards: How far each machine has come, of a training on several machines.
     """
 
     path: Path
@@ -128,6 +144,7 @@ class Checkpoint:
     corpus: Mapping[str, Any]
     state: RunState
     phases: Mapping[str, float]
+    shards: Sequence[RunState] = ()
 
     @property
     def share(self) -> float:
@@ -227,19 +244,26 @@ class Checkpoints:
                 none = f"{self.directory}: there is no checkpoint, so the training starts from its beginning"
                 reporter.note(WarningNote(none))
 
-    def check(self, config: TrainConfig, given: Collection[str] | None = None) -> None:
+    def check(self, config: TrainConfig, given: Collection[str] | None = None, nodes: int = 0) -> None:
         """Check that the settings are those of the run to resume.
 
         Args:
             config: The settings.
             given: The names of the settings that were given, if the text is an encoded corpus, which sets the tokenizer
                 and the minimal count otherwise; None if it is not.
+            nodes: Machines that train; 0 for this process alone.
 
         Raises:
             ConfigError: a setting differs.
         """
         if self.latest is None:
             return
+        if (n := len(self.latest.shards)) != nodes:
+            ran = f"ran with engine='ray' and nodes={n}" if n else "ran without engine='ray'"
+            raise ConfigError(
+                f"{self.directory}: the training to resume {ran}; do the same, or remove the directory to start from"
+                " the beginning"
+            )
         before = self.latest.config
         for name, value in config.to_dict().items():
             if name in _FREE or (given is not None and name in OWN_SETTINGS and name not in given):
@@ -277,7 +301,7 @@ class Checkpoints:
             return corpus
         return None
 
-    def restore(self, tables: Tables, corpus: EncodedCorpus, phases: dict[str, float], reporter: Reporter) -> RunState:
+    def restore(self, tables: Tables, corpus: TextFacts, phases: dict[str, float], reporter: Reporter) -> RunState:
         """Fill the tables from the newest checkpoint.
 
         Args:
@@ -344,12 +368,13 @@ class Checkpoints:
         tables: Tables,
         state: RunState,
         *,
-        corpus: EncodedCorpus,
+        corpus: TextFacts,
         keep_text: bool,
         config: TrainConfig,
         epochs: int,
         backend: str,
         phases: Mapping[str, float],
+        shards: Sequence[RunState] = (),
     ) -> Checkpoint:
         """Write a checkpoint, which becomes ``latest``, and remove all but the newest two.
 
@@ -362,6 +387,7 @@ class Checkpoints:
             epochs: Epochs of the whole training.
             backend: The name of the backend.
             phases: Seconds spent so far, by name.
+            shards: How far each machine has come, of a training on several machines.
 
         Raises:
             TrainingError: a full disk, or a directory that cannot be written to; older checkpoints are unchanged.
@@ -371,11 +397,11 @@ class Checkpoints:
             if self._lock < 0:
                 os.makedirs(self.directory, exist_ok=True)
                 self._hold()
-            if keep_text and not self._text_is_kept:
+            if keep_text and not self._text_is_kept and isinstance(corpus, EncodedCorpus):
                 remove_directory(self.text, ENCODED_FILES)  # of a run that had no checkpoint yet, or damaged
                 write_encoded(corpus, self.text)
                 self._text_is_kept = True
-            written = self._written(tables, state, corpus, config, epochs, backend, phases)
+            written = self._written(tables, state, corpus, config, epochs, backend, phases, shards)
         except OSError as error:
             raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)}); {_ELSEWHERE}") from error
         self.latest = written
@@ -408,11 +434,12 @@ class Checkpoints:
         self,
         tables: Tables,
         state: RunState,
-        corpus: EncodedCorpus,
+        corpus: TextFacts,
         config: TrainConfig,
         epochs: int,
         backend: str,
         phases: Mapping[str, float],
+        shards: Sequence[RunState],
     ) -> Checkpoint:
         number = (self._numbers() or [0])[-1] + 1
         path = self.directory / f"checkpoint-{number:06d}"
@@ -426,12 +453,15 @@ class Checkpoints:
             "corpus": _facts_of(corpus),
             "state": state.to_dict(),
             "phases": dict(phases),
+            **({"shards": [each.to_dict() for each in shards]} if shards else {}),
         }
         with DirectoryWriter(path, needed_bytes=needed) as directory:
             for name, table in zip(_TABLES, tables, strict=True):
                 directory.write(f"{name}.npy", array_chunks(table, f"{name}.npy"))
             directory.write(_FACTS, [json_bytes(sealed(_KIND, facts, directory.files), _FACTS)])
-        return Checkpoint(path, self.run, facts["config"], epochs, backend, facts["corpus"], state, facts["phases"])
+        return Checkpoint(
+            path, self.run, facts["config"], epochs, backend, facts["corpus"], state, facts["phases"], shards
+        )
 
     def _numbers(self) -> list[int]:
         try:
@@ -489,7 +519,7 @@ def _unchanged(reports: Sequence[SourceReport], found: Sequence[Source], reporte
     for report, source in zip(reports, found, strict=True):
         if source.path is None:
             reporter.note("standard input is not read: the stored text is used")
-        elif not os.path.lexists(source.path):
+        elif source.store is None and not os.path.lexists(source.path):
             reporter.note(WarningNote(f"{printable(source.name)} is gone: the stored text is used"))
         elif source.size() != report.disk_bytes or sha256_of(source, reporter.advance) != report.disk_sha256:
             return False
@@ -497,7 +527,7 @@ def _unchanged(reports: Sequence[SourceReport], found: Sequence[Source], reporte
     return True
 
 
-def _facts_of(corpus: EncodedCorpus) -> dict[str, Any]:
+def _facts_of(corpus: TextFacts) -> dict[str, Any]:
     return {
         "sha256": corpus.statistics.sha256,
         "n_documents": corpus.n_documents,
@@ -528,7 +558,8 @@ def _opened(path: Path, reporter: Reporter) -> Checkpoint:
             if files.keys() != {f"{name}.npy" for name in _TABLES} or TrainConfig.from_dict(config).to_dict() != config:
                 raise ValueError("a table or a setting is not what it must be")
             state = RunState.from_dict(facts["state"])
-        except ValueError as error:  # ConfigError is one
+            shards = [RunState.from_dict(each) for each in facts.get("shards", [])]
+        except (TypeError, ValueError) as error:  # ConfigError is one
             raise directory.error(_FACTS, str(error)) from None
         check_sizes(directory, files)
         verify_files(directory, files, reporter)
@@ -541,4 +572,5 @@ def _opened(path: Path, reporter: Reporter) -> Checkpoint:
         facts["corpus"],
         state,
         facts["phases"],
+        shards,
     )

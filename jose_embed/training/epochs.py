@@ -25,14 +25,10 @@ __all__ = ["Keeper", "train_epochs"]
 
 
 class Keeper(Protocol):
-    """Writes checkpoints during a training.
+    """Writes checkpoints during a training, or exchanges vectors with other machines."""
 
-    Attributes:
-        wanted: Whether a checkpoint is due.
-    """
-
-    @property
-    def wanted(self) -> bool: ...
+    def wanted(self, state: RunState) -> bool:
+        """Whether :meth:`keep` is due after the chunks that are trained."""
 
     def keep(self, state: RunState) -> None:
         """Write a checkpoint; no chunk is running. The training continues unless this raises."""
@@ -55,7 +51,7 @@ def train_epochs(
         config: The settled settings.
         reporter: Receives the phase "training", in running words.
         state: How far the run has come; None for the beginning. It is updated after every chunk.
-        keeper: Asked between two chunks whether a checkpoint is due.
+        keeper: Asked between two chunks whether it is due.
 
     Returns:
         The state after the last epoch.
@@ -94,7 +90,7 @@ def _train_epoch(
     just_kept = False  # at least one chunk is trained between two checkpoints
     try:
         while True:
-            pausing = keeper is not None and not just_kept and keeper.wanted
+            pausing = keeper is not None and not just_kept and keeper.wanted(state)
             # One chunk per thread runs and one waits: no thread idles, and an interrupt waits for few chunks.
             while not pausing and len(waiting) < 2 * backend.threads and (chunk := next(coming, None)) is not None:
                 waiting.append((chunk, pool.submit(backend.train_chunk, chunk.documents, epoch, chunk.first_token)))

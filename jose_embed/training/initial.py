@@ -6,16 +6,19 @@ import os
 
 import numpy as np
 
+from jose_embed.compute.backends import Backend, make_backend
 from jose_embed.compute.cpu import backend as cpu
+from jose_embed.compute.sampling import SamplingTables
 from jose_embed.compute.sphere import random_points
-from jose_embed.compute.tables import Tables, padded_table
+from jose_embed.compute.tables import Tables, Text, padded_table
 from jose_embed.config import TrainConfig
+from jose_embed.progress import Reporter
 from jose_embed.storage.columns import row_blocks
 from jose_embed.storage.memory import mapped_table, release
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.schedule import chunk_tokens
 
-__all__ = ["allocate_tables", "fill_with_random_points", "trained_rows"]
+__all__ = ["allocate_tables", "compiled_backend", "fill_with_random_points", "trained_rows"]
 
 
 def allocate_tables(
@@ -54,16 +57,47 @@ def trained_rows(tables: Tables, n_words: int, dim: int) -> Tables:
     return Tables(tables.center[:n_words, :dim], tables.context[:n_words, :dim], tables.document[:, :dim])
 
 
-def fill_with_random_points(vectors: Tables, seed: int) -> None:
+def fill_with_random_points(vectors: Tables, seed: int, shard: int = 0) -> None:
     """Fill the tables with independent points, uniform on the sphere.
 
     Args:
         vectors: Views as :func:`trained_rows` makes them, written in place. Each table has a random stream of its own,
             so its start does not depend on the size of the others.
         seed: The seed of the training.
+        shard: The number of the machine; all begin with the same words, and each with documents of its own.
     """
     for number, table in enumerate(vectors):
-        generator = np.random.Generator(np.random.PCG64([seed, number]))
+        entropy = [seed, number, shard] if shard and table is vectors.document else [seed, number]
+        generator = np.random.Generator(np.random.PCG64(entropy))
         for _, rows in row_blocks(table):
             random_points(generator, rows)
             release(rows)
+
+
+def compiled_backend(
+    device: str,
+    corpus: EncodedCorpus,
+    tables: Tables,
+    config: TrainConfig,
+    reporter: Reporter,
+    first_document: int = 0,
+) -> Backend:
+    """The backend that moves the vectors in ``tables``, its kernels compiled.
+
+    Args:
+        device: "cpu" or "gpu".
+        corpus: The encoded text of this machine.
+        tables: As :func:`allocate_tables` makes them.
+        config: The settled settings.
+        reporter: Receives the phase "compiling".
+        first_document: The number of the first document in the whole text.
+    """
+    counts = corpus.vocabulary.counts
+    samples = SamplingTables.of(counts, config.subsample_threshold, config.noise_exponent)
+    text, total_tokens = Text(corpus.tokens, corpus.offsets), config.epochs * corpus.n_tokens
+    backend = make_backend(device, text, samples, tables, config, total_tokens, counts, first_document)
+    reporter.start("compiling", 1, "kernels")
+    backend.prepare()
+    reporter.advance(1)
+    reporter.finish()
+    return backend

@@ -72,8 +72,7 @@ class CheckpointKeeper:
     ) -> None:
         self._interrupts.__exit__(kind, value, trace)
 
-    @property
-    def wanted(self) -> bool:
+    def wanted(self, state: RunState) -> bool:
         """Whether a checkpoint is due or a signal waits."""
         return self._checkpoints.due or self._interrupts.number is not None
 

@@ -17,10 +17,10 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from jose_embed.compute.backends import Backend, check_backend, choose_backend, make_backend
+import jose_embed
+from jose_embed.compute.backends import Backend, check_backend, choose_backend
 from jose_embed.compute.jit import compilation_noted
-from jose_embed.compute.sampling import SamplingTables
-from jose_embed.compute.tables import Tables, Text
+from jose_embed.compute.tables import Tables
 from jose_embed.config import TrainConfig, TrainSettings, available_workers, preset_settings
 from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.embeddings import Embeddings
@@ -36,9 +36,10 @@ from jose_embed.text.records import TextOptions, TextSettings
 from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
 from jose_embed.training.checkpoints import Checkpoints
+from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import add_context_vectors, learn_documents, normalize_rows
-from jose_embed.training.initial import allocate_tables, fill_with_random_points, trained_rows
+from jose_embed.training.initial import allocate_tables, compiled_backend, fill_with_random_points, trained_rows
 from jose_embed.training.keeper import CheckpointKeeper
 from jose_embed.training.machine import machine_facts
 from jose_embed.training.schedule import RunState
@@ -49,7 +50,7 @@ PathLike = str | os.PathLike[str]
 _PHRASES_SHOWN = 12
 
 
-class Settings(TrainSettings, TextSettings, total=False):
+class Settings(TrainSettings, TextSettings, EngineSettings, total=False):
     """The settings that :func:`train` takes by name."""
 
 
@@ -85,14 +86,13 @@ def train(
         reporter: Receives the progress instead.
         keep_encoded: Directory that keeps the encoded text for the next training with the same text and settings.
         checkpoint: Directory for checkpoints, by custom ``NAME.jose.run`` for a model ``NAME.jose``; removed at the end
-            of the training. Ctrl-C then raises ``KeyboardInterrupt`` after a checkpoint is written. A
-            :class:`~jose_embed.training.checkpoints.Checkpoints` object, opened and begun, is left to the caller.
+            of the training. Ctrl-C writes a checkpoint first. A begun ``Checkpoints`` object is left to the caller.
         checkpoint_every: Seconds between checkpoints; 0 for none, not even when interrupted.
-        resume: Continue from the newest checkpoint with the same text and settings (``doc_vectors`` may differ); start
-            from the beginning if there is none. With one worker the model has the same bytes as without a stop.
+        resume: Continue from the newest checkpoint, if there is one, with the same text and settings but
+            ``doc_vectors``. With one worker the model has the same bytes as without a stop.
         temporary_directory: Directory of temporary files; the system's if omitted.
-        **settings: Single settings of :class:`TrainConfig` by name; they override ``config`` and ``preset``. Also the
-            options of :class:`~jose_embed.text.records.TextOptions`, such as ``text_field`` and ``keep_text``.
+        **settings: Settings of :class:`TrainConfig` by name, which override ``config`` and ``preset``; options of
+            :class:`~jose_embed.text.records.TextOptions` and :class:`~jose_embed.training.engine.EngineOptions`.
 
     Returns:
         The model, in memory; :meth:`Embeddings.save` writes it.
@@ -107,23 +107,25 @@ def train(
 
         model = jose_embed.train(table["text"], ids=table["id"], dim=100)
         model = jose_embed.train("reviews.csv", text_field="review", id_field="id")
+        model = jose_embed.train("s3://bucket/texts", engine="ray", nodes=8)
     """
-    options = TextOptions.taken_from(by_name := dict(settings))
+    options, engine = TextOptions.taken_from(by_name := dict(settings)), EngineOptions.taken_from(by_name)
     config, given = _settings_of(config, preset, by_name)
-    if documents is None:
-        source, documents = sources_or_documents(source)
+    source, documents = sources_or_documents(source) if documents is None else (source, documents)
     _check_arguments(source, documents, ids, keep_encoded, checkpoint, resume, config, options)
     if documents is not None:
         documents = given_documents(documents, ids, options)
         if documents.are_tokens and "tokenizer" not in given:
             config = dataclasses.replace(config, tokenizer="whitespace")
-    check_backend(config.backend)
+    _check_engine(engine, source, keep_encoded, config)
     phases: dict[str, float] = {}
     with (
         reporting(reporter, progress) as reporter,
         compilation_noted(reporter.note),
         _begun(checkpoint, checkpoint_every, resume, reporter) as checkpoints,
     ):
+        if engine.engine == "ray":
+            return _on_ray(source, config, engine, options, reporter, checkpoints, temporary_directory)
         read = (source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options)
         with _timed(phases, "reading"):
             corpus, config, keep_text = _encoded(*read)
@@ -170,7 +172,7 @@ def fit(
         else:
             state = RunState()
             fill_with_random_points(vectors, settled.seed)
-        backend = _compiled_backend(device, corpus, tables, settled, reporter)
+        backend = compiled_backend(device, corpus, tables, settled, reporter)
     if checkpoints is None:
         state = train_epochs(backend, corpus.offsets, settled, reporter, state=state)
     else:
@@ -239,6 +241,42 @@ def _check_arguments(
         raise ConfigError("keep_text and keep_fields show texts beside documents, but doc_vectors is none; choose one")
 
 
+def _check_engine(
+    engine: EngineOptions, source: Sources | None, keep_encoded: PathLike | None, config: TrainConfig
+) -> None:
+    """Check that the engine can train with these arguments.
+
+    Raises:
+        ConfigError: several machines with documents from Python, or with an encoding to keep.
+        MissingExtraError, DeviceError: a GPU that this machine does not have.
+    """
+    if engine.engine == "local":
+        check_backend(config.backend)
+    elif source is None:
+        raise ConfigError("engine='ray' reads files on its machines; give names of files instead of documents")
+    elif keep_encoded is not None:
+        raise ConfigError(
+            "keep_encoded keeps the text in one place, and engine='ray' spreads it; leave one of them out"
+        )
+
+
+def _on_ray(
+    source: Sources,
+    config: TrainConfig,
+    engine: EngineOptions,
+    options: TextOptions,
+    reporter: Reporter,
+    checkpoints: Checkpoints | None,
+    directory: PathLike | None,
+) -> Embeddings:
+    """Train on the machines of a Ray cluster, by a package above this one."""
+    place = None if directory is None else os.fspath(directory)
+    model: Embeddings = jose_embed.train_on_ray(
+        source, config, engine, options, reporter, checkpoints=checkpoints, temporary_directory=place
+    )
+    return model
+
+
 @contextmanager
 def _begun(
     checkpoint: PathLike | Checkpoints | None, every: float, resume: bool, reporter: Reporter
@@ -295,21 +333,6 @@ def _is_encoded(source: Sources) -> bool:
     """Whether a source is one encoded corpus."""
     names = listed(source)
     return len(names) == 1 and isinstance(names[0], (str, os.PathLike)) and is_encoded(names[0])
-
-
-def _compiled_backend(
-    device: str, corpus: EncodedCorpus, tables: Tables, config: TrainConfig, reporter: Reporter
-) -> Backend:
-    """The backend that moves the vectors in ``tables``, its kernels compiled."""
-    counts = corpus.vocabulary.counts
-    samples = SamplingTables.of(counts, config.subsample_threshold, config.noise_exponent)
-    text, total_tokens = Text(corpus.tokens, corpus.offsets), config.epochs * corpus.n_tokens
-    backend = make_backend(device, text, samples, tables, config, total_tokens, counts)
-    reporter.start("compiling", 1, "kernels")
-    backend.prepare()
-    reporter.advance(1)
-    reporter.finish()
-    return backend
 
 
 def _training_facts(

@@ -91,7 +91,9 @@ class RecordingBackend:
     name = "recording"
     chunk_limits = (1 << 15, 1 << 19)
 
-    def __init__(self, text: Any, samples: Any, tables: Any, config: TrainConfig, total_tokens: int) -> None:
+    def __init__(
+        self, text: Any, samples: Any, tables: Any, config: TrainConfig, total_tokens: int, first_document: int = 0
+    ) -> None:
         self.workers = self.threads = config.resolved_workers()
         self.collected = 0
         self.tables, self.config, self.total_tokens = tables, config, total_tokens

@@ -15,7 +15,8 @@ __all__ = ["Private", "Rules", "Scratch"]
 class Rules(NamedTuple):
     """The scalars of a run; see :func:`document_step` for ``visit`` and ``longest_step``.
 
-    ``total_tokens`` is that of all epochs together.
+    ``total_tokens`` is that of all epochs together. ``first_document`` is the number of the first document in the whole
+    text, of which this machine may have a part: all draws of a document depend on its number there.
     """
 
     seed: np.uint64
@@ -30,6 +31,7 @@ class Rules(NamedTuple):
     margin: np.float32
     learning_rate: np.float32
     total_tokens: float
+    first_document: np.int64
 
 
 class Private(NamedTuple):

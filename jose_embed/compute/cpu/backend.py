@@ -92,13 +92,20 @@ class CpuBackend:
         tables: The vectors, moved in place; spare rows behind those of the words are shared out to the workers.
         config: The settings.
         total_tokens: Running words of all epochs together.
+        first_document: The number of the first document in the whole text, of which this machine may have a part.
     """
 
     name = "cpu"
     chunk_limits = CHUNK_LIMITS
 
     def __init__(
-        self, text: Text, samples: SamplingTables, tables: Tables, config: TrainConfig, total_tokens: int
+        self,
+        text: Text,
+        samples: SamplingTables,
+        tables: Tables,
+        config: TrainConfig,
+        total_tokens: int,
+        first_document: int = 0,
     ) -> None:
         self.workers = self.threads = config.resolved_workers()
         self._text, self._samples, self._tables = text, samples, tables
@@ -114,6 +121,7 @@ class CpuBackend:
             np.float32(config.margin),
             np.float32(config.learning_rate),
             float(total_tokens),
+            np.int64(first_document),
         )
         self._train = kernel(tables.center.shape[1] // LANES, config.objective, config.negative_step)
         self._n_words = len(samples.keep)
@@ -164,6 +172,9 @@ class CpuBackend:
         self.train_chunk(np.empty(0, np.int64), 0, 0)
 
     def collect(self) -> None:
+        """No effect: the vectors are trained in place."""
+
+    def load(self) -> None:
         """No effect: the vectors are trained in place."""
 
 

@@ -131,10 +131,11 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
             document = documents[place]
             anchor = uint64(document)
             prefetch_row(document_table, anchor)
-            keep_key = stream_key(rules.seed, epoch, document, _KEEP)
-            window_key = stream_key(rules.seed, epoch, document, _WINDOW)
-            context_key = stream_key(rules.seed, epoch, document, _CONTEXT)
-            document_key = stream_key(rules.seed, epoch, document, _DOCUMENT)
+            number_in_text = document + rules.first_document
+            keep_key = stream_key(rules.seed, epoch, number_in_text, _KEEP)
+            window_key = stream_key(rules.seed, epoch, number_in_text, _WINDOW)
+            context_key = stream_key(rules.seed, epoch, number_in_text, _CONTEXT)
+            document_key = stream_key(rules.seed, epoch, number_in_text, _DOCUMENT)
             begin, end = text.offsets[place], text.offsets[place + 1]
             step_of_document = min(rules.longest_step, rules.visit / float32(max(end - begin, 1)))
             number = int64(0)  # of the kept word, counted over the whole document

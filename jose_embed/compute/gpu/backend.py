@@ -137,6 +137,7 @@ class GpuBackend:
         config: The settings. With one worker, one document is trained at a time, in the order of the CPU.
         total_tokens: Running words of all epochs together.
         counts: int64 (n_words,), how often each word occurs.
+        first_document: The number of the first document in the whole text, of which this machine may have a part.
 
     Raises:
         MissingExtraError: CuPy is not installed.
@@ -154,7 +155,9 @@ class GpuBackend:
         config: TrainConfig,
         total_tokens: int,
         counts: npt.NDArray[np.int64],
+        first_document: int = 0,
     ) -> None:
+        self._first_document = first_document
         self._device = device = open_device()
         self._text, self._config, self._total_tokens = text, config, total_tokens
         n_words = len(samples.keep)
@@ -176,10 +179,8 @@ class GpuBackend:
                 }.items()
             }
             n_rows = n_words + self._n_copies * self._n_copied
-            self._there["center"] = center = device.cupy.empty((n_rows, tables.center.shape[1]), np.float32)
-            center[:n_words].set(self._tables.center)
-            for start in range(n_words, n_rows, max(1, self._n_copied)):
-                center[start : start + self._n_copied].set(self._tables.center[: self._n_copied])
+            self._there["center"] = device.cupy.empty((n_rows, tables.center.shape[1]), np.float32)
+            self._load_center()
         # A text stays on the device if it needs at most half of the memory that is free beside the vectors.
         self._resident = 2 * text.tokens.nbytes <= device.free_bytes - 2 * _TOKEN_BYTES * CHUNK_LIMITS[1]
         if self._resident:
@@ -239,6 +240,19 @@ class GpuBackend:
         for name, here in self._tables._asdict().items():
             self._there[name][: len(here)].get(out=here)
 
+    def load(self) -> None:
+        """Bring the vectors of the words from the tables to the device."""
+        self._training.synchronize()
+        self._there["context"].set(self._tables.context)
+        self._load_center()
+        self._device.cupy.cuda.runtime.deviceSynchronize()
+
+    def _load_center(self) -> None:
+        center, n_words = self._there["center"], len(self._tables.center)
+        center[:n_words].set(self._tables.center)
+        for start in range(n_words, center.shape[0], max(1, self._n_copied)):
+            center[start : start + self._n_copied].set(self._tables.center[: self._n_copied])
+
     def _pack(self, bundle: Bundle, documents: npt.NDArray[np.int64], epoch: int, first_token: int) -> int:
         """Lay a chunk out, see struct Chunk of kernels.cu; its number of stretches."""
         text, config = self._text, self._config
@@ -275,6 +289,7 @@ class GpuBackend:
                 "n_words": len(self._tables.center),
                 "seed": config.seed,
                 "epoch": epoch,
+                "first_document": self._first_document,
                 "n_copied": self._n_copied,
                 "n_copies": self._n_copies,
                 **{name: getattr(config, name) for name in ("context_weight", "doc_weight", "margin", "window")},

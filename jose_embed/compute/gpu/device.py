@@ -57,7 +57,7 @@ _POINTER, _FLOAT, _DOUBLE, _WHOLE, _LONG, _KEY = "u8", "f4", "f8", "i4", "i8", "
 #: struct Chunk of kernels.cu.
 CHUNK = _record(
     *[(name, _POINTER) for name in ("center", "context", "document", "keep", "columns")],
-    *[(name, _KEY) for name in ("n_words", "seed", "epoch")],
+    *[(name, _KEY) for name in ("n_words", "seed", "epoch", "first_document")],
     *[(name, _WHOLE) for name in ("n_copied", "n_copies")],
     *[(name, _FLOAT) for name in ("context_weight", "doc_weight", "margin")],
     *[(name, _WHOLE) for name in ("window", "negatives", "positions_per_draw", "doc_negatives")],

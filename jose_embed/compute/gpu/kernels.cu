@@ -83,7 +83,7 @@ struct Chunk {
     const u32 *keep;     // the sampling tables; a column holds its threshold in the low bits and its alias above
     const u64 *columns;
     u64 n_words;
-    u64 seed, epoch;
+    u64 seed, epoch, first_document;  // its number in the whole text, of which this device may have a part
     int n_copied, n_copies;  // the first n_copied words have n_copies center rows each, stored after those of all words
     float context_weight, doc_weight, margin;
     int window, negatives, positions_per_draw, doc_negatives;
@@ -465,7 +465,7 @@ extern "C" __global__ void __launch_bounds__(WARP) thin(const Chunk *chunk) {
     for (i64 place = take(c.next); place < c.n_documents; place = take(c.next)) {
         const i64 begin = c.offsets[place], end = c.offsets[place + 1];
         const int *tokens = c.tokens + c.begins[place] - begin;
-        const u64 key = stream_key(c.seed, c.epoch, (u64)c.documents[place], KEEP);
+        const u64 key = stream_key(c.seed, c.epoch, c.first_document + (u64)c.documents[place], KEEP);
         i64 number = 0, piece = c.pieces[place];
         for (i64 from = begin; from < end; from += PIECE, piece++) {
             const i64 to = end < from + PIECE ? end : from + PIECE;
@@ -518,18 +518,18 @@ __device__ __forceinline__ void draw_for_document(Slots &s, const Chunk &c, u64 
 // One stretch of a document; see train in cpu/kernel.py.
 __device__ __forceinline__ void train_stretch(Slots &s, Seen &seen, const Chunk &c, i64 stretch) {
     const i64 piece = c.stretches[stretch], place = c.places[piece];
-    const u64 document = (u64)c.documents[place];
+    const u64 document = (u64)c.documents[place], in_text = c.first_document + document;
     const int first = c.starts[stretch], n = c.n_kept[piece];
     const int last = n < first + STRETCH ? n : first + STRETCH;
     if (first >= last) return;
     const u32 *kept = c.kept + c.offsets[place] + (piece - c.pieces[place]) * PIECE;
-    const u64 window_key = stream_key(c.seed, c.epoch, document, WINDOW);
-    const u64 context_key = stream_key(c.seed, c.epoch, document, CONTEXT_NEGATIVES);
+    const u64 window_key = stream_key(c.seed, c.epoch, in_text, WINDOW);
+    const u64 context_key = stream_key(c.seed, c.epoch, in_text, CONTEXT_NEGATIVES);
     const float context_rate = c.rates[piece] * c.context_weight / (float)c.negatives;
 #if JOINT
     const float document_step = c.steps[place];
 #else
-    const u64 document_key = stream_key(c.seed, c.epoch, document, DOCUMENT_NEGATIVES);
+    const u64 document_key = stream_key(c.seed, c.epoch, in_text, DOCUMENT_NEGATIVES);
     const float document_rate = c.rates[piece] * c.doc_weight / (float)c.doc_negatives;
 #endif
     i64 number = c.numbers[piece] + first;  // of the kept word, counted over the whole document
