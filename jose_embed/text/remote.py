@@ -48,7 +48,9 @@ def opened_store(uri: str) -> tuple[Any, str, str]:
         store, path = fs.FileSystem.from_uri(f"{scheme}://{fixed}{question}{query}")
     except (ValueError, OSError, NotImplementedError) as error:
         raise CorpusError(f"{scheme}://...: this name is not understood: {_first_line(error)}") from None
-    path = path.rstrip("/") if fixed == place else path + place[len(fixed) :]
+    path = path.rstrip("/")
+    if fixed != place:
+        path += "/" * fixed.endswith("/") + place[len(fixed) :]
     return store, path, f"{scheme}://{path}"
 
 

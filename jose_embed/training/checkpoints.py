@@ -558,7 +558,7 @@ def _opened(path: Path, reporter: Reporter) -> Checkpoint:
             if files.keys() != {f"{name}.npy" for name in _TABLES} or TrainConfig.from_dict(config).to_dict() != config:
                 raise ValueError("a table or a setting is not what it must be")
             state = RunState.from_dict(facts["state"])
-            shards = [RunState.from_dict(each) for each in facts.get("shards", [])]
+            shards = tuple(RunState.from_dict(each) for each in facts.get("shards", []))
         except (TypeError, ValueError) as error:  # ConfigError is one
             raise directory.error(_FACTS, str(error)) from None
         check_sizes(directory, files)
