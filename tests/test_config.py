@@ -18,7 +18,7 @@ from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
 
 OPTIONS = {option.name: option for option in dataclasses.fields(TrainConfig)}
-NUMBERS = {name: option for name, option in OPTIONS.items() if not isinstance(option.default, str)}
+NUMBERS = {name: option for name, option in OPTIONS.items() if not isinstance(option.default, (str, bool))}
 WHOLE = {name: option for name, option in NUMBERS.items() if isinstance(option.default, int)}
 FRACTIONS = {name: option for name, option in NUMBERS.items() if name not in WHOLE}
 CHOICES = {name: option for name, option in OPTIONS.items() if option.metadata["choices"]}
@@ -86,6 +86,11 @@ def test_a_whole_number_has_no_fraction(name: str) -> None:
 def test_a_number_far_out_of_range_is_refused_like_any() -> None:
     assert refusal(seed=10**400).endswith(f"it must be a whole number from 0 to {2**63 - 1}")
     assert refusal(margin=10**400).endswith("it must be a number above 0.0 to 2.0")
+
+
+@pytest.mark.parametrize("value", ["yes", "", 1, 0, None, 0.5])
+def test_a_switch_is_true_or_false(value: Any) -> None:
+    assert refusal(phrases=value) == f"phrases is {value!r}; it must be True or False"
 
 
 @pytest.mark.parametrize("name", CHOICES)
