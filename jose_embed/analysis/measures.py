@@ -250,7 +250,6 @@ def search(queries: Matrix, documents: Matrix, relevant: Sequence[Sequence[int]]
         >>> print(search([[1.0, 0.1]], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [[0, 1]]))
         .833, nDCG@10 .920 (1 of 1 queries)
     """
-    metrics = _library("search", "sklearn.metrics")
     queries, documents = _matrix(queries, len(relevant), "query"), np.asarray(documents)
     for number, rows in enumerate(relevant, 1):
         if not len(rows) or min(rows) < 0 or max(rows) >= len(documents):
@@ -260,14 +259,41 @@ def search(queries: Matrix, documents: Matrix, relevant: Sequence[Sequence[int]]
     known, has_vector = _has_vector(documents), _has_vector(queries)
     unit_documents = unit_rows(np.where(known[:, None], documents, 0))
     unit_queries = unit_rows(np.where(has_vector[:, None], queries, 0))
+    cosines = (
+        np.where(known, unit_documents @ unit_queries[row], -2.0) if has_vector[row] else None
+        for row in range(len(relevant))
+    )
+    return ranking(cosines, relevant)
+
+
+def ranking(scores: Iterable[npt.NDArray[Any] | None], relevant: Sequence[Sequence[int]]) -> SearchScore:
+    """The same of any scores of all documents.
+
+    Args:
+        scores: For each query a number for each document, higher if it fits better; minus infinity if it is no answer.
+            None for a query that cannot be asked, which is left out and counted.
+        relevant: For each query the rows of its relevant documents, at least one.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+
+    Example:
+        >>> print(ranking([np.array([3.0, 1.0, 2.0]), None], [[0], [1]]))
+        1.000, nDCG@10 1.000 (1 of 2 queries)
+    """
+    metrics = _library("search", "sklearn.metrics")
     precisions, gains = [], []
     with _one_thread():
-        for row in np.flatnonzero(has_vector).tolist():
-            cosines = np.where(known, unit_documents @ unit_queries[row], -2.0)
-            wanted = np.zeros(len(documents), bool)
-            wanted[list(relevant[row])] = True
-            precisions.append(float(metrics.average_precision_score(wanted, cosines)))
-            gains.append(float(metrics.ndcg_score(wanted[None], cosines[None], k=10)))
+        for found, rows in zip(scores, relevant, strict=True):
+            if found is None:
+                continue
+            wanted = np.zeros(len(found), bool)
+            wanted[list(rows)] = True
+            some = np.isfinite(found)
+            least = float(found[some].min()) - 1 if some.any() else 0.0
+            order = np.where(some, found, least).astype(np.float64)
+            precisions.append(float(metrics.average_precision_score(wanted, order)))
+            gains.append(float(metrics.ndcg_score(wanted[None], order[None], k=10)))
     if not precisions:
         return SearchScore(float("nan"), float("nan"), 0, len(relevant))
     return SearchScore(float(np.mean(precisions)), float(np.mean(gains)), len(precisions), len(relevant))

@@ -25,6 +25,7 @@ from jose_embed.analysis.gold_sets import (
 )
 from jose_embed.analysis.measures import Spread
 from jose_embed.errors import ConfigError, CorpusError
+from jose_embed.model.search import SearchMode, chosen_mode
 from jose_embed.text.reader import BlockReader
 from jose_embed.text.sources import find_sources
 
@@ -213,23 +214,35 @@ def sentence_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
     return Table("Sentence similarity, inferred vectors", ("set", "Spearman", "pairs", "coverage"), rows)
 
 
-def search_table(model: Embeddings, files: Sequence[PathLike]) -> Table:
-    """Search among the trained documents by inferred vectors of questions, one row per file of these.
+def search_table(model: Embeddings, files: Sequence[PathLike], *, mode: SearchMode | None = None) -> Table:
+    """Search among the trained documents by questions, one row for each file of these and each way to search.
+
+    Args:
+        model: The model.
+        files: Files of questions.
+        mode: The way to search; by default all that the model has, which are more where texts are kept.
 
     Raises:
-        ConfigError: the model keeps no document vectors.
+        ConfigError: the model keeps no document vectors, or no texts that the mode needs.
         CorpusError: a file that cannot be used, or names a document that the model does not have.
         MissingExtraError: scikit-learn is not installed.
     """
     model.require_documents()
-    documents = _where_known(model.doc_vectors, model.known_documents)
+    search = model.document_search
+    modes = ("hybrid", "vector", "words") if mode is None and search.has_texts else (mode or "vector",)
     rows = []
     for file in files:
         queries = read_search_queries(file)
         relevant = [[_document(model, file, id) for id in query.relevant] for query in queries]
-        score = evaluation.search(_inferred(model, [query.text for query in queries]), documents, relevant)
-        rows.append((Path(file).name, score.average_precision, score.ndcg, score.n_queries, score.coverage))
-    return Table("Search", ("set", "average precision", "nDCG@10", "queries", "coverage"), rows)
+        questions = [search.question(query.text) for query in queries]
+        for way in modes:
+            chosen = chosen_mode(way, search.has_texts)
+            asked = (
+                None if chosen == "vector" and one.vector is None else search.scores(one, chosen) for one in questions
+            )
+            score = evaluation.ranking(asked, relevant)
+            rows.append((Path(file).name, way, score.average_precision, score.ndcg, score.n_queries, score.coverage))
+    return Table("Search", ("set", "mode", "average precision", "nDCG@10", "queries", "coverage"), rows)
 
 
 def classification_table(

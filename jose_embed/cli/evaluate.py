@@ -53,7 +53,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
     summary = "Search: rank of the relevant documents of a question (MAP, nDCG@10)."
     lines = "lines QUESTION<tab>IDS, the ids of the relevant documents separated by spaces"
-    _files(_add(measures, "search", summary, _search), "QUESTIONS", lines)
+    search = _add(measures, "search", summary, _search)
+    _files(search, "QUESTIONS", lines)
+    search.add_argument(
+        "--mode",
+        choices=("hybrid", "vector", "words"),
+        help="search in this way only (default: all that the model has)",
+    )
 
     _configure_report(_add(measures, "report", "All of the above for which files are given.", _report))
     for measure in measures.choices.values():
@@ -184,7 +190,7 @@ def _sts(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
 def _search(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
     from jose_embed.analysis.tables import search_table
 
-    return [search_table(model, arguments.files)]
+    return [search_table(model, arguments.files, mode=arguments.mode)]
 
 
 def _classify(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:

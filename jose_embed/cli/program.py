@@ -17,6 +17,7 @@ from jose_embed.cli.export import EXPORT
 from jose_embed.cli.importing import IMPORT
 from jose_embed.cli.map import MAP
 from jose_embed.cli.query import DOCUMENTS, INFO, SIMILAR, WORDS
+from jose_embed.cli.search import SEARCH
 from jose_embed.cli.strip import STRIP
 from jose_embed.cli.topics import NEAR_DUPLICATES, TOPICS
 from jose_embed.cli.train import TRAIN
@@ -24,7 +25,8 @@ from jose_embed.cli.train import TRAIN
 __all__ = ["COMMANDS", "main", "train_main"]
 
 COMMANDS: tuple[Command, ...] = (
-    TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, TOPICS, MAP, NEAR_DUPLICATES, CLASSIFY, INFO, STRIP, EMBED, IMPORT,
+    TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, SEARCH, TOPICS, MAP, NEAR_DUPLICATES, CLASSIFY, INFO, STRIP, EMBED,
+    IMPORT,
     EXPORT, EVAL,
 )  # fmt: skip
 

@@ -128,6 +128,7 @@ def _configure_documents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="FILE", nargs="+", default=[], help="files with one line for each document, shown beside it"
     )
+    parser.add_argument("--filter", metavar="FILTER", help="only documents whose kept fields fit; see jose search")
     _answer_arguments(parser)
 
 
@@ -138,7 +139,9 @@ def _run_documents(arguments: argparse.Namespace) -> None:
     from jose_embed.model.embeddings import load
 
     model = load(arguments.model)
-    neighbors = model.similar_documents(arguments.id, text=_text_of(arguments), word=arguments.word, k=arguments.k)
+    neighbors = model.similar_documents(
+        arguments.id, text=_text_of(arguments), word=arguments.word, k=arguments.k, filter=arguments.filter
+    )
     labels = _labels(arguments.labels, {n.index for n in neighbors}, model.n_docs) if arguments.labels else {}
     if arguments.word is not None:
         _print_respelled(model, [arguments.word])

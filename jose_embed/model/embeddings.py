@@ -32,9 +32,10 @@ from jose_embed.model.query import (
     unit_directions,
     word_query,
 )
-from jose_embed.model.stored import StoredModel
+from jose_embed.model.search import SearchableModel, parsed
 from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
 from jose_embed.storage.columns import RowFinder
+from jose_embed.text.filters import Filter
 from jose_embed.text.phrases import phrases_from
 from jose_embed.text.reader import Tokenizer
 from jose_embed.text.tokenizers import other_versions, stored_tokenizer
@@ -44,7 +45,7 @@ __all__ = ["Embeddings", "check_target", "load"]
 _log = logging.getLogger("jose_embed")
 
 
-class Embeddings(StoredModel):
+class Embeddings(SearchableModel):
     """Word and document vectors on the unit sphere.
 
     Made by :func:`jose_embed.train`, :func:`jose_embed.load` or :meth:`from_arrays`. All arrays are read-only. Those of
@@ -81,6 +82,7 @@ class Embeddings(StoredModel):
     _make_tokenizer = staticmethod(stored_tokenizer)
 
     def _prepare(self) -> None:
+        super()._prepare()
         stored, text = self._parts.about["tokenizer"], self._parts.about.get("text") or {}
         make = partial(self._make_tokenizer, stored["name"], stored["settings"], text)
         try:
@@ -264,6 +266,7 @@ class Embeddings(StoredModel):
         word: str | None = None,
         vector: npt.ArrayLike | None = None,
         k: int = 10,
+        filter: str | Filter | None = None,
     ) -> list[DocumentNeighbor]:
         """The ``k`` documents with the largest cosine to a document, text, word or vector, best first; exact.
 
@@ -275,12 +278,13 @@ class Embeddings(StoredModel):
             word: A word, as a text of this one word.
             vector: Finite numbers of shape (dim,), not all zero, in the space of the document vectors; any length.
             k: At least 1.
+            filter: Only documents whose kept fields fit; see :class:`~jose_embed.text.filters.Filter`.
 
         Raises:
             UnknownWordError: ``word`` is unknown.
             NoKnownWordsError: the text or the document has no known word.
-            ConfigError: not exactly one query, an unknown document, a vector without a direction, a ``k`` below 1, or a
-                model without document vectors.
+            ConfigError: not exactly one query, an unknown document, a vector without a direction, a ``k`` below 1, a
+                filter that is none or names another field, or a model without document vectors.
 
         Example:
             >>> model = Embeddings.from_arrays(
@@ -309,7 +313,9 @@ class Embeddings(StoredModel):
         else:
             row = self._trained_row(doc_id, index)
             unit, excluded = self.doc_vectors[row], (row,)
-        found = nearest_documents(self.doc_ids, self.doc_vectors, self.doc_token_counts, unit, k, excluded)
+        chosen = parsed(filter)
+        among = None if chosen is None else chosen.fitting(self.document_search.fields)
+        found = nearest_documents(self.doc_ids, self.doc_vectors, self.doc_token_counts, unit, k, excluded, among)
         kept = self.kept_documents([neighbor.index for neighbor in found])
         return [
             neighbor._replace(text=text, fields=fields) for neighbor, (text, fields) in zip(found, kept, strict=True)

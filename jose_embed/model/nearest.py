@@ -7,10 +7,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BLOCK_ROWS", "nearest_rows"]
+__all__ = ["BLOCK_ROWS", "nearest_among", "nearest_rows"]
 
 BLOCK_ROWS: Final = 65_536
 _SCORED_ROWS: Final = 4_096
+_GATHERED: Final = 0.3  # of the rows: a smaller share is copied before it is scored
 
 
 def nearest_rows(
@@ -77,6 +78,27 @@ def nearest_rows(
         order = np.lexsort((best, -scores))[:k]
         best, scores = best[order], scores[order]
     return best, scores
+
+
+def nearest_among(
+    matrix: npt.NDArray[np.float32],
+    query: npt.NDArray[np.float32],
+    k: int,
+    may: npt.NDArray[np.bool_],
+    *,
+    excluded: npt.NDArray[np.int64] | None = None,
+    factors: npt.NDArray[np.float32] | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The same among the rows where ``may``, bool (n,), is true; few such rows are copied, so that they cost little."""
+    n_may = int(np.count_nonzero(may))
+    if n_may >= _GATHERED * len(may):
+        counts = None if n_may == len(may) else may.astype(np.int64)
+        return nearest_rows(matrix, query, k, excluded=excluded, counts=counts, factors=factors)
+    rows = np.flatnonzero(may)
+    if excluded is not None:
+        rows = np.setdiff1d(rows, excluded)
+    found, scores = nearest_rows(matrix[rows], query, k, factors=None if factors is None else factors[rows])
+    return rows[found], scores
 
 
 def _products(rows: npt.NDArray[np.float32], query: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.lookup import WordLookup
-from jose_embed.model.nearest import nearest_rows
+from jose_embed.model.nearest import nearest_among, nearest_rows
 
 __all__ = [
     "DocumentNeighbor",
@@ -208,6 +208,7 @@ def nearest_documents(
     query: npt.NDArray[np.float32],
     k: int,
     excluded: Iterable[int],
+    among: npt.NDArray[np.bool_] | None = None,
 ) -> list[DocumentNeighbor]:
     """The ``k`` documents nearest to a unit vector, without the excluded rows and those without a known word.
 
@@ -218,8 +219,10 @@ def nearest_documents(
         query: float32 (dim,), norm 1.
         k: At least 1.
         excluded: Rows.
+        among: bool (n_docs,): the documents that may be answers; all if None.
     """
-    rows, cosines = nearest_rows(vectors, query, k, excluded=np.array(sorted(excluded), np.int64), counts=token_counts)
+    may = token_counts > 0 if among is None else among & (token_counts > 0)
+    rows, cosines = nearest_among(vectors, query, k, may, excluded=np.array(sorted(excluded), np.int64))
     scores = np.clip(cosines, -1, 1).tolist()
     return [DocumentNeighbor(doc_ids[row], score, row) for row, score in zip(rows.tolist(), scores, strict=True)]
 

@@ -17,12 +17,14 @@ from urllib.parse import quote
 
 from jose_embed.errors import ModelError, TrainingError
 from jose_embed.text.sources import printable
-from jose_embed.text.tokenizers import valid_text
+from jose_embed.text.tokenizers import Tokenizer, valid_text
+from jose_embed.text.word_index import WordIndex
 
 __all__ = ["TEXTS_NAME", "KeptDocument", "TextStore"]
 
 TEXTS_NAME: Final = "texts.sqlite3"
 _PIECE = 1 << 20
+_READ_ROWS: Final = 256
 _APPLICATION: Final = 0x6A6F7365  # "jose"
 
 
@@ -180,14 +182,55 @@ class TextStore:
 
     def _one(self, row: int) -> KeptDocument:
         found = self._query("SELECT text, fields FROM documents WHERE row = ?", (int(row),))
+        return self._document(*found[0]) if found else KeptDocument(None, {})
+
+    def _document(self, text: Any, facts: Any) -> KeptDocument:
         try:
-            text, facts = found[0] if found else (None, None)
             fields = json.loads(facts) if facts is not None else {}
         except (TypeError, ValueError, RecursionError) as error:
             raise self._damaged("the fields of a document are not JSON") from error
         if not isinstance(fields, dict) or not (text is None or isinstance(text, str)):
             raise self._damaged("a text or the fields of a document are of another type")
         return KeptDocument(text, fields)
+
+    def every_text(self) -> Iterator[str | None]:
+        """The texts of all documents, in order.
+
+        Raises:
+            ModelError: damage.
+        """
+        for first in range(0, self.n_documents, _READ_ROWS):
+            rows = range(first, min(first + _READ_ROWS, self.n_documents))
+            yield from (document.text for document in self._run(rows))
+
+    def every_fields(self) -> Iterator[Mapping[str, Any]]:
+        """The fields of all documents, in order.
+
+        Raises:
+            ModelError: damage.
+        """
+        for first in range(0, self.n_documents, _READ_ROWS):
+            rows = range(first, min(first + _READ_ROWS, self.n_documents))
+            yield from (document.fields for document in self._run(rows, texts=False))
+
+    def _run(self, rows: range, *, texts: bool = True) -> list[KeptDocument]:
+        wanted = "text, fields" if texts else "NULL, fields"
+        statement = f"SELECT {wanted}, row FROM documents WHERE row >= ? AND row < ? ORDER BY row"
+        found = self._query(statement, (rows.start, rows.stop))
+        if [row for *_, row in found] != list(rows):
+            raise self._damaged("documents are missing")
+        return [self._document(text, facts) for text, facts, _ in found]
+
+    def word_index(self, tokenizer: Tokenizer) -> WordIndex:
+        """The index of the words of all texts, in a temporary file; made anew by each call.
+
+        Args:
+            tokenizer: Splits the texts.
+
+        Raises:
+            ModelError: damage, or no room.
+        """
+        return WordIndex.of_texts(self.every_text(), tokenizer)
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes of the file."""

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jose_embed.errors import ConfigError
+from jose_embed.text.filters import Filter
 from service.calls.documents import check_id, fields_text
 from service.calls.embed import no_known_words, within_limit
 from service.calls.kept import Trained, fields_json, trained_documents
@@ -25,7 +26,6 @@ from service.engine.records import Delete, Document, Put
 from service.engine.serving import Engine
 from service.engine.writing import StaleModelError
 from service.problems import Problem
-from service.search.filters import Filter
 from service.web.body import validated
 from service.web.route import (
     Admission,

@@ -88,9 +88,11 @@ def questions(tmp_path: Path) -> Path:
 
 def test_search_is_scored_by_questions(model: Embeddings, questions: Path) -> None:
     (row,) = reports.search_table(model, [questions]).rows
-    assert row == ("questions.tsv", pytest.approx(1.0), pytest.approx(1.0), 2, 0.5)
+    assert row == ("questions.tsv", "vector", pytest.approx(1.0), pytest.approx(1.0), 2, 0.5)
     questions.write_text("north\t5\n", encoding="utf-8")  # untrained: behind all others
-    assert reports.search_table(model, [questions]).rows[0][1] == pytest.approx(1 / N_DOCUMENTS)
+    assert reports.search_table(model, [questions]).rows[0][2] == pytest.approx(1 / N_DOCUMENTS)
+    with pytest.raises(ConfigError, match="the model keeps no texts"):
+        reports.search_table(model, [questions], mode="hybrid")
 
 
 def test_analogies_have_a_row_per_section_and_one_for_all(model: Embeddings, tmp_path: Path) -> None:

@@ -19,13 +19,17 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from jose_embed.errors import ConfigError
 
-__all__ = ["MOST_CHARACTERS", "Filter"]
+__all__ = ["MOST_CHARACTERS", "FieldTable", "Filter"]
 
 MOST_CHARACTERS: Final = 10_000
 _TOKEN: Final = re.compile(
@@ -111,6 +115,98 @@ class Filter:
     def fits(self, fields: Mapping[str, Any]) -> bool:
         """Whether a document with these fields is meant."""
         return all(comparison.fits(fields) for comparison in self.comparisons)
+
+    def fitting(self, table: FieldTable) -> npt.NDArray[np.bool_]:
+        """Which documents of a table are meant: bool (n_documents,).
+
+        Each comparison looks at the different values of its field only.
+
+        Raises:
+            ConfigError: a field that the table does not have.
+        """
+        chosen = np.ones(table.n_documents, np.bool_)
+        for comparison in self.comparisons:
+            name = table.column_of(comparison.field)
+            codes, values = table.column(name)
+            fit = [comparison.fits({} if value is None else {name: value}) for value in values]
+            chosen &= np.array(fit, np.bool_)[codes]
+        return chosen
+
+
+class FieldTable:
+    """The fields of many documents, by field: codes of their values, made when a field is first asked for.
+
+    Args:
+        names: The names of the fields.
+        rows: Gives the fields of all documents, in order.
+        n_documents: Their number.
+
+    Example:
+        >>> rows = [{"lang": "de", "stars": 2}, {"lang": "en", "stars": 2}, {"lang": "de", "stars": None}]
+        >>> table = FieldTable(("lang", "stars"), lambda: iter(rows), 3)
+        >>> Filter.parse('lang = "de" and stars >= 2').fitting(table).tolist()
+        [True, False, False]
+        >>> table.facets("stars", np.array([True, True, True]))
+        [(2, 2), (None, 1)]
+    """
+
+    def __init__(self, names: Sequence[str], rows: Callable[[], Iterator[Mapping[str, Any]]], n_documents: int) -> None:
+        self.names = tuple(names)
+        self.n_documents = n_documents
+        self._rows = rows
+        self._lock = threading.Lock()
+        self._columns: dict[str, tuple[npt.NDArray[np.int32], list[Any]]] = {}
+
+    def column_of(self, field: str) -> str:
+        """The column that a field of a filter is in.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for name in (field, field.split(".")[0]):
+            if name in self.names:
+                return name
+        kept = f"kept are {', '.join(self.names)}" if self.names else "no fields are kept (--keep-fields)"
+        raise ConfigError(f"there is no field {field[:100]!r}; {kept}")
+
+    def column(self, name: str) -> tuple[npt.NDArray[np.int32], list[Any]]:
+        """The codes of the documents, int32 (n_documents,), and the value of each code; None is a missing one."""
+        with self._lock:
+            if not self._columns:
+                self._columns = self._read()
+            return self._columns[name]
+
+    def facets(self, field: str, chosen: npt.NDArray[np.bool_]) -> list[tuple[Any, int]]:
+        """The values of a field and how many of the chosen documents have each, most frequent first.
+
+        Raises:
+            ConfigError: there is no such field.
+        """
+        if field not in self.names:
+            self.column_of(field)
+            raise ConfigError(f"facets of {field[:100]!r} are not counted; name a field of {', '.join(self.names)}")
+        codes, values = self.column(field)
+        counts = np.bincount(codes[chosen], minlength=len(values))
+        order = np.argsort(-counts, kind="stable")
+        return [(values[at], int(counts[at])) for at in order.tolist() if counts[at]]
+
+    def _read(self) -> dict[str, tuple[npt.NDArray[np.int32], list[Any]]]:
+        codes = {name: np.zeros(self.n_documents, np.int32) for name in self.names}
+        values: dict[str, list[Any]] = {name: [] for name in self.names}
+        known: dict[str, dict[Any, int]] = {name: {} for name in self.names}
+        for row, fields in enumerate(self._rows()):
+            for name in self.names:
+                value = fields.get(name)
+                # 1, 1.0 and true are equal for Python; lists and objects have no hash
+                key = (type(value), value if isinstance(value, str | int | float | None) else json.dumps(value))
+                code = known[name].setdefault(key, len(values[name]))
+                if code == len(values[name]):
+                    values[name].append(value)
+                codes[name][row] = code
+        for found in values.values():
+            if not found:  # no documents
+                found.append(None)
+        return {name: (codes[name], values[name]) for name in self.names}
 
 
 class _Tokens:

@@ -1,0 +1,226 @@
+"""Search by meaning, exact words and both: any text is a question, filters leave k answers, passages show why."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jose_embed
+from jose_embed.cli.program import main
+from jose_embed.errors import ConfigError, ModelError
+from jose_embed.model.embeddings import Embeddings
+from jose_embed.text.filters import Filter
+from jose_embed.text.texts import TEXTS_NAME
+from jose_embed.text.tokenizers import get_tokenizer
+from jose_embed.text.word_index import K1, B, WordIndex
+
+TOPICS = ("wing flutter speed shock flow", "library book reader index catalogue")
+QUESTIONS = [
+    "",
+    " \t\n",
+    '"',
+    "'",
+    "a AND (b OR NOT c",
+    "foo-bar:baz* ^2 NEAR/3",
+    "flutter\0\ud800",
+    "don't",
+    "%_\\",
+    "*",
+]
+
+
+def _lines() -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(120):
+        words = rng.choice(TOPICS[number % 2].split(), 12).tolist()
+        text = " ".join([*words, f"code{number}", "zeppelin" if number == 7 else "plain"])
+        lines.append(
+            {"id": f"d{number}", "text": text, "date": f"20{20 + number % 5}-01-02", "stars": number % 3 or None}
+        )
+    return lines
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Embeddings:
+    place = tmp_path_factory.mktemp("search")
+    path = place / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, _lines())))
+    options: dict[str, Any] = {"id_field": "id", "keep_text": True, "keep_fields": ["date", "stars"]}
+    trained = jose_embed.train(str(path), dim=8, epochs=5, min_count=2, workers=1, **options)
+    trained.save(place / "a.jose")
+    return jose_embed.load(place / "a.jose")
+
+
+def test_exact_words_are_found_that_the_vocabulary_lacks(model: Embeddings) -> None:
+    assert "zeppelin" not in model
+    for mode in ("words", "hybrid", None):
+        assert model.search("the Zeppelin!", k=1, mode=mode)[0].doc_id == "d7"  # type: ignore[arg-type]
+    assert model.search("zeppelin", mode="vector") == []
+    assert [one.doc_id for one in model.search("code41 code12", mode="words")] == ["d12", "d41"]
+
+
+def test_meaning_is_found_without_the_word(model: Embeddings) -> None:
+    found = model.search("catalogue", k=60, mode="vector")
+    assert {int(one.doc_id[1:]) % 2 for one in found} == {1}
+    assert found[0].score <= 1
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "words"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_any_text_is_a_question(model: Embeddings, question: str, mode: Any) -> None:
+    found = model.search(question, k=3, mode=mode, passage_words=5)
+    assert len(found) <= 3
+    assert all(np.isfinite(one.score) for one in found)
+
+
+@given(st.text(max_size=60))
+def test_no_text_is_an_error(model: Embeddings, question: str) -> None:
+    for one in model.search(question, k=2, passage_words=3):
+        assert one.text is not None
+        assert one.passage is not None
+        assert one.passage.text == one.text[one.passage.start : one.passage.end]
+
+
+def test_search_without_the_matrix_is_the_cosine_of_unshrunk_sums(model: Embeddings) -> None:
+    """The numbers beside the vectors give what a second table of vectors would."""
+    search, encoder = model.document_search, model.encoder
+    assert len(encoder.matrix)
+    inverse = np.linalg.inv(encoder.matrix)
+    documents = model.doc_vectors.astype(np.float64) @ inverse
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    vector = search.question("wing flow").vector
+    assert vector is not None
+    query = vector.astype(np.float64) @ inverse
+    expected = documents @ (query / np.linalg.norm(query))
+    assert search.cosines(vector) == pytest.approx(expected, abs=1e-4)
+    found = model.search("wing flow", k=5, mode="vector")
+    assert [one.index for one in found] == np.lexsort((np.arange(120), -expected))[:5].tolist()
+
+
+def test_words_are_scored_by_bm25() -> None:
+    texts = ["a red fox", "a dog", "red red", ""]
+    index = WordIndex.of_texts(texts, get_tokenizer("words"))
+    lengths, tf = np.array([3, 2, 2, 0]), np.array([1, 0, 2, 0])
+    idf = np.log(1 + (4 - 2 + 0.5) / (2 + 0.5))
+    expected = 3 * idf * tf * (K1 + 1) / (tf + K1 * (1 - B + B * lengths / lengths.mean()))
+    assert index.scores([(("red",), 3)]) == pytest.approx(expected, rel=1e-5)
+    together = index.scores([(("dog", "fox"), 1)])
+    assert together[0] > 0
+    assert together[1] > together[0]
+    assert index.beginning_with("re") == ["red"]
+
+
+def test_parts_of_an_index_are_one_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"w{number % 7} w{number % 3} x" for number in range(50)]
+    whole = WordIndex.of_texts(texts, get_tokenizer("words"))
+    monkeypatch.setattr("jose_embed.text.word_index._PART_TOKENS", 20)
+    monkeypatch.setattr("jose_embed.text.word_index._BATCH_CHARACTERS", 30)
+    parts = WordIndex.of_texts(texts, get_tokenizer("words"))
+    for word in ("w0", "w2", "x", "y"):
+        assert parts.postings(word).rows.tolist() == whole.postings(word).rows.tolist()
+        assert parts.scores([((word,), 1)]).tolist() == whole.scores([((word,), 1)]).tolist()
+
+
+def test_filters_leave_k_answers(model: Embeddings) -> None:
+    lines = _lines()
+    for mode in ("hybrid", "vector"):
+        found = model.search("book", k=4, mode=mode, filter="date >= 2024-01-01 and stars is missing")  # type: ignore[arg-type]
+        assert len(found) == 4
+        assert all(one.fields["date"] >= "2024" and one.fields["stars"] is None for one in found)
+    everything = [one.doc_id for one in model.search("book", k=120, mode="vector")]
+    chosen = {line["id"] for line in lines if line["stars"] in (1, 2)}
+    among = model.search("book", k=120, mode="vector", filter="stars in [1, 2]")
+    assert [one.doc_id for one in among] == [id for id in everything if id in chosen]
+    neighbors = model.similar_documents("d1", k=120, filter=Filter.parse('date = "2021-01-02"'))
+    assert {n.doc_id for n in neighbors} == {line["id"] for line in lines if line["date"][:4] == "2021"} - {"d1"}
+    assert model.search("book", filter="stars = 9") == []
+
+
+def test_facets(model: Embeddings) -> None:
+    assert dict(model.facets("stars")) == {None: 40, 1: 40, 2: 40}
+    assert model.facets("date", filter="date < 2021-01-01") == [("2020-01-02", 24)]
+    with pytest.raises(ConfigError, match="there is no field 'starz'; kept are date, stars"):
+        model.facets("starz")
+
+
+def test_passages_show_the_words(tmp_path: Path) -> None:
+    filler = " ".join(["plain words of no interest here"] * 30)
+    texts = {"long": f"{filler} The zeppelin, silver, flew over Berlin. {filler}", "other": filler}
+    model = jose_embed.train(texts, keep_text=True, dim=4, epochs=2, min_count=2, workers=1)
+    (found,) = model.search("Zeppelin over Berlin", k=1, passage_words=8)
+    assert found.passage is not None
+    shown = found.passage.text
+    assert "zeppelin" in shown
+    assert len(shown.split()) <= 9
+    assert "zeppelin" in [shown[a:b] for a, b in found.passage.highlights]
+
+
+def test_words_of_scripts_without_spaces(tmp_path: Path) -> None:
+    pytest.importorskip("jieba")
+    texts = ["今天天气很好我们去公园", "图书馆里有很多书", "飞机的机翼在高速下颤振"] * 4
+    model = jose_embed.train(
+        documents=texts, keep_text=True, tokenizer="jieba", dim=4, epochs=2, min_count=2, workers=1
+    )
+    assert {int(one.doc_id) % 3 for one in model.search("图书馆", k=9, mode="words")} == {2}
+
+
+def test_wrong_arguments(model: Embeddings) -> None:
+    with pytest.raises(ConfigError, match="mode is 'both'; it must be one of hybrid, vector, words"):
+        model.search("x", mode="both")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="there is no field 'x'; kept are date, stars"):
+        model.search("x", filter="x = 1")
+    with pytest.raises(ConfigError, match="k is 0"):
+        model.search("x", k=0)
+    with pytest.raises(TypeError, match="has no argument topn"):
+        model.search("x", topn=3)  # type: ignore[call-arg]
+    bare = model.without_texts()
+    assert bare.search("book", k=1)[0].text is None
+    for options in ({"mode": "words"}, {"passage_words": 3}):
+        with pytest.raises(ConfigError, match="keep_text=True"):
+            bare.search("book", **options)
+
+
+def test_models_that_have_searched_are_pickled(model: Embeddings) -> None:
+    first = model.search("book", k=3)
+    assert pickle.loads(pickle.dumps(model)).search("book", k=3) == first
+
+
+def test_the_command(model: Embeddings, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(model.path)
+    assert main(["search", path, "Zeppelin", "-k", "1"]) == 0
+    titles, row = capsys.readouterr().out.splitlines()
+    assert titles.split() == ["score", "document", "date", "stars", "passage"]
+    assert "*zeppelin*" in row
+    assert main(["search", path, "book", "--json", "--filter", "stars = 1", "--facets", "stars", "-k", "2"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [one["fields"]["stars"] for one in shown["results"]] == [1, 1]
+    assert shown["facets"] == {"stars": [{"value": 1, "count": 40}]}
+    assert main(["documents", path, "d1", "--filter", "stars = 1", "--json"]) == 0
+    assert {one["fields"]["stars"] for one in json.loads(capsys.readouterr().out)} == {1}
+    assert main(["search", path, '"', "-k", "1"]) == 0
+    assert "Nothing was found" in capsys.readouterr().err
+    assert main(["search", path]) == 2
+    assert "the question is missing" in capsys.readouterr().err
+
+
+def test_damage_is_named(model: Embeddings, tmp_path: Path) -> None:
+    model.save(tmp_path / "b.jose")
+    place = tmp_path / "b.jose" / TEXTS_NAME
+    connection = sqlite3.connect(place)
+    size = place.stat().st_size
+    connection.execute("DELETE FROM documents WHERE row = 3")
+    connection.commit()
+    connection.close()
+    assert place.stat().st_size == size
+    with pytest.raises(ModelError, match="documents are missing"):
+        jose_embed.load(tmp_path / "b.jose").search("book", mode="words")
