@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
 from jose_embed.model.files import check_model_target
+from jose_embed.model.filters import Filter
 from jose_embed.model.inference import NO_MATRIX, DocumentEncoder, Flagged, default_weights
 from jose_embed.model.lookup import WordLookup
 from jose_embed.model.parts import CONTEXT_SHARE, DOCUMENT_MATRIX, PHRASES, WORD_WEIGHTS
@@ -35,7 +36,6 @@ from jose_embed.model.query import (
 from jose_embed.model.search import SearchableModel, parsed
 from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
 from jose_embed.storage.columns import RowFinder
-from jose_embed.text.filters import Filter
 from jose_embed.text.phrases import phrases_from
 from jose_embed.text.reader import Tokenizer
 from jose_embed.text.tokenizers import other_versions, stored_tokenizer
@@ -278,7 +278,7 @@ class Embeddings(SearchableModel):
             word: A word, as a text of this one word.
             vector: Finite numbers of shape (dim,), not all zero, in the space of the document vectors; any length.
             k: At least 1.
-            filter: Only documents whose kept fields fit; see :class:`~jose_embed.text.filters.Filter`.
+            filter: Only documents whose kept fields fit; see :class:`~jose_embed.model.filters.Filter`.
 
         Raises:
             UnknownWordError: ``word`` is unknown.

@@ -24,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ConfigError
+from jose_embed.model.filters import FieldTable, Filter
 from jose_embed.model.inference import DocumentEncoder
 from jose_embed.model.inflections import Inflections
 from jose_embed.model.nearest import nearest_among
 from jose_embed.model.passages import Passage, best_passage
 from jose_embed.model.query import at_least_one, names_arguments
 from jose_embed.model.stored import StoredModel
-from jose_embed.text.filters import FieldTable, Filter
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import valid_text
 from jose_embed.text.word_index import WordIndex
@@ -358,7 +358,7 @@ class SearchableModel(StoredModel):
             k: At least 1.
             mode: ``"hybrid"``: by meaning and exact words, the default where texts are kept; ``"vector"``: by meaning
                 alone, the default elsewhere; ``"words"``: by exact words alone.
-            filter: Only documents whose kept fields fit; see :class:`~jose_embed.text.filters.Filter`.
+            filter: Only documents whose kept fields fit; see :class:`~jose_embed.model.filters.Filter`.
             passage_words: Also give the part of each text that fits best, of about so many words.
 
         Returns:

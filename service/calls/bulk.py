@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jose_embed.errors import ConfigError
-from jose_embed.text.filters import Filter
+from jose_embed.model.filters import Filter
 from service.calls.documents import check_id, fields_text
 from service.calls.embed import no_known_words, within_limit
 from service.calls.kept import Trained, fields_json, trained_documents

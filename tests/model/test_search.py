@@ -17,7 +17,7 @@ import jose_embed
 from jose_embed.cli.program import main
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.text.filters import Filter
+from jose_embed.model.filters import Filter
 from jose_embed.text.texts import TEXTS_NAME
 from jose_embed.text.tokenizers import get_tokenizer
 from jose_embed.text.word_index import K1, B, WordIndex

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jose_embed.errors import ConfigError
-from jose_embed.text.filters import MOST_CHARACTERS, Filter
+from jose_embed.model.filters import MOST_CHARACTERS, Filter
 
 FIELDS = {
     "date": "2025-06-30",
