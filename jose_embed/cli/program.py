@@ -26,8 +26,7 @@ __all__ = ["COMMANDS", "main", "train_main"]
 
 COMMANDS: tuple[Command, ...] = (
     TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, SEARCH, TOPICS, MAP, NEAR_DUPLICATES, CLASSIFY, INFO, STRIP, EMBED,
-    IMPORT,
-    EXPORT, EVAL,
+    IMPORT, EXPORT, EVAL,
 )  # fmt: skip
 
 
