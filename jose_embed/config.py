@@ -287,6 +287,21 @@ class TrainConfig:
     max_vocab: int = _option(0, "words in the vocabulary, at most: the most frequent ones; 0 for no bound", low=0)
     phrases: bool = _option(False, "make one word, such as new_york, of two that occur mostly together")
 
+    init: str = _option(
+        "",
+        "vectors that words begin at: a model, or a file in the word2vec, GloVe, fastText or safetensors format",
+        group="first",
+        empty=True,
+        metavar="FILE",
+    )
+    init_pull: float = _option(
+        20.0,
+        "with init: how strongly words are held near the given vectors, as a number of occurrences in the text; 0 lets"
+        " go after the start, a million freezes",
+        low=0.0,
+        high=1e9,
+    )
+
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _checked(option.name, getattr(self, option.name), option))
@@ -388,6 +403,8 @@ class TrainSettings(TypedDict, total=False):
     keep_words: str
     max_vocab: int
     phrases: bool
+    init: str
+    init_pull: float
 
 
 def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:

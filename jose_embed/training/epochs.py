@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -42,6 +43,7 @@ def train_epochs(
     *,
     state: RunState | None = None,
     keeper: Keeper | None = None,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> RunState:
     """Train the remaining epochs.
 
@@ -52,6 +54,7 @@ def train_epochs(
         reporter: Receives the phase "training", in running words.
         state: How far the run has come; None for the beginning. It is updated after every chunk.
         keeper: Asked between two chunks whether it is due.
+        after_epoch: Called with the number of each epoch, from 0, when no chunk is running.
 
     Returns:
         The state after the last epoch.
@@ -65,6 +68,8 @@ def train_epochs(
     with ThreadPoolExecutor(backend.threads, thread_name_prefix="jose-train") as pool:
         while state.epoch < config.epochs:
             _train_epoch(pool, backend, offsets, config, reporter, state, keeper)
+            if after_epoch is not None:
+                after_epoch(state.epoch)
             state = state.after_epoch()
     last = state.epochs[-1]
     reporter.finish(loss=last["loss"], active=last["active"])

@@ -20,10 +20,10 @@ from jose_embed.storage.memory import release
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.document_weights import concentration_weights, reliability_matrix, retrieval_weights
 
-__all__ = ["add_context_vectors", "learn_documents", "normalize_rows"]
+__all__ = ["CONTEXT_WEIGHT", "add_context_vectors", "learn_documents", "normalize_rows"]
 
 #: The weight of the context vector if a word's vector is the sum of both; DESIGN.md, decisions 5 and 34.
-_CONTEXT_WEIGHT: Final = np.float32(0.3)
+CONTEXT_WEIGHT: Final = np.float32(0.3)
 
 
 def add_context_vectors(vectors: Tables) -> None:
@@ -33,7 +33,7 @@ def add_context_vectors(vectors: Tables) -> None:
         vectors: float32 (n_words, dim) center and context vectors; the rows get norm 1 by :func:`normalize_rows`.
     """
     for start, rows in row_blocks(vectors.center):
-        rows += _CONTEXT_WEIGHT * vectors.context[start : start + len(rows)]
+        rows += CONTEXT_WEIGHT * vectors.context[start : start + len(rows)]
 
 
 def normalize_rows(vectors: Tables, learning_rate: float) -> None:

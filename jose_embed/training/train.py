@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any, Unpack
@@ -39,6 +39,7 @@ from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import add_context_vectors, learn_documents, normalize_rows
+from jose_embed.training.given import GivenVectors, check_init, given_vectors
 from jose_embed.training.initial import allocate_tables, compiled_backend, fill_with_random_points, trained_rows
 from jose_embed.training.keeper import CheckpointKeeper
 from jose_embed.training.machine import machine_facts
@@ -162,8 +163,9 @@ def fit(
     """
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
-    settled = config.for_text(corpus.n_tokens)
+    settled = _on_the_cpu_if_pulled(config.for_text(corpus.n_tokens))
     with _timed(phases, "preparing"):
+        given = given_vectors(settled, corpus)
         device = choose_backend(settled, corpus.vocabulary.counts, corpus.offsets, reporter)
         tables = allocate_tables(corpus, settled, device, temporary_directory)
         vectors = trained_rows(tables, corpus.vocabulary.n_words, settled.dim)
@@ -172,14 +174,20 @@ def fit(
         else:
             state = RunState()
             fill_with_random_points(vectors, settled.seed)
+            if given is not None:
+                reporter.note(given.coverage)
+                given.fill(vectors, corpus)
         backend = compiled_backend(device, corpus, tables, settled, reporter)
+    pull = _pull(given, settled, vectors)
     if checkpoints is None:
-        state = train_epochs(backend, corpus.offsets, settled, reporter, state=state)
+        state = train_epochs(backend, corpus.offsets, settled, reporter, state=state, after_epoch=pull)
     else:
         with CheckpointKeeper(
             checkpoints, vectors, corpus, keep_text, config, settled.epochs, backend, phases, reporter
         ) as keeper:
-            state = train_epochs(backend, corpus.offsets, settled, reporter, state=state, keeper=keeper)
+            state = train_epochs(
+                backend, corpus.offsets, settled, reporter, state=state, keeper=keeper, after_epoch=pull
+            )
             keeper.keep_the_end(state)
     backend.collect()
     phases["training"] = sum(epoch["seconds"] for epoch in state.epochs)
@@ -228,6 +236,7 @@ def _check_arguments(
 
     Raises:
         ConfigError: some exclude each other.
+        ModelError: ``init`` names no vectors.
     """
     if (source is None) == (documents is None):
         raise ConfigError("train() takes either a source (files) or documents=... (texts); give one of them")
@@ -235,6 +244,8 @@ def _check_arguments(
         raise ConfigError("keep_encoded needs files; documents=... cannot be found again by a later training")
     if source is not None and ids is not None:
         raise ConfigError("ids belong to documents=...; the ids of files are named by id_field")
+    if config.init:
+        check_init(config.init)
     if resume and checkpoint is None:
         raise ConfigError("resume needs the directory of the checkpoints; add checkpoint=...")
     if options.keeps and config.doc_vectors == "none":
@@ -247,11 +258,13 @@ def _check_engine(
     """Check that the engine can train with these arguments.
 
     Raises:
-        ConfigError: several machines with documents from Python, or with an encoding to keep.
+        ConfigError: several machines with given vectors, with documents from Python, or with an encoding to keep.
         MissingExtraError, DeviceError: a GPU that this machine does not have.
     """
     if engine.engine == "local":
         check_backend(config.backend)
+    elif config.init:
+        raise ConfigError("init starts trainings on one machine; leave it out with engine='ray'")
     elif source is None:
         raise ConfigError("engine='ray' reads files on its machines; give names of files instead of documents")
     elif keep_encoded is not None:
@@ -333,6 +346,31 @@ def _is_encoded(source: Sources) -> bool:
     """Whether a source is one encoded corpus."""
     names = listed(source)
     return len(names) == 1 and isinstance(names[0], (str, os.PathLike)) and is_encoded(names[0])
+
+
+def _on_the_cpu_if_pulled(config: TrainConfig) -> TrainConfig:
+    """The settings with the backend that can hold words near given vectors.
+
+    Raises:
+        ConfigError: it is not the one that was asked for.
+    """
+    if not config.init or not config.init_pull:
+        return config
+    if config.backend == "gpu":
+        raise ConfigError("init_pull needs the CPU; choose backend='cpu', or init_pull=0 to only start from init")
+    return dataclasses.replace(config, backend="cpu")
+
+
+def _pull(given: GivenVectors | None, config: TrainConfig, vectors: Tables) -> Callable[[int], None] | None:
+    """What holds the words near their given vectors after each epoch; None if nothing does."""
+    if given is None or not config.init_pull:
+        return None
+
+    def after_epoch(epoch: int) -> None:
+        rate = config.learning_rate * (1 - (epoch + 0.5) / config.epochs)
+        given.pull(vectors, config.init_pull * rate * config.context_weight)
+
+    return after_epoch
 
 
 def _training_facts(
