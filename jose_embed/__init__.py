@@ -22,6 +22,7 @@ from jose_embed.interrupts import interrupts_held
 
 if TYPE_CHECKING:
     from jose_embed.adapters.importing import import_vectors
+    from jose_embed.analysis.comparison import Comparison, compare
     from jose_embed.analysis.map import DocumentMap, map
     from jose_embed.analysis.topics import Topic, Topics, topics
     from jose_embed.config import TrainConfig
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from jose_embed.version import __version__
 
 __all__ = [
+    "Comparison",
     "ConfigError",
     "CorpusError",
     "DeviceError",
@@ -64,6 +66,7 @@ __all__ = [
     "TrainingError",
     "UnknownWordError",
     "__version__",
+    "compare",
     "encode",
     "import_vectors",
     "infer",
@@ -76,6 +79,7 @@ __all__ = [
 
 _HOME = {
     "__version__": "version",
+    "Comparison": "analysis.comparison",
     "ConfigError": "errors",
     "CorpusError": "errors",
     "DeviceError": "errors",
@@ -93,6 +97,7 @@ _HOME = {
     "TrainConfig": "config",
     "TrainingError": "errors",
     "UnknownWordError": "errors",
+    "compare": "analysis.comparison",
     "encode": "text.encode",
     "import_vectors": "adapters.importing",
     "infer": "model.inference",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from jose_embed.cli.classify import CLASSIFY
 from jose_embed.cli.command import Command, Parser, add_version, run
+from jose_embed.cli.compare import COMPARE
 from jose_embed.cli.embed import EMBED
 from jose_embed.cli.encode import ENCODE
 from jose_embed.cli.evaluate import EVAL
@@ -26,7 +27,7 @@ __all__ = ["COMMANDS", "main", "train_main"]
 
 COMMANDS: tuple[Command, ...] = (
     TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, SEARCH, TOPICS, MAP, NEAR_DUPLICATES, CLASSIFY, INFO, STRIP, EMBED,
-    IMPORT, EXPORT, EVAL,
+    IMPORT, EXPORT, EVAL, COMPARE,
 )  # fmt: skip
 
 
