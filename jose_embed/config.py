@@ -299,7 +299,7 @@ class TrainConfig:
         "with init: how strongly words are held near the given vectors, as a number of occurrences in the text; 0 lets"
         " go after the start, a million freezes",
         low=0.0,
-        high=1e9,
+        high=1e6,
     )
 
     def __post_init__(self) -> None:
