@@ -108,7 +108,7 @@ def test_errors_of_a_machine_are_one_line(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nodes is 3, but the cluster has 2 machines"):
         train(folder, 3)
     broken = simulated.files(tmp_path / "texts", CORPUS.texts[:40], 2)
-    (broken / "part-001.txt").write_bytes(b"one\0two\n" * 100)
+    (broken / "part-001.txt").write_bytes(b"one\0two\n" * 300)
     with pytest.raises(CorpusError, match=r"part-001\.txt: byte 3 is NUL, so this is binary") as raised:
         train(broken, 2)
     assert type(raised.value) is CorpusError
