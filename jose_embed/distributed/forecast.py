@@ -26,7 +26,7 @@ from jose_embed.training.engine import EngineOptions
 __all__ = ["Exchange", "Forecast", "forecast", "measured_exchange"]
 
 _NODES = (1, 2, 4, 8, 16, 32, 64)
-_FEW, _MANY, _REPEATS = 1_000, 20_000, 5
+_FEW, _MANY, _REPEATS = 5_000, 100_000, 5
 
 
 @dataclass(frozen=True)

@@ -132,10 +132,11 @@ def train_on(
     run = Run(shards, owners, text, config, options, reporter, checkpoints, phases, temporary_directory)
     with _timed(phases, "preparing"):
         run.prepare(threads)
-    run.train()
-    phases["training"] = sum(epoch["seconds"] for epoch in run.state().epochs)
+    with _timed(phases, "training"):
+        run.train()
     with _timed(phases, "documents"):
-        return run.model(text_options)
+        parts = run.finish(text_options)
+    return run.model(parts)
 
 
 def read_shares(
@@ -422,8 +423,8 @@ class Run:
         }
         return RunState(epochs, **sums, seconds=max(state.seconds for state in states))
 
-    def model(self, text_options: TextOptions) -> Embeddings:
-        """Learn the weights, collect words and documents, and make the model."""
+    def finish(self, text_options: TextOptions) -> dict[str, Any]:
+        """Learn the weights, and collect words and documents, as arguments of ``Embeddings.from_arrays``."""
         text, config = self._text, self._settled
         with _together(self._shards, self._reporter, "document weights", text.n_documents, "documents"):
             learned = learn_documents(
@@ -435,19 +436,21 @@ class Run:
             self._write_parts()
         elif config.doc_vectors != "none":
             documents = self._documents(text_options)
+        return {"center_vectors": words[0], "context_vectors": words[1], "extra_arrays": learned, **documents}
+
+    def model(self, parts: dict[str, Any]) -> Embeddings:
+        """The model of what :meth:`finish` has collected."""
+        text = self._text
         return Embeddings.from_arrays(
             words=text.vocabulary.words,
             counts=text.vocabulary.counts,
-            center_vectors=words[0],
-            context_vectors=words[1],
-            **documents,
-            config=config,
+            **parts,
+            config=self._settled,
             tokenizer=text.tokenizer.name,
             tokenizer_settings=text.tokenizer.settings(),
             text=text_facts(text.tokenizer) or None,
             training=self._training_facts(),
             corpus=text.statistics.to_dict(),
-            extra_arrays=learned,
         )
 
     def _documents(self, text_options: TextOptions) -> dict[str, Any]:

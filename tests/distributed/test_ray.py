@@ -44,7 +44,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarn
 CONFIG = TrainConfig(dim=16, min_count=2, workers=1, epochs=6, tokenizer="whitespace", backend="cpu")
 CORPUS = planted.corpus(480)
 KILLS = int(os.environ.get("JOSE_RAY_KILLS", "24"))
-TRAIN = [sys.executable, "-c", "import sys; from jose_embed.cli.program import train_main; sys.exit(train_main())"]
+
+#: jose-train; Ray takes 127.0.0.1 in an address for another interface of this machine, where nothing listens.
+PROGRAM = """
+import functools, sys, ray, ray._private.services
+ray._private.services.is_localhost = lambda _: False
+ray.init = functools.partial(ray.init, _node_ip_address="127.0.0.1")
+from jose_embed.cli.program import train_main
+sys.exit(train_main())
+"""
+TRAIN = [sys.executable, "-W", "ignore", "-c", PROGRAM]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,6 @@ def address() -> Iterator[str]:
     node = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "object_store_memory": 200 << 20}
     two = utils.Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     two.add_node(**node)
-    # Ray takes 127.0.0.1 in an address for another interface of this machine, where nothing listens.
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr("ray._private.services.is_localhost", lambda _: False)
     ray.init(address=two.address, log_to_driver=False, _node_ip_address="127.0.0.1")
@@ -177,7 +185,7 @@ def started(folder: Path, address: str, output: Path, *more: str) -> subprocess.
 
 
 def until_checkpoint(run: Path, program: subprocess.Popen[str]) -> None:
-    for _ in range(600):
+    for _ in range(3000):
         if list(run.glob("checkpoint-*")):
             return
         assert program.poll() is None, program.communicate()
