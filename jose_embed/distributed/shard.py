@@ -307,10 +307,10 @@ class Shard:
         self._shared.apply(number, limit, answers)
         self._backend.load()
 
-    def common(self, owner: int) -> tuple[int, npt.NDArray[np.float32]]:
-        """The last exchange that was applied here, and the common rows of an owner after it."""
-        assert self._shared is not None
-        return self._shared.number, self._shared.of_owner(owner)
+    def common(self, owner: int) -> tuple[int, npt.NDArray[np.float32]] | None:
+        """The last exchange that was applied here, and the common rows of an owner after it; None before training."""
+        shared: SharedRows | None = getattr(self, "_shared", None)
+        return None if shared is None else (shared.number, shared.of_owner(owner))
 
     def words(self) -> npt.NDArray[np.float32]:
         """The word tables, float32 (2, n_words, dim)."""

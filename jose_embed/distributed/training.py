@@ -334,7 +334,8 @@ class Run:
     def _filling(self, owner: int) -> Sequence[Any]:
         """The arguments of ``Owner.fill``: the common rows of any machine, the newest."""
         found = [self._shards.ask(shard, "common", owner) for shard in range(len(self._shards))]
-        alive: list[tuple[int, Any]] = [answer for answer in found if answer is not None]
+        # One that is made anew itself is still at the start.
+        alive: list[tuple[int, Any]] = [one for one in found if one is not None and one[0] >= self._number - 1]
         if not alive:
             raise TrainingError("all machines were lost at the same time; " + _RESUME)
         return max(alive, key=lambda answer: answer[0])
