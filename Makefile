@@ -32,7 +32,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow docs \
-	test-gpu test-image test-adapters test-ray bench-scale test-keras test-oldest test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
+	test-gpu test-image test-compose test-adapters test-ray bench-scale test-keras test-oldest test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -194,6 +194,9 @@ bench-scale: $(RAY_VENV)/.ray  ## quality and bytes by the number of machines, s
 
 test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's services, without Docker
 	$(PY) tests/service/image.py
+
+test-compose: $(VENV)/.dev  ## docker compose with the engine that is there; skipped if there is none
+	$(PY) -m pytest -q -rs -s -m compose tests/service/test_compose.py
 
 soak: $(VENV)/.dev  ## the service and two replicas under mixed load for SOAK_SECONDS (1800): memory must stay level
 	SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -q -s -m slow tests/service/engine/test_soak.py

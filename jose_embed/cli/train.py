@@ -211,7 +211,7 @@ def _how_to_resume(checkpoints: Checkpoints | None, arguments: argparse.Namespac
     """The note after an interrupted training."""
     if checkpoints is None or checkpoints.latest is None:
         return "(no model was written)"
-    command = arguments.typed if arguments.resume else f"{arguments.typed} --resume"
+    command = getattr(arguments, "continued_by", "") or f"{arguments.typed}{'' if arguments.resume else ' --resume'}"
     return f"({checkpoints.latest.place} is kept in {checkpoints.directory}); continue with: {command}"
 
 

@@ -33,7 +33,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # Paths of the image, each of which becomes a folder below the one that stands for its root.
-IMAGE_PATHS = ("/src", "/opt", "/corpus", "/models", "/documents", "/cache", "/tmp")
+IMAGE_PATHS = ("/src", "/opt", "/corpus", "/models", "/documents", "/cache", "/tmp", "/usr/local")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -202,7 +202,10 @@ def check_rules(services: dict[str, Any]) -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["user"].split(":")[0] != "0"
         assert service["tmpfs"] == ["/tmp"]
-        assert "no-new-privileges:true" in service["security_opt"]
+        assert "no-new-privileges=true" in service["security_opt"]  # a colon is deprecated
+        assert service["pull_policy"] == "never"
+        assert "mem_limit" in service
+    assert [name for name, service in services.items() if "build" in service] == ["train"], "the image is built once"
     api = services["api"]
     assert api["depends_on"]["train"]["condition"] == "service_completed_successfully"
     assert all(port.startswith("127.0.0.1:") for port in api["ports"])

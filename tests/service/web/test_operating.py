@@ -320,3 +320,27 @@ def test_the_document_names_the_calls_without_a_key() -> None:
     assert {path.replace("{name}", "*") if "{" in path else path for path in opened} == {
         name.removesuffix("/*") if name == "/static/*" else name for name in named
     }
+
+
+def test_every_setting_and_every_metric_that_the_document_names_exists(
+    model_a: tuple[Path, Embeddings], tmp_path: Path
+) -> None:
+    text = README.read_text(encoding="utf-8")
+    settings = set(run_cli("settings").stdout.split())
+    read_by_the_package = {"JOSE_CACHE_DIR"}
+    assert set(re.findall(r"\bJOSE_[A-Z0-9_]+[A-Z0-9]\b", text)) - settings - read_by_the_package == set()
+    engines = [
+        create_app(Settings(model=model_a[0], documents=tmp_path / "d.sqlite3", read_only=read_only)).state.engine
+        for read_only in (False, True)
+    ]
+    for engine in engines:
+        engine.metrics.observe("GET", "/similar", 200, 0.001)
+        engine.metrics.reloads.labels("done").inc()
+    exported = set(
+        re.findall(r"^(jose_\w+)", "".join(engine.metrics.page().decode() for engine in engines), re.MULTILINE)
+    )
+    named = set(re.findall(r"\bjose_(?!embed\b)\w+", text))
+    assert len(named) > 12
+    assert named - exported == set()
+    for engine in engines:
+        engine.close()
