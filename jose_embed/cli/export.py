@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jose_embed.cli.command import Command, add_model, add_quiet, reporter_of
+from jose_embed.cli.command import Command, add_model, add_quiet, positive_whole_number, reporter_of
 from jose_embed.progress import amount_text
 from jose_embed.text.sources import printable
 
@@ -15,10 +15,10 @@ __all__ = ["EXPORT"]
 _FORMATS = {
     "word2vec": ".vec", "word2vec-binary": ".bin", "safetensors": ".safetensors", "csv": ".csv", "jsonl": ".jsonl",
     "parquet": ".parquet", "npy": ".npy", "sentence-transformers": "-sentence-transformers", "model2vec": "-model2vec",
-    "onnx": ".onnx",
+    "onnx": ".onnx", "jose": "-small.jose",
 }  # fmt: skip
 _FOLDERS = ("sentence-transformers", "model2vec")
-_WHOLE_MODELS = (*_FOLDERS, "onnx")
+_WHOLE_MODELS = (*_FOLDERS, "onnx", "jose")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,15 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=_FORMATS,
         help="the format (default: by the ending of --output, else word2vec); sentence-transformers and model2vec are"
-        " folders from which these libraries make document vectors, onnx is a file that does so in an ONNX runtime",
+        " folders from which these libraries make document vectors, onnx is a file that does so in an ONNX"
+        " runtime, jose is a model",
+    )
+    parser.add_argument(
+        "--dim", type=positive_whole_number, metavar="N", help="numbers in each vector: the first N principal axes"
+    )
+    parser.add_argument("--words", type=positive_whole_number, metavar="N", help="the N most frequent words only")
+    parser.add_argument(
+        "--int8", action="store_true", help="a byte for each number, in safetensors: directions, to be scaled to norm 1"
     )
     parser.add_argument(
         "--table",
@@ -51,8 +59,8 @@ def _run(arguments: argparse.Namespace) -> None:
     format = arguments.format
     if format is None and arguments.output is None:
         format = "word2vec"
-    elif format is None and arguments.output.suffix.lower() == ".onnx":
-        format = "onnx"
+    elif format is None and arguments.output.suffix.lower() in (".onnx", ".jose"):
+        format = arguments.output.suffix.lower()[1:]
     output: Path = arguments.output or Path(f"{Path(arguments.model).resolve().stem}{_FORMATS[format]}")
 
     from jose_embed.adapters.onnx import export_onnx
@@ -60,12 +68,22 @@ def _run(arguments: argparse.Namespace) -> None:
     from jose_embed.errors import ConfigError
     from jose_embed.model.embeddings import load
     from jose_embed.model.exchange import export
+    from jose_embed.model.smaller import smaller
     from jose_embed.storage.atomic import check_output
 
     if format in _WHOLE_MODELS and arguments.table != "center":
         raise ConfigError(f"table={arguments.table!r} does not fit format={format!r}, which holds words; leave it out")
+    if arguments.int8 and format in _WHOLE_MODELS:
+        raise ConfigError(f"int8 does not fit format={format!r}; write a file .safetensors, or leave it out")
     check_output(output, [], [arguments.model])
     model = load(arguments.model)
+    if arguments.dim or arguments.words:
+        model = smaller(model, dim=arguments.dim, words=arguments.words)
+    if format == "jose":
+        model.save(output, overwrite=arguments.overwrite)
+        if not arguments.quiet:
+            print(f"{output}: {model.n_words:,} words and {model.n_docs:,} documents of {model.dim} numbers")
+        return
     if format in _FOLDERS:
         export_static(model, output, format=format, overwrite=arguments.overwrite)
         if not arguments.quiet:
@@ -77,7 +95,15 @@ def _run(arguments: argparse.Namespace) -> None:
             print(f"{output}: words separated by spaces to vectors of {model.dim} numbers, {_size(output)}")
         return
     with reporter_of(arguments) as reporter:
-        export(model, output, format=format, table=arguments.table, overwrite=arguments.overwrite, reporter=reporter)
+        export(
+            model,
+            output,
+            format=format,
+            table=arguments.table,
+            int8=arguments.int8,
+            overwrite=arguments.overwrite,
+            reporter=reporter,
+        )
     if not arguments.quiet:
         rows = model.n_docs if arguments.table == "documents" else model.n_words
         print(f"{output}: {rows:,} vectors of {model.dim} numbers, {_size(output)}")
@@ -99,5 +125,6 @@ EXPORT = Command(
         "jose export corpus.jose                         writes corpus.vec",
         "jose export corpus.jose --table documents -o documents.parquet",
         "jose export corpus.jose --format model2vec      writes the folder corpus-model2vec",
+        "jose export corpus.jose -o small.jose --dim 64 --words 50000",
     ),
 )

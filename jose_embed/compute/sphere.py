@@ -7,7 +7,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["normalized", "random_points"]
+__all__ = ["normalized", "principal_axes", "random_points", "turned"]
+
+_BLOCK_ROWS = 1 << 14
 
 Number = TypeVar("Number", bound=np.floating)
 
@@ -40,3 +42,45 @@ def random_points(generator: np.random.Generator, out: npt.NDArray[np.float32]) 
     for start in range(0, len(out), block):
         rows = out[start : start + block]
         rows[:] = normalized(generator.standard_normal(rows.shape, dtype=np.float32))
+
+
+def principal_axes(rows: npt.NDArray[np.float32], dim: int) -> npt.NDArray[np.float64] | None:
+    """The first ``dim`` principal axes of directions, not centered: float64 (columns, dim); None if there are no more.
+
+    Example:
+        >>> principal_axes(np.float32([[3, 0], [0, 1]]), 1).round().tolist()
+        [[1.0], [0.0]]
+    """
+    width = rows.shape[1]
+    if width <= dim:
+        return None
+    moments = np.zeros((width, width))
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        wide = rows[start : start + _BLOCK_ROWS].astype(np.float64)
+        moments += wide.T @ wide
+    axes = np.linalg.eigh(moments)[1][:, ::-1][:, :dim]
+    signs = np.where(axes[np.abs(axes).argmax(axis=0), np.arange(dim)] < 0, -1.0, 1.0)
+    return np.asarray(axes * signs)
+
+
+def turned(
+    rows: npt.NDArray[np.float32], axes: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Rows along axes, scaled to norm 1, and the lengths that they had; a row orthogonal to all becomes the first axis.
+
+    Args:
+        rows: float32 (n, columns).
+        axes: float64 (columns, dim), orthonormal.
+
+    Returns:
+        float32 (n, dim) and float64 (n,).
+    """
+    out = np.empty((len(rows), axes.shape[1]), np.float32)
+    lengths = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        wide = rows[start : start + _BLOCK_ROWS].astype(np.float64) @ axes
+        norms = np.linalg.norm(wide, axis=1)
+        wide[norms < 1e-9] = np.eye(1, axes.shape[1])
+        out[start : start + _BLOCK_ROWS] = normalized(wide)
+        lengths[start : start + _BLOCK_ROWS] = norms
+    return out, lengths

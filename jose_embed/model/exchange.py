@@ -87,6 +87,7 @@ def export(
     *,
     format: str | None = None,
     table: str = "center",
+    int8: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> None:
@@ -99,11 +100,13 @@ def export(
             (without names); by the file's ending if omitted.
         table: ``center`` (the word vectors), ``context``, or ``documents``, whose rows are named by their ids. Rows of
             documents without a known word are random; ``model.known_documents`` says which.
+        int8: Write whole numbers from -127 to 127, each row scaled by its largest number; safetensors only. The rows
+            are directions: scale them to norm 1 to use them.
         overwrite: Replace the file if it exists.
         reporter: Receives the phase "exporting", in rows.
 
     Raises:
-        ConfigError: an unknown format or table, or a model without document vectors.
+        ConfigError: an unknown format or table, ``int8`` in another format, or a model without document vectors.
         ModelError: a name that the format cannot express, or a file that exists or cannot be written.
         TrainingError: a full disk.
     """
@@ -117,6 +120,8 @@ def export(
         "documents": (model.doc_ids, model.doc_vectors),
     }[table]
     chosen = vector_format_of(path) if format is None else format
+    if int8 and (format or (chosen is None and format_of(path))) != "safetensors":
+        raise ConfigError("int8 is written in the format safetensors only; name a file .safetensors, or leave int8 out")
     if chosen is not None and chosen in VECTOR_FORMATS.values():
         _write_rows(path, names, vectors, chosen, overwrite, reporter)
         return
@@ -128,6 +133,7 @@ def export(
         overwrite=overwrite,
         reporter=reporter,
         about={"table": table, "model": model.id},
+        int8=int8,
     )
 
 
@@ -163,6 +169,7 @@ def write_vectors(
     overwrite: bool = False,
     reporter: Reporter | None = None,
     about: Mapping[str, str] | None = None,
+    int8: bool = False,
 ) -> None:
     """Write a table of vectors.
 
@@ -174,6 +181,7 @@ def write_vectors(
         overwrite: Replace the file if it exists.
         reporter: Receives the phase "exporting", in rows.
         about: Metadata; stored in safetensors files only.
+        int8: As in :func:`export`.
 
     Raises:
         ConfigError, ModelError, TrainingError: as in :func:`export`.
@@ -190,7 +198,7 @@ def write_vectors(
         reporter.start("exporting", len(vectors), "rows")
     with atomic_file(path, overwrite=overwrite) as write:
         if format == "safetensors":
-            _write_safetensors(write, names, vectors, about or {}, reporter)
+            _write_safetensors(write, names, vectors, about or {}, reporter, int8)
         else:
             write(b"%d %d\n" % vectors.shape)
             row_bytes = _text_row if format == "word2vec" else _binary_row
@@ -227,30 +235,38 @@ def _write_safetensors(
     vectors: npt.NDArray[np.float32],
     about: Mapping[str, str],
     reporter: Reporter | None,
+    int8: bool,
 ) -> None:
     """Layout: 8 bytes length of the JSON header, the header padded to a multiple of 8, the tensors without gaps.
 
     Source: the format's description at https://github.com/huggingface/safetensors.
     """
     n_name_bytes = sum(len(chunk) for chunk in line_chunks(names, "name"))  # read twice instead of stored
+    n_bytes = vectors.size if int8 else vectors.nbytes
     header = {
         "__metadata__": {"format": "jose-embed", **about},
-        "vectors": {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, vectors.nbytes]},
+        "vectors": {"dtype": "I8" if int8 else "F32", "shape": list(vectors.shape), "data_offsets": [0, n_bytes]},
         "names": {
             "dtype": "U8",
             "shape": [n_name_bytes],
-            "data_offsets": [vectors.nbytes, vectors.nbytes + n_name_bytes],
+            "data_offsets": [n_bytes, n_bytes + n_name_bytes],
         },
     }
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     write(len(text).to_bytes(8, "little") + text)
     for _, block in row_blocks(vectors):
-        write(np.ascontiguousarray(block, "<f4").data)
+        write(_whole_numbers(block).data if int8 else np.ascontiguousarray(block, "<f4").data)
         if reporter is not None:
             reporter.advance(len(block))
     for chunk in line_chunks(names, "name"):
         write(chunk)
+
+
+def _whole_numbers(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+    """Rows as whole numbers, the largest of each row as 127."""
+    largest = np.maximum(np.abs(rows).max(axis=1, keepdims=True, initial=0.0), np.finfo(np.float32).tiny)
+    return np.asarray(np.rint(rows / largest * 127), np.int8)
 
 
 # ------------------------------------------------------------------------------------------------------------------
@@ -343,12 +359,14 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_named_tensors(path: str | os.PathLike[str]) -> NamedVectors:
     tensors, _ = read_safetensors(path)
     vectors, names = tensors.get("vectors"), tensors.get("names")
-    if vectors is None or names is None or vectors.ndim != 2 or vectors.dtype != np.float32 or names.dtype != np.uint8:
-        raise _damaged(path, "lacks a float32 tensor 'vectors' of two dimensions or a byte tensor 'names'")
+    if vectors is None or names is None or vectors.ndim != 2 or names.dtype != np.uint8:
+        raise _damaged(path, "lacks a tensor 'vectors' of two dimensions or a byte tensor 'names'")
+    if vectors.dtype not in (np.float32, np.int8):
+        raise _damaged(path, f"has vectors of {vectors.dtype}; they must be float32 or int8")
     column = list(MappedLines(names.tobytes(), os.fspath(path)))
     if len(column) != len(vectors):
         raise _damaged(path, f"has {len(column)} names for {len(vectors)} vectors")
-    return NamedVectors(column, vectors)
+    return NamedVectors(column, vectors.astype(np.float32, copy=False))
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:

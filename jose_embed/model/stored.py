@@ -228,6 +228,11 @@ class StoredModel:
             return [KeptDocument(None, {})] * len(rows)
         return self._parts.texts.read(rows)
 
+    @property
+    def texts(self) -> TextStore | None:
+        """The kept texts and fields of the documents, if there are such."""
+        return self._parts.texts
+
     def without_texts(self) -> Self:
         """The same model without the texts and fields of its documents; it has the same id."""
         return self._of(self._parts.without_texts())

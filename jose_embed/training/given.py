@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.compute.sphere import principal_axes, turned
 from jose_embed.compute.tables import Tables
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, ModelError
@@ -36,7 +37,7 @@ from jose_embed.storage.columns import row_blocks
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.finish import CONTEXT_WEIGHT
 
-__all__ = ["GivenVectors", "check_init", "given_vectors", "principal_axes"]
+__all__ = ["GivenVectors", "check_init", "given_vectors"]
 
 _REACH: Final = 5  # words on each side that count as context of a word without a vector
 _BLOCK_TOKENS: Final = 1 << 16
@@ -148,25 +149,6 @@ def given_vectors(config: TrainConfig, corpus: EncodedCorpus) -> GivenVectors | 
     return GivenVectors(rows, _center_of(first, second, config), second, coverage)
 
 
-def principal_axes(rows: Rows, dim: int) -> npt.NDArray[np.float64] | None:
-    """The first ``dim`` principal axes of directions, not centered: float64 (columns, dim); None if there are no more.
-
-    Example:
-        >>> principal_axes(np.float32([[3, 0], [0, 1]]), 1).round().tolist()
-        [[1.0], [0.0]]
-    """
-    width = rows.shape[1]
-    if width <= dim:
-        return None
-    moments = np.zeros((width, width))
-    for _, block in row_blocks(rows):
-        wide = block.astype(np.float64)
-        moments += wide.T @ wide
-    axes = np.linalg.eigh(moments)[1][:, ::-1][:, :dim]
-    signs = np.where(axes[np.abs(axes).argmax(axis=0), np.arange(dim)] < 0, -1.0, 1.0)
-    return np.asarray(axes * signs)
-
-
 def _tables(name: str) -> tuple[Sequence[str], Rows, Rows | None]:
     """Words, center vectors and, of a model, context vectors."""
     if not os.path.isdir(name):
@@ -190,9 +172,7 @@ def _unit(rows: Rows) -> Rows:
 def _fitted(rows: Rows, axes: npt.NDArray[np.float64] | None, dim: int) -> Rows:
     """Rows of norm 1 in ``dim`` dimensions; a row that is orthogonal to all axes becomes the first axis."""
     if axes is not None:
-        turned = rows.astype(np.float64) @ axes
-        turned[~turned.any(axis=1), 0] = 1
-        return _unit(turned.astype(np.float32))
+        return turned(rows, axes)[0]
     if rows.shape[1] == dim:
         return rows
     padded = np.zeros((len(rows), dim), np.float32)

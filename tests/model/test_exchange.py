@@ -304,7 +304,7 @@ def test_damaged_safetensors_are_refused(tmp_path: Path, data: bytes) -> None:
 
 def test_safetensors_without_our_tensors_are_refused(tmp_path: Path) -> None:
     for header, data, message in [
-        ({"a": tensor()}, NUMBER, "lacks a float32 tensor 'vectors'"),
+        ({"a": tensor()}, NUMBER, "lacks a tensor 'vectors'"),
         (
             {"vectors": tensor(shape=[1, 1]), "names": tensor("U8", [4], [4, 8])},
             NUMBER + b"a\nb\n",

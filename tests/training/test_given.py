@@ -12,8 +12,8 @@ import pytest
 import jose_embed
 from jose_embed import ConfigError, Embeddings, ModelError
 from jose_embed.cli.program import train_main
+from jose_embed.compute.sphere import principal_axes
 from jose_embed.model.exchange import export, write_vectors
-from jose_embed.training.given import principal_axes
 
 TEXTS = planted.corpus(160).texts
 SETTINGS: dict[str, Any] = {"dim": 16, "epochs": 3, "workers": 1, "min_count": 1, "progress": False}
