@@ -20,7 +20,7 @@ def nearest_rows(
     k: int,
     *,
     excluded: npt.NDArray[np.int64] | None = None,
-    counts: npt.NDArray[np.int64] | None = None,
+    counts: npt.NDArray[Any] | None = None,
     factors: npt.NDArray[np.float32] | None = None,
     block_rows: int = BLOCK_ROWS,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -34,7 +34,7 @@ def nearest_rows(
         query: float32 (dim,), norm 1.
         k: At least 1; all rows if it is larger than n.
         excluded: int64, rows to leave out.
-        counts: int64 (n,): rows with the count 0 are left out.
+        counts: Integers (n,): rows with the count 0 are left out.
         factors: float32 (n,), 0 to 1: each inner product is multiplied by the factor of its row.
         block_rows: Rows scored at a time.
 
@@ -92,7 +92,7 @@ def nearest_among(
     """The same among the rows where ``may``, bool (n,), is true; few such rows are copied, so that they cost little."""
     n_may = int(np.count_nonzero(may))
     if n_may >= _GATHERED * len(may):
-        counts = None if n_may == len(may) else may.astype(np.int64)
+        counts = None if n_may == len(may) else may.view(np.uint8)
         return nearest_rows(matrix, query, k, excluded=excluded, counts=counts, factors=factors)
     rows = np.flatnonzero(may)
     if excluded is not None:

@@ -2,7 +2,7 @@
 
 A text is cut at white space, and long runs without any, as in Chinese or Thai, into short pieces. Windows of a number
 of words, each beginning in the middle of the one before, are scored by the share of the question's words in them,
-weighted by rarity, and by the cosine of their vectors with the question's.
+weighted by rarity, and by a third of the cosine of their vectors with the question's.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def best_passage(
         made = encoder.infer_detailed(
             [text[slice(*_span(pieces, windows[at]))] for at in some.tolist()], most_unknown=0
         )
-        cosines = [-1.0 if one.vector is None else float(one.vector @ vector) for one in made]
-        scores[some] += np.array(cosines) + 2  # before all others
+        cosines = [0.0 if one.vector is None else float(one.vector @ vector) for one in made]
+        scores[some] += np.array(cosines) / 3 + 1  # before all others
     first, last = windows[int(scores.argmax())]
     start, end = _span(pieces, (first, last))
     marks = [mark for piece in pieces[first:last] for mark in _marks(text, piece, weights)]

@@ -19,7 +19,7 @@ from service.search.queries import Found, Snapshot
 from service.search.served_model import ServedModel
 from service.web.route import engine_of, room_for
 
-__all__ = ["Trained", "fields_json", "found_json", "kept_document", "trained_documents"]
+__all__ = ["Trained", "damaged_texts", "fields_json", "found_json", "kept_document", "trained_documents"]
 
 _CHUNK: Final = 50  # documents that one job reads
 _SHARE: Final = 4  # one answer takes at most this part of the memory for answers
@@ -35,10 +35,11 @@ def kept_document(served: ServedModel, id: str) -> tuple[str | None, dict[str, A
     try:
         return served.kept_document(id)
     except ModelError as error:
-        raise _damaged(error) from None
+        raise damaged_texts(error) from None
 
 
-def _damaged(error: ModelError) -> Problem:
+def damaged_texts(error: ModelError) -> Problem:
+    """The problem of kept texts that are damaged."""
     _log.error("%s", error)
     detail = "the texts that the model keeps are damaged; restore the model directory, then POST /admin/reload"
     return Problem("storage-unavailable", detail)
@@ -75,7 +76,7 @@ def trained_documents(served: ServedModel, after: str, *, texts: bool) -> Iterat
         try:
             kept = served.kept_documents(rows) if texts else [(None, {})] * len(rows)
         except ModelError as error:
-            raise _damaged(error) from None
+            raise damaged_texts(error) from None
         for row, (text, fields) in zip(rows, kept, strict=True):
             yield Trained(ids[row], text, fields)
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from jose_embed.errors import ConfigError
 from service.calls.embed import no_known_words, within_limit
 from service.calls.kept import found_json
+from service.calls.question import answer_to_question
 from service.calls.similar import spellings, unknown_word
 from service.engine.serving import Engine
 from service.problems import Problem, shown
@@ -38,6 +39,7 @@ router = calls(ReadRoute, "documents")
         "not-searchable",
         "text-too-long",
         "storage-unavailable",
+        "invalid-filter",
         body=True,
     ),
     summary="The documents or words beside a query",
@@ -50,6 +52,8 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
     a factor below 1 that grows with a word's count."""
     engine = engine_of(request)
     snapshot = engine.snapshot
+    if wanted.is_question:
+        return await answer_to_question(request, wanted)
     excluded: tuple[int, ...] = ()
     excluded_id: tuple[str, str] | None = None
     if wanted.word is not None:

@@ -493,11 +493,46 @@ class SearchRequest(_Request):
         examples=[["text", "fields"]],
     )
 
+    mode: Literal["hybrid", "vector", "words"] | None = Field(
+        None,
+        description="With text: how trained documents are compared with it. hybrid: by meaning and exact words; words: "
+        "by exact words; vector: by meaning, with a direction made for short questions. hybrid and words need a model "
+        "that keeps texts. Without mode the answers are the nearest vectors of all documents.",
+    )
+    filter: FilterText | None = Field(
+        None,
+        description='With text: only trained documents whose kept fields fit, such as: rating >= 3 and lang = "de"',
+    )
+    facets: list[str] = Field(
+        [], max_length=8, description="With text: count the values of these kept fields over the filter's documents."
+    )
+    passage_words: int | None = Field(
+        None, ge=1, le=1_000, description="With text and k up to 50: also the part of each text that fits best."
+    )
+
+    @property
+    def is_question(self) -> bool:
+        """Whether it asks for what only trained documents with texts and fields can answer."""
+        return (self.mode, self.filter, self.passage_words) != (None, None, None) or bool(self.facets)
+
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:
         if sum(value is not None for value in (self.text, self.word, self.vector, self.document_id)) != 1:
             raise ValueError("give exactly one of text, word, vector, document_id")
+        if self.is_question and (self.text is None or self.target != "documents"):
+            raise ValueError("mode, filter, facets and passage_words need text, and documents as the target")
+        if self.passage_words is not None and self.k > 50:
+            raise ValueError("passage_words needs a k of at most 50")
         return self
+
+
+class FoundPassage(_Answer):
+    """A part of a text, where it begins and ends in it, and where words of the question stand in the part."""
+
+    text: str
+    start: int = Field(ge=0, description="In characters.")
+    end: int = Field(ge=0)
+    highlights: list[tuple[int, int]]
 
 
 class DocumentNeighbor(_Answer):
@@ -511,14 +546,28 @@ class DocumentNeighbor(_Answer):
     angle_deg: float = Field(ge=0, le=180)
     text: str | None = Field(None, description="Only if the request includes it.")
     fields: dict[str, Any] = Field(default={}, description="Only if the request includes them.")
+    passage: FoundPassage | None = Field(None, description="Only if the request asks for it.")
+
+
+class FacetCount(_Answer):
+    """A value of a field, null for a missing one, and how many documents have it."""
+
+    value: Any
+    count: int = Field(ge=1)
 
 
 class SearchAnswer(_Answer):
     """The neighbours of the query, of the kind of ``target``."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     target: Literal["documents", "words"]
     neighbors: list[DocumentNeighbor] | list[Neighbor]
     respelled: Respelled = None
+    mode: Literal["hybrid", "vector", "words"] = Field(
+        "vector", description="Only for requests with mode, filter, facets or passage_words."
+    )
+    facets: dict[str, list[FacetCount]] = Field(default={}, description="Only if the request asks for them.")
     model: ModelRef
 
 

@@ -131,3 +131,40 @@ def test_damaged_texts_are_a_problem_and_the_rest_is_answered(starter: Starter, 
         assert "the texts that the model keeps are damaged" in answer.json()["detail"]
         assert str(model) not in json.dumps(answer.json())
     assert len(search(served, k=5)) == 5
+
+
+def test_questions_by_words_meaning_and_filter(starter: Starter, tmp_path: Path) -> None:
+    texts = [f"the king of land{i} sleeps" for i in range(30)]
+    fields = [{"stars": i % 3, "date": f"2025-01-{i + 1:02}"} for i in range(30)]
+    served = starter(keep(tmp_path / "q.jose", texts, fields))
+    (hit, *_) = search_text(served, "LAND7 king?", k=2, mode="hybrid", passage_words=2)["neighbors"]
+    assert hit["id"] == "8"
+    shown = hit["passage"]["text"]
+    assert "land7" in [shown[a:b] for a, b in hit["passage"]["highlights"]]
+    answer = search_text(served, "king", k=30, filter="stars = 1 and date < 2025-01-15", facets=["stars"])
+    assert answer["mode"] == "hybrid"
+    assert {int(hit["id"]) % 3 for hit in answer["neighbors"]} == {2}
+    assert answer["facets"] == {"stars": [{"value": 1, "count": 5}]}
+    assert len(answer["neighbors"]) == 5
+    for question in ('"', "a AND (", "x:y*", " "):
+        for mode in ("hybrid", "vector", "words"):
+            search_text(served, question, mode=mode)
+    unfit = served.post("/search", {"text": "king", "filter": "moons = 1"})
+    assert unfit.status_code == 422
+    assert unfit.json()["type"].endswith("invalid-filter")
+    assert served.post("/search", {"word": "king", "mode": "words"}).status_code == 422
+
+
+def test_exact_words_need_kept_texts(starter: Starter, tmp_path: Path) -> None:
+    served = starter(keep(tmp_path / "f.jose", None, [{"stars": i} for i in range(30)]))
+    refused = served.post("/search", {"text": "king", "mode": "hybrid"})
+    assert refused.status_code == 422
+    assert "keeps no texts" in refused.json()["detail"]
+    assert len(search_text(served, "king", filter="stars >= 20")["neighbors"]) == 10
+
+
+def search_text(served: Served, text: str, **body: Any) -> dict[str, Any]:
+    answer = served.post("/search", {"text": text, **body})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
