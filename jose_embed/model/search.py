@@ -10,7 +10,7 @@ the vector that is there: the cosine is d (M' q) / |M d| for q = M (question) / 
 
 **Hybrid**: the weighted mean of both scores, after each was divided by its largest value for this question; the cosine
 counts from its mean over all documents on. A document that is best in both has the score 1. Ranks, the other usual way
-to join answers, measured lower on every collection (DESIGN.md, decision 49).
+to join answers, measured lower on every collection (DESIGN.md, decision 38).
 """
 
 from __future__ import annotations
