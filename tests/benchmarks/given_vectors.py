@@ -67,12 +67,12 @@ def main() -> None:
     few = CORPUS.texts[::20]
     rest = [text for row, text in enumerate(CORPUS.texts) if row % 20]
     print("\n| one twentieth of the text | kNN(3) | NMI | MEN |\n|---|---|---|---|")
-    print(f"| alone | {quality(jose_embed.train(documents=few, progress=False))} |", flush=True)
+    print(f"| alone | {quality(jose_embed.train(documents=few, epochs=15, progress=False))} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         init = Path(folder) / "rest.jose"
-        jose_embed.train(documents=rest, progress=False).save(init)
+        jose_embed.train(documents=rest, epochs=8, progress=False).save(init)
         for pull in (0, 20, 200, 1e6):
-            held = jose_embed.train(documents=few, init=str(init), init_pull=pull, progress=False)
+            held = jose_embed.train(documents=few, init=str(init), init_pull=pull, epochs=15, progress=False)
             print(f"| --init-pull {pull:g} | {quality(held)} |", flush=True)
 
 
