@@ -39,6 +39,7 @@ _MOST_COUNT: Final = (1 << 16) - 1
 _NO_ROOM: Final = "the index of words cannot be written ({}); make room in the directory for temporary files"
 
 MOST_WORDS: Final = 10_000
+_KEPT_BYTES: Final = 1 << 26  # of the scores of frequent words
 
 Query = Callable[[str, tuple[Any, ...]], list[Any]]
 
@@ -48,6 +49,11 @@ class Postings(NamedTuple):
 
     rows: npt.NDArray[Any]
     counts: npt.NDArray[Any]
+
+    @property
+    def n_bytes(self) -> int:
+        """Their size in memory."""
+        return self.rows.nbytes + self.counts.nbytes
 
 
 class WordIndex:
@@ -63,8 +69,8 @@ class WordIndex:
     Example:
         >>> from jose_embed.text.tokenizers import get_tokenizer
         >>> index = WordIndex.of_texts(["a red fox", "a dog", "red red"], get_tokenizer("words"))
-        >>> index.scores([(["red"], 1), (["cat"], 1)]).round(2).tolist()
-        [0.42, 0.0, 0.67]
+        >>> index.scores([(["red"], 1), (["cat"], 1)]).argsort().tolist()
+        [1, 0, 2]
     """
 
     def __init__(self, query: Query, n_documents: int) -> None:
@@ -74,6 +80,8 @@ class WordIndex:
         if len(lengths) != n_documents or lengths.min(initial=0) < 0:
             raise ModelError(f"the index of words has {len(lengths)} documents where there are {n_documents}")
         self.n_documents = n_documents
+        self._kept: dict[tuple[str, ...], Postings] = {}
+        self._kept_bytes = 0
         mean = max(1.0, float(lengths.mean())) if n_documents else 1.0
         self._discounts = (K1 * (1 - B + B * lengths / mean)).astype(np.float32)
 
@@ -105,12 +113,30 @@ class WordIndex:
         """
         total = np.zeros(self.n_documents, np.float32)
         for spellings, weight in terms:
-            found = [self.postings(word) for word in spellings]
-            rows, counts = found[0] if len(found) == 1 else self._together(found)
-            gains = counts.astype(np.float32)
-            gains /= gains + self._discounts[rows]
-            total[rows] += gains * np.float32(weight * self._idf(len(rows)) * (K1 + 1))
+            rows, gains = self._gains(tuple(spellings))
+            total[rows] += gains if weight == 1 else gains * np.float32(weight)
         return total
+
+    def _gains(self, spellings: tuple[str, ...]) -> Postings:
+        """The documents with a word and the score of each; those asked for last are kept."""
+        kept = self._kept.pop(spellings, None)
+        if kept is None:
+            rows, counts = self._together([self.postings(word) for word in spellings])
+            gains = counts.astype(np.float32)
+            try:
+                gains /= gains + self._discounts[rows]
+            except IndexError:
+                raise ModelError(f"the index of words is damaged at the word {spellings[0][:40]!r}") from None
+            gains *= np.float32(self._idf(len(rows)) * (K1 + 1))
+            kept = Postings(rows, gains)
+            self._kept_bytes += kept.n_bytes
+        self._kept[spellings] = kept
+        while self._kept_bytes > _KEPT_BYTES and self._kept:
+            try:
+                self._kept_bytes -= self._kept.pop(next(iter(self._kept))).n_bytes
+            except (KeyError, RuntimeError, StopIteration):  # another thread was faster
+                break
+        return kept
 
     def rarity(self, spellings: Sequence[str]) -> float:
         """The weight of a word, by the documents that it is in."""
@@ -146,7 +172,7 @@ class WordIndex:
         first = 0
         for documents, numbers in self._query(statement, (valid_text(word),)):
             rows, counts = _integers(documents, "<i4"), _integers(numbers, "<u2")
-            if not (len(rows) and len(rows) == len(counts) and rows.min() >= first and rows.max() < self.n_documents):
+            if not (len(rows) and len(rows) == len(counts) and rows[0] >= first and rows[-1] < self.n_documents):
                 raise ModelError(f"the index of words is damaged at the word {word[:40]!r}")
             first = int(rows[-1]) + 1
             pieces.append(Postings(rows, counts))
