@@ -51,11 +51,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing jose-embed and its development tools into $(VENV)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,map,parquet,service]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,map,parquet,service,chinese,japanese,thai,korean]"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,map,parquet,service,bench]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,map,parquet,service,chinese,japanese,thai,korean,bench]"
 	@touch $@
 
 $(BASE_VENV)/.base: pyproject.toml constraints.txt | $(BASE_VENV)/bin/python
