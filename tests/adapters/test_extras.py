@@ -24,6 +24,8 @@ MODULES = {
     "bertopic": ["bertopic", "jose_embed.adapters.bertopic"],
     "keras": ["h5py", "jose_embed.adapters.keras"],  # Keras itself needs one of three backends
     "onnx": ["onnx", "jose_embed.adapters.onnx"],
+    "ray": ["ray.data", "pyarrow.fs", "jose_embed.distributed.cluster"],
+    "static": ["tokenizers", "jose_embed.adapters.importing"],
     "torch": ["torch", "jose_embed.adapters.torch"],
 }
 UNTRIED = {"gpu", "bench", "dev"}  # needs a device; hold other extras

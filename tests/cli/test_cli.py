@@ -125,7 +125,7 @@ def test_every_setting_is_an_option_with_its_help_and_default(
         default = "" if option.default is False else f" (default: {option.default if option.default != '' else 'none'})"
         assert help + default in shown
     groups = [line for line in lines if line.endswith(":") and not line.startswith(("-", "options", "positional"))]
-    assert groups == ["main options:", "training:", "files and resources:", "examples:"]
+    assert groups == ["main options:", "training:", "files and resources:", "several machines:", "examples:"]
 
 
 @pytest.mark.parametrize("command", [(train_main,), (main, "encode")])
