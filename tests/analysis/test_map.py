@@ -25,6 +25,8 @@ from jose_embed.analysis.product_codes import ProductCodes
 from jose_embed.cli.program import main
 from jose_embed.errors import ConfigError, ModelError
 
+ROOT = Path(__file__).parents[2]
+
 
 def part(page: str, name: str) -> bytes:
     """The bytes of a part of a map."""
