@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import datetime
 import logging
+import queue
 import secrets
 import threading
 import time
@@ -92,16 +93,21 @@ class Job:
         }
 
 
+Work = Callable[[Job], dict[str, Any]]
+
+
 class Jobs:
     """The jobs of a service: one of each kind at a time, and the last hundred that have ended."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}  # by id
         self._last: dict[str, Job] = {}  # by kind
+        # One thread for all jobs of a kind: each thread that reads documents has a connection to the file of its own.
+        self._queues: dict[str, queue.SimpleQueue[tuple[Job, Work]]] = {}
         self._lock = threading.Lock()
 
     def start(self, kind: str, work: Callable[[Job], dict[str, Any]]) -> Job:
-        """Begins a job in a thread of its own.
+        """Begins a job in the thread of its kind.
 
         Args:
             kind: What it does.
@@ -117,7 +123,10 @@ class Jobs:
             self._jobs[job.id] = job
             while len(self._jobs) > _KEPT:
                 del self._jobs[next(iter(self._jobs))]
-        threading.Thread(target=job.run, args=(work,), name=kind, daemon=True).start()
+            if kind not in self._queues:
+                waiting = self._queues[kind] = queue.SimpleQueue()
+                threading.Thread(target=_worked, args=(waiting,), name=kind, daemon=True).start()
+            self._queues[kind].put((job, work))
         return job
 
     def running(self, kind: str) -> Job | None:
@@ -143,3 +152,10 @@ class Jobs:
     def list(self) -> list[Job]:
         """All known jobs, the newest first."""
         return list(self._jobs.values())[::-1]
+
+
+def _worked(waiting: queue.SimpleQueue[tuple[Job, Work]]) -> None:
+    while True:
+        job, work = waiting.get()
+        job.run(work)
+        del job, work  # they may hold a model

@@ -55,7 +55,7 @@ def measure(folder: Path, n_words: int, n_documents: int) -> None:
         assert served.post("/search", {"text": f"w{i + 4} w{i + 50} king", "k": 10}).status_code == 200
     resident = psutil.Process(served.process.pid).memory_info().rss / 1e6
     status = Path(f"/proc/{served.process.pid}/status").read_text()
-    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1e3
+    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
     served.stop()
     disk = sum(file.stat().st_size for file in (folder / "own.jose").iterdir()) / 1e6
     documents = (folder / "d.sqlite3").stat().st_size / 1e6

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from serving import Served, Starter, make_model, run_cli
 
@@ -72,6 +73,21 @@ def test_a_reload_answers_at_once_and_tells_how_far_it_is(tmp_path: Path, starte
     assert metric(running, "jose_reload_seconds") == pytest.approx(now["seconds"], abs=0.01)
     assert running.get("/admin/jobs").json()["jobs"] == [now]
     assert running.get("/info").json()["documents"]["searchable"] == 2_501
+
+
+def test_jobs_leave_no_file_open(tmp_path: Path, starter: Starter) -> None:
+    path = tmp_path / "own.jose"
+    models = [make_model(tmp_path / f"{seed}.jose", n_words=100, seed=seed) for seed in (1, 2)]
+    models[0].save(path)
+    running = starter(path)
+    running.put("a", "king")
+    counts: list[int] = []
+    for n in range(8):
+        models[1 - n % 2].save(path, overwrite=True)
+        assert running.post("/admin/reload?wait=60").json()["result"]["changed"] is True
+        assert running.post("/admin/snapshot?wait=60").status_code == 200
+        counts.append(psutil.Process(running.process.pid).num_fds())
+    assert max(counts[3:]) <= counts[2] + 1
 
 
 def test_a_refused_model_is_the_job_s_problem(tmp_path: Path, starter: Starter) -> None:
