@@ -8,10 +8,10 @@
     FIELD       a name of letters, digits, "_", "-" and "." that does not begin with a digit, or any name in quotes
     VALUE       a number, true, false, text in quotes, or a word without quotes such as 2025-01-01
 
-Text in quotes is a JSON string. A number is compared with numbers, text with text (by code points, so that ISO dates
-are in order), a truth value with truth values for equality; a field of another type and a missing one fit no
-comparison but ``is missing``. A dot leads into an object: ``meta.rating`` is the field of that name, or else the member
-``rating`` of the field ``meta``.
+Text in quotes is a JSON string. A number is compared with numbers and with text that is a number (fields of CSV are all
+text), text with text (by code points, so that ISO dates are in order), a truth value with truth values for equality; a
+field of another type and a missing one fit no comparison but ``is missing``. A dot leads into an object:
+``meta.rating`` is the field of that name, or else the member ``rating`` of the field ``meta``.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_LONGEST_NUMBER: Final = 40  # characters of a number that is kept as text
 _NAME: Final = re.compile(r"[^\W\d][\w.-]*")
 _OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
@@ -71,9 +72,9 @@ class _Comparison:
         if self.operator == "missing":
             return found is None
         if self.operator == "in":
-            return any(_alike(found, value) and found == value for value in self.values)
+            return any(_holds("=", found, value) for value in self.values)
         (value,) = self.values
-        return _alike(found, value) and _OPERATORS[self.operator](found, value)
+        return _holds(self.operator, found, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,10 +300,14 @@ def _member(fields: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def _alike(found: Any, value: Value) -> bool:
-    """Whether a field can be compared with a value: both numbers, both text or both truth values."""
+def _holds(comparison: str, found: Any, value: Value) -> bool:
+    """Whether a field compares so with a value; False unless both are numbers, both text or both truth values."""
     if isinstance(found, bool) or isinstance(value, bool):
-        return isinstance(found, bool) and isinstance(value, bool)
-    if isinstance(value, str):
-        return isinstance(found, str)
-    return isinstance(found, (int, float))
+        alike = isinstance(found, bool) and isinstance(value, bool)
+    elif isinstance(value, str):
+        alike = isinstance(found, str)
+    else:
+        if isinstance(found, str) and len(found) <= _LONGEST_NUMBER and _NUMBER.fullmatch(found.strip()):
+            found = json.loads(found)
+        alike = isinstance(found, int | float)
+    return alike and _OPERATORS[comparison](found, value)

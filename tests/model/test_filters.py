@@ -25,6 +25,9 @@ FIELDS = {
     "a b": "spaced",
     "none": None,
     "list": [1],
+    "stars": " 4",  # as a field of CSV
+    "zip": "01234",
+    "long": "9" * 5000,
 }
 
 
@@ -44,6 +47,8 @@ FIELDS = {
         '"a b" = spaced',
         "none is missing and nowhere is missing and meta.nowhere is missing",
         'lang = "\\u0064e"',
+        "stars = 4 and stars < 4.5 and stars in [1, 4] and stars != 5",
+        'zip = "01234"',
     ],
 )
 def test_what_fits(text: str) -> None:
@@ -66,6 +71,9 @@ def test_what_fits(text: str) -> None:
         "rating = 2 and lang = en",
         "rating is missing",
         "lang.x = 1",
+        "stars = 5",
+        "zip = 1234",  # no number
+        "long > 1",
     ],
 )
 def test_what_does_not_fit(text: str) -> None:
