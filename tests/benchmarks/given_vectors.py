@@ -25,17 +25,15 @@ from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.exchange import export
 from jose_embed.model.smaller import smaller
 
-CORPUS = corpora.load(sys.argv[1] if len(sys.argv) > 1 else "20news")
-PAIRS = read_scored_pairs(corpora.DATA / "wordsim" / "men.tsv")
 
-
-def quality(model: Embeddings) -> str:
+def quality(model: Embeddings, corpus: corpora.Corpus) -> str:
     """kNN, NMI and MEN as cells of a table."""
-    assert CORPUS.labels is not None
-    vectors = model.infer_flagged(CORPUS.texts).vectors
-    knn = measures.classify(vectors, CORPUS.labels, n_train=CORPUS.description.n_train)
-    nmi = measures.cluster(vectors, CORPUS.labels, seeds=range(3))
-    men = measures.word_similarity(model.words, model.center_vectors, PAIRS)
+    assert corpus.labels is not None
+    vectors = model.infer_flagged(corpus.texts).vectors
+    knn = measures.classify(vectors, corpus.labels, n_train=corpus.description.n_train)
+    nmi = measures.cluster(vectors, corpus.labels, seeds=range(3))
+    pairs = read_scored_pairs(corpora.DATA / "wordsim" / "men.tsv")
+    men = measures.word_similarity(model.words, model.center_vectors, pairs)
     return f"{knn} | {nmi} | {men}"
 
 
@@ -55,25 +53,26 @@ def in_bytes(model: Embeddings) -> Embeddings:
 
 def main() -> None:
     """Print both tables."""
-    model = jose_embed.train(documents=CORPUS.texts, dim=100, progress=False)
+    corpus = corpora.load(sys.argv[1] if len(sys.argv) > 1 else "20news")
+    model = jose_embed.train(documents=corpus.texts, dim=100, progress=False)
     print("| model | numbers per word | kNN(3) | NMI | MEN |\n|---|---|---|---|---|")
-    print(f"| whole: {model.n_words:,} words | 100 | {quality(model)} |")
+    print(f"| whole: {model.n_words:,} words | 100 | {quality(model, corpus)} |")
     for dim in (64, 32, 16):
-        print(f"| --dim {dim} | {dim} | {quality(smaller(model, dim=dim))} |", flush=True)
+        print(f"| --dim {dim} | {dim} | {quality(smaller(model, dim=dim), corpus)} |", flush=True)
     for words in (20_000, 10_000, 5_000):
         if words < model.n_words:
-            print(f"| --words {words} | 100 | {quality(smaller(model, words=words))} |", flush=True)
-    print(f"| --int8 | 100 bytes | {quality(in_bytes(model))} |", flush=True)
-    few = CORPUS.texts[::20]
-    rest = [text for row, text in enumerate(CORPUS.texts) if row % 20]
+            print(f"| --words {words} | 100 | {quality(smaller(model, words=words), corpus)} |", flush=True)
+    print(f"| --int8 | 100 bytes | {quality(in_bytes(model), corpus)} |", flush=True)
+    few = corpus.texts[::20]
+    rest = [text for row, text in enumerate(corpus.texts) if row % 20]
     print("\n| one twentieth of the text | kNN(3) | NMI | MEN |\n|---|---|---|---|")
-    print(f"| alone | {quality(jose_embed.train(documents=few, epochs=15, progress=False))} |", flush=True)
+    print(f"| alone | {quality(jose_embed.train(documents=few, epochs=15, progress=False), corpus)} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         init = Path(folder) / "rest.jose"
         jose_embed.train(documents=rest, epochs=8, progress=False).save(init)
         for pull in (0, 20, 200, 1e6):
             held = jose_embed.train(documents=few, init=str(init), init_pull=pull, epochs=15, progress=False)
-            print(f"| --init-pull {pull:g} | {quality(held)} |", flush=True)
+            print(f"| --init-pull {pull:g} | {quality(held, corpus)} |", flush=True)
 
 
 if __name__ == "__main__":
