@@ -62,6 +62,7 @@ def vocabulary_choice(config: TrainConfig, tokenizer: Tokenizer) -> VocabularyCh
     if both := sorted(stop & keep):
         raise ConfigError(f"the word {both[0]!r} is in stop_words and in keep_words; remove it from one of the files")
     names = {name: getattr(config, name) for name in ("stop_words", "keep_words")}
+    names = {name: path for name, path in names.items() if path not in ("", "none")}
     return VocabularyChoice(stop, keep, config.max_vocab, config.phrases, names)
 
 

@@ -216,7 +216,7 @@ def test_each_figure_has_a_command(
     (table,) = json.loads(capsys.readouterr().out)
     assert table["rows"][0]["NMI"]["values"] == pytest.approx([1.0, 1.0])
     assert main(["eval", "search", directory, str(questions)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "| questions.tsv | 1.000 | 1.000 | 2 | .500 |"
+    assert capsys.readouterr().out.splitlines()[-1] == "| questions.tsv | vector | 1.000 | 1.000 | 2 | .500 |"
 
 
 @pytest.mark.usefixtures("model")

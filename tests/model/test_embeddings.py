@@ -67,7 +67,7 @@ def model_of(**changes: Any) -> Embeddings:
         "training": {"epochs": [{"loss": 0.25}], "seconds": np.float64(1.5), "workers": np.int64(2)},
         "corpus": {"n_documents": 7, "sources": ("caf\udce9.txt",)},
         "extra_arrays": {"idf": np.linspace(0, 1, len(WORDS)), "flags": np.array([True, False])},
-        "extra_json": {"phrases": {"a": [1, None, "é"]}},
+        "extra_json": {"remarks": {"a": [1, None, "é"]}},
     }
     return Embeddings.from_arrays(**parts | changes)
 
@@ -130,7 +130,7 @@ def test_the_directory_is_plain_files(saved: Path) -> None:
     assert manifest["created"].endswith("Z")
     assert (saved / "vocabulary.tsv").read_bytes().split(b"\n")[:2] == [b"the\t140", "naïve\t130".encode()]
     assert (saved / "doc_ids.txt").read_bytes() == "\n".join([*DOC_IDS, ""]).encode()
-    assert (saved / "phrases.json").read_bytes().endswith(b"\n")
+    assert (saved / "remarks.json").read_bytes().endswith(b"\n")
     np.testing.assert_array_equal(np.load(saved / "center_vectors.npy"), units(14, seed=1))
     assert np.load(saved / "doc_token_counts.npy").dtype == np.dtype("<i8")
 
@@ -689,7 +689,7 @@ def npy(array: np.ndarray) -> bytes:
         ("center_vectors.npy", b"PK\x03\x04", "is not a NumPy array file"),
         ("doc_token_counts.npy", npy(np.ones(7, np.int32)), "holds <i4 numbers, but must hold <i8"),
         ("idf.npy", npy(np.array([{}], object)), "only plain little-endian numbers"),
-        ("phrases.json", b"{", "is not JSON"),
+        ("remarks.json", b"{", "is not JSON"),
         ("vocabulary.tsv", b"the\t1\n", "has 1 whole lines, but the manifest says 14 words"),
         ("vocabulary.tsv", b"\n" * 14, "line 1 is '', but must be a word, a tab and a count"),
         ("vocabulary.tsv", b"w\t-5\n" * 14, "line 1 is"),
