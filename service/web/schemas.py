@@ -253,6 +253,8 @@ class SimilarQuery(_Request):
 class SimilarAnswer(_Answer):
     """The neighbours of one word."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     word: str
     neighbors: list[Neighbor]
     respelled: Respelled = None
@@ -317,6 +319,8 @@ class SimilarBatch(_Request):
 
 class SimilarFound(_Answer):
     """An answered item."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     status: Literal[200]
     neighbors: list[Neighbor]
@@ -420,6 +424,8 @@ class WordEntry(_Answer):
 class WordList(_Answer):
     """The most frequent words of a prefix."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     prefix: str
     words: list[WordEntry]
     total: int = Field(ge=0, description="How many words have the prefix.")
@@ -429,6 +435,8 @@ class WordList(_Answer):
 
 class WordAnswer(WordEntry):
     """A word with its vector."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     embedding: list[float]
     respelled: Respelled = None
@@ -444,6 +452,8 @@ class DistanceQuery(_Request):
 
 class Distance(_Answer):
     """How far two words are apart."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     a: str
     b: str
@@ -506,7 +516,7 @@ class SearchRequest(_Request):
     facets: list[str] = Field(
         [], max_length=8, description="With text: count the values of these kept fields over the filter's documents."
     )
-    passage_words: int | None = Field(
+    passage_words: Annotated[int | None, BeforeValidator(_whole)] = Field(
         None, ge=1, le=1_000, description="With text and k up to 50: also the part of each text that fits best."
     )
 

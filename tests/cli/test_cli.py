@@ -155,7 +155,7 @@ def test_version(program: Callable[[Sequence[str]], int], printed: Callable[...,
 
 
 def test_mistaken_arguments_get_one_line(refused: Callable[..., str], model_path: Path) -> None:
-    assert refused(main, "simular").endswith("export, eval; did you mean similar? See jose --help")
+    assert refused(main, "simular").endswith("eval, compare; did you mean similar? See jose --help")
     assert refused(main, "simular").startswith("jose: unknown command 'simular'; it must be one of train, encode, ")
     assert refused(main, "similar") == (
         "jose similar: the following arguments are required: MODEL; see jose similar --help"

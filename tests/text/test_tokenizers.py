@@ -199,7 +199,7 @@ def test_settings_that_a_tokenizer_does_not_take_are_refused() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="tokenizer is 'wrods'; it must be one of .*whitespace, words, MODULE:CALLABLE, or be"):
+    with pytest.raises(ConfigError, match=r"tokenizer is 'wrods'; it must be one of .*whitespace, words, "):
         get_tokenizer("wrods")
 
 

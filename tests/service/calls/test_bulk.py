@@ -218,7 +218,7 @@ def test_an_import_says_where_it_was_stopped(model_a: Model, tmp_path: Path, sta
 def test_a_slow_client_is_stopped_and_few_may_import_at_once(model_a: Model, tmp_path: Path, starter: Starter) -> None:
     running = starter(
         model_a[0], "--documents", str(tmp_path / "d.sqlite3"),
-        environment={"JOSE_BODY_SECONDS": "5", "JOSE_MAX_TRANSFERS": "1"},
+        environment={"JOSE_BODY_SECONDS": "12", "JOSE_MAX_TRANSFERS": "1"},
     )  # fmt: skip
     upload = Upload(running)
     upload.send(line("a"))
