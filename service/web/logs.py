@@ -9,9 +9,10 @@ import re
 import secrets
 import sys
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from starlette.types import Scope
+if TYPE_CHECKING:  # an install without the extra has no starlette, and says so with these log lines
+    from starlette.types import Scope
 
 __all__ = ["KEY", "REQUEST_ID", "begin", "is_json", "log_request", "request_id_of", "set_up"]
 
