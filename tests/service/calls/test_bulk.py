@@ -222,6 +222,7 @@ def test_a_slow_client_is_stopped_and_few_may_import_at_once(model_a: Model, tmp
     )  # fmt: skip
     upload = Upload(running)
     upload.send(line("a"))
+    time.sleep(2)  # the import has the only place before an export asks for it
     refused: list[httpx.Response] = []
     wait_for(lambda: not refused.append(running.get("/documents:export")) and refused[-1].status_code == 503)
     assert refused[-1].json()["type"] == "/problems#saturated"
