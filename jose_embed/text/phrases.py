@@ -246,6 +246,24 @@ def _count(
 
 
 @jit
+def _row_and_step(
+    tokens: npt.NDArray[np.int32],
+    read: int,
+    end: int,
+    keys: npt.NDArray[np.int64],
+    values: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.uint8],
+) -> tuple[int, int]:
+    """The row of the word or phrase that begins at ``read``, and how many tokens it takes."""
+    row = int(tokens[read])
+    if starts[row] and read + 1 < end:
+        slot = _slot(keys, row << 32 | int(tokens[read + 1]))
+        if keys[slot] != -1:
+            return int(values[slot]), 2
+    return row, 1
+
+
+@jit
 def _join(
     tokens: npt.NDArray[np.int32],
     offsets: npt.NDArray[np.int64],
@@ -258,13 +276,7 @@ def _join(
     for document in range(len(offsets) - 1):
         end = offsets[document + 1]
         while read < end:
-            row = int(tokens[read])
-            step = 1
-            if starts[row] and read + 1 < end:
-                slot = _slot(keys, row << 32 | int(tokens[read + 1]))
-                if keys[slot] != -1:
-                    row = int(values[slot])
-                    step = 2
+            row, step = _row_and_step(tokens, read, end, keys, values, starts)
             tokens[write] = row
             counts[row] += 1
             write += 1
@@ -286,12 +298,6 @@ def _count_joined(
     for document in range(len(offsets) - 1):
         end = offsets[document + 1]
         while read < end:
-            row = int(tokens[read])
-            step = 1
-            if starts[row] and read + 1 < end:
-                slot = _slot(keys, row << 32 | int(tokens[read + 1]))
-                if keys[slot] != -1:
-                    row = int(values[slot])
-                    step = 2
+            row, step = _row_and_step(tokens, read, end, keys, values, starts)
             counts[row] += 1
             read += step
