@@ -133,7 +133,10 @@ def word_query(
     length = float(np.linalg.norm(direction))
     if not length > _NOTHING_LEFT:
         names = ", ".join(repr(lookup.words[row]) for row in out)
-        raise ConfigError(f"nothing is left of the query without {names}; leave fewer words out")
+        raise ConfigError(
+            f"nothing is left of the query without {names}: it is one of these words or parallel to them; leave out "
+            "fewer or other words"
+        )
     unit = (direction / length).astype(np.float32)
     unit.flags.writeable = False
     return Query(unit, tuple(dict.fromkeys([*plus, *minus, *out])))

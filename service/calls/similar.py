@@ -64,8 +64,11 @@ def _plain_query(query_string: bytes) -> SimilarQuery | None:
     """The parameters of a query string; None if they are invalid."""
     try:
         pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
-        values = dict(pairs)
-        return SimilarQuery.model_validate(values) if len(values) == len(pairs) else None
+        values: dict[str, Any] = {name: value for name, value in pairs if name != "without"}
+        without = [value for name, value in pairs if name == "without"]
+        if len(values) + len(without) != len(pairs):
+            return None
+        return SimilarQuery.model_validate(values | ({"without": without} if without else {}))
     except ValueError:  # too many, or invalid values
         return None
 
@@ -75,21 +78,30 @@ cached_router = calls(CachedRoute, "words")
 
 
 @cached_router.get(
-    "/similar", response_model=SimilarAnswer, responses=problems("unknown-word"), summary="The neighbours of a word"
+    "/similar",
+    response_model=SimilarAnswer,
+    responses=problems("unknown-word", "no-direction"),
+    summary="The neighbours of a word",
 )
 async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> Response:
-    """The words nearest to a word by cosine, best first. An unknown word is an error with suggestions, never silently
-    another word; a word in another spelling, such as with capitals, is said in `respelled`."""
+    """The words nearest to a word by cosine, best first, or to what remains of it `without` other words. An unknown
+    word is an error with suggestions, never silently another word; a word in another spelling, such as with capitals,
+    is said in `respelled`."""
     engine = engine_of(request)
     snapshot = engine.snapshot
     served = snapshot.served
-    row = served.embeddings.index_of(query.word)
-    if row is None:
-        raise await unknown_word(request, served, query.word)
+    asked = [query.word, *query.without]
+    for word in asked:
+        if served.embeddings.index_of(word) is None:
+            raise await unknown_word(request, served, word)
+    try:
+        direction = served.embeddings.query(query.word, without=query.without)
+    except ConfigError as error:
+        raise Problem("no-direction", str(error)) from None
     question = SearchQuery(
-        served.words.vectors[row], query.k, first_rows=query.max_rank, excluded=(row,), least=query.min_score
+        direction.vector, query.k, first_rows=query.max_rank, excluded=direction.words, least=query.min_score
     )
-    head = {"word": query.word} | spellings(served, [query.word])
+    head = {"word": query.word} | ({"without": query.without} if query.without else {}) | spellings(served, asked)
 
     def finish(results: list[Found]) -> bytes:
         return orjson.dumps(head | {"neighbors": results[0], "model": served.reference})

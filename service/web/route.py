@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, get_origin
 
 import orjson
 from fastapi import APIRouter
@@ -196,7 +196,7 @@ class ReadRoute(APIRoute):
         handle = super().get_route_handler()
         right, body_field, dependant = self.right, self.body_field, self.dependant
         body_type: Any = body_field.field_info.annotation if body_field is not None else None
-        known = frozenset(_query_names(dependant))
+        known = _query_names(dependant)
 
         async def called(request: Request) -> Response:
             state = request.app.state
@@ -325,16 +325,21 @@ async def _validated(request: Request, body: bytes, body_type: type[BaseModel]) 
     return read() if len(body) <= _SMALL else await engine_of(request).long_work(read)
 
 
-def _query_names(dependant: Any) -> list[str]:
-    names: list[str] = []
+def _query_names(dependant: Any) -> dict[str, bool]:
+    """The parameters of a call, and whether each is a list, which a query string states by repeating its name."""
+    names: dict[str, bool] = {}
     for field in dependant.query_params:
         annotation = field.field_info.annotation
-        names += list(annotation.model_fields) if hasattr(annotation, "model_fields") else [field.alias]
+        if hasattr(annotation, "model_fields"):
+            found = annotation.model_fields.items()
+            names |= {name: get_origin(inner.annotation) is list for name, inner in found}
+        else:
+            names[field.alias] = False
     return names
 
 
-def _check_parameters(request: Request, known: frozenset[str]) -> None:
-    """Refuse unknown and repeated parameters, and thousands of them, which would be parsed in the event loop.
+def _check_parameters(request: Request, known: Mapping[str, bool]) -> None:
+    """Refuse unknown and wrongly repeated parameters, and thousands of them, which would be parsed in the event loop.
 
     Raises:
         Problem: ``invalid-request``.
@@ -347,7 +352,8 @@ def _check_parameters(request: Request, known: frozenset[str]) -> None:
     if not known:
         detail = f"{request.scope['path']} takes no parameters, but {listed or 'a query'} was sent"
         raise Problem("invalid-request", detail, errors=[])
-    if len(set(names)) < len(names):
-        twice = max(names, key=names.count)
+    single = [name for name in names if not known.get(name)]
+    if len(set(single)) < len(single):
+        twice = max(single, key=single.count)
         detail = f"the parameter {shown(twice)} is given {names.count(twice)} times; give it once"
         raise Problem("invalid-request", detail, errors=[])

@@ -138,6 +138,8 @@ Rank = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
 Limit = Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
 Cosine = Annotated[float, Field(ge=-1, le=1), BeforeValidator(_plain_number)]
 _MAX_RANK: Final = "Only this number of most frequent words are answers."
+_WITHOUT: Final = "Words projected out, so that what remains of the query is orthogonal to all of them."
+MAX_WITHOUT: Final = 20  # of a query string, which has at most 32 parameters
 _MIN_SCORE: Final = "Only neighbours of at least this cosine."
 MaxRank = Annotated[Rank | None, Field(description=_MAX_RANK)]
 MinScore = Annotated[Cosine | None, Field(description=_MIN_SCORE)]
@@ -245,6 +247,9 @@ class SimilarQuery(_Request):
     model_config = ConfigDict(extra="forbid", strict=False)
 
     word: Word
+    without: Annotated[
+        list[Word], Field(max_length=MAX_WITHOUT, description=f"{_WITHOUT} Repeat the parameter for each word.")
+    ] = []
     k: K = 10
     max_rank: Annotated[Rank, Field(description=_MAX_RANK)] = LEFT_OUT
     min_score: Annotated[Cosine, Field(description=_MIN_SCORE)] = LEFT_OUT
@@ -256,6 +261,7 @@ class SimilarAnswer(_Answer):
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     word: str
+    without: list[str] | None = Field(None, description="The words projected out, if there are such.")
     neighbors: list[Neighbor]
     respelled: Respelled = None
     model: ModelRef
@@ -289,9 +295,7 @@ class SimilarItem(_Request):
         description="Any finite vector of the model's dimension but zero, in the space of words, as GET /words/{word} "
         "gives it; for a vector of a text or a document ask POST /search.",
     )
-    without: Words = Field(
-        default=[], description="Words projected out, so that what remains of the query is orthogonal to all of them."
-    )
+    without: Words = Field(default=[], description=_WITHOUT)
     among: Words | None = Field(None, description="Only these words are answers.")
     k: K = 10
     max_rank: MaxRank = None

@@ -121,6 +121,25 @@ def test_without_leaves_a_query_orthogonal_to_every_word(served: Served, model_a
     assert (nothing["status"], nothing["problem"]["type"]) == (422, "/problems#no-direction")
 
 
+def test_a_word_without_others_is_the_same_query_alone_and_in_a_batch(served: Served) -> None:
+    alone = served.get("/similar?word=king&without=queen&without=man&k=9")
+    batch = served.post("/similar", {"queries": [{"word": "king", "without": ["queen", "man"], "k": 9}]}).json()
+    assert alone.json()["neighbors"] == batch["results"][0]["neighbors"]
+    assert alone.json()["without"] == ["queen", "man"]
+    assert served.get("/similar?word=king&without=queen&without=man&k=9").content == alone.content, "the kept answer"
+    assert "without" not in served.get("/similar?word=king").json()
+    for query, status, kind in (
+        ("word=king&without=king", 422, "no-direction"),
+        ("word=king&without=kimg", 404, "unknown-word"),
+        ("word=king&without=", 422, "invalid-request"),
+        ("word=king&word=king&without=queen", 422, "invalid-request"),
+        ("word=king" + "&without=queen" * 21, 422, "invalid-request"),
+        ("word=king" + "&without=queen" * 40, 422, "invalid-request"),
+    ):
+        refused = served.get(f"/similar?{query}")
+        assert (refused.status_code, refused.json()["type"]) == (status, f"/problems#{kind}"), query
+
+
 def test_among(served: Served, model_a: Model) -> None:
     model = model_a[1]
     words = ["w9", "w1500", "queen", "w9"]
