@@ -220,8 +220,12 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
     from jose_embed.text.kept import text_for
     from jose_embed.text.records import TextOptions
     from jose_embed.training.estimate import estimate
+    from jose_embed.training.given import check_init, given_vectors, on_the_cpu_if_pulled
 
     check_backend(config.backend)
+    config = on_the_cpu_if_pulled(config)
+    if config.init:
+        check_init(config.init)
     text, config = text_for(
         arguments.sources,
         config,
@@ -234,7 +238,10 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
     with text as corpus:
         config = config.for_text(corpus.n_tokens)
         chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, reporter)
-        need = estimate(corpus, dataclasses.replace(config, backend=chosen))
+        begun = given_vectors(config, corpus)
+        if begun is not None:
+            reporter.note(begun.coverage)
+        need = estimate(corpus, dataclasses.replace(config, backend=chosen), begun)
         workers = workers_text(config.resolved_workers()) if chosen == "cpu" else "the GPU"
         memory = f"about {amount_text(need['memory_bytes'], 'bytes')}"
         if "device_bytes" in need:

@@ -18,17 +18,19 @@ from jose_embed.compute.tables import Tables, Text, padded_table
 from jose_embed.config import TrainConfig
 from jose_embed.progress import SilentReporter
 from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.training.given import GivenVectors
 from jose_embed.training.schedule import visiting_order
 
 __all__ = ["estimate"]
 
 
-def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
+def estimate(corpus: EncodedCorpus, config: TrainConfig, given: GivenVectors | None = None) -> dict[str, float]:
     """Estimate memory and time of a training by a short trial on this machine.
 
     Args:
         corpus: The encoded text.
         config: The settled settings, see :meth:`TrainConfig.for_text`.
+        given: Where words begin, with the setting ``init``.
 
     Returns:
         ``memory_bytes``, ``seconds`` and, on a CUDA device, ``device_bytes`` of its memory.
@@ -36,6 +38,9 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, float]:
     chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, SilentReporter())
     rows = 2 * corpus.vocabulary.n_words + (corpus.n_documents if config.doc_vectors == "memory" else 0)
     n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16 + 150 * corpus.vocabulary.n_words
+    if given is not None:
+        lacking = corpus.vocabulary.n_words - len(given.rows)
+        n_bytes = max(n_bytes + given.held_bytes + 16 * lacking * config.dim, given.reading_bytes)
     on_cpu = chosen == "cpu"
     trial = replace(config, epochs=1, workers=1 if on_cpu else config.workers)
     documents = _trial_tokens(corpus, 100_000 if on_cpu else 1 << 21)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -37,10 +38,11 @@ from jose_embed.storage.columns import row_blocks
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.finish import CONTEXT_WEIGHT
 
-__all__ = ["GivenVectors", "check_init", "given_vectors"]
+__all__ = ["GivenVectors", "check_init", "given_vectors", "on_the_cpu_if_pulled"]
 
 _REACH: Final = 5  # words on each side that count as context of a word without a vector
 _BLOCK_TOKENS: Final = 1 << 16
+_BYTES_PER_WORD: Final = 200  # of a word and its place, while vectors are read
 _MOST_CONTEXTS: Final = 2000  # occurrences of a word whose contexts are read, about
 
 Rows = npt.NDArray[np.float32]
@@ -54,12 +56,19 @@ class GivenVectors(NamedTuple):
         center: float32 (n, dim), norm 1: their center vectors.
         context: float32 (n, dim), norm 1: their context vectors.
         coverage: A sentence about how much of the text they cover.
+        reading_bytes: The most memory that reading them took, about.
     """
 
     rows: npt.NDArray[np.int64]
     center: Rows
     context: Rows
     coverage: str
+    reading_bytes: int
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that they take during the training."""
+        return self.rows.nbytes + self.center.nbytes + self.context.nbytes
 
     def fill(self, vectors: Tables, corpus: EncodedCorpus) -> None:
         """Let the words begin at their given vectors, and the others at the direction of their contexts, in place.
@@ -95,6 +104,19 @@ class GivenVectors(NamedTuple):
                 norms = np.linalg.norm(moved, axis=1, keepdims=True)
                 # A vector opposite to its given one, with step 1, has no direction left: it goes to the given one.
                 table[rows] = np.where(norms > 1e-9, moved / np.maximum(norms, 1e-9), anchor)
+
+
+def on_the_cpu_if_pulled(config: TrainConfig) -> TrainConfig:
+    """The settings with the backend that can hold words near given vectors.
+
+    Raises:
+        ConfigError: it is not the one that was asked for.
+    """
+    if not config.init or not config.init_pull:
+        return config
+    if config.backend == "gpu":
+        raise ConfigError("init_pull needs the CPU; choose backend='cpu', or init_pull=0 to only start from init")
+    return replace(config, backend="cpu")
 
 
 def check_init(name: str) -> None:
@@ -146,7 +168,8 @@ def given_vectors(config: TrainConfig, corpus: EncodedCorpus) -> GivenVectors | 
     if center.shape[1] != config.dim:
         what = "principal axes" if center.shape[1] > config.dim else "zeros added"
         coverage += f" ({center.shape[1]} dimensions became {config.dim}: {what})"
-    return GivenVectors(rows, _center_of(first, second, config), second, coverage)
+    reading = center.nbytes + _BYTES_PER_WORD * len(words) + 24 * len(rows) * center.shape[1]
+    return GivenVectors(rows, _center_of(first, second, config), second, coverage, reading)
 
 
 def _tables(name: str) -> tuple[Sequence[str], Rows, Rows | None]:

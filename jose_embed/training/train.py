@@ -39,7 +39,7 @@ from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import add_context_vectors, learn_documents, normalize_rows
-from jose_embed.training.given import GivenVectors, check_init, given_vectors
+from jose_embed.training.given import GivenVectors, check_init, given_vectors, on_the_cpu_if_pulled
 from jose_embed.training.initial import allocate_tables, compiled_backend, fill_with_random_points, trained_rows
 from jose_embed.training.keeper import CheckpointKeeper
 from jose_embed.training.machine import machine_facts
@@ -163,7 +163,7 @@ def fit(
     """
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
-    settled = _on_the_cpu_if_pulled(config.for_text(corpus.n_tokens))
+    settled = on_the_cpu_if_pulled(config.for_text(corpus.n_tokens))
     with _timed(phases, "preparing"):
         given = given_vectors(settled, corpus)
         device = choose_backend(settled, corpus.vocabulary.counts, corpus.offsets, reporter)
@@ -346,19 +346,6 @@ def _is_encoded(source: Sources) -> bool:
     """Whether a source is one encoded corpus."""
     names = listed(source)
     return len(names) == 1 and isinstance(names[0], (str, os.PathLike)) and is_encoded(names[0])
-
-
-def _on_the_cpu_if_pulled(config: TrainConfig) -> TrainConfig:
-    """The settings with the backend that can hold words near given vectors.
-
-    Raises:
-        ConfigError: it is not the one that was asked for.
-    """
-    if not config.init or not config.init_pull:
-        return config
-    if config.backend == "gpu":
-        raise ConfigError("init_pull needs the CPU; choose backend='cpu', or init_pull=0 to only start from init")
-    return dataclasses.replace(config, backend="cpu")
 
 
 def _pull(given: GivenVectors | None, config: TrainConfig, vectors: Tables) -> Callable[[int], None] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from jose_embed import ConfigError, Embeddings, ModelError
 from jose_embed.cli.program import train_main
 from jose_embed.compute.sphere import principal_axes
 from jose_embed.model.exchange import export, write_vectors
+from jose_embed.progress import SilentReporter
+from jose_embed.training import epochs
 
 TEXTS = planted.corpus(160).texts
 SETTINGS: dict[str, Any] = {"dim": 16, "epochs": 3, "workers": 1, "min_count": 1, "progress": False}
@@ -30,6 +34,24 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("other") / "other.jose"
     jose_embed.train(documents=TEXTS, seed=9, **SETTINGS).save(path)
     return path
+
+
+class Stopping(SilentReporter):
+    """Presses Ctrl-C when so many chunks are trained; 0 for never."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self.n_chunks = 0
+        self._phase = ""
+
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
+        self._phase = phase
+
+    def advance(self, amount: int, **figures: float) -> None:
+        if self._phase == "training":
+            self.n_chunks += 1
+            if self.n_chunks == self._n:
+                signal.raise_signal(signal.SIGINT)
 
 
 def cosines(model: Embeddings, given: Embeddings) -> np.ndarray:
@@ -115,3 +137,40 @@ def test_the_command_prints_the_coverage(other: Path, tmp_path: Path, capfd: pyt
     arguments = [str(text), "-o", str(tmp_path / "new.jose"), "--dim", "16", "--epochs", "1", "--min-count", "1"]
     assert train_main([*arguments, "--init", str(other), "--init-pull", "5"]) == 0
     assert "110 of 110 words, 100.0% of the text, begin at given vectors" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("pull", [0, 20])
+def test_a_resumed_training_has_the_same_bytes(
+    other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pull: float
+) -> None:
+    """Stopped inside an epoch, and after its last chunk, before the words are pulled."""
+    monkeypatch.setattr(epochs, "chunk_tokens", lambda *_: 500)
+    settings = {**SETTINGS, "init": str(other), "init_pull": pull}
+    del settings["progress"]
+    whole = jose_embed.train(documents=TEXTS, reporter=(counted := Stopping(0)), **settings)
+    n_chunks = counted.n_chunks // settings["epochs"]
+    assert n_chunks > 2
+    for n in (2, n_chunks, n_chunks + 1):
+        run: dict[str, Any] = {"documents": TEXTS, "checkpoint": tmp_path / f"{n}.run", **settings}
+        with pytest.raises(KeyboardInterrupt):
+            jose_embed.train(reporter=Stopping(n), **run)
+        resumed = jose_embed.train(resume=True, **run)
+        for name in ("center_vectors", "context_vectors", "doc_vectors"):
+            assert getattr(resumed, name).tobytes() == getattr(whole, name).tobytes(), (n, name)
+
+
+def test_a_dry_run_counts_the_given_vectors(other: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text, wide = tmp_path / "text.txt", tmp_path / "wide.safetensors"
+    text.write_text("\n".join(TEXTS) + "\n")
+    words = [f"other{n}" for n in range(3000)] + ["t0w0"]
+    write_vectors(wide, words, np.ones((len(words), 64), np.float32))
+    need = []
+    for more in ([], ["--init", str(other)], ["--init", str(wide)]):
+        arguments = [str(text), "--dry-run", "--dim", "16", "--min-count", "1", "--log-json", *more]
+        assert train_main(arguments) == 0
+        lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+        need.append(next(line["needed"]["memory_bytes"] for line in lines if line["event"] == "summary"))
+    assert need[0] < need[1] < need[2]
+    assert need[2] - 2.2e8 > len(words) * 64 * 4
+    assert train_main([str(text), "--dry-run", "--init", str(tmp_path / "absent.vec")]) == 2
+    assert "there is no such file" in capfd.readouterr().err
