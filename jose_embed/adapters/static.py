@@ -39,7 +39,8 @@ _LETTER, _MORE, _JOINER = r"[\p{L}\p{N}]", r"[\p{L}\p{N}\p{M}]", "['\u200c\u200d
 _WORD: Final = rf"{_LETTER}{_MORE}*(?:{_JOINER}{_LETTER}{_MORE}*)*"
 _FINAL_SIGMA: Final = rf"(?<={_MORE})\u03a3(?!{_MORE}|{_JOINER}{_LETTER})"
 _NOT_SPACE: Final = "[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
-_TEXT_FACTS: Final = frozenset({"texts", "fields", "normalisation"})  # those that do not prevent an export
+# Those that do not prevent an export.
+_TEXT_FACTS: Final = frozenset({"texts", "fields", "rare_counts", "normalisation"})
 # What turns a text into a Unicode form, as text/normalization.py does it.
 _NORMALIZERS: Final[dict[str | None, list[dict[str, Any]]]] = {
     "nfc": [{"type": "NFC"}],

@@ -1,4 +1,4 @@
-"""``jose strip``: a model without the texts of its documents."""
+"""``jose strip``: a model without the texts of its documents and the counts of rare words."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from jose_embed.model.embeddings import load
+    from jose_embed.model.parts import RARE_COUNTS
     from jose_embed.model.quality import copied_quality
     from jose_embed.text.texts import TEXTS_NAME
 
     model = load(arguments.model)
-    size = model.manifest["files"].get(TEXTS_NAME, {}).get("bytes")
-    if size is None:
-        print(f"{arguments.model}: holds no texts of documents; nothing to do")
+    files = model.manifest["files"]
+    size = sum(files[name]["bytes"] for name in (TEXTS_NAME, f"{RARE_COUNTS}.npy") if name in files)
+    if not size:
+        print(f"{arguments.model}: holds no texts of documents and no counts of rare words; nothing to do")
         return
     output = arguments.output or Path(arguments.model)
     with nothing_written(), reporter_of(arguments) as reporter, copied_quality(arguments.model, output):
         model.without_texts().save(output, overwrite=arguments.overwrite or arguments.output is None, reporter=reporter)
     if not arguments.quiet:
-        print(f"{output}: the same model without texts and fields of its documents ({amount_text(size, 'bytes')} less)")
+        less = f"without texts and fields of documents and counts of rare words ({amount_text(size, 'bytes')} less)"
+        print(f"{output}: the same model {less}")
 
 
 STRIP = Command(
     name="strip",
-    summary="Take the texts and fields of documents out of a model.",
+    summary="Take texts and fields of documents, and counts of rare words, out of a model.",
     configure=_configure,
     run=_run,
     examples=(

@@ -12,7 +12,8 @@ vocabulary.tsv         a word, a tab and its count per line, most frequent first
 doc_ids.txt            an id per line, UTF-8
 texts.sqlite3          texts and fields of the documents, if they are kept (text/texts.py)
 NAME.npy, NAME.json    extra arrays and values; word_weights, context_share and document_matrix are read by
-                       inference, phrases by look-ups
+                       inference, phrases by look-ups; rare_counts, uint8, has the counts of words outside of
+                       the vocabulary (text/rare_words.py)
 quality.json           figures of quality measured later; not a part of the model (quality.py)
 ====================== ===================================================================================
 """
@@ -29,7 +30,16 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
-from jose_embed.model.parts import ABOUT, NOT_LISTED, OPTIONAL_ABOUT, OWN_FILES, TABLES, ModelParts, decisive_facts
+from jose_embed.model.parts import (
+    ABOUT,
+    NOT_LISTED,
+    OPTIONAL_ABOUT,
+    OWN_FILES,
+    RARE_COUNTS,
+    TABLES,
+    ModelParts,
+    decisive_facts,
+)
 from jose_embed.model.quality import QUALITY_NAME
 from jose_embed.storage.atomic import Chunk, DirectoryWriter, FileFacts, check_target, foreign_entry, tidy
 from jose_embed.storage.columns import (
@@ -66,6 +76,7 @@ if TYPE_CHECKING:
 __all__ = ["check_model_target", "manifest_of", "model_id", "open_model", "write_model"]
 
 _ATTEMPTS: Final = 3
+_INDECISIVE: Final = frozenset({TEXTS_NAME, f"{RARE_COUNTS}.npy"})  # no answer depends on them
 _CHECKED_BYTES: Final = 16 << 20  # of a mapped table that is read in full when a model is opened
 
 _BOOLEAN: Final = Rule(lambda value: isinstance(value, bool), "true or false")
@@ -101,7 +112,7 @@ _OPTIONAL: Final = {
     "text.segmenter.library_version": TEXT,
     "text.segmenter.dictionary_version": TEXT,
     "text.phrases": MAPPING,  # settings and number; the phrases are a file of their own
-    "text.rare_counts": _BOOLEAN,  # whether counts of words below min_count are stored
+    "text.rare_counts": _BOOLEAN,  # whether counts of words outside of the vocabulary are stored
     "text.texts": TEXT,  # the file of the documents' texts
     "text.fields": _NAMES,  # of the documents
     "blocks": _NAMES,  # of vectors, if there is more than one
@@ -336,14 +347,14 @@ def _verify_names(directory: DirectoryReader, parts: ModelParts) -> None:
 def model_id(files: Mapping[str, FileFacts], about: Mapping[str, Any]) -> str:
     """SHA-256 in hex over all that answers depend on: the files, the tokenizer and the settings of the text.
 
-    Texts that are kept are not among them, so a model without its texts has the same id.
+    Texts that are kept and counts of rare words are not among them, so a model without them has the same id.
 
     Args:
         files: As the manifest lists them.
         about: The manifest, or the facts for it.
     """
     facts: dict[str, Any] = {
-        "files": {name: facts["sha256"] for name, facts in files.items() if name != TEXTS_NAME},
+        "files": {name: facts["sha256"] for name, facts in files.items() if name not in _INDECISIVE},
         "tokenizer": about["tokenizer"],
     }
     facts |= {name: value for name in OPTIONAL_ABOUT if (value := decisive_facts(about, name))}

@@ -19,6 +19,7 @@ __all__ = [
     "DOCUMENT_MATRIX",
     "OWN_FILES",
     "PHRASES",
+    "RARE_COUNTS",
     "TABLES",
     "WORD_WEIGHTS",
     "ModelParts",
@@ -30,6 +31,9 @@ WORD_WEIGHTS, CONTEXT_SHARE, DOCUMENT_MATRIX = "word_weights", "context_share", 
 
 #: The JSON value that holds pairs of words that are one.
 PHRASES: Final = "phrases"
+
+#: The extra array that holds the counts of words outside of the vocabulary (text/rare_words.py).
+RARE_COUNTS: Final = "rare_counts"
 
 #: The tables of vectors; each is stored as NAME.npy.
 TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
@@ -50,7 +54,7 @@ ABOUT: Final = ("config", "tokenizer", "training", "corpus")
 OPTIONAL_ABOUT: Final = ("text", "blocks")
 _MOST: Final = 1e9  # for the largest of the learned numbers; far from it squares overflow or vanish
 _ZERO: Final = np.zeros(())  # in place of an array that a model lacks
-_TEXT_FACTS: Final = ("texts", "fields")  # of "text": about the texts that are kept
+_TEXT_FACTS: Final = ("texts", "fields", "rare_counts")  # of "text": about what is kept beside the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +136,11 @@ class ModelParts:
         return parts
 
     def without_texts(self) -> ModelParts:
-        """The same parts without the texts and fields of the documents."""
+        """The same parts without texts and fields of the documents and without the counts of rare words."""
         text = decisive_facts(self.about, "text")
         about = {name: value for name, value in self.about.items() if name != "text"} | ({"text": text} if text else {})
-        return replace(self, about=about, texts=None)
+        arrays = {name: array for name, array in self.extra_arrays.items() if name != RARE_COUNTS}
+        return replace(self, about=about, texts=None, extra_arrays=arrays)
 
     def check(self) -> None:
         """Check that shapes, dtypes, lengths and names fit together; the rows of vectors are checked when written.
@@ -192,7 +197,7 @@ class ModelParts:
 
 
 def decisive_facts(about: Mapping[str, Any], name: str) -> Any:
-    """An optional fact of a manifest as far as answers depend on it: without that about kept texts; None without it."""
+    """An optional fact of a manifest as far as answers depend on it: without those about what is kept; or None."""
     value = about.get(name)
     if name != "text" or not isinstance(value, Mapping):
         return value

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from jose_embed.compute.sphere import principal_axes, turned
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.parts import DOCUMENT_MATRIX, WORD_WEIGHTS
+from jose_embed.model.parts import DOCUMENT_MATRIX, RARE_COUNTS, WORD_WEIGHTS
 
 __all__ = ["smaller"]
 
@@ -41,7 +41,9 @@ def smaller(model: Embeddings, *, dim: int | None = None, words: int | None = No
     rows = slice(words)
     center, context, documents = model.center_vectors[rows], model.context_vectors[rows], model.doc_vectors
     extra: dict[str, npt.NDArray[Any]] = {
-        name: array[rows] if name == WORD_WEIGHTS else array for name, array in model.extra_arrays.items()
+        name: array[rows] if name == WORD_WEIGHTS else array
+        for name, array in model.extra_arrays.items()
+        if name != RARE_COUNTS or words is None  # they would lack the words that are cut off
     }
     if WORD_WEIGHTS not in extra:
         extra[WORD_WEIGHTS] = model.encoder.word_weights[rows]
@@ -57,6 +59,8 @@ def smaller(model: Embeddings, *, dim: int | None = None, words: int | None = No
     parts = model.manifest
     facts: dict[str, Mapping[str, Any]] = {name: parts[name] for name in ("training", "corpus")}
     text = {name: value for name, value in parts.get("text", {}).items() if name not in ("texts", "fields")}
+    if RARE_COUNTS not in extra:
+        text.pop(RARE_COUNTS, None)
     return Embeddings.from_arrays(
         words=list(model.words[:words]),
         counts=model.counts[rows],

@@ -234,7 +234,7 @@ class StoredModel:
         return self._parts.texts
 
     def without_texts(self) -> Self:
-        """The same model without the texts and fields of its documents; it has the same id."""
+        """The same model without texts and fields of its documents and counts of rare words; it has the same id."""
         return self._of(self._parts.without_texts())
 
     @property

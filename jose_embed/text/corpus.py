@@ -76,6 +76,7 @@ class EncodedCorpus:
         texts: The texts and fields to keep with a model; ``None`` if none are kept.
         choice: Which words the vocabulary has, besides the frequent ones.
         phrases: The pairs of words that are one, the highest score first.
+        rare_counts: The words that are not in the vocabulary, and their counts (rare_words.py); ``None`` if unknown.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class EncodedCorpus:
         texts: TextStore | None = None,
         choice: VocabularyChoice | None = None,
         phrases: Sequence[Phrase] = (),
+        rare_counts: bytes | None = None,
     ) -> None:
         self.tokens = tokens
         self.offsets = offsets
@@ -105,6 +107,7 @@ class EncodedCorpus:
         self.texts = texts
         self.choice = choice or VocabularyChoice()
         self.phrases = phrases
+        self.rare_counts = rare_counts
 
     @property
     def n_documents(self) -> int:

@@ -33,6 +33,7 @@ from jose_embed.text.documents import GivenDocuments, given_documents
 from jose_embed.text.expectations import notes_about
 from jose_embed.text.normalization import normalized
 from jose_embed.text.phrases import PairTable, Phrase, count_joined, find_phrases, join_in_place, phrases_of
+from jose_embed.text.rare_words import packed_counts
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
 from jose_embed.text.records import Columns, TextOptions
 from jose_embed.text.segment_pool import PooledWords, table_for
@@ -308,11 +309,15 @@ class ReadText(NamedTuple):
         for note in notes:
             reporter.note(note)
         phrases: list[Phrase] = []
+        dropped: dict[str, int] = {}
         if choice.phrases:
-            tokens, offsets, vocabulary, phrases = _with_phrases(
+            tokens, offsets, vocabulary, phrases, dropped = _with_phrases(
                 self.spool, tokens, offsets, vocabulary, min_count, choice, reporter
             )
-        return self._corpus(tokens, offsets, vocabulary, min_count, choice, phrases, notes)
+        joined = frozenset(phrase.word for phrase in phrases)
+        left_out = np.flatnonzero(rows < 0)
+        rare = packed_counts(self.table, left_out, counts[left_out], more=dropped.items(), known=joined)
+        return self._corpus(tokens, offsets, vocabulary, min_count, choice, phrases, notes, rare)
 
     def rows_of(self, vocabulary: Vocabulary) -> Ids:
         """The row of each provisional number in the vocabulary of a larger text, int32, -1 for none."""
@@ -339,6 +344,7 @@ class ReadText(NamedTuple):
         choice: VocabularyChoice,
         phrases: list[Phrase],
         notes: tuple[str, ...],
+        rare_counts: bytes | None = None,
     ) -> EncodedCorpus:
         doc_ids: Sequence[str] | None = self.spool.ids()
         if doc_ids is None:
@@ -350,7 +356,7 @@ class ReadText(NamedTuple):
         statistics = dataclasses.replace(self.statistics(), notes=notes)
         return EncodedCorpus(
             tokens, offsets, doc_ids, vocabulary, self.tokenizer, statistics, min_count, self.reports, self.options,
-            self.texts, choice, phrases,
+            self.texts, choice, phrases, rare_counts,
         )  # fmt: skip
 
 
@@ -392,8 +398,8 @@ def chosen_words(
 def _with_phrases(
     spool: TokenSpill, tokens: Ids, offsets: Ends, vocabulary: Vocabulary, min_count: int, choice: VocabularyChoice,
     reporter: Reporter,
-) -> tuple[Ids, Ends, Vocabulary, list[Phrase]]:  # fmt: skip
-    """The same text with its phrases as words."""
+) -> tuple[Ids, Ends, Vocabulary, list[Phrase], dict[str, int]]:  # fmt: skip
+    """The same text with its phrases as words, and the counts of words that are too rare without those in phrases."""
     first, second, scores = find_phrases(tokens, offsets, vocabulary.counts, min_count)
     while True:
         pairs = phrases_of(vocabulary.words, first, second, scores)
@@ -407,7 +413,7 @@ def _with_phrases(
             break
         first, second, scores = first[~rare], second[~rare], scores[~rare]  # other pairs took their words
     if not pairs:
-        return tokens, offsets, vocabulary, []
+        return tokens, offsets, vocabulary, [], {}
     spool.join(table, np.zeros(len(words), np.int64))
     is_kept = np.array([word in choice.keep_words for word in words], bool) & (counts > 0)
     numbers = np.flatnonzero((counts >= min_count) | is_kept)
@@ -418,7 +424,8 @@ def _with_phrases(
     renumbering = np.full(len(words), -1, np.int32)
     renumbering[order] = np.arange(len(order), dtype=np.int32)
     tokens, offsets = spool.renumbered(renumbering, reporter)
-    return tokens, offsets, Vocabulary(tuple(words[row] for row in order), counts[order]), pairs
+    dropped = {words[row]: int(counts[row]) for row in np.flatnonzero((renumbering < 0) & (counts > 0)).tolist()}
+    return tokens, offsets, Vocabulary(tuple(words[row] for row in order), counts[order]), pairs, dropped
 
 
 def _most_frequent(order: npt.NDArray[np.intp], words: Sequence[str], choice: VocabularyChoice) -> npt.NDArray[np.intp]:

@@ -9,6 +9,7 @@ vocabulary.tsv   a word, a tab and its count per line, most frequent first, UTF-
 sources.json     the report of each source: its name, documents, bytes on the disk and their SHA-256
 doc_ids.txt      an id per line, UTF-8; only if documents have ids of their own
 phrases.json     two words and their score each; only if pairs of words were joined
+rare_counts.npy  uint8, the counts of words that are not in the vocabulary (rare_words.py)
 texts.sqlite3    texts and fields to keep with a model (texts.py); only if any are kept
 ================ ==============================================================================================
 
@@ -115,7 +116,8 @@ _OPTIONAL: Final = {
 _FILES: Final = frozenset({"tokens.npy", "offsets.npy", "vocabulary.tsv", "sources.json"})
 _IDS_NAME: Final = "doc_ids.txt"
 _PHRASES_NAME: Final = "phrases.json"
-_OPTIONAL_FILES: Final = frozenset({_IDS_NAME, _PHRASES_NAME, TEXTS_NAME})
+_RARE_NAME: Final = "rare_counts.npy"
+_OPTIONAL_FILES: Final = frozenset({_IDS_NAME, _PHRASES_NAME, _RARE_NAME, TEXTS_NAME})
 
 #: The settings of a training that an encoding depends on.
 OWN_SETTINGS: Final = (
@@ -171,6 +173,8 @@ def write_encoded(
         files[_IDS_NAME] = line_chunks(corpus.doc_ids, "document id")
     if corpus.phrases:
         files[_PHRASES_NAME] = iter([json_bytes(list(corpus.phrases), _PHRASES_NAME)])
+    if corpus.rare_counts is not None:
+        files[_RARE_NAME] = array_chunks(np.frombuffer(corpus.rare_counts, np.uint8), _RARE_NAME)
     if corpus.texts is not None:
         files[TEXTS_NAME] = corpus.texts.chunks()
     needed = corpus.tokens.nbytes + corpus.offsets.nbytes + 16 * corpus.vocabulary.n_words + len(sources) + 8192
@@ -326,6 +330,7 @@ def _opened(directory: DirectoryReader, manifest: Mapping[str, Any], verify: boo
         _texts(directory, n_documents) if TEXTS_NAME in files else None,
         VocabularyChoice(names=manifest.get("choice_of_words") or {}),
         _phrases(directory) if _PHRASES_NAME in files else (),
+        directory.array(_RARE_NAME, dtype="|u1").tobytes() if _RARE_NAME in files else None,
     )
 
 

@@ -79,6 +79,9 @@ class WordTable(Protocol):
             CorpusError: a tokenizer gave a word that no file of a model can hold.
         """
 
+    def spellings(self, numbers: npt.NDArray[np.intp]) -> list[str]:
+        """The same, with words that no file of a model can hold."""
+
 
 def word_table(tokenizer: Tokenizer) -> WordTable:
     """The fastest word table that a tokenizer allows."""
@@ -121,13 +124,16 @@ class PlainWords:
         return self._counts
 
     def words(self, numbers: npt.NDArray[np.intp]) -> list[str]:
-        spellings = list(self._numbers)
-        words = [spellings[number] for number in numbers]
+        words = self.spellings(numbers)
         for word in words:
             if not _is_word(word):
                 culprit = f"the tokenizer {self._name!r} gave the word {word!r}"
                 raise CorpusError(f"{culprit}; a word must have a character and no tab or line break")
         return words
+
+    def spellings(self, numbers: npt.NDArray[np.intp]) -> list[str]:
+        spellings = list(self._numbers)
+        return [spellings[number] for number in numbers]
 
 
 def _is_word(word: object) -> bool:
@@ -385,6 +391,8 @@ class CompiledWords:
         spans = zip(starts[numbers].tolist(), ends[numbers].tolist(), strict=True)
         spellings = self._table.spellings.astype("<i8", copy=False)
         return [spellings[a:b].tobytes().rstrip(b"\0").decode() for a, b in spans]
+
+    spellings = words  # what the rules make can be held
 
     def _reserve(self, n: int) -> None:
         """Let the arrays hold whatever a text of n bytes can add. Memory that is never written to costs nothing."""

@@ -24,7 +24,7 @@ from jose_embed.compute.tables import Tables
 from jose_embed.config import TrainConfig, TrainSettings, available_workers, preset_settings
 from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.parts import PHRASES
+from jose_embed.model.parts import PHRASES, RARE_COUNTS
 from jose_embed.progress import Reporter, SilentReporter, reporting
 from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
@@ -382,6 +382,8 @@ def _text_facts(corpus: EncodedCorpus) -> dict[str, Any] | None:
     if corpus.phrases:
         first = [phrase.word for phrase in corpus.phrases[:_PHRASES_SHOWN]]
         facts["phrases"] = {"threshold": THRESHOLD, "number": len(corpus.phrases), "first": first}
+    if corpus.rare_counts is not None:
+        facts[RARE_COUNTS] = True
     return facts or None
 
 
@@ -397,6 +399,8 @@ def _model(
             "doc_token_counts": np.diff(corpus.offsets),
             "texts": corpus.texts,
         }
+    if corpus.rare_counts is not None:
+        learned = {**learned, RARE_COUNTS: np.frombuffer(corpus.rare_counts, np.uint8)}
     return Embeddings.from_arrays(
         words=corpus.vocabulary.words,
         counts=corpus.vocabulary.counts,
