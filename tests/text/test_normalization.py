@@ -131,7 +131,7 @@ def test_a_model_finds_words_by_every_spelling(model: Path, capsys: pytest.Captu
     assert np.array_equal(found["CAFÉ"], found["café"])
     assert np.array_equal(found.infer(["CAFE\u0301"]), found.infer([["café"]]))
     assert np.array_equal(found.infer([["cafe\u0301"]]), found.infer([["café"]]))
-    assert found.manifest["text"] == {"normalisation": "nfc"}
+    assert found.manifest["text"] == {"normalisation": "nfc", "rare_counts": True}
     assert main(["similar", str(model), "CAFE\u0301", "-k", "1"]) == 0
     assert capsys.readouterr().err == "asked: CAFE\u0301, matched: café\n"
 

@@ -103,7 +103,7 @@ def test_a_model_of_a_segmenter_reads_raw_text(chinese: str, capsys: pytest.Capt
     assert model.infer(["质量太差"]).shape == (1, 4)
     version = importlib.metadata.version("jieba")
     segmented = {"name": "jieba", "settings": {}, "library_version": version}
-    assert model.manifest["text"] == {"normalisation": "nfc", "segmenter": segmented}
+    assert model.manifest["text"] == {"normalisation": "nfc", "segmenter": segmented, "rare_counts": True}
     assert main(["similar", chinese, "质量", "-k", "1"]) == 0
     assert main(["documents", chinese, "--text", "酒店的房间", "-k", "1"]) == 0
     assert main(["export", chinese, "-o", "folder", "--format", "model2vec"]) == 2
