@@ -63,23 +63,30 @@ def _run_similar(arguments: argparse.Namespace) -> None:
         k=arguments.k,
         max_rank=arguments.max_rank,
     )
-    _print_words(model, neighbors, arguments)
-    _print_respelled(model, [word for word in (arguments.word, *arguments.positive, *arguments.negative,
-                                               *arguments.without) if word is not None])  # fmt: skip
+    words = [arguments.word, *arguments.positive, *arguments.negative, *arguments.without]
+    _print_words(model, neighbors, arguments, _respelled(model, [word for word in words if word is not None]))
 
 
-def _print_respelled(model: Embeddings, asked: Sequence[str]) -> None:
-    """Say on standard error which words were found in another spelling."""
-    for word in asked:
-        matched = model.matched_word(word)
-        if matched not in (None, word):
-            print(visible(f"asked: {word}, matched: {matched}"), file=sys.stderr)
+def _respelled(model: Embeddings, words: Sequence[str]) -> dict[str, Any]:
+    """The member of each result that says which words matched in another spelling, which is also said on standard
+    error; empty if none did."""
+    found = [
+        {"asked": word, "matched": matched}
+        for word in dict.fromkeys(words)
+        if (matched := model.matched_word(word)) not in (None, word)
+    ]
+    for each in found:
+        print(visible(f"asked: {each['asked']}, matched: {each['matched']}"), file=sys.stderr)
+    return {"respelled": found} if found else {}
 
 
-def _print_words(model: Embeddings, neighbors: Sequence[Neighbor], arguments: argparse.Namespace) -> None:
+def _print_words(
+    model: Embeddings, neighbors: Sequence[Neighbor], arguments: argparse.Namespace, respelled: dict[str, Any]
+) -> None:
     if arguments.json:
         print_json([
-            {"word": n.word, "score": n.score, "rank": n.index, "count": int(model.counts[n.index])} for n in neighbors
+            {"word": n.word, "score": n.score, "rank": n.index, "count": int(model.counts[n.index]), **respelled}
+            for n in neighbors
         ])  # fmt: skip
         return
     print_table(
@@ -109,7 +116,7 @@ def _run_words(arguments: argparse.Namespace) -> None:
     from jose_embed.model.embeddings import load
 
     model = load(arguments.model)
-    _print_words(model, model.words_of(arguments.id, text=_text_of(arguments), k=arguments.k), arguments)
+    _print_words(model, model.words_of(arguments.id, text=_text_of(arguments), k=arguments.k), arguments, {})
 
 
 def _text_of(arguments: argparse.Namespace) -> str | None:
@@ -143,13 +150,12 @@ def _run_documents(arguments: argparse.Namespace) -> None:
         arguments.id, text=_text_of(arguments), word=arguments.word, k=arguments.k, filter=arguments.filter
     )
     labels = _labels(arguments.labels, {n.index for n in neighbors}, model.n_docs) if arguments.labels else {}
-    if arguments.word is not None:
-        _print_respelled(model, [arguments.word])
+    respelled = _respelled(model, [arguments.word]) if arguments.word is not None else {}
     if arguments.json:
         print_json([
             {
                 "id": n.doc_id, "score": n.score, "row": n.index, **({"label": labels[n.index]} if labels else {}),
-                **({} if n.text is None else {"text": n.text}), **({"fields": dict(n.fields)} if n.fields else {}),
+                **({} if n.text is None else {"text": n.text}), **({"fields": dict(n.fields)} if n.fields else {}), **respelled,
             }
             for n in neighbors
         ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -132,8 +133,14 @@ def test_a_model_finds_words_by_every_spelling(model: Path, capsys: pytest.Captu
     assert np.array_equal(found.infer(["CAFE\u0301"]), found.infer([["café"]]))
     assert np.array_equal(found.infer([["cafe\u0301"]]), found.infer([["café"]]))
     assert found.manifest["text"] == {"normalisation": "nfc", "rare_counts": True}
-    assert main(["similar", str(model), "CAFE\u0301", "-k", "1"]) == 0
-    assert capsys.readouterr().err == "asked: CAFE\u0301, matched: café\n"
+    for command in (["similar", str(model), "CAFE\u0301"], ["documents", str(model), "--word", "CAFE\u0301"]):
+        for more in ([], ["--json"]):
+            assert main([*command, "-k", "1", *more]) == 0
+            captured = capsys.readouterr()
+            assert captured.err == "asked: CAFE\u0301, matched: café\n"
+        assert json.loads(captured.out)[0]["respelled"] == [{"asked": "CAFE\u0301", "matched": "café"}]
+    assert main(["similar", str(model), "café", "-k", "1", "--json"]) == 0
+    assert "respelled" not in capsys.readouterr().out
 
 
 def test_a_model_without_a_stored_form_answers_as_before(model: Path, tmp_path: Path) -> None:
