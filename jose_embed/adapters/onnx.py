@@ -34,8 +34,9 @@ def export_onnx(model: Embeddings, path: str | os.PathLike[str], *, overwrite: b
     """Write a model as an ONNX file, for onnxruntime and others.
 
     Its input ``text`` is a tensor of strings (n,), the words of each text separated by spaces, as
-    ``" ".join(model.tokenizer(text))`` makes them. Outputs: ``vectors``, float32 (n, dim), as :func:`jose_embed.infer`
-    makes them, zeros for a text without a known word; ``n_known``, int64 (n,), known running words of each text.
+    ``" ".join(model.tokenizer(text))`` makes them; phrases of the model must be one word (``new_york``). Outputs:
+    ``vectors``, float32 (n, dim), as :func:`jose_embed.infer` makes them, zeros for a text without a known word;
+    ``n_known``, int64 (n,), known running words of each text.
 
     Args:
         model: The model.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ import numpy as np
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.storage.atomic import Chunk, DirectoryWriter, foreign_entry
+from jose_embed.text.tokenizers import ALSO_LAST
 
 __all__ = ["STATIC_FORMATS", "export_static"]
 
@@ -35,9 +37,7 @@ _CONFIGS: Final = {"sentence-transformers": "config_sentence_transformers.json",
 _FILES: Final = (*_CONFIGS.values(), "model.safetensors", "modules.json", "tokenizer.json")
 _BLOCK_WORDS: Final = 4096
 # The tokenizers in the regular expressions of the library tokenizers.
-_LETTER, _MORE, _JOINER = r"[\p{L}\p{N}]", r"[\p{L}\p{N}\p{M}]", "['\u200c\u200d]"
-_WORD: Final = rf"{_LETTER}{_MORE}*(?:{_JOINER}{_LETTER}{_MORE}*)*"
-_FINAL_SIGMA: Final = rf"(?<={_MORE})\u03a3(?!{_MORE}|{_JOINER}{_LETTER})"
+_LETTER: Final = r"[\p{L}\p{N}]"
 _NOT_SPACE: Final = "[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 # Those that do not prevent an export.
 _TEXT_FACTS: Final = frozenset({"texts", "fields", "rare_counts", "normalisation"})
@@ -107,20 +107,24 @@ def _tokenizer(model: Embeddings) -> dict[str, Any]:
         ConfigError: a tokenizer or an option without such a form.
     """
     name = model.tokenizer.name
+    if name not in ("words", "whitespace"):
+        what = f"its tokenizer is {name!r}, which other libraries do not have"
+        raise ConfigError(f"{what}; export a model with the tokenizer words or whitespace")
     more = sorted(set(model.manifest.get("text", {})) - _TEXT_FACTS)
-    if name not in ("words", "whitespace") or more:
-        what = f"text is prepared with {', '.join(more)}" if more else f"its tokenizer is {name!r}"
-        raise ConfigError(f"{what}, which other libraries do not have; export a model with the tokenizer words")
+    if more:
+        what = f"its words are made with {', '.join(more)}, which other libraries do not have"
+        raise ConfigError(f"{what}; export a model that was trained without")
+    patterns, final_sigma = _word_patterns(**model.tokenizer.settings())
     before = _NORMALIZERS.get(model.manifest.get("text", {}).get("normalisation"), [])
     before = [*before, _replace("\u02bc", "\u2019")] if before else []
     steps = [
         *before,
         _replace("\u00ad", ""), _replace("\u2019", "'"), _replace("\u0130", "i"),
-        {"type": "Replace", "pattern": {"Regex": _FINAL_SIGMA}, "content": "\u03c2"}, {"type": "Lowercase"},
+        {"type": "Replace", "pattern": {"Regex": final_sigma}, "content": "\u03c2"}, {"type": "Lowercase"},
         *([{"type": "NFC"}] if before else []),
     ]  # fmt: skip
     if name == "whitespace":
-        steps = before
+        steps, patterns = before, [_NOT_SPACE]
     unknown = "[UNK]"
     while unknown in model:
         unknown = f"[{unknown}]"
@@ -131,16 +135,31 @@ def _tokenizer(model: Embeddings) -> dict[str, Any]:
         "padding": None,
         "added_tokens": [],
         "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
-        "pre_tokenizer": {
-            "type": "Split",
-            "pattern": {"Regex": _WORD if name == "words" else _NOT_SPACE},
-            "behavior": "Removed",
-            "invert": True,
-        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_split(pattern) for pattern in patterns]},
         "post_processor": None,
         "decoder": None,
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": unknown},
     }
+
+
+def _word_patterns(keep_joined: str = "", keep_prefix: str = "") -> tuple[list[str], str]:
+    """The tokenizer ``words`` as regular expressions, each applied to what the one before found, and the one of a final
+    sigma; as :func:`jose_embed.text.tokenizers.word_pattern`."""
+    last = "".join(character for character in keep_joined if character in ALSO_LAST)
+    inside = "".join(character for character in keep_joined if character not in ALSO_LAST)
+    more = rf"[\p{{L}}\p{{N}}\p{{M}}{re.escape(last)}]"
+    joiner = f"['\u200c\u200d{re.escape(inside)}]"
+    word = rf"{_LETTER}{more}*(?:{joiner}{_LETTER}{more}*)*"
+    final_sigma = rf"(?<={more})\u03a3(?!{more}|{joiner}{_LETTER})"
+    if not keep_prefix:
+        return [word], final_sigma
+    prefix = f"[{re.escape(keep_prefix)}]"
+    # The first takes what belongs to no other word along with a word, the second cuts it off.
+    return [f"{prefix}?{word}{joiner}?{prefix}?", f"{prefix}?{word}"], final_sigma
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": True}
 
 
 def _replace(old: str, new: str) -> dict[str, Any]:

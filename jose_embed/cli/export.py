@@ -68,6 +68,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from jose_embed.errors import ConfigError
     from jose_embed.model.embeddings import load
     from jose_embed.model.exchange import export
+    from jose_embed.model.parts import PHRASES
     from jose_embed.model.smaller import smaller
     from jose_embed.storage.atomic import check_output
 
@@ -93,6 +94,8 @@ def _run(arguments: argparse.Namespace) -> None:
         export_onnx(model, output, overwrite=arguments.overwrite)
         if not arguments.quiet:
             print(f"{output}: words separated by spaces to vectors of {model.dim} numbers, {_size(output)}")
+            if PHRASES in model.extra_json:
+                print("It does not join phrases: its input must have them as one word, such as new_york (phrases.json)")
         return
     with reporter_of(arguments) as reporter:
         export(

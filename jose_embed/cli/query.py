@@ -155,7 +155,8 @@ def _run_documents(arguments: argparse.Namespace) -> None:
         print_json([
             {
                 "id": n.doc_id, "score": n.score, "row": n.index, **({"label": labels[n.index]} if labels else {}),
-                **({} if n.text is None else {"text": n.text}), **({"fields": dict(n.fields)} if n.fields else {}), **respelled,
+                **({} if n.text is None else {"text": n.text}), **({"fields": dict(n.fields)} if n.fields else {}),
+                **respelled,
             }
             for n in neighbors
         ])  # fmt: skip

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import platformdirs
 from llvmlite import binding
 
-__all__ = ["MOST_BYTES", "MachineCode", "directory", "key", "loaded", "read", "write"]
+__all__ = ["MOST_BYTES", "MachineCode", "directory", "key", "loaded", "read", "usable_directory", "write"]
 
 #: The most that all entries together may take; the oldest go first.
 MOST_BYTES = 32_000_000
@@ -87,6 +87,18 @@ def directory() -> Path | None:
     return path.absolute() if named or path.is_absolute() else None  # a user without a home directory
 
 
+def usable_directory() -> Path | None:
+    """The directory, which exists and to which nobody else writes; None if there is none. It may be read-only."""
+    path = directory()
+    try:
+        if path is not None:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return path if _trusted(path) else None
+    except OSError:
+        pass
+    return None
+
+
 def read(name: str) -> MachineCode | None:
     """The entry of this name, None if there is none or it is damaged."""
     path = directory()
@@ -110,16 +122,13 @@ def read(name: str) -> MachineCode | None:
 
 def write(name: str, machine: MachineCode) -> None:
     """Keep an entry, and remove the oldest ones if all together are too large; does nothing if that is not possible."""
-    path = directory()
+    path = usable_directory()
     if path is None:
         return
     header = json.dumps({"name": machine.name, "result": machine.result, "single": machine.single})
     rest = header.encode() + b"\n" + machine.code
     temporary = path / f"{name}.{secrets.token_hex(4)}.tmp"
     with contextlib.suppress(OSError):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _trusted(path):
-            return
         try:
             temporary.write_bytes(hashlib.sha256(rest).digest() + rest)
             os.replace(temporary, path / f"{name}.kernel")

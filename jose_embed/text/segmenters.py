@@ -186,15 +186,31 @@ def pieces(text: str) -> Iterator[str]:
 
 
 class Jieba(Segmenter):
-    """Chinese, by jieba."""
+    """Chinese, by jieba.
+
+    Its parsed dictionary is kept beside our compiled kernels: in the shared temporary directory, where jieba puts it,
+    anybody could have written it. jieba renames a new file into its place, so many processes may start at once.
+    """
 
     name, module, distributions, extra = "jieba", "jieba", ("jieba",), "chinese"
     script = _HAN
 
     def _loaded(self, module: Any) -> Any:
-        module.setLogLevel(logging.WARNING)
-        module.initialize()
-        return module.dt
+        from jose_embed.compute.kernel_cache import usable_directory
+
+        module.setLogLevel(logging.CRITICAL)  # a file that cannot be written is no error
+        tokenizer, place = module.dt, usable_directory()
+        if tokenizer.initialized:  # by the program, perhaps with words of its own
+            return tokenizer
+        if not tokenizer.tmp_dir and place is None:
+            tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+            tokenizer.initialized = True
+            return tokenizer
+        tokenizer.tmp_dir = tokenizer.tmp_dir or str(place)
+        if not tokenizer.dictionary and not tokenizer.cache_file:  # jieba's own, which changes with its version
+            tokenizer.cache_file = f"jieba-{self.versions()['library_version']}.cache"
+        tokenizer.initialize()
+        return tokenizer
 
     def _segment(self, library: Any, text: str) -> Iterable[Found]:
         return ((start, end, word) for word, start, end in library.tokenize(text))

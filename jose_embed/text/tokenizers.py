@@ -37,6 +37,7 @@ from jose_embed.errors import ConfigError
 from jose_embed.text.normalization import check_form, normalized
 
 __all__ = [
+    "ALSO_LAST",
     "CodePointTokenizer",
     "ImportedTokenizer",
     "NormalizingTokenizer",
@@ -62,13 +63,15 @@ __all__ = [
 SEPARATOR, IGNORED, JOINER, MARK, LETTER, SIGMA, PREFIX, PREFIX_JOINER, PREFIX_MARK = range(9)
 KIND_SHIFT = 24  # a rule is kind << 24 | code point written in its place
 
+#: Of the characters that are kept inside words: those that stay at the end, too.
+ALSO_LAST = "+#"
+
 N_CODE_POINTS = 0x110000
 _CODED = 65_536  # characters that are encoded or decoded at a time: no other thread gets on meanwhile
 _SURROGATES = range(0xD800, 0xE000)
 _CAPITAL_SIGMA, _FINAL_SIGMA = "\u03a3", "\u03c2"
 _DOTTED_I = "\u0130"  # the one character whose lower case is two characters
 _JOINERS = "'\u2019\u200c\u200d"
-_ALSO_LAST = "+#"  # of the characters that are kept inside words: those that stay at the end, too
 _SOFT_HYPHEN = "\u00ad"
 
 
@@ -224,8 +227,8 @@ def word_pattern(keep_joined: str = "", keep_prefix: str = "") -> re.Pattern[str
     first = marks[np.diff(marks, prepend=-2) > 1]
     last = marks[np.diff(marks, append=N_CODE_POINTS) > 1]
     spans = "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(first, last, strict=True))
-    spans += re.escape("".join(character for character in keep_joined if character in _ALSO_LAST))
-    joiners = _JOINERS + re.escape("".join(character for character in keep_joined if character not in _ALSO_LAST))
+    spans += re.escape("".join(character for character in keep_joined if character in ALSO_LAST))
+    joiners = _JOINERS + re.escape("".join(character for character in keep_joined if character not in ALSO_LAST))
     letter, more = r"[^\W_]", rf"(?:[^\W_]|[{spans}])*"
     word = f"{letter}{more}(?:[{joiners}]{letter}{more})*"
     if keep_prefix:
@@ -248,7 +251,7 @@ def _word_rules(keep_joined: str, keep_prefix: str) -> npt.NDArray[np.uint32]:
     kinds[ord(_SOFT_HYPHEN)] = IGNORED
     kinds[ord(_CAPITAL_SIGMA)] = SIGMA
     for character in keep_joined:
-        kinds[ord(character)] = MARK if character in _ALSO_LAST else JOINER
+        kinds[ord(character)] = MARK if character in ALSO_LAST else JOINER
     for character in keep_prefix:
         inside = int(kinds[ord(character)])
         kinds[ord(character)] = {JOINER: PREFIX_JOINER, MARK: PREFIX_MARK}.get(inside, PREFIX)

@@ -17,6 +17,7 @@ from jose_embed import ConfigError, Embeddings, ModelError
 from jose_embed.adapters.static import STATIC_FORMATS, export_static
 from jose_embed.cli.program import main
 from jose_embed.model.exchange import read_safetensors
+from jose_embed.text.tokenizers import get_tokenizer
 
 TEXTS, _ = planted.corpus(120)
 GREEK = "ΣΟΦΟΣ ο ΣΟΦΟΣ don’t PANIC: it's l'Hôpital_rule x2 co\u00adop \u0130stanbul 東京 हिन्दी naïve ㎏ Ⅷ a\u200cb"
@@ -87,6 +88,39 @@ def test_a_tokenizer_that_other_libraries_lack(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(ConfigError, match="its tokenizer is 'letters', which other libraries do not have"):
         export_static(one, tmp_path / "out", format="model2vec")
     assert not (tmp_path / "out").exists()
+
+
+TRICKY = (
+    f"{GREEK} e-mail C++ C# f#+x 3.14 a.b.c .5 #tag ##tag a#b a##b #a#b # #- me@home.org @you a-@b a--b -a- --a "
+    "x+ +x a'#b #'a Ὀδυσσεύς ΟΔΟΣ-ΟΔΟΣ #ΟΔΟΣ ΟΔΟΣ# ΣΑΣ.ΣΑΣ. r&d [a]b^c\\d ]a \\a a\u0301#b \u0301#a 東京#京"
+)
+
+
+@pytest.mark.parametrize(
+    ("keep_joined", "keep_prefix"), [("", ""), ("-.+", ""), ("", "#@"), ("-._+#&", "#@"), ("-#]^\\", "-+[]^\\")]
+)
+def test_kept_characters_are_kept_by_the_libraries(keep_joined: str, keep_prefix: str, tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers")
+    kept = {"keep_joined": keep_joined, "keep_prefix": keep_prefix}
+    words = get_tokenizer("words", kept)(TRICKY)
+    settings = {name: characters for name, characters in kept.items() if characters}
+    one = one_word_model(list(dict.fromkeys(words)), tokenizer_settings=settings)
+    export_static(one, tmp_path / "out", format="model2vec")
+    theirs = library.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert theirs.encode(TRICKY, add_special_tokens=False).tokens == words
+
+
+def one_word_model(words: list[str], **facts: Any) -> Embeddings:
+    """A model of words that all have the same vector."""
+    vectors = np.tile(np.float32([1, 0]), (len(words), 1))
+    counts = [1] * len(words)
+    return Embeddings.from_arrays(words=words, counts=counts, center_vectors=vectors, context_vectors=vectors, **facts)
+
+
+def test_a_model_with_phrases_is_refused(tmp_path: Path) -> None:
+    one = one_word_model(["a_b", "a"], text={"phrases": {"number": 1}}, extra_json={"phrases": [["a", "b", 0.9]]})
+    with pytest.raises(ConfigError, match="its words are made with phrases, which other libraries do not have"):
+        export_static(one, tmp_path / "out", format="model2vec")
 
 
 def test_the_word_of_unknown_words_may_be_a_word(tmp_path: Path) -> None:

@@ -107,7 +107,32 @@ def test_a_model_of_a_segmenter_reads_raw_text(chinese: str, capsys: pytest.Capt
     assert main(["similar", chinese, "质量", "-k", "1"]) == 0
     assert main(["documents", chinese, "--text", "酒店的房间", "-k", "1"]) == 0
     assert main(["export", chinese, "-o", "folder", "--format", "model2vec"]) == 2
-    assert "text is prepared with segmenter" in capsys.readouterr().err
+    assert "its tokenizer is 'jieba', which other libraries do not have" in capsys.readouterr().err
+
+
+def test_jieba_keeps_its_dictionary_in_our_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jieba = pytest.importorskip("jieba")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    small = tmp_path / "words.txt"
+    small.write_text("质量 9 n\n太差 9 a\n")
+    ours = tmp_path / "cache"
+
+    def split(place: Path | str, dictionary: Path | None = small) -> list[str]:
+        monkeypatch.setattr(jieba, "dt", jieba.Tokenizer(dictionary and str(dictionary)))
+        monkeypatch.setenv("JOSE_CACHE_DIR", str(place))
+        words: list[str] = get_tokenizer("jieba")("质量太差了")
+        return words
+
+    for place in ("off", small / "no directory", ours):
+        assert split(place) == ["质量", "太差", "了"]
+    (kept,) = ours.iterdir()
+    assert kept.stat().st_mode & 0o77 == 0
+    kept.write_bytes(kept.read_bytes()[:9])
+    assert split(ours) == ["质量", "太差", "了"]
+    assert split(ours, None) == ["质量", "太差", "了"]
+    assert {path.name for path in ours.iterdir()} == {kept.name, f"jieba-{importlib.metadata.version('jieba')}.cache"}
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_another_version_of_the_library_is_said_at_load(chinese: str, caplog: pytest.LogCaptureFixture) -> None:
