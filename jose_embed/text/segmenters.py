@@ -196,10 +196,8 @@ class Jieba(Segmenter):
     script = _HAN
 
     def _loaded(self, module: Any) -> Any:
-        from jose_embed.compute.kernel_cache import usable_directory
-
         module.setLogLevel(logging.CRITICAL)  # a file that cannot be written is no error
-        tokenizer, place = module.dt, usable_directory()
+        tokenizer, place = module.dt, importlib.import_module("jose_embed.compute.kernel_cache").usable_directory()
         if tokenizer.initialized:  # by the program, perhaps with words of its own
             return tokenizer
         if not tokenizer.tmp_dir and place is None:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.backends import choose_backend, make_backend
+from jose_embed.compute.cpu.backend import CHUNK_LIMITS, spare_rows
 from jose_embed.compute.documents import gathered
 from jose_embed.compute.gpu.backend import needed_bytes
 from jose_embed.compute.sampling import SamplingTables
-from jose_embed.compute.sphere import random_points
 from jose_embed.compute.tables import Tables, Text, padded_table
 from jose_embed.config import TrainConfig
 from jose_embed.progress import SilentReporter
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.given import GivenVectors
-from jose_embed.training.schedule import visiting_order
+from jose_embed.training.initial import fill_with_random_points, trained_rows
+from jose_embed.training.schedule import chunk_tokens, chunks, visiting_order
 
 __all__ = ["estimate"]
+
+_CHUNKS: Final = 8  # that each worker trains in the trial; a second or two
+_DEVICE_TOKENS: Final = 1 << 21  # running words that a CUDA device trains in the trial
 
 
 def estimate(corpus: EncodedCorpus, config: TrainConfig, given: GivenVectors | None = None) -> dict[str, float]:
@@ -42,11 +48,12 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig, given: GivenVectors | N
         lacking = corpus.vocabulary.n_words - len(given.rows)
         n_bytes = max(n_bytes + given.held_bytes + 16 * lacking * config.dim, given.reading_bytes)
     on_cpu = chosen == "cpu"
-    trial = replace(config, epochs=1, workers=1 if on_cpu else config.workers)
-    documents = _trial_tokens(corpus, 100_000 if on_cpu else 1 << 21)
-    seconds = _trial_seconds(corpus, trial, documents, chosen)
+    threads = config.resolved_workers() if on_cpu else 1
+    size = chunk_tokens(corpus.n_tokens, threads, CHUNK_LIMITS) if on_cpu else _DEVICE_TOKENS
+    documents = _trial_documents(corpus, _CHUNKS * threads * size if on_cpu else size)
+    seconds = _trial_seconds(corpus, replace(config, epochs=1), documents, chosen, threads, size)
     runs = config.epochs * corpus.n_tokens / max(1, int(np.diff(corpus.offsets)[documents].sum()))
-    need = {"memory_bytes": 2.2e8 + n_bytes, "seconds": runs * seconds / (config.resolved_workers() if on_cpu else 1)}
+    need = {"memory_bytes": 2.2e8 + n_bytes, "seconds": runs * seconds}
     if not on_cpu:
         longest = int(np.diff(corpus.offsets).max(initial=0))
         n_words = corpus.vocabulary.n_words
@@ -54,28 +61,32 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig, given: GivenVectors | N
     return need
 
 
-def _trial_tokens(corpus: EncodedCorpus, n_tokens: int) -> npt.NDArray[np.int64]:
+def _trial_documents(corpus: EncodedCorpus, n_tokens: int) -> npt.NDArray[np.int64]:
     """A random sample of documents with about ``n_tokens`` running words."""
     order = visiting_order(corpus.offsets, 0, 0)
     ends = np.cumsum(np.diff(corpus.offsets)[order])
     return order[: 1 + int(np.searchsorted(ends, n_tokens))]
 
 
-def _trial_seconds(corpus: EncodedCorpus, config: TrainConfig, documents: npt.NDArray[np.int64], chosen: str) -> float:
-    """Seconds that one worker, or a CUDA device, needs to train these documents once."""
+def _trial_seconds(
+    corpus: EncodedCorpus, config: TrainConfig, documents: npt.NDArray[np.int64], chosen: str, threads: int, size: int
+) -> float:
+    """Seconds that all workers together, or a CUDA device, need to train these documents once, in chunks of ``size``
+    running words.
+
+    Workers share caches and memory, so that two are not twice as fast as one: they run at the same time here, too.
+    """
     vocabulary, dim = corpus.vocabulary, config.dim
-    tables = Tables(
-        padded_table(vocabulary.n_words, dim), padded_table(vocabulary.n_words, dim),
-        padded_table(len(documents), dim),
-    )  # fmt: skip
-    for number, table in enumerate(tables[:2]):
-        random_points(np.random.default_rng(number), table[:, :dim])
-    tables.document[:, 0] = 1
+    n_rows = vocabulary.n_words + (spare_rows(vocabulary.counts, size, threads) if chosen == "cpu" else 0)
+    tables = Tables(padded_table(n_rows, dim), padded_table(n_rows, dim), padded_table(len(documents), dim))
+    fill_with_random_points(trained_rows(tables, vocabulary.n_words, dim), config.seed)
     samples = SamplingTables.of(vocabulary.counts, config.subsample_threshold, config.noise_exponent)
     # Only these documents: the whole text would be copied to the device.
     text = Text(*gathered(corpus.tokens, corpus.offsets, documents))
     backend = make_backend(chosen, text, samples, tables, config, corpus.n_tokens, vocabulary.counts)
     backend.prepare()
-    started = time.perf_counter()
-    backend.train_chunk(np.arange(len(documents)), 0, 0)
-    return time.perf_counter() - started
+    parts = list(chunks(np.arange(len(documents)), text.offsets, 0, size))
+    with ThreadPoolExecutor(threads) as pool:
+        started = time.perf_counter()
+        list(pool.map(lambda part: backend.train_chunk(part.documents, 0, part.first_token), parts))
+        return time.perf_counter() - started

@@ -7,6 +7,7 @@ seeds for each of them. The rules of scoring are those of :mod:`jose_embed.analy
     python tests/benchmarks/quality.py                                   every table, 3 seeds
     python tests/benchmarks/quality.py --corpora bbc r8 --systems ours doc2vec --seeds 5
     python tests/benchmarks/quality.py --systems ours ours:words         a recipe beside a preset
+    python tests/benchmarks/quality.py --systems ours ours:phrases=True --brief    kNN, NMI and words only
 
 Peers' figures are kept in tests/benchmarks/.cache and reprinted from there; ``--again`` measures anew.
 """
@@ -58,7 +59,8 @@ def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) ->
         corpus: What to train on.
         settings: Shared settings, the seed among them.
         task: ``"together"`` trains on all documents and scores their vectors; ``"inference"`` trains on the training
-            part and infers the test part; ``"sorted"`` is ``"together"`` on a file sorted by class.
+            part and infers the test part; ``"sorted"`` is ``"together"`` on a file sorted by class; ``"brief"`` is
+            ``"together"`` with the neighbors and k-means of documents and the words alone.
 
     Returns:
         ``figures`` (name -> values), ``seconds`` and ``cpu_seconds`` of the training, and where and when.
@@ -70,9 +72,9 @@ def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) ->
         figures |= _inference_figures(trained, part, corpus)
     else:
         if part.labels is not None and trained.doc_vectors is not None:
-            figures |= _document_figures(part.in_file_order(trained.doc_vectors), part)
+            figures |= _document_figures(part.in_file_order(trained.doc_vectors), part, brief=task == "brief")
         figures |= _word_figures(trained, part)
-        if part.description.sentences:
+        if part.description.sentences and task != "brief":
             figures |= _sentence_figures(trained)
         if part.description.searched:
             figures |= _search_figures(trained, part)
@@ -101,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epochs = options.epochs or corpus.description.epochs
         settings = peers.Settings(options.dim, options.window, options.min_count, epochs, options.threads)
         tasks = ["together"] + (["inference"] if corpus.description.n_train and not options.no_inference else [])
+        if options.brief:
+            tasks = ["brief"]
         for task in tasks:
             records = {
                 system: [
@@ -139,10 +143,15 @@ def recorded(
     return record
 
 
-def _document_figures(vectors: np.ndarray, corpus: Corpus) -> Figures:
+def _document_figures(vectors: np.ndarray, corpus: Corpus, *, brief: bool = False) -> Figures:
     labels, n_train = corpus.labels, corpus.description.n_train
     assert labels is not None
     neighbors = evaluation.classify(vectors, labels, n_train=n_train)
+    if brief:
+        return {
+            "knn": [neighbors.accuracy.mean],
+            "nmi": list(evaluation.cluster(vectors, labels, seeds=CLUSTER_SEEDS).nmi.values),
+        }
     regression = evaluation.classify(vectors, labels, n_train=n_train, method="logistic")
     clusters = evaluation.cluster(vectors, labels, seeds=CLUSTER_SEEDS)
     best = evaluation.cluster(vectors, labels, seeds=CLUSTER_SEEDS[:1], n_init=10)
@@ -218,7 +227,8 @@ def _print_tables(
     if description.labelled:
         split = f"first {description.n_train:,} rows train" if description.n_train else "10-fold"
         print(f"\n### {description.title} ({len(corpus.texts):,} documents, {split}; {setting}, shuffled)\n")
-        print(_table(DOCUMENT_COLUMNS, records))
+        columns = {name: DOCUMENT_COLUMNS[name] for name in ("knn", "nmi")} if task == "brief" else DOCUMENT_COLUMNS
+        print(_table(columns, records))
     if description.pairs:
         print(f"\n### {description.title}: word similarity, Spearman ({setting})\n")
         print(_table({name: PAIR_TITLES[name] for name in description.pairs}, records))
@@ -231,7 +241,7 @@ def _print_tables(
     if description.searched:
         print(f"\n### {description.title}: search ({len(corpus.texts):,} documents; {setting})\n")
         print(_table(SEARCH_COLUMNS, records))
-    if description.sentences:
+    if description.sentences and task != "brief":
         trained_on = f"trained on {description.title} ({setting})"
         print(f"\n### STS benchmark, test part: Spearman of inferred vectors, {trained_on}\n")
         print(_table({"sts": "STS-B"}, records))
@@ -282,6 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--window", type=int, default=5, help="window of every peer")
     parser.add_argument("--min-count", type=int, default=5, help="smallest count of a word, for every peer")
     parser.add_argument("--no-inference", action="store_true", help="leave out the tables about unseen documents")
+    parser.add_argument("--brief", action="store_true", help="only neighbors, k-means and words")
     parser.add_argument("--again", action="store_true", help="measure anew what is kept from an earlier run")
     parser.add_argument("--ledger", type=Path, help="the JSON file of kept figures; in .cache unless given")
     return parser
