@@ -478,7 +478,7 @@ class Run:
             self._reporter.advance(stop - start)
         self._reporter.finish()
         if texts is not None:
-            texts.finish()
+            texts.finish(text.tokenizer)
         if ids and len(set(ids)) < len(ids):
             seen: set[str] = set()
             twice = next(one for one in ids if one in seen or seen.add(one))  # type: ignore[func-returns-value]

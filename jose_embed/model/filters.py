@@ -20,8 +20,10 @@ import json
 import operator
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -41,6 +43,9 @@ _TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_KEPT_FILTERS: Final = 64
+_MOST_EXACT: Final = 1 << 53  # integers that float64 holds
+_FEW_VALUES: Final = 16  # fewer are compared one by one
 _LONGEST_NUMBER: Final = 40  # characters of a number that is kept as text
 _NAME: Final = re.compile(r"[^\W\d][\w.-]*")
 _OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
@@ -98,6 +103,7 @@ class Filter:
     comparisons: tuple[_Comparison, ...]
 
     @classmethod
+    @lru_cache(64)
     def parse(cls, text: str) -> Filter:
         """The filter that a text says.
 
@@ -117,21 +123,95 @@ class Filter:
         """Whether a document with these fields is meant."""
         return all(comparison.fits(fields) for comparison in self.comparisons)
 
-    def fitting(self, table: FieldTable) -> npt.NDArray[np.bool_]:
-        """Which documents of a table are meant: bool (n_documents,).
+    def fitting(self, table: FieldTable, *, elsewhere: Collection[str] = ()) -> npt.NDArray[np.bool_]:
+        """Which documents of a table are meant: bool (n_documents,), read-only.
 
-        Each comparison looks at the different values of its field only.
+        Each comparison looks at the different values of its field only. Answers are kept: few filters are asked often.
+
+        Args:
+            table: The fields.
+            elsewhere: Fields of other documents, which are missing here.
 
         Raises:
-            ConfigError: a field that the table does not have.
+            ConfigError: a field that is neither here nor there.
         """
+        key = repr(self)  # for Python 1 equals true
+        kept = table.kept.get(key)
+        if kept is not None:
+            return kept
         chosen = np.ones(table.n_documents, np.bool_)
         for comparison in self.comparisons:
-            name = table.column_of(comparison.field)
-            codes, values = table.column(name)
-            fit = [comparison.fits({} if value is None else {name: value}) for value in values]
-            chosen &= np.array(fit, np.bool_)[codes]
+            name = comparison.field
+            if not {name, name.split(".")[0]}.isdisjoint(table.names) or (
+                name not in elsewhere and name.split(".")[0] not in elsewhere
+            ):
+                column = table.column(table.column_of(name))
+                chosen &= column.fitting(comparison)[column.codes]
+            elif not comparison.fits({}):
+                chosen[:] = False
+        chosen.flags.writeable = False
+        if len(table.kept) >= _KEPT_FILTERS:
+            table.kept.clear()
+        table.kept[key] = chosen
         return chosen
+
+
+class Column:
+    """A field of many documents.
+
+    Args:
+        name: Its name.
+        codes: int32 (n_documents,).
+        values: The value of each code, all different; None is a missing one.
+    """
+
+    def __init__(self, name: str, codes: npt.NDArray[np.int32], values: Sequence[Any]) -> None:
+        self.name, self.codes, self.values = name, codes, values
+
+    @cached_property
+    def _numbers(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """float64 and bool (n_values,): the values that are numbers, and which are."""
+        found = [_number(value) for value in self.values]
+        numbers = np.array([0.0 if number is None else number for number in found], np.float64)
+        return numbers, np.array([number is not None for number in found], np.bool_)
+
+    @cached_property
+    def _is_exact(self) -> bool:
+        """Whether float64 holds all numbers."""
+        numbers = map(_number, self.values)
+        return not any(isinstance(number, int) and abs(number) > _MOST_EXACT for number in numbers)
+
+    @cached_property
+    def _texts(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The values that are text, in order, and the place of each value among them, -1 for others."""
+        texts = sorted(value for value in self.values if isinstance(value, str))
+        places = {text: place for place, text in enumerate(texts)}
+        found = (places[value] if isinstance(value, str) else -1 for value in self.values)
+        return texts, np.fromiter(found, np.int64, len(self.values))
+
+    def fitting(self, comparison: _Comparison) -> npt.NDArray[np.bool_]:
+        """Which values fit a comparison: bool (n_values,)."""
+        if comparison.field != self.name or comparison.operator == "missing" or len(self.values) < _FEW_VALUES:
+            return self._fitting_one_by_one(comparison)
+        fit = np.zeros(len(self.values), np.bool_)
+        for value in comparison.values:
+            name = "=" if comparison.operator == "in" else comparison.operator
+            if isinstance(value, str):
+                texts, places = self._texts
+                first, last = bisect_left(texts, value), bisect_right(texts, value)
+                # Places of equal text are 1, of smaller one 0, of larger one 2.
+                sides = (places >= first).astype(np.int8) + (places >= last)
+                fit |= (places >= 0) & _OPERATORS[name](sides, 1)
+            elif isinstance(value, bool) or not self._is_exact or abs(value) > _MOST_EXACT:
+                fit |= self._fitting_one_by_one(_Comparison(comparison.field, name, (value,)))
+            else:
+                numbers, are_numbers = self._numbers
+                fit |= are_numbers & _OPERATORS[name](numbers, value)
+        return fit
+
+    def _fitting_one_by_one(self, comparison: _Comparison) -> npt.NDArray[np.bool_]:
+        fit = (comparison.fits({} if value is None else {self.name: value}) for value in self.values)
+        return np.fromiter(fit, np.bool_, len(self.values))
 
 
 class FieldTable:
@@ -156,7 +236,8 @@ class FieldTable:
         self.n_documents = n_documents
         self._rows = rows
         self._lock = threading.Lock()
-        self._columns: dict[str, tuple[npt.NDArray[np.int32], list[Any]]] = {}
+        self._columns: dict[str, Column] = {}
+        self.kept: dict[str, npt.NDArray[np.bool_]] = {}  # which documents fit the filters asked for last
 
     def column_of(self, field: str) -> str:
         """The column that a field of a filter is in.
@@ -170,8 +251,8 @@ class FieldTable:
         kept = f"kept are {', '.join(self.names)}" if self.names else "no fields are kept (--keep-fields)"
         raise ConfigError(f"there is no field {field[:100]!r}; {kept}")
 
-    def column(self, name: str) -> tuple[npt.NDArray[np.int32], list[Any]]:
-        """The codes of the documents, int32 (n_documents,), and the value of each code; None is a missing one."""
+    def column(self, name: str) -> Column:
+        """A field."""
         with self._lock:
             if not self._columns:
                 self._columns = self._read()
@@ -186,12 +267,12 @@ class FieldTable:
         if field not in self.names:
             self.column_of(field)
             raise ConfigError(f"facets of {field[:100]!r} are not counted; name a field of {', '.join(self.names)}")
-        codes, values = self.column(field)
-        counts = np.bincount(codes[chosen], minlength=len(values))
+        column = self.column(field)
+        counts = np.bincount(column.codes[chosen], minlength=len(column.values))
         order = np.argsort(-counts, kind="stable")
-        return [(values[at], int(counts[at])) for at in order.tolist() if counts[at]]
+        return [(column.values[at], int(counts[at])) for at in order.tolist() if counts[at]]
 
-    def _read(self) -> dict[str, tuple[npt.NDArray[np.int32], list[Any]]]:
+    def _read(self) -> dict[str, Column]:
         codes = {name: np.zeros(self.n_documents, np.int32) for name in self.names}
         values: dict[str, list[Any]] = {name: [] for name in self.names}
         known: dict[str, dict[Any, int]] = {name: {} for name in self.names}
@@ -207,7 +288,7 @@ class FieldTable:
         for found in values.values():
             if not found:  # no documents
                 found.append(None)
-        return {name: (codes[name], values[name]) for name in self.names}
+        return {name: Column(name, codes[name], values[name]) for name in self.names}
 
 
 class _Tokens:
@@ -307,7 +388,13 @@ def _holds(comparison: str, found: Any, value: Value) -> bool:
     elif isinstance(value, str):
         alike = isinstance(found, str)
     else:
-        if isinstance(found, str) and len(found) <= _LONGEST_NUMBER and _NUMBER.fullmatch(found.strip()):
-            found = json.loads(found)
-        alike = isinstance(found, int | float)
+        found = _number(found)
+        alike = found is not None
     return alike and _OPERATORS[comparison](found, value)
+
+
+def _number(found: Any) -> int | float | None:
+    """A value as a number, also one that is kept as text; None if it is none."""
+    if isinstance(found, str) and len(found) <= _LONGEST_NUMBER and _NUMBER.fullmatch(found.strip()):
+        found = json.loads(found)
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None

@@ -8,14 +8,13 @@ a list of endings. Words of fewer than three letters, and so most words in Chine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import takewhile
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.model.lookup import WordLookup
+from jose_embed.text.word_index import SortedWords
 
 __all__ = ["Inflections"]
 
@@ -24,6 +23,7 @@ MOST_OTHER: Final = 6  # letters behind them
 LEAST_COSINE: Final = 0.3
 _LEAST_COMMON_RARE: Final = 4
 _MOST_OTHER_RARE: Final = 2
+_TOO_LONG: Final = (1 << 16) - 1
 _KEPT: Final = 50_000  # words that are remembered
 
 
@@ -33,19 +33,20 @@ class Inflections:
     Args:
         lookup: The vocabulary.
         center_vectors: float32 (n_words, dim), norm 1.
-        beginning_with: All words of the texts that begin with some letters.
+        words: All words of the texts.
     """
 
-    def __init__(
-        self,
-        lookup: WordLookup,
-        center_vectors: npt.NDArray[np.float32],
-        beginning_with: Callable[[str], Iterable[str]],
-    ) -> None:
+    def __init__(self, lookup: WordLookup, center_vectors: npt.NDArray[np.float32], words: SortedWords) -> None:
         self._lookup = lookup
         self._vectors = center_vectors
-        self._beginning_with = beginning_with
+        self._words = words
         self._found: dict[str, tuple[str, ...]] = {}
+        every = list(words)
+        self._rows = lookup.rows_of(every)
+        # A word with other signs than letters is like no other; so is one of the greatest length.
+        self._lengths = np.fromiter(
+            (min(len(word), _TOO_LONG) if word.isalpha() else _TOO_LONG for word in every), np.uint16, len(every)
+        )
 
     def of(self, word: str) -> tuple[str, ...]:
         """A word, as the tokenizer cuts it, and its inflections, in order."""
@@ -60,25 +61,14 @@ class Inflections:
         return found
 
     def _others(self, word: str) -> list[str]:
-        row = self._lookup.index_of(word)
-        rare: list[str] = []
-        rows: list[int] = []
-        for other in self._beginning_with(word[:LEAST_COMMON]):
-            n_common = _common(word, other)
-            n_other = max(len(word), len(other)) - n_common
-            if n_other > MOST_OTHER or not other.isalpha():
-                continue
-            of_other = self._lookup.index_of(other)
-            if row is not None and of_other is not None:
-                rows.append(of_other)
-            elif n_other <= _MOST_OTHER_RARE and n_common >= _LEAST_COMMON_RARE:
-                rare.append(other)
-        if row is None or not rows:
-            return rare
-        near = self._vectors[rows] @ self._vectors[row] >= LEAST_COSINE
-        return rare + [self._lookup.words[at] for at, is_near in zip(rows, near.tolist(), strict=True) if is_near]
-
-
-def _common(a: str, b: str) -> int:
-    """How many letters two words have in common at their beginning."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+        first, common = self._words.alike(word, max(LEAST_COMMON, len(word) - MOST_OTHER))
+        last = first + len(common)
+        n_other = np.maximum(self._lengths[first:last], len(word)) - common.astype(np.int64)
+        row, rows = self._lookup.index_of(word), self._rows[first:last]
+        known = (rows >= 0) & (row is not None)
+        alike = ~known & (n_other <= _MOST_OTHER_RARE) & (common >= _LEAST_COMMON_RARE)
+        if row is not None:
+            near = np.flatnonzero(known & (n_other <= MOST_OTHER))
+            near = near[self._vectors[rows[near]] @ self._vectors[row] >= LEAST_COSINE]
+            alike[near] = True
+        return [self._words[at] for at in (np.flatnonzero(alike) + first).tolist()]

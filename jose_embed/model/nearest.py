@@ -20,7 +20,7 @@ def nearest_rows(
     k: int,
     *,
     excluded: npt.NDArray[np.int64] | None = None,
-    counts: npt.NDArray[Any] | None = None,
+    may: npt.NDArray[np.bool_] | None = None,
     factors: npt.NDArray[np.float32] | None = None,
     block_rows: int = BLOCK_ROWS,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -34,7 +34,7 @@ def nearest_rows(
         query: float32 (dim,), norm 1.
         k: At least 1; all rows if it is larger than n.
         excluded: int64, rows to leave out.
-        counts: Integers (n,): rows with the count 0 are left out.
+        may: bool (n,): only these rows; all if None.
         factors: float32 (n,), 0 to 1: each inner product is multiplied by the factor of its row.
         block_rows: Rows scored at a time.
 
@@ -53,19 +53,22 @@ def nearest_rows(
             rough = matrix[first:last] @ query
             if factors is not None:
                 rough *= factors[first:last]
-        rough[~np.isfinite(rough)] = -np.inf
-        if counts is not None:
-            rough[counts[first:last] == 0] = -np.inf
         if excluded is not None:
             rough[excluded[(excluded >= first) & (excluded < last)] - first] = -np.inf
+        there = None
+        if may is not None and not may[first:last].all():
+            there = np.flatnonzero(may[first:last])
+            rough = rough[there]
+        rough[~np.isfinite(rough)] = -np.inf
         floor = np.float32(-np.inf)
         if k < len(rough):
             floor = np.partition(rough, len(rough) - k)[len(rough) - k] - slack
         if len(best) == k:
             floor = max(floor, np.float32(scores[-1]) - slack)
-        candidates = np.flatnonzero((rough >= floor) & (rough > -np.inf)) + first
+        candidates = np.flatnonzero((rough >= floor) & (rough > -np.inf))
         if not len(candidates):
             continue
+        candidates = (candidates if there is None else there[candidates]) + first
         exact = np.concatenate(
             [
                 _products(matrix[candidates[i : i + _SCORED_ROWS]], exact_query)
@@ -90,10 +93,8 @@ def nearest_among(
     factors: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The same among the rows where ``may``, bool (n,), is true; few such rows are copied, so that they cost little."""
-    n_may = int(np.count_nonzero(may))
-    if n_may >= _GATHERED * len(may):
-        counts = None if n_may == len(may) else may.view(np.uint8)
-        return nearest_rows(matrix, query, k, excluded=excluded, counts=counts, factors=factors)
+    if int(np.count_nonzero(may)) >= _GATHERED * len(may):
+        return nearest_rows(matrix, query, k, excluded=excluded, may=may, factors=factors)
     rows = np.flatnonzero(may)
     if excluded is not None:
         rows = np.setdiff1d(rows, excluded)

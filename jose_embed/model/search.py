@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.compute.jit import jit
 from jose_embed.errors import ConfigError
 from jose_embed.model.filters import FieldTable, Filter
 from jose_embed.model.inference import DocumentEncoder
@@ -32,7 +33,7 @@ from jose_embed.model.passages import Passage, best_passage
 from jose_embed.model.query import at_least_one, names_arguments
 from jose_embed.model.stored import StoredModel
 from jose_embed.text.texts import TextStore
-from jose_embed.text.tokenizers import valid_text
+from jose_embed.text.tokenizers import Tokenizer, valid_text
 from jose_embed.text.word_index import WordIndex
 
 __all__ = [
@@ -44,7 +45,9 @@ __all__ = [
     "SearchableModel",
     "best_of",
     "chosen_mode",
+    "joined",
     "parsed",
+    "write_products",
 ]
 
 SearchMode = Literal["hybrid", "vector", "words"]
@@ -144,16 +147,21 @@ class DocumentSearch:
         """Whether exact words can be searched."""
         return self._texts is not None and self._texts.has_texts
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Splits questions and texts."""
+        return self._encoder.lookup.tokenizer
+
     @cached_property
     def words(self) -> WordIndex:
         """The index of the words of the kept texts."""
         assert self._texts is not None
-        return self._texts.word_index(self._encoder.lookup.tokenizer)
+        return self._texts.word_index(self.tokenizer)
 
     @cached_property
     def inflections(self) -> Inflections:
         """Finds the inflections of words."""
-        return Inflections(self._encoder.lookup, self._encoder.center_vectors, self.words.beginning_with)
+        return Inflections(self._encoder.lookup, self._encoder.center_vectors, self.words.words)
 
     @cached_property
     def fields(self) -> FieldTable:
@@ -171,7 +179,7 @@ class DocumentSearch:
         (found,) = self._encoder.infer_detailed([text], most_unknown=0)
         counts: dict[tuple[str, ...], int] = {}
         if self.has_texts:
-            for word in self._encoder.lookup.tokenizer(valid_text(text)):
+            for word in self.tokenizer(valid_text(text)):
                 key = self.inflections.of(word) if inflected else (word,)
                 counts[key] = counts.get(key, 0) + 1
         return Question(found.vector, tuple(counts.items()))
@@ -194,24 +202,15 @@ class DocumentSearch:
 
     def scores(self, question: Question, mode: SearchMode) -> npt.NDArray[np.float32]:
         """The scores of all documents, float32 (n_docs,); minus infinity for those that are no answers."""
-        nothing = np.full(len(self._vectors), -np.inf, np.float32)
         by_words = self.words.scores(question.terms) if mode != "vector" else None
         cosines = self.cosines(question.vector) if question.vector is not None and mode != "words" else None
-        if by_words is None or not by_words.any():
-            return nothing if cosines is None else np.where(self._known, cosines, nothing)
-        if cosines is None:
-            return np.where(by_words > 0, by_words, nothing)
-        return self._fused(by_words, cosines)
+        return joined(by_words, cosines, self._known)
 
     def cosines(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The cosines of a question and all documents, without the reliability matrix: float32 (n_docs,)."""
-        query, scale = self._query(vector)
+        query, scale = self.query_of(vector)
         out = np.empty(len(self._vectors), np.float32)
-        for first in range(0, len(out), _BLOCK_ROWS):
-            block = slice(first, first + _BLOCK_ROWS)
-            np.dot(self._vectors[block], query, out=out[block])
-        if scale != 1 or len(self._inverse):
-            out *= self._factors * np.float32(scale)
+        write_products(self._vectors, query * np.float32(scale), self._factors, out)
         return out
 
     def passage(self, question: Question, text: str, n_words: int) -> Passage:
@@ -221,22 +220,8 @@ class DocumentSearch:
             weights |= dict.fromkeys(spellings, (number, self.words.rarity(spellings)))
         return best_passage(text, n_words, weights, question.vector, self._encoder)
 
-    def _fused(self, by_words: npt.NDArray[np.float32], cosines: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        n_known = max(1, int(np.count_nonzero(self._known)))
-        if n_known < len(cosines):
-            cosines = np.where(self._known, cosines, np.float32(0))
-        cosines = cosines - np.float32(cosines.sum(dtype=np.float64) / n_known)
-        top = max(float(cosines.max()), 1e-6)
-        fused = by_words * np.float32(_WORDS_SHARE / float(by_words.max()))
-        fused += cosines * np.float32((1 - _WORDS_SHARE) / top)
-        if n_known < len(cosines):  # documents without a known word are found by other words only
-            fused[~self._known] = np.where(
-                by_words[~self._known] > 0, by_words[~self._known] * (_WORDS_SHARE / by_words.max()), -np.inf
-            )
-        return fused
-
     def _by_vector(self, vector: npt.NDArray[np.float32], k: int, among: npt.NDArray[np.bool_] | None) -> Ranked:
-        query, scale = self._query(vector)
+        query, scale = self.query_of(vector)
         may = self._known if among is None else self._known & among
         factors = self._factors if len(self._inverse) else None
         found, scores = nearest_among(self._vectors, query, k, may, factors=factors)
@@ -257,21 +242,37 @@ class DocumentSearch:
     @cached_property
     def _lengths(self) -> npt.NDArray[np.float64]:
         """float64 (n_docs,): |M d| of each document."""
-        out = np.ones(len(self._vectors))
+        return self._lengths_of(self._vectors)
+
+    def _lengths_of(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        out = np.ones(len(vectors))
         for first in range(0, len(out), _BLOCK_ROWS):
-            block = self._vectors[first : first + _BLOCK_ROWS].astype(np.float64) @ self._inverse
+            block = vectors[first : first + _BLOCK_ROWS].astype(np.float64) @ self._inverse
             out[first : first + _BLOCK_ROWS] = np.sqrt(np.square(block).sum(axis=1))
         return np.maximum(out, 1e-12)
 
     @cached_property
+    def _least_length(self) -> float:
+        return float(self._lengths.min()) if len(self._vectors) else 1.0
+
+    @cached_property
     def _factors(self) -> npt.NDArray[np.float32]:
         """float32 (n_docs,), at most 1: 1 / |M d| times the least of these lengths."""
-        if not len(self._vectors):
-            return np.empty(0, np.float32)
-        factors: npt.NDArray[np.float32] = (self._lengths.min() / self._lengths).astype(np.float32)
+        return self.factors_of(self._vectors)
+
+    def factors_of(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The factors of some documents, see :meth:`query_of`: float32 (n,).
+
+        Args:
+            vectors: float32 (n, dim), norm 1.
+        """
+        if not len(vectors) or not len(self._inverse):
+            return np.ones(len(vectors), np.float32)
+        lengths = self._lengths if vectors is self._vectors else self._lengths_of(vectors)
+        factors: npt.NDArray[np.float32] = (self._least_length / lengths).astype(np.float32)
         return factors
 
-    def _query(self, vector: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
+    def query_of(self, vector: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
         """A unit vector and a number: its product with a document, times the document's factor and the number, is the
         cosine."""
         if not len(self._inverse):
@@ -279,7 +280,56 @@ class DocumentSearch:
         plain = vector.astype(np.float64) @ self._inverse
         again = (plain / max(float(np.linalg.norm(plain)), 1e-12)) @ self._inverse
         length = float(np.linalg.norm(again))
-        return (again / max(length, 1e-12)).astype(np.float32), length / float(self._lengths.min(initial=np.inf))
+        return (again / max(length, 1e-12)).astype(np.float32), length / self._least_length
+
+
+def joined(
+    by_words: npt.NDArray[np.float32] | None, cosines: npt.NDArray[np.float32] | None, known: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """The scores of documents by words, by meaning or by both: float32 (n,); minus infinity for those without any.
+
+    Args:
+        by_words: float32 (n,): BM25, 0 for documents without a word of the question; None to search by meaning.
+        cosines: float32 (n,); None to search by words.
+        known: bool (n,): which documents have a direction.
+    """
+    nothing = np.float32(-np.inf)
+    if by_words is None or not by_words.any():
+        return np.full(len(known), nothing) if cosines is None else np.where(known, cosines, nothing)
+    if cosines is None:
+        return np.where(by_words > 0, by_words, nothing)
+    n_known = max(1, int(np.count_nonzero(known)))
+    if n_known < len(cosines):
+        cosines = np.where(known, cosines, np.float32(0))
+    cosines = cosines - np.float32(cosines.sum(dtype=np.float64) / n_known)
+    top = max(float(cosines.max()), 1e-6)
+    of_words = by_words * np.float32(_WORDS_SHARE / float(by_words.max()))
+    fused = of_words + cosines * np.float32((1 - _WORDS_SHARE) / top)
+    if n_known < len(cosines):  # documents without a known word are found by other words only
+        fused[~known] = np.where(of_words[~known] > 0, of_words[~known], nothing)
+    return fused
+
+
+@jit(fastmath=True)
+def write_products(
+    vectors: npt.NDArray[np.float32],
+    query: npt.NDArray[np.float32],
+    factors: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the product of each row with a query, times the row's factor. In one pass, a quarter faster than BLAS.
+
+    Args:
+        vectors: float32 (n, dim).
+        query: float32 (dim,).
+        factors: float32 (n,).
+        out: float32 (n,), written to.
+    """
+    for row in range(len(vectors)):
+        total = np.float32(0)
+        for axis in range(len(query)):
+            total += vectors[row, axis] * query[axis]
+        out[row] = total * factors[row]
 
 
 def best_of(scores: npt.NDArray[np.float32], k: int, among: npt.NDArray[np.bool_] | None = None) -> Ranked:

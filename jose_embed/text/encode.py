@@ -143,11 +143,14 @@ def read_text(
             while reader.notes:
                 reporter.note(reader.notes.pop(0))
             spool.progress += block.consumed / reader.total if reader.total else 0.0
-            spool.append(*table.add_lines(block.data))
+            numbers, ends = table.add_lines(block.data)
+            spool.append(numbers, ends)
             if block.records is not None:
                 spool.append_ids(block.records.ids)
                 if texts is not None:
                     texts.append(block.records.texts, block.records.fields, block.records.n_records)
+            if texts is not None and options.keep_text:
+                texts.append_words(table, numbers, ends)
             reporter.advance(block.consumed, tokens=spool.n_tokens)
         for message in [*reader.notes, *complaints(reader.reports)]:
             reporter.note(message)
@@ -208,12 +211,16 @@ def encode_texts(
             reporter.note(given.note)
         reporter.start("reading", given.n_documents, "documents")
         for batch, batch_ids in given.batches():
+            whole = [" ".join(words) for words in batch] if given.are_tokens else batch
             batch = batch if given.are_tokens else _valid(batch, report)
-            spool.append(*table.add_texts(batch))
+            numbers, ends = table.add_texts(batch)
+            spool.append(numbers, ends)
             spool.append_ids(batch_ids)
-            plain = [" ".join(words) for words in batch] if given.are_tokens else batch
+            plain = whole if given.are_tokens else batch
             if texts is not None:
-                texts.append(plain, None, len(batch))
+                texts.append(whole, None, len(batch))
+                if not given.are_tokens:  # a question is split by the tokenizer, and so are texts made of tokens
+                    texts.append_words(table, numbers, ends)
             content = "".join(f"{text}\n" for text in [*plain, *(batch_ids or ())]).encode(errors="replace")
             sha256.update(content)
             report.n_bytes += len(content)
@@ -352,7 +359,7 @@ class ReadText(NamedTuple):
         else:
             _refuse_repetition(doc_ids, self.reports)
         if self.texts is not None:
-            self.texts.finish()
+            self.texts.finish(self.tokenizer)
         statistics = dataclasses.replace(self.statistics(), notes=notes)
         return EncodedCorpus(
             tokens, offsets, doc_ids, vocabulary, self.tokenizer, statistics, min_count, self.reports, self.options,

@@ -1,7 +1,8 @@
 """Kept texts: the texts and fields of a model's documents, in one SQLite file.
 
 The file has the tables ``about`` (name, value) and ``documents`` (row, text, fields), where ``row`` is the document's
-row from 0 and ``fields`` is a JSON object.
+row from 0 and ``fields`` is a JSON object. With texts it also has the tables of their index of words
+(:mod:`jose_embed.text.word_index`); ``about`` then says which tokenizer has split them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+import numpy as np
+import numpy.typing as npt
+
 from jose_embed.errors import ModelError, TrainingError
 from jose_embed.text.sources import printable
-from jose_embed.text.tokenizers import Tokenizer, valid_text
-from jose_embed.text.word_index import WordIndex
+from jose_embed.text.tokenizers import Tokenizer, normalization_of, valid_text
+from jose_embed.text.word_index import IndexWriter, WordIndex, write_index
+from jose_embed.text.word_table import WordTable
 
 __all__ = ["TEXTS_NAME", "KeptDocument", "TextStore"]
 
@@ -59,6 +64,8 @@ class TextStore:
         self.has_texts = False
         self.fields: tuple[str, ...] = ()
         self.n_documents = 0
+        self._words: IndexWriter | None = None
+        self._split_by: str | None = None
 
     def __del__(self) -> None:
         self._connection.close()
@@ -126,6 +133,7 @@ class TextStore:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise store._damaged("it does not name its fields")
         store.fields = tuple(names)
+        store._split_by = about.get("split_by")
         return store
 
     def append(self, texts: Sequence[str] | None, fields: Sequence[Mapping[str, Any]] | None, n_documents: int) -> None:
@@ -142,7 +150,7 @@ class TextStore:
         self.has_texts = self.has_texts or texts is not None
         values: Sequence[str | None] = [None] * n_documents
         if texts is not None:
-            values = [valid_text(text) for text in texts]
+            values = [_storable(text) for text in texts]
         facts: Sequence[str | None] = [None] * n_documents
         if fields is not None:
             facts = [json.dumps(each, ensure_ascii=True) for each in fields]
@@ -155,8 +163,29 @@ class TextStore:
             raise self._full(error) from error
         self.n_documents += n_documents
 
-    def finish(self) -> None:
+    def append_words(self, table: WordTable, numbers: npt.NDArray[np.int32], ends: npt.NDArray[np.int64]) -> None:
+        """Add the words of the next documents to their index, in the order of the documents.
+
+        Args:
+            table: Has numbered them.
+            numbers: As it gave them.
+            ends: For each document that ends among them, after how many it does.
+
+        Raises:
+            TrainingError: no room on the disk.
+        """
+        try:
+            if self._words is None:
+                self._words = IndexWriter(self._connection, table.words)
+            self._words.add(numbers, ends)
+        except sqlite3.Error as error:
+            raise self._full(error) from error
+
+    def finish(self, tokenizer: Tokenizer | None = None) -> None:
         """Write everything to the file; nothing can be added afterwards.
+
+        Args:
+            tokenizer: Has split the texts, or splits them now; None writes no index of words unless there were words.
 
         Raises:
             TrainingError: no room on the disk.
@@ -167,6 +196,13 @@ class TextStore:
             ("fields", json.dumps(self.fields)),
         ]
         try:
+            if tokenizer is not None and self.has_texts:
+                if self._words is not None:
+                    self._words.finish()
+                else:
+                    write_index(self._connection, self.every_text(), tokenizer)
+                self._split_by = _facts(tokenizer)
+                about.append(("split_by", self._split_by))
             self._connection.executemany("INSERT INTO about VALUES (?, ?)", about)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -222,7 +258,7 @@ class TextStore:
         return [self._document(text, facts) for text, facts, _ in found]
 
     def word_index(self, tokenizer: Tokenizer) -> WordIndex:
-        """The index of the words of all texts, in a temporary file; made anew by each call.
+        """The index of the words of all texts: that of the file, or else a new one in a temporary file.
 
         Args:
             tokenizer: Splits the texts.
@@ -230,6 +266,8 @@ class TextStore:
         Raises:
             ModelError: damage, or no room.
         """
+        if self._split_by == _facts(tokenizer):
+            return WordIndex(self._query, self.n_documents)
         return WordIndex.of_texts(self.every_text(), tokenizer)
 
     def chunks(self) -> Iterator[bytes]:
@@ -262,6 +300,17 @@ class TextStore:
             f"{printable(self._place)}: the texts to keep cannot be written ({error}); make room or name another "
             "directory"
         )
+
+
+def _storable(text: str) -> str:
+    """The text with its NUL characters, which SQLite can hold; lone surrogates become U+FFFD."""
+    return "\0".join(map(valid_text, text.split("\0")))
+
+
+def _facts(tokenizer: Tokenizer) -> str:
+    """What a tokenizer is, to be compared."""
+    facts = {"name": tokenizer.name, "settings": tokenizer.settings(), "normalization": normalization_of(tokenizer)}
+    return json.dumps(facts, sort_keys=True, default=str)
 
 
 def _stored_again(data: bytes) -> TextStore:

@@ -8,63 +8,190 @@ too. Rare words that the vocabulary leaves out are in the index. A document is s
 with n_w and tf the occurrences of the word w in the question and in the document, L the words of the document, df_w the
 documents with the word among N.
 
-The index lies in SQLite, in the tables ``lengths`` (part, n) and ``postings`` (word, part, documents, counts) of blobs
-of little-endian integers: int32 lengths, int32 rows, uint16 counts. A part is a run of documents, so that building
-needs bounded memory. A question reads the rows of its words only.
+The index lies in SQLite: with the kept texts of a model that was trained with them, else in a temporary file. Tables of
+blobs of little-endian integers: ``lengths`` (part, n int32), ``postings`` (number, part, documents int32, counts
+uint16) and ``words`` (words, numbers int32, common uint8), one row: all words in order, separated by NUL, the number of
+each, and how many letters each has in common with the one before. A part is a run of documents, so that building needs
+bounded memory. A question reads the rows of its words only.
 
 Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.compute.jit import jit
 from jose_embed.errors import ModelError
 from jose_embed.text.tokenizers import Tokenizer, valid_text
 from jose_embed.text.word_table import word_table
 
-__all__ = ["MOST_WORDS", "Postings", "WordIndex"]
+__all__ = ["IndexWriter", "Postings", "SortedWords", "WordIndex", "write_index"]
 
 K1: Final = 1.2  # how soon further occurrences stop to count
 B: Final = 0.75  # how much long documents are discounted
 _PART_TOKENS: Final = 1 << 22  # running words of a part, some 100 MB while it is built
 _BATCH_CHARACTERS: Final = 1 << 22
 _MOST_COUNT: Final = (1 << 16) - 1
+_MOST_COMMON: Final = 64  # letters that are compared of two words
+_BLOCK_WORDS: Final = 1 << 14
+_FEW: Final = 8  # a word in more than one of so many documents has counts for all
+_KEY_BYTES: Final = 8  # of a word, to find it
 _NO_ROOM: Final = "the index of words cannot be written ({}); make room in the directory for temporary files"
+_KEPT_BYTES: Final = 1 << 26  # of the postings of words asked for last
 
-MOST_WORDS: Final = 10_000
-_KEPT_BYTES: Final = 1 << 26  # of the scores of frequent words
+_MOST_AT_ONCE: Final = 500  # words of one statement
 
 Query = Callable[[str, tuple[Any, ...]], list[Any]]
 
 
 class Postings(NamedTuple):
-    """The documents with a word: their ``rows``, integers, rising, and how often each has it, ``counts``."""
+    """The documents with a word.
 
-    rows: npt.NDArray[Any]
-    counts: npt.NDArray[Any]
+    Attributes:
+        rows: int32, rising; None for a frequent word, which has counts for all documents.
+        counts: uint16: how often each has it.
+    """
+
+    rows: npt.NDArray[np.int32] | None
+    counts: npt.NDArray[np.uint16]
 
     @property
     def n_bytes(self) -> int:
         """Their size in memory."""
-        return self.rows.nbytes + self.counts.nbytes
+        return self.counts.nbytes + (0 if self.rows is None else self.rows.nbytes)
+
+
+_NOTHING: Final = Postings(np.empty(0, np.int32), np.empty(0, np.uint16))
+
+
+class SortedWords(Sequence[str]):
+    """Different words in the order of their code points.
+
+    Args:
+        data: The words in UTF-8, separated by NUL.
+        common: uint8 (n,): how many letters each has in common with the one before, at most 64.
+
+    Example:
+        >>> words = SortedWords.of(["red", "rod", "ran"])
+        >>> list(words), words.position("red"), words.position("rid")
+        (['ran', 'red', 'rod'], 1, None)
+        >>> words.alike("rode", 1)
+        (0, array([1, 1, 3], dtype=uint8))
+    """
+
+    def __init__(self, data: bytes, common: npt.NDArray[np.uint8]) -> None:
+        self._data = data
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0)
+        self._starts = np.concatenate([[0], ends + 1]) if data else np.empty(0, np.int64)
+        self._keys = _first_bytes(data, self._starts)
+        self._common = common
+        if len(common) != len(self._starts):
+            raise ModelError(f"the index of words is damaged: it has {len(self._starts)} words, not {len(common)}")
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> SortedWords:
+        """The different ones of some words, none of them empty."""
+        ordered = sorted(set(words))
+        return cls("\0".join(ordered).encode(), common_letters(ordered))
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, at: Any) -> Any:
+        start = int(self._starts[at])
+        end = int(self._starts[at + 1]) - 1 if at + 1 < len(self._starts) else len(self._data)
+        return self._data[start:end].decode(errors="replace")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data.decode(errors="replace").split("\0") if self._data else [])
+
+    def before(self, word: str) -> int:
+        """How many of the words come before a word."""
+        key = np.uint64(int.from_bytes(word.encode(errors="replace")[:_KEY_BYTES].ljust(_KEY_BYTES, b"\0")))
+        first, last = int(self._keys.searchsorted(key)), int(self._keys.searchsorted(key, "right"))
+        return bisect.bisect_left(self, word, first, last)
+
+    def position(self, word: str) -> int | None:
+        """The place of a word, or None."""
+        at = self.before(word)
+        return at if at < len(self) and self[at] == word else None
+
+    def alike(self, word: str, n_common: int) -> tuple[int, npt.NDArray[np.uint8]]:
+        """The words that begin with the first ``n_common`` letters of a word, at least 1 and no more than it has.
+
+        Returns:
+            The place of the first, and for each how many letters it has in common, at most 64.
+        """
+        begin = word[:n_common]
+        first, last = self.before(begin), self.before(begin + chr(0x10FFFF))
+        middle = self.before(word)
+        common = np.empty(last - first, np.uint8)
+        if middle < last:  # of a word behind: the least of all steps that lead to it
+            common[middle - first :] = self._common[middle:last]
+            common[middle - first] = min(_MOST_COMMON, _common(word, self[middle]))
+            np.minimum.accumulate(common[middle - first :], out=common[middle - first :])
+        if middle > first:
+            before = common[: middle - first][::-1]
+            before[1:] = self._common[first + 1 : middle][::-1]
+            before[0] = min(_MOST_COMMON, _common(word, self[middle - 1]))
+            np.minimum.accumulate(before, out=before)
+        return first, common
+
+
+def _first_bytes(data: bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """uint64 (n,): the first bytes of each word as a number, so that numbers are in the order of the words."""
+    padded = np.frombuffer(data + bytes(_KEY_BYTES), np.uint8)
+    keys = np.zeros(len(starts), np.uint64)
+    inside = np.ones(len(starts), np.bool_)
+    for at in range(_KEY_BYTES):
+        letters = padded[starts + at]
+        inside &= letters != 0
+        keys <<= np.uint64(8)
+        keys += np.where(inside, letters, 0).astype(np.uint64)
+    return keys
+
+
+def _common(a: str, b: str) -> int:
+    """How many letters two words have in common at their beginning."""
+    n = min(len(a), len(b))
+    return next((at for at in range(n) if a[at] != b[at]), n)
+
+
+def common_letters(words: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """uint8 (n_words,): how many letters each word has in common with the one before, at most 64; 0 for the first."""
+    common = np.zeros(len(words), np.uint8)
+    for first in range(0, len(words) - 1, _BLOCK_WORDS):
+        some = [word[:_MOST_COMMON] for word in words[first : first + _BLOCK_WORDS + 1]]
+        lengths = np.fromiter(map(len, some), np.int64, len(some))
+        letters = np.array(some, f"U{_MOST_COMMON}").view(np.uint32).reshape(len(some), _MOST_COMMON)
+        differ = letters[1:] != letters[:-1]
+        found = np.where(differ.any(axis=1), differ.argmax(axis=1), _MOST_COMMON)
+        common[first + 1 : first + len(some)] = np.minimum(found, np.minimum(lengths[1:], lengths[:-1]))
+    return common
 
 
 class WordIndex:
     """The index of a number of documents; any number of threads may ask it if ``query`` allows that.
 
     Args:
-        query: Runs a statement over the two tables and gives all rows.
+        query: Runs a statement over the tables and gives all rows.
         n_documents: Their number.
 
+    Attributes:
+        n_documents: The same.
+        mean_length: The mean number of words of a document, at least 1.
+
     Raises:
-        ModelError: the tables do not belong to so many documents.
+        ModelError: the tables do not belong to so many documents, or are damaged.
 
     Example:
         >>> from jose_embed.text.tokenizers import get_tokenizer
@@ -80,10 +207,10 @@ class WordIndex:
         if len(lengths) != n_documents or lengths.min(initial=0) < 0:
             raise ModelError(f"the index of words has {len(lengths)} documents where there are {n_documents}")
         self.n_documents = n_documents
-        self._kept: dict[tuple[str, ...], Postings] = {}
+        self._kept: dict[str, Postings] = {}
         self._kept_bytes = 0
-        mean = max(1.0, float(lengths.mean())) if n_documents else 1.0
-        self._discounts = (K1 * (1 - B + B * lengths / mean)).astype(np.float32)
+        self.mean_length = max(1.0, float(lengths.mean())) if n_documents else 1.0
+        self._discounts = self.discounts(lengths)
 
     @classmethod
     def of_texts(cls, texts: Iterable[str | None], tokenizer: Tokenizer) -> WordIndex:
@@ -96,10 +223,33 @@ class WordIndex:
         connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=OFF")
         try:
+            connection.execute("BEGIN")
             n_documents = write_index(connection, texts, tokenizer)
+            connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise ModelError(_NO_ROOM.format(error)) from error
         return cls(lambda statement, values: connection.execute(statement, values).fetchall(), n_documents)
+
+    @cached_property
+    def words(self) -> SortedWords:
+        """All words of the texts."""
+        return self._words_and_numbers[0]
+
+    @cached_property
+    def _words_and_numbers(self) -> tuple[SortedWords, npt.NDArray[np.int32]]:
+        found = self._query("SELECT words, numbers, common FROM words", ())
+        if len(found) != 1 or not isinstance(found[0][0], bytes):
+            raise ModelError("the index of words is damaged: its words are missing")
+        data, numbers, common = found[0]
+        words = SortedWords(data, _integers(common, "u1"))
+        of_words = _integers(numbers, "<i4")
+        if len(of_words) != len(words):
+            raise ModelError(f"the index of words is damaged: it numbers {len(of_words)} of {len(words)} words")
+        return words, of_words
+
+    def discounts(self, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """float32: what is added below the fraction of a document of so many words."""
+        return (K1 * (1 - B + B * lengths / self.mean_length)).astype(np.float32)
 
     def scores(self, terms: Iterable[tuple[Sequence[str], float]]) -> npt.NDArray[np.float32]:
         """The scores of all documents: float32 (n_documents,), 0 for those without any of the words.
@@ -111,90 +261,248 @@ class WordIndex:
         Raises:
             ModelError: damage.
         """
-        total = np.zeros(self.n_documents, np.float32)
+        rows, counts = [np.empty(0, np.int32)], [np.empty(0, np.uint16)]
+        everywhere: list[npt.NDArray[np.uint16]] = []
+        ends: list[tuple[int, int, float]] = []
+        n = 0
+        terms = list(terms)
+        of_word = self.postings({word for spellings, _ in terms for word in spellings})
         for spellings, weight in terms:
-            rows, gains = self._gains(tuple(spellings))
-            total[rows] += gains if weight == 1 else gains * np.float32(weight)
+            for found in map(of_word.__getitem__, spellings):
+                if found.rows is None:
+                    everywhere.append(found.counts)
+                    continue
+                rows.append(found.rows)
+                counts.append(found.counts)
+                n += len(found.rows)
+            ends.append((n, len(everywhere), weight))
+        total = np.zeros(self.n_documents, np.float32)
+        sums = np.zeros(self.n_documents, np.float32)
+        add_scores(
+            np.concatenate(rows),
+            np.concatenate(counts),
+            np.array(everywhere, np.uint16).reshape(len(everywhere), self.n_documents),
+            np.array(ends, np.float64).reshape(len(ends), 3),
+            self._discounts,
+            sums,
+            total,
+        )
         return total
 
-    def _gains(self, spellings: tuple[str, ...]) -> Postings:
-        """The documents with a word and the score of each; those asked for last are kept."""
-        kept = self._kept.pop(spellings, None)
-        if kept is None:
-            rows, counts = self._together([self.postings(word) for word in spellings])
-            gains = counts.astype(np.float32)
-            try:
-                gains /= gains + self._discounts[rows]
-            except IndexError:
-                raise ModelError(f"the index of words is damaged at the word {spellings[0][:40]!r}") from None
-            gains *= np.float32(self._idf(len(rows)) * (K1 + 1))
-            kept = Postings(rows, gains)
-            self._kept_bytes += kept.n_bytes
-        self._kept[spellings] = kept
+    def rarity(self, spellings: Sequence[str]) -> float:
+        """The weight of a word, by the documents that it is in."""
+        has = np.zeros(self.n_documents, np.bool_)
+        for found in self.postings(set(spellings)).values():
+            if found.rows is None:
+                has |= found.counts > 0
+            else:
+                has[found.rows] = True
+        return self.idf(int(np.count_nonzero(has)))
+
+    def idf(self, n: int) -> float:
+        """The weight of a word that is in ``n`` documents."""
+        return math.log1p((self.n_documents - n + 0.5) / (n + 0.5))
+
+    def postings(self, wanted: Collection[str]) -> dict[str, Postings]:
+        """The documents with each of some words; those asked for last are kept.
+
+        Raises:
+            ModelError: damage.
+        """
+        found = {word: kept for word in wanted if (kept := self._kept.pop(word, None)) is not None}
+        if len(found) < len(wanted):
+            new = self._read([word for word in wanted if word not in found])
+            self._kept_bytes += sum(postings.n_bytes for postings in new.values())
+            found |= new
+        self._kept |= found
         while self._kept_bytes > _KEPT_BYTES and self._kept:
             try:
                 self._kept_bytes -= self._kept.pop(next(iter(self._kept))).n_bytes
             except (KeyError, RuntimeError, StopIteration):  # another thread was faster
                 break
-        return kept
+        return found
 
-    def rarity(self, spellings: Sequence[str]) -> float:
-        """The weight of a word, by the documents that it is in."""
-        found = [self.postings(word) for word in spellings]
-        return self._idf(len(self._together(found).rows))
+    def _read(self, wanted: Sequence[str]) -> dict[str, Postings]:
+        words, numbers = self._words_and_numbers
+        found = dict.fromkeys(wanted, _NOTHING)
+        asked = {int(numbers[at]): word for word in wanted if (at := words.position(valid_text(word))) is not None}
+        pieces: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
+        statement = "SELECT number, documents, counts FROM postings WHERE number IN ({}) ORDER BY number, part"
+        some = list(asked)
+        for first in range(0, len(some), _MOST_AT_ONCE):
+            values = tuple(some[first : first + _MOST_AT_ONCE])
+            for number, rows, counts in self._query(statement.format(", ".join("?" * len(values))), values):
+                pieces.setdefault(number, []).append((_integers(rows, "<i4"), _integers(counts, "<u2")))
+        for number, word in asked.items():
+            found[word] = self._together(word, pieces.get(number, []))
+        return found
 
-    def _idf(self, n: int) -> float:
-        return math.log1p((self.n_documents - n + 0.5) / (n + 0.5))
+    def _together(self, word: str, pieces: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Postings:
+        """The postings of a word, from those of its parts."""
+        rows = np.concatenate([np.empty(0, np.int32), *(rows for rows, _ in pieces)])
+        counts = np.concatenate([np.empty(0, np.uint16), *(counts for _, counts in pieces)])
+        # Kernels check no bounds.
+        if (
+            not (len(rows) and len(rows) == len(counts) and rows[0] >= 0 and rows[-1] < self.n_documents)
+            or (rows[1:] <= rows[:-1]).any()
+        ):
+            raise ModelError(f"the index of words is damaged at the word {word[:40]!r}")
+        if len(rows) * _FEW < self.n_documents:
+            return Postings(rows, counts)
+        everywhere = np.zeros(self.n_documents, np.uint16)
+        everywhere[rows] = counts
+        return Postings(None, everywhere)
 
-    def _together(self, found: Sequence[Postings]) -> Postings:
-        found = [postings for postings in found if len(postings.rows)]
-        if len(found) < 2:
-            return found[0] if found else Postings(np.empty(0, np.int32), np.empty(0, np.uint16))
-        rows = np.concatenate([postings.rows for postings in found])
-        counts = np.concatenate([postings.counts for postings in found])
-        if len(rows) * 8 < self.n_documents:
-            rows, at = np.unique(rows, return_inverse=True)
-            return Postings(rows, np.bincount(at, counts).astype(np.float32))
-        sums = np.zeros(self.n_documents, np.float32)
-        for postings in found:
-            sums[postings.rows] += postings.counts
-        rows = np.flatnonzero(sums)
-        return Postings(rows, sums[rows])
 
-    def postings(self, word: str) -> Postings:
-        """The documents with a word.
+@jit
+def add_scores(
+    rows: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.uint16],
+    everywhere: npt.NDArray[np.uint16],
+    ends: npt.NDArray[np.float64],
+    discounts: npt.NDArray[np.float32],
+    sums: npt.NDArray[np.float32],
+    total: npt.NDArray[np.float32],
+) -> None:
+    """Add the scores of all documents for the words of a question.
 
-        Raises:
-            ModelError: damage.
-        """
-        pieces: list[Postings] = []
-        statement = "SELECT documents, counts FROM postings WHERE word = ? ORDER BY part"
-        first = 0
-        for documents, numbers in self._query(statement, (valid_text(word),)):
-            rows, counts = _integers(documents, "<i4"), _integers(numbers, "<u2")
-            if not (len(rows) and len(rows) == len(counts) and rows[0] >= first and rows[-1] < self.n_documents):
-                raise ModelError(f"the index of words is damaged at the word {word[:40]!r}")
-            first = int(rows[-1]) + 1
-            pieces.append(Postings(rows, counts))
-        if len(pieces) == 1:
-            return pieces[0]
-        return Postings(
-            np.concatenate([np.empty(0, np.int32), *(piece.rows for piece in pieces)]),
-            np.concatenate([np.empty(0, np.uint16), *(piece.counts for piece in pieces)]),
+    Loops over all documents are vector instructions, which are faster than the look-ups of a frequent word.
+
+    Args:
+        rows: int32 (n,): the documents with the first word, then those with the second one; several times if the word
+            has several spellings. All within the other arrays.
+        counts: uint16 (n,): how often each has it.
+        everywhere: uint16 (m, n_documents): the counts of frequent words.
+        ends: float64 (n_terms, 3): where each word ends in ``rows`` and ``everywhere``, and how often it is in the
+            question.
+        discounts: float32 (n_documents,).
+        sums: float32 (n_documents,), zeros; are so again at the end.
+        total: float32 (n_documents,), changed in place.
+    """
+    start, first = 0, 0
+    for term in range(len(ends)):
+        end, last = int(ends[term, 0]), int(ends[term, 1])
+        for i in range(start, end):
+            sums[rows[i]] += counts[i]
+        for which in range(first, last):
+            for row in range(len(sums)):
+                sums[row] += everywhere[which, row]
+        in_all = last > first or (end - start) * _FEW > len(sums)
+        n = 0
+        if in_all:
+            for row in range(len(sums)):
+                n += sums[row] > 0
+        else:
+            for i in range(start, end):
+                n += sums[rows[i]] > 0
+                sums[rows[i]] = -abs(sums[rows[i]])
+        rarity = math.log1p((len(sums) - n + 0.5) / (n + 0.5))
+        factor = np.float32(rarity * (K1 + 1) * ends[term, 2])
+        if in_all:
+            for row in range(len(sums)):
+                total[row] += sums[row] / (sums[row] + discounts[row]) * factor
+                sums[row] = 0
+        else:
+            for i in range(start, end):
+                row = rows[i]
+                count = -sums[row]
+                total[row] += count / (count + discounts[row]) * factor
+                sums[row] = 0
+        start, first = end, last
+
+
+class IndexWriter:
+    """Writes the tables of an index, some documents after the other.
+
+    Args:
+        connection: An open database, in a transaction.
+        words: Gives the words of some numbers.
+
+    Raises:
+        sqlite3.Error: no room; so do the methods.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, words: Callable[[npt.NDArray[np.intp]], list[str]]) -> None:
+        self._connection = connection
+        self._words = words
+        self._n_words = self.n_documents = self._n_tokens = self._part = 0
+        self._ids: list[npt.NDArray[np.int32]] = []
+        self._ends: list[npt.NDArray[np.int64]] = []
+        connection.execute("CREATE TABLE lengths (part INTEGER PRIMARY KEY, n BLOB)")
+        connection.execute(
+            "CREATE TABLE postings (number INTEGER, part INTEGER, documents BLOB, counts BLOB, "
+            "PRIMARY KEY (number, part)) WITHOUT ROWID"
         )
+        connection.execute("CREATE TABLE words (words BLOB, numbers BLOB, common BLOB)")
 
-    def beginning_with(self, letters: str) -> list[str]:
-        """All words that begin with some letters, at most :data:`MOST_WORDS` of them, in order."""
-        statement = "SELECT DISTINCT word FROM postings WHERE word >= ? AND word < ? LIMIT ?"
-        start = valid_text(letters)
-        return [word for (word,) in self._query(statement, (start, start + chr(0x10FFFF), MOST_WORDS))]
+    def add(self, numbers: npt.NDArray[np.int32], ends: npt.NDArray[np.int64]) -> None:
+        """Add words, and for each document that ends among them, after how many it does.
+
+        Args:
+            numbers: int32: the number of each word; copied.
+            ends: int64, rising.
+        """
+        self._ids.append(numbers.copy())
+        self._ends.append(ends + self._n_tokens)
+        self._n_tokens += len(numbers)
+        if self._n_tokens >= _PART_TOKENS and len(ends):
+            self._write_part()
+
+    def finish(self) -> int:
+        """Write the rest; returns the number of documents."""
+        self._write_part()
+        words = self._words(np.arange(self._n_words))
+        if any("\0" in word for word in words):
+            words = [word.replace("\0", "\ufffd") for word in words]
+        order = sorted((number for number, word in enumerate(words) if word), key=words.__getitem__)
+        ordered = [words[number] for number in order]
+        self._connection.execute(
+            "INSERT INTO words VALUES (?, ?, ?)",
+            (
+                "\0".join(ordered).encode(errors="replace"),
+                np.array(order, "<i4").tobytes(),
+                common_letters(ordered).tobytes(),
+            ),
+        )
+        return self.n_documents
+
+    def _write_part(self) -> None:
+        """Write the postings of the documents that have ended; the words behind them stay."""
+        if not self._ends:
+            return
+        ids, ends = np.concatenate(self._ids), np.concatenate(self._ends)
+        rest = ids[ends[-1] :] if len(ends) else ids
+        self._ids, self._ends, self._n_tokens = [rest], [], len(rest)
+        if not len(ends):
+            return
+        sizes = np.diff(ends, prepend=0)
+        ids = ids[: ends[-1]]
+        self._n_words = max(self._n_words, int(ids.max(initial=-1)) + 1)
+        pairs = ids.astype(np.int64) * len(sizes)
+        pairs += np.repeat(np.arange(len(sizes)), sizes)
+        pairs.sort()
+        at = np.flatnonzero(np.diff(pairs, prepend=-1))
+        counts = np.minimum(np.diff(at, append=len(pairs)), _MOST_COUNT).astype("<u2")
+        words, rows = np.divmod(pairs[at], len(sizes))
+        of_rows = memoryview((rows + self.n_documents).astype("<i4").tobytes())
+        of_counts = memoryview(counts.tobytes())
+        starts = np.flatnonzero(np.diff(words, prepend=-1))
+        spans = zip(words[starts].tolist(), starts.tolist(), np.append(starts, len(words))[1:].tolist(), strict=True)
+        part = self._part
+        self._connection.executemany(
+            "INSERT INTO postings VALUES (?, ?, ?, ?)",
+            ((word, part, of_rows[4 * a : 4 * b], of_counts[2 * a : 2 * b]) for word, a, b in spans),
+        )
+        self._connection.execute("INSERT INTO lengths VALUES (?, ?)", (part, sizes.astype("<i4").tobytes()))
+        self.n_documents += len(sizes)
+        self._part += 1
 
 
 def write_index(connection: sqlite3.Connection, texts: Iterable[str | None], tokenizer: Tokenizer) -> int:
     """Write the tables of an index.
 
     Args:
-        connection: An open database.
+        connection: An open database, in a transaction.
         texts: The texts in the order of the documents.
         tokenizer: Splits them.
 
@@ -204,68 +512,11 @@ def write_index(connection: sqlite3.Connection, texts: Iterable[str | None], tok
     Raises:
         sqlite3.Error: no room.
     """
-    connection.execute("BEGIN")
-    connection.execute("CREATE TABLE lengths (part INTEGER PRIMARY KEY, n BLOB)")
-    connection.execute(
-        "CREATE TABLE postings (word TEXT, part INTEGER, documents BLOB, counts BLOB, PRIMARY KEY (word, part)) "
-        "WITHOUT ROWID"
-    )
     table = word_table(tokenizer)
-    spellings: list[str] = []
-    n_documents, n_tokens, part = 0, 0, 0
-    ids: list[npt.NDArray[np.int32]] = []
-    lengths: list[npt.NDArray[np.int64]] = []
-
-    def write_part() -> None:
-        nonlocal n_documents, n_tokens, part
-        if not lengths:
-            return
-        sizes = np.concatenate(lengths)
-        _write_part(connection, part, n_documents, np.concatenate(ids), sizes, spellings)
-        n_documents += len(sizes)
-        n_tokens, part = 0, part + 1
-        ids.clear()
-        lengths.clear()
-
+    writer = IndexWriter(connection, table.words)
     for batch in _batches(texts):
-        numbers, ends = table.add_texts(batch)
-        n_seen = max(len(spellings), int(numbers.max(initial=-1)) + 1)
-        spellings += table.words(np.arange(len(spellings), n_seen))
-        ids.append(numbers.copy())
-        lengths.append(np.diff(ends, prepend=0))
-        n_tokens += len(numbers)
-        if n_tokens >= _PART_TOKENS:
-            write_part()
-    write_part()
-    connection.execute("COMMIT")
-    return n_documents
-
-
-def _write_part(
-    connection: sqlite3.Connection,
-    part: int,
-    first: int,
-    ids: npt.NDArray[np.int32],
-    sizes: npt.NDArray[np.int64],
-    spellings: list[str],
-) -> None:
-    """Write the postings of a run of documents from row ``first`` on, by word."""
-    documents = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
-    pairs, counts = np.unique(ids.astype(np.int64) * len(sizes) + documents, return_counts=True)
-    words, rows = np.divmod(pairs, len(sizes))
-    rows = (rows + first).astype("<i4")
-    counts = np.minimum(counts, _MOST_COUNT).astype("<u2")
-    starts = np.flatnonzero(np.diff(words, prepend=-1))
-    ends = np.append(starts[1:], len(words))
-    present = words[starts].tolist()
-    order = sorted(range(len(present)), key=lambda at: spellings[present[at]])
-    of_rows, of_counts = memoryview(rows.tobytes()), memoryview(counts.tobytes())
-    spans = [(spellings[present[at]], int(starts[at]), int(ends[at])) for at in order]
-    connection.executemany(
-        "INSERT INTO postings VALUES (?, ?, ?, ?)",
-        ((word, part, of_rows[4 * a : 4 * b], of_counts[2 * a : 2 * b]) for word, a, b in spans),
-    )
-    connection.execute("INSERT INTO lengths VALUES (?, ?)", (part, sizes.astype("<i4").tobytes()))
+        writer.add(*table.add_texts(batch))
+    return writer.finish()
 
 
 def _batches(texts: Iterable[str | None]) -> Iterator[list[str]]:

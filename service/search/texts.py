@@ -34,6 +34,7 @@ class SlicedTokenizer:
         self._tokenizer = tokenizer
         self.name = tokenizer.name
         self.settings = tokenizer.settings
+        self.normalization = getattr(tokenizer, "normalization", None)
         self.spelled = getattr(tokenizer, "spelled", tokenizer)
         self.lower_cases: bool = getattr(tokenizer, "lower_cases", False)
 

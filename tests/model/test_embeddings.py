@@ -839,9 +839,9 @@ def test_nearest_rows_are_those_of_brute_force(
     random = np.random.default_rng(seed)
     matrix = units(distinct, 5, seed)[random.integers(0, distinct, n)]
     query = units(1, 5, seed + 1)[0]
-    counts = np.array([row not in made_of_nothing for row in range(n)], np.int64)
+    may = np.array([row not in made_of_nothing for row in range(n)])
     rows, scores = nearest.nearest_rows(
-        matrix, query, k, excluded=np.array(sorted(excluded), np.int64), counts=counts, block_rows=block
+        matrix, query, k, excluded=np.array(sorted(excluded), np.int64), may=may, block_rows=block
     )
     expected = brute_force(matrix, query, k, lambda row: row not in excluded | made_of_nothing)
     assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == expected

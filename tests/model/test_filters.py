@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jose_embed.errors import ConfigError
-from jose_embed.model.filters import MOST_CHARACTERS, Filter
+from jose_embed.model.filters import MOST_CHARACTERS, FieldTable, Filter
 
 FIELDS = {
     "date": "2025-06-30",
@@ -124,3 +124,33 @@ def test_any_name_and_value_in_quotes(name: str, pair: tuple[Any, Any], sign: st
 def test_any_text_is_a_filter_or_refused_by_name(text: str) -> None:
     with contextlib.suppress(ConfigError):
         Filter.parse(text).fits(FIELDS)
+
+
+KEPT = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, 2.0, 2**53 + 1, 10**30, -0.0]),
+    st.sampled_from(["", "a", "b", "1", " 2 ", "0.5", "2025-01-01", "nan"]), st.just({"inner": 1}), st.just([1]),
+)  # fmt: skip
+WRITTEN = ["1", "2", "0.5", "-1", "9007199254740993", "1e30", "1e999", "true", "false", '"1"', '"a"', "b", "2025-01-01"]
+
+
+@given(
+    kept=st.lists(KEPT, max_size=12),
+    operator=st.sampled_from(["=", "!=", "<", "<=", ">", ">="]),
+    value=st.sampled_from(WRITTEN),
+)
+def test_columns_decide_as_single_documents_do(kept: list[Any], operator: str, value: str) -> None:
+    """Many different values are compared as arrays, few one by one; both must agree."""
+    operator = "!=" if value in ("true", "false") and operator not in ("=", "!=") else operator
+    others: list[Any] = [*range(10, 30), *("cdefghijklmnopqrst")]
+    rows = [{"x": one, "y": 1} for one in [*kept, *others]] + [{}]
+    table = FieldTable(("x", "y"), lambda: iter(rows), len(rows))
+    for text in (
+        f"x {operator} {value}",
+        f"x in [{value}, 3, a]",
+        "x is missing",
+        f"x.inner {operator} {value} and y = 1",
+    ):
+        filter = Filter.parse(text)
+        for _ in range(2):  # the second time it is kept
+            assert filter.fitting(table).tolist() == [filter.fits(row) for row in rows]
+    assert Filter.parse("y = 1").fitting(table).tolist() != Filter.parse("y = true").fitting(table).tolist()

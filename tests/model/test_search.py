@@ -18,9 +18,11 @@ from jose_embed.cli.program import main
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.filters import Filter
+from jose_embed.model.inflections import LEAST_COMMON, LEAST_COSINE, MOST_OTHER, Inflections
 from jose_embed.text.texts import TEXTS_NAME
 from jose_embed.text.tokenizers import get_tokenizer
-from jose_embed.text.word_index import K1, B, WordIndex
+from jose_embed.text.word_index import K1, B, SortedWords, WordIndex
+from service.search.texts import ServedEmbeddings
 
 TOPICS = ("wing flutter speed shock flow", "library book reader index catalogue")
 QUESTIONS = [
@@ -35,6 +37,10 @@ QUESTIONS = [
     "%_\\",
     "*",
 ]
+
+
+def _common(a: str, b: str) -> int:
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _lines() -> list[dict[str, Any]]:
@@ -117,7 +123,7 @@ def test_words_are_scored_by_bm25() -> None:
     together = index.scores([(("dog", "fox"), 1)])
     assert together[0] > 0
     assert together[1] > together[0]
-    assert index.beginning_with("re") == ["red"]
+    assert list(index.words) == ["a", "dog", "fox", "red"]
 
 
 def test_parts_of_an_index_are_one_index(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,9 +132,82 @@ def test_parts_of_an_index_are_one_index(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("jose_embed.text.word_index._PART_TOKENS", 20)
     monkeypatch.setattr("jose_embed.text.word_index._BATCH_CHARACTERS", 30)
     parts = WordIndex.of_texts(texts, get_tokenizer("words"))
-    for word in ("w0", "w2", "x", "y"):
-        assert parts.postings(word).rows.tolist() == whole.postings(word).rows.tolist()
-        assert parts.scores([((word,), 1)]).tolist() == whole.scores([((word,), 1)]).tolist()
+    for words in (("w0",), ("w2", "w6"), ("x",), ("y",), ("w6", "x", "y")):
+        assert parts.scores([(words, 1)]).tolist() == whole.scores([(words, 1)]).tolist()
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=6), min_size=1, max_size=40))
+def test_scores_are_those_of_the_formula(documents: list[list[str]]) -> None:
+    """Frequent and rare words, alone and together: the compiled sums are those of plain loops."""
+    index = WordIndex.of_texts([" ".join(words) for words in documents], get_tokenizer("words"))
+    terms = [(("a",), 1), (("b", "c"), 2), (("a", "d", "x"), 1), (("x",), 1)]
+    lengths = np.array([len(words) for words in documents])
+    expected = np.zeros(len(documents))
+    for spellings, weight in terms:
+        tf = np.array([sum(word in spellings for word in words) for words in documents])
+        n = np.count_nonzero(tf)
+        idf = np.log1p((len(documents) - n + 0.5) / (n + 0.5))
+        expected += weight * idf * tf * (K1 + 1) / (tf + K1 * (1 - B + B * lengths / max(1, lengths.mean())))
+        assert index.rarity(spellings) == pytest.approx(idf)
+    assert index.scores(terms) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@given(st.sets(st.text("ab\u00e9\U0001f600", min_size=1, max_size=12)), st.text("ab\u00e9", min_size=2, max_size=12))
+def test_words_that_begin_alike(words: set[str], word: str) -> None:
+    ordered = SortedWords.of(words)
+    assert list(ordered) == sorted(words)
+    assert [ordered.position(one) for one in sorted(words)] == list(range(len(words)))
+    assert ordered.position("zz") is None
+    first, common = ordered.alike(word, 2)
+    expected = {one: _common(word, one) for one in sorted(words) if one[:2] == word[:2]}
+    assert dict(zip([ordered[first + i] for i in range(len(common))], common.tolist(), strict=True)) == expected
+
+
+def test_inflections_are_those_of_the_rule(model: Embeddings) -> None:
+    """The vectors and a rule of letters decide, whatever finds the candidates."""
+    search = model.document_search
+    texts = "wings wing winged wingspan wind winds windmill code1 codes code coded library libraries librarian"
+    words = SortedWords.of([*texts.split(), *model.words])
+    inflections = Inflections(model.encoder.lookup, model.center_vectors, words)
+    for word in texts.split():
+        expected = {word}
+        for other in words:
+            n_common = _common(word, other)
+            n_other = max(len(word), len(other)) - n_common
+            if n_common < LEAST_COMMON or not (word.isalpha() and other.isalpha()) or n_other > MOST_OTHER:
+                continue
+            known = word in model and other in model
+            if model.similarity(word, other) >= LEAST_COSINE if known else n_common > LEAST_COMMON and n_other <= 2:
+                expected.add(other)
+        assert inflections.of(word) == tuple(sorted(expected))
+    assert search.inflections.of("wing")[0] == "wing"
+
+
+def test_the_index_of_words_is_kept_with_the_texts(model: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded model reads its index; one without an index, as older versions wrote it, makes the same one."""
+    first = model.search("the Zeppelin flow code5", k=20)
+    texts = model.texts
+    assert texts is not None
+    made = WordIndex.of_texts(texts.every_text(), model.encoder.lookup.tokenizer)
+    kept = model.document_search.words
+    terms = [((word,), 1) for word in made.words]
+    assert list(kept.words) == list(made.words)
+    assert kept.scores(terms).tolist() == made.scores(terms).tolist()
+    with monkeypatch.context() as patch:
+        patch.setattr(WordIndex, "of_texts", None)
+        assert jose_embed.load(model.path).search("the Zeppelin flow code5", k=20) == first
+        served = ServedEmbeddings.load(model.path)
+        assert [one.doc_id for one in served.search("the Zeppelin flow code5", k=20)] == [one.doc_id for one in first]
+    other = get_tokenizer("whitespace")
+    assert "zeppelin" in texts.word_index(other).words
+    monkeypatch.setattr(texts, "_split_by", None)
+    assert list(texts.word_index(other).words) == list(made.words)
+
+
+def test_texts_given_as_tokens_are_split_as_questions_are() -> None:
+    documents = [["Red", "fox"], ["red", "New/York"]] * 3
+    model = jose_embed.train(documents=documents, keep_text=True, dim=4, epochs=1, min_count=1, workers=1)
+    assert [one.doc_id for one in model.search("New/York", k=9, mode="words")] == ["2", "4", "6"]
 
 
 def test_filters_leave_k_answers(model: Embeddings) -> None:
@@ -213,14 +292,30 @@ def test_the_command(model: Embeddings, capsys: pytest.CaptureFixture[str]) -> N
     assert "the question is missing" in capsys.readouterr().err
 
 
-def test_damage_is_named(model: Embeddings, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("DELETE FROM documents WHERE row = 3", "documents are missing"),
+        ("DELETE FROM lengths", "has 0 documents where there are 120"),
+        ("DELETE FROM words", "its words are missing"),
+        ("UPDATE words SET numbers = x'00000000'", "it numbers 1 of"),
+        ("UPDATE words SET common = x'00'", "words, not 1"),
+        ("UPDATE words SET words = 5", "its words are missing"),
+        ("UPDATE postings SET counts = x'0100'", "damaged at the word 'book'"),
+        ("UPDATE postings SET documents = x'FFFFFF7F'", "damaged at the word 'book'"),
+        ("UPDATE postings SET documents = 'x'", "not a list of numbers"),
+    ],
+)
+def test_damage_is_named(model: Embeddings, tmp_path: Path, damage: str, message: str) -> None:
     model.save(tmp_path / "b.jose")
     place = tmp_path / "b.jose" / TEXTS_NAME
     connection = sqlite3.connect(place)
     size = place.stat().st_size
-    connection.execute("DELETE FROM documents WHERE row = 3")
+    connection.execute(damage)
     connection.commit()
     connection.close()
     assert place.stat().st_size == size
-    with pytest.raises(ModelError, match="documents are missing"):
-        jose_embed.load(tmp_path / "b.jose").search("book", mode="words")
+    damaged = jose_embed.load(tmp_path / "b.jose")
+    assert damaged.texts is not None
+    with pytest.raises(ModelError, match=message):
+        damaged.search("book", mode="words") if "documents W" not in damage else list(damaged.texts.every_text())

@@ -67,6 +67,22 @@ def test_texts_of_documents_from_python(tmp_path: Path) -> None:
     assert jose_embed.load(tmp_path / "b.jose").similar_documents("a", k=1)[0].text == "red"
 
 
+def test_texts_come_back_with_their_nul_characters(tmp_path: Path) -> None:
+    """A NUL is no character of a training text, but SQLite can hold it; half of a surrogate pair it cannot."""
+    texts = ["red\0 green", "\0red\0", "half \ud83d red"]
+    kept = ["red\0 green", "\0red\0", "half \ufffd red"]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    for trained in (
+        jose_embed.train(str(path), keep_text=True, **SETTINGS),
+        jose_embed.train(texts, keep_text=True, **SETTINGS),
+    ):
+        assert [document.text for document in trained.kept_documents([0, 1, 2])] == kept
+        trained.save(tmp_path / "a.jose", overwrite=True)
+        found = jose_embed.load(tmp_path / "a.jose").search("green", k=1, mode="words", passage_words=9)
+        assert [(one.text, one.passage and one.passage.text) for one in found] == [(kept[0], kept[0])]
+
+
 def test_models_with_texts_are_pickled(model: Path) -> None:
     unsaved = jose_embed.train({"a": "red\ngreen", "b": "red"}, keep_text=True, **SETTINGS)
     for found, text in ((unsaved, "red\ngreen"), (jose_embed.load(model), ROWS[0][1])):
