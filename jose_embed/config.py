@@ -301,6 +301,21 @@ class TrainConfig:
         low=0.0,
         high=1e6,
     )
+    continue_from: str = _option(
+        "",
+        "a model to continue with this text: its settings, words and documents stay, and words move by as much as the"
+        " text adds to what is known of them",
+        group="first",
+        empty=True,
+        metavar="MODEL",
+    )
+    earlier_text: str = _option(
+        "",
+        "with a model to continue: the encoded text that it was trained on, so that the vectors of its documents are"
+        " made anew; not needed if the model keeps its texts",
+        empty=True,
+        metavar="DIR",
+    )
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
@@ -405,6 +420,8 @@ class TrainSettings(TypedDict, total=False):
     phrases: bool
     init: str
     init_pull: float
+    continue_from: str
+    earlier_text: str
 
 
 def _checked(name: str, value: Any, option: dataclasses.Field[Any]) -> Any:

@@ -54,6 +54,7 @@ def card(
         "documents": _documents(counts, manifest),
         "running words": f"{_value(counts.get('n_tokens'))} of the vocabulary",
         **_kept_texts(manifest),
+        **_continued(training),
         "dimension": _value(counts.get("dim")),
         "tokenizer": _tokenizer(manifest),
         **_prepared(manifest),
@@ -66,7 +67,7 @@ def card(
         "training": {
             key.replace("_", " "): _value(value)
             for key, value in training.items()
-            if key not in ("epochs", "phases", "machine", "run")
+            if key not in ("epochs", "phases", "machine", "run", "continued")
         },
         "time": _times(_mapping(training.get("phases"))),
         "machine": _machine(_mapping(training.get("machine"))),
@@ -107,6 +108,17 @@ def _kept_texts(manifest: Mapping[str, Any]) -> dict[str, str]:
     parts = ["the texts"] if "texts" in text else []
     parts += [f"fields ({', '.join(map(str, fields))})"] if isinstance(fields, list) and fields else []
     return {"contents": f"contains {' and '.join(parts)} of the documents; jose strip removes them"} if parts else {}
+
+
+def _continued(training: Mapping[str, Any]) -> dict[str, str]:
+    """The row about the model that was continued; none if there was none."""
+    facts = _mapping(training.get("continued"))
+    if not facts:
+        return {}
+    row = f"the model {str(facts.get('model'))[:12]} of {_value(facts.get('n_words'))} words"
+    if carried := facts.get("carried_documents"):
+        row += f"; the first {_value(carried)} documents have the vectors of that model"
+    return {"continues": row}
 
 
 def _headed(name: str, sections: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from jose_embed.progress import Reporter, amount_text, duration_text, log_event
 from jose_embed.training.engine import EngineOptions
 
 if TYPE_CHECKING:
+    from jose_embed.analysis.comparison import Comparison
     from jose_embed.model.embeddings import Embeddings
     from jose_embed.text.corpus import EncodedCorpus
     from jose_embed.training.checkpoints import Checkpoints
@@ -170,8 +171,11 @@ def _run(arguments: argparse.Namespace) -> None:
                     reporter.note(f"{output}: the model is complete; there is nothing to resume")
                     return
             check_target(output, overwrite=arguments.overwrite)
+            from jose_embed.model.embeddings import load
             from jose_embed.training.train import train
 
+            # The output may replace the model that is continued, so it is opened before.
+            old = load(config.continue_from) if config.continue_from else None
             model = train(
                 arguments.sources,
                 reporter=reporter,
@@ -182,6 +186,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 **engine_settings(arguments),
                 **given,
             )
+            compared = None if old is None else _compared(old, model)
             saving_from = time.monotonic()
             model.save(output, overwrite=arguments.overwrite, reporter=reporter)
             if checkpoints is not None:
@@ -190,10 +195,17 @@ def _run(arguments: argparse.Namespace) -> None:
         stop.add_note(_how_to_resume(checkpoints, arguments))
         raise
     now = time.monotonic()
-    if arguments.log_json and not arguments.quiet:
-        _log_summary(model, output, saving=now - saving_from, total=now - started)
-    elif not arguments.quiet:
-        _print_summary(model, output, saving=now - saving_from, total=now - started)
+    if arguments.quiet:
+        return
+    show = _log_summary if arguments.log_json else _print_summary
+    show(model, output, saving=now - saving_from, total=now - started, compared=compared)
+
+
+def _compared(old: Embeddings, new: Embeddings) -> Comparison | None:
+    """What a continued training left of the neighbours of frequent old words; None for a single word."""
+    from jose_embed.analysis.comparison import compare
+
+    return compare(old, new, n_moved=0) if old.n_words > 1 else None
 
 
 def _run_of(output: Path) -> str | None:
@@ -215,17 +227,23 @@ def _how_to_resume(checkpoints: Checkpoints | None, arguments: argparse.Namespac
     return f"({checkpoints.latest.place} is kept in {checkpoints.directory}); continue with: {command}"
 
 
-def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collection[str], reporter: Reporter) -> None:
+def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Mapping[str, Any], reporter: Reporter) -> None:
     from jose_embed.compute.backends import check_backend, choose_backend
     from jose_embed.text.kept import text_for
     from jose_embed.text.records import TextOptions
+    from jose_embed.training.continued import check_continued, continued_config, opened
     from jose_embed.training.estimate import estimate
     from jose_embed.training.given import check_init, given_vectors, on_the_cpu_if_pulled
 
     check_backend(config.backend)
+    text_options = TextOptions(**text_settings(arguments))
+    if config.continue_from:
+        config = continued_config(given)
     config = on_the_cpu_if_pulled(config)
     if config.init:
         check_init(config.init)
+    check_continued(config, text_options)
+    continued = opened(config)
     text, config = text_for(
         arguments.sources,
         config,
@@ -233,12 +251,13 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Collecti
         keep_encoded=arguments.keep_encoded,
         reporter=reporter,
         directory=arguments.temporary_directory,
-        options=TextOptions(**text_settings(arguments)),
+        options=text_options,
+        earlier=None if continued is None else continued.words,
     )
     with text as corpus:
-        config = config.for_text(corpus.n_tokens)
+        config = config.for_text(corpus.vocabulary.n_tokens)
         chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, reporter)
-        begun = given_vectors(config, corpus)
+        begun = given_vectors(config, corpus) if continued is None else continued.vectors(corpus, config)
         if begun is not None:
             reporter.note(begun.coverage)
         need = estimate(corpus, dataclasses.replace(config, backend=chosen), begun)
@@ -285,15 +304,19 @@ def _first_documents(corpus: EncodedCorpus) -> dict[str, str]:
     return rows
 
 
-def _log_summary(model: Embeddings, output: Path, *, saving: float, total: float) -> None:
+def _log_summary(model: Embeddings, output: Path, *, saving: float, total: float, compared: Comparison | None) -> None:
     """Write the facts of the summary as JSON."""
     manifest = model.manifest
     training = {**manifest["training"], "phases": {**manifest["training"]["phases"], "saving": saving}}
     facts = {name: manifest[name] for name in ("id", "counts", "config", "corpus")}
+    if compared is not None:
+        facts["neighbors_kept"] = compared.overlap
     log_event("summary", output=str(output), seconds=total, peak_memory_bytes=_peak_bytes(), training=training, **facts)
 
 
-def _print_summary(model: Embeddings, output: Path, *, saving: float, total: float) -> None:
+def _print_summary(
+    model: Embeddings, output: Path, *, saving: float, total: float, compared: Comparison | None
+) -> None:
     counts: Mapping[str, Any] = model.manifest["counts"]
     training: Mapping[str, Any] = model.manifest["training"]
     epochs = training["epochs"]
@@ -315,6 +338,7 @@ def _print_summary(model: Embeddings, output: Path, *, saving: float, total: flo
         "speed": f"{speed}/s on {where}",
         "loss": f"{epochs[0]['loss']:.4g} in epoch 1, {epochs[-1]['loss']:.4g} in epoch {len(epochs)}",
         "memory": _peak_memory(),
+        "neighbors": "" if compared is None else _kept_neighbors(compared),
         "model": f"{output} ({amount_text(size, 'bytes')})",
     }
     place = shlex.quote(str(output))
@@ -322,6 +346,10 @@ def _print_summary(model: Embeddings, output: Path, *, saving: float, total: flo
     print()
     print_rows(rows)
     print(f"\nNext: jose similar {place} {word}\n      jose info {place}")
+
+
+def _kept_neighbors(found: Comparison) -> str:
+    return f"{found.overlap:.3f} of the {found.neighbors} nearest words of {found.n_compared:,} frequent words stayed"
 
 
 def _word_to_try(model: Embeddings) -> str:
@@ -358,6 +386,7 @@ TRAIN = Command(
         "jose-train corpus.txt              writes corpus.jose",
         "jose-train corpus.txt --dry-run    estimates memory and time",
         "jose-train corpus.txt --resume     continues after Ctrl-C or a crash",
+        "jose-train more.txt --continue-from corpus.jose -o both.jose",
         "jose-train 'news/*.txt.gz' --output news.jose --dim 200 --epochs 20",
         "zcat big.gz | jose-train - --output big.jose --tokenizer whitespace",
     ),

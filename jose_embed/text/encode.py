@@ -33,14 +33,14 @@ from jose_embed.text.documents import GivenDocuments, given_documents
 from jose_embed.text.expectations import notes_about
 from jose_embed.text.normalization import normalized
 from jose_embed.text.phrases import PairTable, Phrase, count_joined, find_phrases, join_in_place, phrases_of
-from jose_embed.text.rare_words import packed_counts
+from jose_embed.text.rare_words import MOST_RARE_WORDS, packed_counts
 from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
 from jose_embed.text.records import Columns, TextOptions
 from jose_embed.text.segment_pool import PooledWords, table_for
 from jose_embed.text.sources import Source, Sources, find_sources, printable
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import normalizing, valid_text
-from jose_embed.text.vocabulary import Vocabulary
+from jose_embed.text.vocabulary import EarlierWords, Vocabulary
 from jose_embed.text.word_lists import VocabularyChoice
 from jose_embed.text.word_table import CompiledWords, Ends, Ids, PlainWords, WordTable
 
@@ -67,6 +67,7 @@ def encode(
     options: TextOptions | None = None,
     choice: VocabularyChoice | None = None,
     workers: int = 1,
+    earlier: EarlierWords | None = None,
 ) -> EncodedCorpus:
     """Read text, one document per line or record, and turn it into rows of the vocabulary that it gives.
 
@@ -83,6 +84,7 @@ def encode(
         options: How tables and records are read, and what is kept of them.
         choice: Which words the vocabulary has, besides the frequent ones.
         workers: Processes of a slow tokenizer.
+        earlier: The words of earlier texts; ``min_count`` is for the counts of all texts.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -104,7 +106,7 @@ def encode(
             found, chosen, stack, reporter=reporter, directory=directory, max_expansion=max_expansion, options=options,
             workers=workers,
         )  # fmt: skip
-        return text.encoded_alone(min_count, choice or VocabularyChoice(), reporter)
+        return text.encoded_alone(min_count, choice or VocabularyChoice(), reporter, earlier)
 
 
 def read_text(
@@ -170,6 +172,7 @@ def encode_texts(
     options: TextOptions | None = None,
     choice: VocabularyChoice | None = None,
     workers: int = 1,
+    earlier: EarlierWords | None = None,
 ) -> EncodedCorpus:
     """The same as :func:`encode` for documents from Python; each string is one document, with any line ends in it.
 
@@ -184,6 +187,7 @@ def encode_texts(
         options: The columns of a data set, and whether texts are kept.
         choice: As for :func:`encode`.
         workers: As for :func:`encode`.
+        earlier: As for :func:`encode`.
 
     Raises:
         ConfigError: an unknown tokenizer, or a ``min_count`` below 1.
@@ -232,7 +236,7 @@ def encode_texts(
             reporter.note(WarningNote(f"{documents}: {what} (the first in document {report.first_invalid})"))
         reporter.finish(tokens=spool.n_tokens, documents=spool.n_documents)
         text = ReadText(spool, table, chosen, [report], sha256.hexdigest(), options, texts)
-        return text.encoded_alone(min_count, choice or VocabularyChoice(), reporter)
+        return text.encoded_alone(min_count, choice or VocabularyChoice(), reporter, earlier)
 
 
 def _normal_words(form: str) -> Callable[[Sequence[str]], list[str]]:
@@ -296,12 +300,18 @@ class ReadText(NamedTuple):
             id_field=columns.id if columns is not None else None,
         )
 
-    def encoded_alone(self, min_count: int, choice: VocabularyChoice, reporter: Reporter) -> EncodedCorpus:
-        """The text as rows of the vocabulary that it gives.
+    def encoded_alone(
+        self, min_count: int, choice: VocabularyChoice, reporter: Reporter, earlier: EarlierWords | None = None
+    ) -> EncodedCorpus:
+        """The text as rows of the vocabulary that it gives, or that it and earlier texts give.
 
         Raises:
             CorpusError: no word may be in it.
         """
+        if earlier is not None:
+            vocabulary, rare_words = self._vocabulary_with(earlier, min_count, choice, reporter)
+            tokens, offsets = self.spool.renumbered(self.rows_of(vocabulary), reporter)
+            return self._corpus(tokens, offsets, vocabulary, min_count, choice, [], (), rare_words)
         counts = self.table.counts()
         numbers = np.arange(len(counts)) if choice.keep_words else np.flatnonzero(counts >= min_count)
         words = self.table.words(numbers)
@@ -325,6 +335,23 @@ class ReadText(NamedTuple):
         left_out = np.flatnonzero(rows < 0)
         rare = packed_counts(self.table, left_out, counts[left_out], more=dropped.items(), known=joined)
         return self._corpus(tokens, offsets, vocabulary, min_count, choice, phrases, notes, rare)
+
+    def _vocabulary_with(
+        self, earlier: EarlierWords, min_count: int, choice: VocabularyChoice, reporter: Reporter
+    ) -> tuple[Vocabulary, bytes | None]:
+        """The words of earlier texts and those that are frequent enough in all texts together; counts of the others."""
+        own = self.table.counts()
+        total = earlier.with_counts(self.table.words(np.arange(len(own))), own)
+        words, counts = list(total), np.fromiter(total.values(), np.int64, len(total))
+        kept = dataclasses.replace(choice, keep_words=frozenset(earlier.vocabulary.words))
+        order = chosen_words(words, counts, min_count, kept, reporter)
+        vocabulary = Vocabulary(tuple(words[row] for row in order), counts[order])
+        if earlier.rare is None:
+            return vocabulary, None
+        left_out = np.setdiff1d(np.arange(len(words)), order)
+        left_out = left_out[np.argsort(-counts[left_out], kind="stable")[:MOST_RARE_WORDS]]
+        rare = [(words[row], int(counts[row])) for row in left_out.tolist()]
+        return vocabulary, packed_counts(self.table, left_out[:0], counts[:0], more=rare)
 
     def rows_of(self, vocabulary: Vocabulary) -> Ids:
         """The row of each provisional number in the vocabulary of a larger text, int32, -1 for none."""

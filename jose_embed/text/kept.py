@@ -72,7 +72,7 @@ from jose_embed.text.tokenizers import (
     stored_tokenizer,
     text_facts,
 )
-from jose_embed.text.vocabulary import Vocabulary
+from jose_embed.text.vocabulary import EarlierWords, Vocabulary
 from jose_embed.text.word_lists import VocabularyChoice, vocabulary_choice
 from jose_embed.version import __version__
 
@@ -516,6 +516,7 @@ def text_for(
     reporter: Reporter | None = None,
     directory: str | os.PathLike[str] | None = None,
     options: TextOptions | None = None,
+    earlier: EarlierWords | None = None,
 ) -> tuple[EncodedCorpus, TrainConfig]:
     """The text of a training, encoded: opened, read, or read and kept.
 
@@ -528,6 +529,7 @@ def text_for(
         reporter: Receives the progress.
         directory: Directory of the temporary files of a text that is not kept.
         options: How tables and records are read, and what is kept of them.
+        earlier: The words of earlier texts, see :func:`~jose_embed.text.encode.encode`.
 
     Returns:
         The corpus and the settings, with the tokenizer and ``min_count`` of the corpus.
@@ -543,8 +545,10 @@ def text_for(
         settings = encoding_settings(config)
         settings |= {"reporter": reporter, "options": options}
         if keep_encoded is None:
-            return encode(names, directory=directory, **settings), config
+            return encode(names, directory=directory, earlier=earlier, **settings), config
         return kept_encoding(names, keep_encoded, **settings), config
+    if earlier is not None:
+        raise ConfigError(f"{place}: is an encoded corpus, whose rare words are lost; continue with the text itself")
     if len(names) > 1:
         raise CorpusError(f"{place}: is an encoded corpus, which cannot be joined with other text; name it alone")
     if keep_encoded is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Vocabulary"]
+__all__ = ["EarlierWords", "Vocabulary"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +52,34 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
+
+
+@dataclass(frozen=True)
+class EarlierWords:
+    """The words of earlier texts; their counts are added to those of the next text.
+
+    Attributes:
+        vocabulary: The words that stay in the vocabulary.
+        rare: Occurrences of the other words, those that were too rare, by word; ``None`` if they are unknown.
+
+    Example:
+        >>> earlier = EarlierWords(Vocabulary(("the",), np.array([9])), {"dog": 1})
+        >>> earlier.with_counts(["dog", "cat", "the"], np.array([1, 1, 2]))
+        {'the': 11, 'dog': 2, 'cat': 1}
+    """
+
+    vocabulary: Vocabulary
+    rare: Mapping[str, int] | None = None
+
+    def with_counts(self, words: Sequence[str], counts: npt.NDArray[np.int64]) -> dict[str, int]:
+        """Occurrences in all texts, by word: those of the vocabulary, then the others.
+
+        Args:
+            words: The words of the next text, which differ.
+            counts: int64 (n_words,), how often each occurs there.
+        """
+        total = dict(zip(self.vocabulary.words, self.vocabulary.counts.tolist(), strict=True))
+        total.update(self.rare or {})
+        for word, count in zip(words, counts.tolist(), strict=True):
+            total[word] = total.get(word, 0) + count
+        return total

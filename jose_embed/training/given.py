@@ -36,9 +36,10 @@ from jose_embed.model.embeddings import Embeddings, load
 from jose_embed.model.exchange import format_of, read_vectors
 from jose_embed.storage.columns import row_blocks
 from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.training.finish import CONTEXT_WEIGHT
 
-__all__ = ["GivenVectors", "check_init", "given_vectors", "on_the_cpu_if_pulled"]
+__all__ = ["GivenVectors", "check_init", "given_vectors", "model_vectors", "on_the_cpu_if_pulled"]
 
 _REACH: Final = 5  # words on each side that count as context of a word without a vector
 _BLOCK_TOKENS: Final = 1 << 16
@@ -55,6 +56,7 @@ class GivenVectors(NamedTuple):
         rows: int64 (n,), the words that have a given vector, as rows of the vocabulary.
         center: float32 (n, dim), norm 1: their center vectors.
         context: float32 (n, dim), norm 1: their context vectors.
+        weights: float64 (n,): how many occurrences in the text each given vector weighs as much as.
         coverage: A sentence about how much of the text they cover.
         reading_bytes: The most memory that reading them took, about.
     """
@@ -62,13 +64,14 @@ class GivenVectors(NamedTuple):
     rows: npt.NDArray[np.int64]
     center: Rows
     context: Rows
+    weights: npt.NDArray[np.float64]
     coverage: str
     reading_bytes: int
 
     @property
     def held_bytes(self) -> int:
         """The memory that they take during the training."""
-        return self.rows.nbytes + self.center.nbytes + self.context.nbytes
+        return self.rows.nbytes + self.center.nbytes + self.context.nbytes + self.weights.nbytes
 
     def fill(self, vectors: Tables, corpus: EncodedCorpus) -> None:
         """Let the words begin at their given vectors, and the others at the direction of their contexts, in place.
@@ -90,17 +93,18 @@ class GivenVectors(NamedTuple):
             vectors.center[missing[found]] = starts
             vectors.context[missing[found]] = starts
 
-    def pull(self, vectors: Tables, step: float) -> None:
+    def pull(self, vectors: Tables, rate: float) -> None:
         """Move the words towards their given vectors, in place.
 
         Args:
             vectors: float32 (n_words, dim) tables.
-            step: Weight of the given vector beside the present one.
+            rate: Weight of one occurrence beside the present vector.
         """
         for table, anchors in ((vectors.center, self.center), (vectors.context, self.context)):
             for first, anchor in row_blocks(anchors):
                 rows = self.rows[first : first + len(anchor)]
-                moved = table[rows].astype(np.float64) + step * anchor
+                steps = rate * self.weights[first : first + len(anchor), None]
+                moved = table[rows].astype(np.float64) + steps * anchor
                 norms = np.linalg.norm(moved, axis=1, keepdims=True)
                 # A vector opposite to its given one, with step 1, has no direction left: it goes to the given one.
                 table[rows] = np.where(norms > 1e-9, moved / np.maximum(norms, 1e-9), anchor)
@@ -112,8 +116,10 @@ def on_the_cpu_if_pulled(config: TrainConfig) -> TrainConfig:
     Raises:
         ConfigError: it is not the one that was asked for.
     """
-    if not config.init or not config.init_pull:
+    if not config.continue_from and not (config.init and config.init_pull):
         return config
+    if config.backend == "gpu" and config.continue_from:
+        raise ConfigError("continue_from needs the CPU; choose backend='cpu'")
     if config.backend == "gpu":
         raise ConfigError("init_pull needs the CPU; choose backend='cpu', or init_pull=0 to only start from init")
     return replace(config, backend="cpu")
@@ -169,7 +175,29 @@ def given_vectors(config: TrainConfig, corpus: EncodedCorpus) -> GivenVectors | 
         what = "principal axes" if center.shape[1] > config.dim else "zeros added"
         coverage += f" ({center.shape[1]} dimensions became {config.dim}: {what})"
     reading = center.nbytes + _BYTES_PER_WORD * len(words) + 24 * len(rows) * center.shape[1]
-    return GivenVectors(rows, _center_of(first, second, config), second, coverage, reading)
+    weights = np.full(len(rows), config.init_pull)
+    return GivenVectors(rows, _center_of(first, second, config), second, weights, coverage, reading)
+
+
+def model_vectors(model: Embeddings, vocabulary: Vocabulary, config: TrainConfig) -> GivenVectors:
+    """The vectors of a model for a vocabulary; each weighs as much as the occurrences that it was trained with.
+
+    Args:
+        model: A model with words of the vocabulary, and as many dimensions as the settings say.
+        vocabulary: The words of the training.
+        config: The settled settings.
+    """
+    rows, taken = _matches(vocabulary.words, {word: row for row, word in enumerate(model.words)})
+    center, context = model.center_vectors[taken], model.context_vectors[taken]
+    counts = model.counts[taken]
+    n_new = vocabulary.n_tokens - int(counts.sum())
+    coverage = (
+        f"{model.path}: continued, {len(rows):,} words seen {int(counts.sum()):,} times; {n_new:,} running words and "
+        f"{vocabulary.n_words - len(rows):,} words are new"
+    )
+    weights = counts.astype(np.float64)
+    reading = center.nbytes + context.nbytes + _BYTES_PER_WORD * model.n_words
+    return GivenVectors(rows, _center_of(center, context, config), context, weights, coverage, reading)
 
 
 def _tables(name: str) -> tuple[Sequence[str], Rows, Rows | None]:

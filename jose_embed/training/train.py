@@ -36,6 +36,7 @@ from jose_embed.text.records import TextOptions, TextSettings
 from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
 from jose_embed.training.checkpoints import Checkpoints
+from jose_embed.training.continued import Documents, check_continued, continued_config, opened
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import add_context_vectors, learn_documents, normalize_rows
@@ -107,7 +108,7 @@ def train(
     Example::
 
         model = jose_embed.train(table["text"], ids=table["id"], dim=100)
-        model = jose_embed.train("reviews.csv", text_field="review", id_field="id")
+        model = jose_embed.train("more.csv", text_field="review", continue_from="reviews.jose")
         model = jose_embed.train("s3://bucket/texts", engine="ray", nodes=8)
     """
     options, engine = TextOptions.taken_from(by_name := dict(settings)), EngineOptions.taken_from(by_name)
@@ -163,9 +164,10 @@ def fit(
     """
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
-    settled = on_the_cpu_if_pulled(config.for_text(corpus.n_tokens))
+    settled = on_the_cpu_if_pulled(config.for_text(corpus.vocabulary.n_tokens))
     with _timed(phases, "preparing"):
-        given = given_vectors(settled, corpus)
+        continued = opened(settled)
+        given = given_vectors(settled, corpus) if continued is None else continued.vectors(corpus, settled)
         device = choose_backend(settled, corpus.vocabulary.counts, corpus.offsets, reporter)
         tables = allocate_tables(corpus, settled, device, temporary_directory)
         vectors = trained_rows(tables, corpus.vocabulary.n_words, settled.dim)
@@ -199,11 +201,23 @@ def fit(
         normalize_rows(vectors, settled.learning_rate)
         # A GPU may be full of the training's tables; "auto" then sums on the CPU, to the same bytes.
         summing, threads = ("cpu", settled.resolved_workers()) if device == "cpu" else ("auto", available_workers())
-        learned = learn_documents(corpus, settled, tables, backend=summing, threads=threads)
+        if continued is None:
+            learned = learn_documents(corpus, settled, tables, backend=summing, threads=threads)
+            counts = np.diff(corpus.offsets)
+            documents = Documents(corpus.doc_ids, vectors.document, counts, corpus.texts)
+        else:
+            learned, documents = continued.learned(
+                corpus, settled, tables, backend=summing, threads=threads, directory=temporary_directory
+            )
         reporter.advance(corpus.n_documents)
         reporter.finish()
     run = checkpoints.run if checkpoints is not None else None
-    return _model(corpus, settled, vectors, learned, _training_facts(corpus, settled, backend, state, phases, run))
+    training = _training_facts(corpus, settled, backend, state, phases, run)
+    about = corpus.statistics.to_dict()
+    if continued is not None:
+        training["continued"] = continued.facts()
+        about = continued.corpus_facts(corpus)
+    return _model(corpus, settled, vectors, documents, learned, training, about)
 
 
 def _settings_of(
@@ -216,7 +230,11 @@ def _settings_of(
         if name not in TrainSettings.__annotations__:
             known = [*Settings.__annotations__, *list(signature(train).parameters)[:-1]]
             raise ConfigError(f"unknown setting {name}{counterpart(name, known)}")
-    if chosen:
+    if continue_from := chosen.get("continue_from") or config.continue_from:
+        defaults = TrainConfig().to_dict()
+        chosen = {name: value for name, value in config.to_dict().items() if value != defaults[name]} | chosen
+        config = continued_config({**chosen, "continue_from": continue_from})
+    elif chosen:
         config = TrainConfig.from_dict({**config.to_dict(), **chosen})
     defaults = TrainConfig().to_dict()
     return config, chosen.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}
@@ -244,8 +262,12 @@ def _check_arguments(
         raise ConfigError("keep_encoded needs files; documents=... cannot be found again by a later training")
     if source is not None and ids is not None:
         raise ConfigError("ids belong to documents=...; the ids of files are named by id_field")
+    on_the_cpu_if_pulled(config)
     if config.init:
         check_init(config.init)
+    if config.continue_from and keep_encoded is not None:
+        raise ConfigError("keep_encoded keeps a text and its own words; leave it out with continue_from")
+    check_continued(config, options)
     if resume and checkpoint is None:
         raise ConfigError("resume needs the directory of the checkpoints; add checkpoint=...")
     if options.keeps and config.doc_vectors == "none":
@@ -263,8 +285,9 @@ def _check_engine(
     """
     if engine.engine == "local":
         check_backend(config.backend)
-    elif config.init:
-        raise ConfigError("init starts trainings on one machine; leave it out with engine='ray'")
+    elif config.init or config.continue_from:
+        name = "init" if config.init else "continue_from"
+        raise ConfigError(f"{name} starts trainings on one machine; leave it out with engine='ray'")
     elif source is None:
         raise ConfigError("engine='ray' reads files on its machines; give names of files instead of documents")
     elif keep_encoded is not None:
@@ -325,7 +348,7 @@ def _encoded(
 ) -> tuple[EncodedCorpus, TrainConfig, bool]:
     """The encoded text, the settings with its tokenizer and minimal count, and whether checkpoints keep the text."""
     encoded_before = source is not None and _is_encoded(source)
-    keep_text = source is not None and keep_encoded is None and not encoded_before
+    keep_text = source is not None and keep_encoded is None and not encoded_before and not config.continue_from
     if checkpoints is not None:
         checkpoints.check(config, given=given if encoded_before else None)
         if (
@@ -335,6 +358,10 @@ def _encoded(
         ):
             return corpus, config, keep_text
     options: dict[str, Any] = {"reporter": reporter, "directory": temporary_directory, "options": text_options}
+    if (continued := opened(config)) is not None:
+        options["earlier"] = earlier = continued.words
+        if earlier.rare is None:
+            reporter.note(f"{config.continue_from}: has no counts of rare words; they are counted in the new text only")
     if source is None:
         assert documents is not None
         corpus = encode_texts(documents, **encoding_settings(config), **options)
@@ -350,12 +377,12 @@ def _is_encoded(source: Sources) -> bool:
 
 def _pull(given: GivenVectors | None, config: TrainConfig, vectors: Tables) -> Callable[[int], None] | None:
     """What holds the words near their given vectors after each epoch; None if nothing does."""
-    if given is None or not config.init_pull:
+    if given is None or not given.weights.any():
         return None
 
     def after_epoch(epoch: int) -> None:
         rate = config.learning_rate * (1 - (epoch + 0.5) / config.epochs)
-        given.pull(vectors, config.init_pull * rate * config.context_weight)
+        given.pull(vectors, rate * config.context_weight)
 
     return after_epoch
 
@@ -388,16 +415,17 @@ def _text_facts(corpus: EncodedCorpus) -> dict[str, Any] | None:
 
 
 def _model(
-    corpus: EncodedCorpus, config: TrainConfig, vectors: Tables, learned: dict[str, Any], training: dict[str, Any]
-) -> Embeddings:
+    corpus: EncodedCorpus, config: TrainConfig, vectors: Tables, documents: Documents, learned: dict[str, Any],
+    training: dict[str, Any], about: dict[str, Any],
+) -> Embeddings:  # fmt: skip
     """The model of trained vectors; without documents if ``doc_vectors`` is "none"."""
-    documents: dict[str, Any] = {}
+    of_documents: dict[str, Any] = {}
     if config.doc_vectors != "none":
-        documents = {
-            "doc_ids": corpus.doc_ids,
-            "doc_vectors": vectors.document,
-            "doc_token_counts": np.diff(corpus.offsets),
-            "texts": corpus.texts,
+        of_documents = {
+            "doc_ids": documents.ids,
+            "doc_vectors": documents.vectors,
+            "doc_token_counts": documents.token_counts,
+            "texts": documents.texts,
         }
     if corpus.rare_counts is not None:
         learned = {**learned, RARE_COUNTS: np.frombuffer(corpus.rare_counts, np.uint8)}
@@ -406,12 +434,12 @@ def _model(
         counts=corpus.vocabulary.counts,
         center_vectors=vectors.center,
         context_vectors=vectors.context,
-        **documents,
+        **of_documents,
         config=config,
         tokenizer=corpus.tokenizer.name,
         tokenizer_settings=corpus.tokenizer.settings(),
         training=training,
-        corpus=corpus.statistics.to_dict(),
+        corpus=about,
         text=_text_facts(corpus),
         extra_arrays=learned,
         extra_json={PHRASES: list(corpus.phrases)} if corpus.phrases else {},
