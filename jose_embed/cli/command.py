@@ -132,7 +132,8 @@ def option_of(name: str) -> str:
 def _unknown_argument(argument: str, names: Collection[str]) -> str:
     """The error for an argument that the parser does not know."""
     if not argument.startswith("-"):
-        return f"unexpected argument {argument!r}"
+        comma = "; several columns are written with commas, as in: a,b" if "text_field" in names else ""
+        return f"unexpected argument {argument!r}{comma}"
     option = argument.split("=")[0]
     return f"unknown option {option}" + counterpart(option.lstrip("-").replace("-", "_"), names, option_of)
 

@@ -26,7 +26,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, assert_never, overload
 
-from jose_embed.errors import CorpusError
+from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import WarningNote
 from jose_embed.text.compression import EXPANSION_LIMIT, PIECE, decompressed
 from jose_embed.text.hints import first_look, last_look
@@ -134,6 +134,12 @@ class BlockReader:
         self.columns: Columns | None = None
         self._options = options or TextOptions()
         self._formats = ["text" if options is None else format_of(source, options) for source in sources]
+        named = self._options.text_field or self._options.keep_fields or self._options.id_field
+        if named and sources and all(format == "text" for format in self._formats):
+            raise ConfigError(
+                f"a column is named, but {printable(sources[0].name)} is read as plain text, which has none; "
+                "say what it is with format=..., or leave text_field, id_field and keep_fields out"
+            )
         self._hints = options is not None and options.format is None and not options.one_file_per_document
         self._with_ids = with_ids or self._options.has_ids
         self._faults = Faults(self._options.on_error)

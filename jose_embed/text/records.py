@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple, TypedDict, cast
 
-from jose_embed.errors import ConfigError, CorpusError
+from jose_embed.errors import ConfigError, CorpusError, did_you_mean
 from jose_embed.text.sources import FORMATS, Format, Source, printable
 from jose_embed.text.tokenizers import valid_text
 
@@ -261,7 +261,9 @@ def choose_columns(name: str, found: Mapping[str, float], options: TextOptions) 
     """
     for column in dict.fromkeys([*options.text_field, *filter(None, [options.id_field]), *options.keep_fields]):
         if column not in found:
-            raise CorpusError(f"{printable(name)}: there is no column {column!r}; {_listed_columns(found)}")
+            same = next((other for other in found if other.lower() == column.lower()), None)
+            asked = f"; did you mean {same!r}?" if same is not None else did_you_mean(column, found, repr)
+            raise CorpusError(f"{printable(name)}: there is no column {column!r}; {_listed_columns(found)}{asked}")
     text, id, usual = options.text_field, options.id_field, options.usual
     is_usual = bool(usual and not text and usual.text and found.keys() >= set(usual.text))
     if usual is not None:
@@ -294,7 +296,7 @@ def columns_note(name: str, found: Iterable[str], columns: Columns) -> str:
 
 def _listed_columns(found: Iterable[str]) -> str:
     names = list(found)
-    shown = ", ".join(printable(name)[:50] for name in names[:_COLUMNS_NAMED])
+    shown = ", ".join(printable(name)[:50] or "(no name)" for name in names[:_COLUMNS_NAMED])
     more = f" and {len(names) - _COLUMNS_NAMED:,} more" if len(names) > _COLUMNS_NAMED else ""
     return f"columns: {shown}{more}"
 

@@ -164,6 +164,8 @@ def test_mistaken_arguments_get_one_line(refused: Callable[..., str], model_path
     assert "unknown option --over; did you mean --overwrite?" in refused(
         train_main, "a.txt", "--over"
     )  # no abbreviation
+    columns = refused(train_main, "a.csv", "--keep-fields", "date", "rating")
+    assert "unexpected argument 'rating'; several columns are written with commas, as in: a,b" in columns
     assert "jose similar: unexpected argument 'dog'" in refused(main, "similar", model_path, "cat", "dog")
     assert "the query is empty" in refused(main, "similar", model_path)
     assert "exactly one of: the ID of a document, --text, --word" in refused(main, "documents", model_path)

@@ -227,6 +227,8 @@ def test_the_first_ten_are_named(write: Callable[..., Path]) -> None:
     [
         ("a,b\n1,2\n", {}, "a.csv: the column of the text is not known; columns: a, b; choose one with text_field=..."),
         ("a,b\n1,2\n", {"text_field": "c"}, "a.csv: there is no column 'c'; columns: a, b"),
+        (",ID,Text\n0,1,2\n", {"id_field": "id"}, "'id'; columns: (no name), ID, Text; did you mean 'ID'?"),
+        ("ratings,Text\n1,2\n", {"text_field": "rating"}, "columns: ratings, Text; did you mean 'ratings'?"),
         ("text,id,id\na,1,2\n", {"id_field": "id"}, "a.csv: there are 2 columns 'id'; rename them"),
         ("id,text\n,a\n", {"id_field": "id"}, "line 2: the id is empty; "),
         ('id,text\n"1\n2",a\n', {"id_field": "id"}, "line 2: the id holds a line break or a NUL; "),
@@ -240,6 +242,14 @@ def test_tables_that_are_refused(
     if options.get("format") == "parquet":
         pytest.importorskip("pyarrow")
     assert message in refusal(write("a.csv", content), **options)
+
+
+def test_a_column_of_plain_text(write: Callable[..., Path]) -> None:
+    path = write("a.json", '[{"text": "a b"},\n{"text": "c"}]\n')
+    for column in ({"text_field": "text"}, {"id_field": "id"}, {"keep_fields": ["x"]}):
+        with pytest.raises(ConfigError, match=r"a\.json is read as plain text, which has none; say"):
+            read(path, **column)
+    assert read(write("a.txt", '{"text": "a b"}\n'), text_field="text", format="jsonl")[0] == b"a b\n"
 
 
 def test_empty_tables(write: Callable[..., Path]) -> None:
