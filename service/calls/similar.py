@@ -24,7 +24,7 @@ from service.web.schemas import SimilarAnswer, SimilarBatch, SimilarBatchAnswer,
 
 __all__ = ["cached_router", "router", "spellings", "unknown_word"]
 
-_CHUNK: Final = 32  # queries of a batch that are searched together
+_CHUNK: Final = 16  # queries of a batch that are searched together, beside those of other requests
 _LONGEST_WORD: Final = 1_000
 _ANSWER_BYTES: Final = 100  # of a neighbour
 

@@ -86,10 +86,10 @@ class Engine:
             most=_SEARCHES,
             bound=bound,
             patience=_PATIENCE,
-            low_priority=True,
         )
+        # Texts are split and summed without the interpreter's lock and stand back behind the loop and short questions.
         self.embed_lane: Lane[EmbedJob, list[Inferred]] = Lane(
-            "embed", _embedded, threads=settings.embed_threads, most=_TEXTS, bound=bound
+            "embed", _embedded, threads=settings.embed_threads, most=_TEXTS, bound=bound, low_priority=True
         )
         self.work_lane: Lane[Callable[[], Any], Any] = Lane(
             "work", call, threads=settings.work_threads, most=1, bound=bound
