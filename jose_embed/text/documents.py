@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from typing import Any, Final, TypeAlias
 
 from jose_embed.errors import CorpusError
-from jose_embed.text.records import SAMPLED_RECORDS, TextOptions, choose_columns, id_fault
+from jose_embed.text.records import SAMPLED_RECORDS, TEXT_NAMES, TextOptions, choose_columns, id_fault
 
 __all__ = ["Document", "GivenDocuments", "given_documents", "listed_texts", "sources_or_documents"]
 
@@ -146,8 +146,9 @@ def _unpacked(documents: Any, ids: Any, options: TextOptions) -> tuple[Any, Any]
             "the table to a file and name that"
         )
     if hasattr(documents, "columns") and hasattr(documents, "shape"):
-        first = next(iter(getattr(documents, "column_names", documents.columns)), "text")
-        raise CorpusError(f"the documents are a table; give one of its columns, such as table[{str(first)[:50]!r}]")
+        columns = [str(name) for name in getattr(documents, "column_names", documents.columns)]
+        first = next((name for name in columns if name.lower() in TEXT_NAMES), next(iter(columns), "text"))
+        raise CorpusError(f"the documents are a table; give one of its columns, such as table[{first[:50]!r}]")
     if hasattr(documents, "to_pylist"):  # of pyarrow, which would give scalars of its own
         documents = documents.to_pylist()
     if isinstance(documents, Mapping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from jose_embed.errors import CorpusError
 from jose_embed.text.records_csv import looks_like_table
 from jose_embed.text.sources import Source, SourceReport, printable
 
@@ -41,7 +42,11 @@ def _is_json_object(line: str) -> bool:
 
 
 def first_look(name: str, head: bytes) -> str | None:
-    """The hint for a plain text that begins with these bytes; ``None`` if it looks like one."""
+    """The hint for a plain text that begins with these bytes; ``None`` if it looks like one.
+
+    Raises:
+        CorpusError: a JSON list in a file that is called so, which is no text at all.
+    """
     if b"\n" not in head and head.count(b"\r") > 1:
         return (
             f"{printable(name)}: lines end in carriage returns, so all of it is one document; "
@@ -50,6 +55,11 @@ def first_look(name: str, head: bytes) -> str | None:
     match looks_like(head[: 1 << 16].decode(errors="replace")):
         case "jsonl":
             return f"{printable(name)}: looks like JSON Lines but is read as plain text; format='jsonl' reads records"
+        case "json" if ".json" in name.lower()[-10:]:
+            raise CorpusError(
+                f"{printable(name)}: is a JSON list, which is not read; write one object per line (JSON Lines), "
+                "or read it as plain text with format='text'"
+            )
         case "json":
             return f"{printable(name)}: looks like a JSON list but is read as plain text; write one object per line"
         case "csv":

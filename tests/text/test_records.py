@@ -482,6 +482,12 @@ def test_hints_about_plain_text(write: Callable[..., Path], content: str, hint: 
     assert read("a.txt", format="text")[2] == []
 
 
+def test_a_json_list_is_no_text(write: Callable[..., Path]) -> None:
+    path = write("a.json", '[{"text": "a b"},\n{"text": "c"}]\n')
+    assert "a.json: is a JSON list, which is not read; write one object per line" in refusal(path)
+    assert read(path, format="text")[0].count(b"\n") == 2
+
+
 def test_a_hint_about_small_files(write: Callable[..., Path]) -> None:
     for number in range(6):
         write(f"texts/{number}.txt", "two\nlines\n")
