@@ -239,5 +239,5 @@ clean: demo-stop  ## remove the environments, the caches and the demo's corpus a
 	rm -rf $(VENV) $(BASE_VENV) $(ADAPTERS_VENV) $(KERAS_VENV) $(OLDEST_VENV) $(BROWSER_VENV) build dist \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		tests/benchmarks/.cache $(MODEL)
-	rm -f data/corpus.txt data/corpus.tsv data/corpus.documents.sqlite3* $(SERVICE).log $(SERVICE).pid
+	rm -f data/corpus.txt data/corpus.tsv data/tour-map.html data/corpus.documents.sqlite3* $(SERVICE).log $(SERVICE).pid
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -123,7 +123,7 @@ def test_whole_numbers_are_ids() -> None:
         (np.zeros(3), "document 1 is the number"),
         (np.zeros((2, 2)), "the documents are an array of 2 dimensions; give one with one dimension"),
         (pd.DataFrame({"t": ["a"]}), "the documents are a table; give one of its columns, such as table['t']"),
-        (pl.DataFrame({"t": [1], "Text": ["a"]}), "are a table; give one of its columns, such as table['Text']"),
+        (pl.DataFrame({"t": [1], "Text": ["a"]}), "the documents are a table; give one of its columns, such as table"),
         (pa.table({"t": ["a"]}), "the documents are a table; give one of its columns, such as table['t']"),
         ({"train": Dataset(text=["a"]), "test": 1}, "the documents are several data sets (train, test); give one of"),
         (Dataset(a=["x"], b=["y"]), "the data set: the column of the text is not known; columns: a, b; choose one"),
