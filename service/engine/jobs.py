@@ -67,7 +67,10 @@ class Job:
             result = work(self)
         except Problem as problem:
             self._seconds = self.seconds
-            self.finished.set_exception(problem)
+            # A copy, without the traceback: that holds what the work held, such as a model, while the job is listed.
+            self.finished.set_exception(
+                Problem(problem.kind, problem.detail, headers=problem.headers, **problem.members)
+            )
         except Exception:
             _log.exception("%s failed", self.id)
             self._seconds = self.seconds

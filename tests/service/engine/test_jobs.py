@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ import psutil
 import pytest
 from serving import Served, Starter, make_model, run_cli
 
+from jose_embed.errors import ModelError
 from jose_embed.model.embeddings import Embeddings
+from service.engine.jobs import Job
+from service.problems import Problem
 
 Model = tuple[Path, Embeddings]
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -42,6 +47,28 @@ def ended(served: Served, answer: Any) -> dict[str, Any]:
 def metric(served: Served, name: str) -> float:
     (line,) = [line for line in served.get("/metrics").text.splitlines() if line.startswith(f"{name} ")]
     return float(line.split()[1])
+
+
+def test_a_job_that_failed_holds_nothing_of_its_work() -> None:
+    class Model:
+        """Something large."""
+
+    models: list[weakref.ref[Model]] = []
+
+    def work(job: Job) -> dict[str, Any]:
+        model = Model()
+        models.append(weakref.ref(model))
+        try:
+            raise ModelError("damaged")
+        except ModelError as error:
+            raise Problem("model-refused", str(error), headers={"Retry-After": "1"}, file="a") from None
+
+    job = Job("reload")
+    job.run(work)
+    gc.collect()
+    assert [model() for model in models] == [None]
+    told = job.document()["problem"]
+    assert (job.status, told["detail"], told["file"]) == ("failed", "damaged", "a")
 
 
 def test_a_reload_answers_at_once_and_tells_how_far_it_is(tmp_path: Path, starter: Starter) -> None:
