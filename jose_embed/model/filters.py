@@ -8,10 +8,11 @@
     FIELD       a name of letters, digits, "_", "-" and "." that does not begin with a digit, or any name in quotes
     VALUE       a number, true, false, text in quotes, or a word without quotes such as 2025-01-01
 
-Text in quotes is a JSON string. A number is compared with numbers and with text that is a number (fields of CSV are all
-text), text with text (by code points, so that ISO dates are in order), a truth value with truth values for equality; a
-field of another type and a missing one fit no comparison but ``is missing``. A dot leads into an object:
-``meta.rating`` is the field of that name, or else the member ``rating`` of the field ``meta``.
+Text in double quotes is a JSON string; in single quotes, as in SQL, it is taken as it stands. A number is compared with
+numbers and with text that is a number (fields of CSV are all text), text with text (by code points, so that ISO dates
+are in order), a truth value with truth values for equality; a field of another type and a missing one fit no comparison
+but ``is missing``. A dot leads into an object: ``meta.rating`` is the field of that name, or else the member ``rating``
+of the field ``meta``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = ["MOST_CHARACTERS", "FieldTable", "Filter"]
 MOST_CHARACTERS: Final = 10_000
 _TOKEN: Final = re.compile(
     r"""\s*(?:
-        (?P<text>"(?:[^"\\]|\\.)*")
+        (?P<text>"(?:[^"\\]|\\.)*" | '[^']*'(?=[\s<>=!\[\],]|$))
       | (?P<mark><=|>=|!=|=|<|>|\[|\]|,)
       | (?P<word>[^\s"<>=!\[\],]+)
     )""",
@@ -356,6 +357,8 @@ def _value(tokens: _Tokens) -> Value:
 
 
 def _string(token: _Token) -> str:
+    if token.text.startswith("'"):
+        return token.text[1:-1]
     try:
         text: str = json.loads(token.text, strict=False)
     except ValueError:

@@ -45,6 +45,7 @@ FIELDS = {
         "public = true and public != false",
         'meta.source = "dotted" and meta.page >= 7',
         '"a b" = spaced',
+        "'a b' = 'spaced' and lang in ['de','x y']",
         "none is missing and nowhere is missing and meta.nowhere is missing",
         'lang = "\\u0064e"',
         "stars = 4 and stars < 4.5 and stars in [1, 4] and stars != 5",
