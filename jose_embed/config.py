@@ -15,7 +15,7 @@ from jose_embed.errors import ConfigError, counterpart, did_you_mean
 
 __all__ = ["PRESETS", "TrainConfig", "TrainSettings", "available_workers", "preset_settings"]
 
-Objective = Literal["pairwise", "joint"]
+Objective = Literal["pairwise", "joint", "smooth", "cross-entropy"]
 NegativeStep = Literal["paper", "reference"]
 BackendName = Literal["auto", "cpu", "gpu"]
 DocMethod = Literal["words", "trained"]
@@ -193,8 +193,27 @@ class TrainConfig:
     objective: Objective = _option(
         "joint",
         "loss function: word, context and document in one term as in the paper (joint), or a term for words and one for"
-        " documents (pairwise)",
-        choices=("pairwise", "joint"),
+        " documents (pairwise); the joint one with a smooth hinge (smooth), or as cross-entropy of real and random"
+        " pairs (cross-entropy)",
+        choices=("pairwise", "joint", "smooth", "cross-entropy"),
+    )
+    sharpness: float = _option(
+        8.0,
+        'objective="smooth" only: how sharply its hinge bends; a large number is the hinge of joint',
+        above=0.0,
+        high=1000.0,
+    )
+    temperature: float = _option(
+        4.0,
+        'objective="cross-entropy" only: factor on cosines, less margin, before the sigmoid',
+        above=0.0,
+        high=1000.0,
+    )
+    isotropy: float = _option(
+        0.0,
+        "how strongly words are spread over all directions, as a number of steps of each word in an epoch; 0 does not",
+        low=0.0,
+        high=1000.0,
     )
     negative_step: NegativeStep = _option(
         "paper",
@@ -227,6 +246,18 @@ class TrainConfig:
         " chance; 0 does not",
         low=0.0,
         high=16.0,
+    )
+    held_out: float = _option(
+        0.0,
+        "share of the documents that is kept from training, to measure the loss on them after each epoch",
+        low=0.0,
+        high=0.9,
+    )
+    patience: int = _option(
+        0,
+        "with held_out: stop after this many epochs without a lower held-out loss; 0 trains all epochs",
+        low=0,
+        high=100_000,
     )
     doc_vectors: DocVectors = _option(
         "memory",
@@ -400,12 +431,17 @@ class TrainSettings(TypedDict, total=False):
     min_count: int
     epochs: int
     objective: Objective
+    sharpness: float
+    temperature: float
+    isotropy: float
     negative_step: NegativeStep
     noise_exponent: float
     doc_method: DocMethod
     word_method: WordMethod
     doc_context_share: float
     doc_shrinkage: float
+    held_out: float
+    patience: int
     doc_vectors: DocVectors
     seed: int
     backend: BackendName

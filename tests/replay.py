@@ -110,7 +110,7 @@ def contrasts(
         words = text.tokens[text.offsets[document] : text.offsets[document + 1]]
         kept = kept_positions(samples, words, keys[KEEP])
         document_step = 1.0
-        if config.objective == "joint" and config.doc_step == "mean":
+        if config.objective != "pairwise" and config.doc_step == "mean":
             document_step = min(4.0, 100 * config.doc_weight / (config.window + 1) / max(1, len(words)))
         number = 0  # of the kept word, counted over the whole document
         for piece in range(0, len(words), PIECE):
@@ -127,7 +127,7 @@ def contrasts(
                     some = [j for j in around if j != i][:16]
                     around = [j for j in around if some and j > some[-1]]
                     if some and negatives:
-                        anchors = (word, document if config.objective == "joint" else None)
+                        anchors = (word, document if config.objective != "pairwise" else None)
                         yield Contrast(
                             *anchors,
                             [here[j] for j in some],
@@ -177,6 +177,8 @@ def train(tables: Tables, some: Iterable[Contrast], config: TrainConfig) -> Tota
                 rate=contrast.rate,
                 negative_step=config.negative_step,
                 anchor_steps=contrast.anchor_steps,
+                objective=config.objective,
+                sharpness=config.temperature if config.objective == "cross-entropy" else config.sharpness,
             )
             tables.center[rows] = np.concatenate([moved.positives, moved.negatives])
             found = Totals(moved.loss, moved.active, 0)
@@ -205,15 +207,22 @@ def contrast_in_slots(
     mixed_anchor = anchors.sum(0)
     norm = float(np.linalg.norm(mixed_anchor))
     f, h = center[contrast.positives] @ mixed_anchor, center[contrast.negatives] @ mixed_anchor
-    hinges = np.maximum(0, config.margin - f[:, None] + h[None, :])
-    active = hinges > 0
-    scale = active * (1 - (f[:, None] - h[None, :]) / len(anchors))
+    separate = config.objective == "cross-entropy"
+    rules = config.objective, config.margin, config.temperature if separate else config.sharpness
+    losses, by_positive, by_negative = oracle.slopes(f[:, None], h[None, :], *rules)
+    active = by_positive > 0
+    counted = config.margin - f[:, None] + (0 if separate else h[None, :]) + np.zeros((len(f), k)) > 0
+    share = 1 / len(anchors)
+    scale = 1 - share * (f[:, None] - h[None, :])
     x = h / norm
     steps = np.concatenate([
-        active.sum(1) * (1 - f / norm),
-        -active.sum(0) * (1 + x if config.negative_step == "paper" else 2 * x),
+        by_positive.sum(1) * (1 - f / norm),
+        -by_negative.sum(0) * (1 + x if config.negative_step == "paper" else 2 * x),
     ])  # fmt: skip
-    weights = np.concatenate([scale.sum(1), -scale.sum(0)])
+    weights = np.concatenate([
+        (by_positive * (1 - share * f[:, None] if separate else scale)).sum(1),
+        -(by_negative * (1 + share * h[None, :] if separate else scale)).sum(0),
+    ])  # fmt: skip
     some_active = np.concatenate([active.any() | np.zeros(len(f), bool), active.any(0)])
     asked = np.zeros_like(mixed_anchor)
     for slot, row in enumerate([*contrast.positives, *contrast.negatives]):
@@ -225,4 +234,4 @@ def contrast_in_slots(
     along = [step * (asked - (a @ asked) * a) for step, a in zip(contrast.anchor_steps, anchors, strict=True)]
     moved_anchors = anchors + along if active.any() else anchors
     moved_anchors = moved_anchors / np.linalg.norm(moved_anchors, axis=1, keepdims=True)
-    return moved_anchors, Totals(float(hinges.sum()), int(active.sum()), len(f) * k)
+    return moved_anchors, Totals(float(losses.sum()), int(counted.sum()), len(f) * k)

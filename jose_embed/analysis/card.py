@@ -193,13 +193,17 @@ def _loss_curve(epochs: Any) -> list[str]:
     step = -(-len(known) // _EPOCHS_SHOWN)
     shown = [*known[:-1:step], known[-1]]
     largest = max(epoch["loss"] for epoch in shown)
-    lines = ["", "epochs", "  epoch    loss  active        time     words/s"]
+    held_out = any(_is_number(epoch.get("held_out_loss")) for epoch in shown)
+    lines = ["", "epochs", f"  epoch    loss{'  held out' if held_out else ''}  active        time     words/s"]
     for epoch in shown:
         active = f"{100 * epoch['active']:.1f}%" if _is_number(epoch.get("active")) else "?"
         seconds = duration_text(epoch["seconds"]) if _is_number(epoch.get("seconds")) else "?"
         speed = amount_text(epoch["words_per_second"]) if _is_number(epoch.get("words_per_second")) else "?"
         bar = "#" * round(_BAR * max(0.0, epoch["loss"] / largest)) if largest > 0 else ""
-        lines.append(f"  {epoch['epoch']:>5}  {epoch['loss']:.4f}  {active:>6}  {seconds:>10}  {speed:>10}  {bar}")
+        loss = f"{epoch['loss']:.4f}"
+        if held_out:
+            loss += f"    {epoch['held_out_loss']:.4f}" if _is_number(epoch.get("held_out_loss")) else f"{'?':>10}"
+        lines.append(f"  {epoch['epoch']:>5}  {loss}  {active:>6}  {seconds:>10}  {speed:>10}  {bar}")
     return lines
 
 

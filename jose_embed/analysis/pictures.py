@@ -74,24 +74,31 @@ def loss_picture(manifest: Mapping[str, Any], path: str | os.PathLike[str], *, o
     """
     training = manifest.get("training")
     epochs = training.get("epochs") if isinstance(training, Mapping) else None
-    points = [
-        (float(epoch["epoch"]), float(epoch["loss"]))
-        for epoch in (epochs if isinstance(epochs, list) else [])
-        if isinstance(epoch, Mapping)
-        and all(isinstance(epoch.get(key), int | float) and np.isfinite(epoch[key]) for key in ("epoch", "loss"))
-    ]
-    if not points:
+    curves = {
+        name: [
+            (float(epoch["epoch"]), float(epoch[key]))
+            for epoch in (epochs if isinstance(epochs, list) else [])
+            if isinstance(epoch, Mapping)
+            and all(isinstance(epoch.get(each), int | float) and np.isfinite(epoch[each]) for each in ("epoch", key))
+        ]
+        for name, key in (("training", "loss"), ("held-out documents", "held_out_loss"))
+    }
+    if not curves["training"]:
         raise ConfigError("the model has no losses of epochs to draw; models of jose-train have them")
     figure = _figure((5.0, 3.2), path)
     axes = figure.add_axes((0.14, 0.16, 0.82, 0.8))
-    x, y = zip(*points, strict=True)
-    axes.plot(x, y, color=COLOURS[0], linewidth=1.6, marker="o", markersize=3.5)
+    for (name, points), colour in zip(curves.items(), COLOURS, strict=False):
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, color=colour, linewidth=1.6, marker="o", markersize=3.5, label=name)
+            axes.annotate(f"{y[-1]:.4g}", (x[-1], y[-1]), (0, 7), textcoords="offset points", ha="right", fontsize=8)
+    if curves["held-out documents"]:
+        axes.legend(frameon=False)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e2dd", linewidth=0.7)
-    axes.annotate(f"{y[-1]:.4g}", (x[-1], y[-1]), (0, 7), textcoords="offset points", ha="right", fontsize=8)
     return _saved(figure, path, overwrite, 200)
 
 

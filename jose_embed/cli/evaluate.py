@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EVAL"]
 
-_NO_MEASURE = "the measure is missing; name one of wordsim, analogy, classify, cluster, sts, search, report"
+_NO_MEASURE = "the measure is missing; name one of wordsim, analogy, classify, cluster, sts, search, isotropy, report"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="search in this way only (default: all that the model has)",
     )
 
-    _configure_report(_add(measures, "report", "All of the above for which files are given.", _report))
+    summary = "Isotropy: how evenly the vectors use all directions (mean cosine, effective rank, partition ratio)."
+    _add(measures, "isotropy", summary, _isotropy)
+
+    _configure_report(_add(measures, "report", "All of the above but isotropy for which files are given.", _report))
     for measure in measures.choices.values():
         measure.set_defaults(options=option_names(measure))
 
@@ -193,6 +196,12 @@ def _search(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
     return [search_table(model, arguments.files, mode=arguments.mode)]
 
 
+def _isotropy(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis.isotropy import isotropy_table
+
+    return [isotropy_table(model)]
+
+
 def _classify(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
     from jose_embed.analysis.tables import classification_table, labelled_rows
 
@@ -234,7 +243,7 @@ def _texts(model: Any, arguments: argparse.Namespace) -> list[str] | None:
 
 EVAL = Command(
     name="eval",
-    summary="Measure quality: word similarity, analogies, classes, clusters, sentences, search.",
+    summary="Measure quality: word similarity, analogies, classes, clusters, sentences, search, isotropy.",
     configure=_configure,
     run=_run,
     examples=(

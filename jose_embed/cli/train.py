@@ -228,18 +228,18 @@ def _how_to_resume(checkpoints: Checkpoints | None, arguments: argparse.Namespac
 
 
 def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Mapping[str, Any], reporter: Reporter) -> None:
-    from jose_embed.compute.backends import check_backend, choose_backend
+    from jose_embed.compute.backends import check_backend, choose_backend, is_for_the_cpu
     from jose_embed.text.kept import text_for
     from jose_embed.text.records import TextOptions
     from jose_embed.training.continued import check_continued, continued_config, opened
     from jose_embed.training.estimate import estimate
-    from jose_embed.training.given import check_init, given_vectors, on_the_cpu_if_pulled
+    from jose_embed.training.given import check_init, given_vectors
 
+    is_for_the_cpu(config)
     check_backend(config.backend)
     text_options = TextOptions(**text_settings(arguments))
     if config.continue_from:
         config = continued_config(given)
-    config = on_the_cpu_if_pulled(config)
     if config.init:
         check_init(config.init)
     check_continued(config, text_options)

@@ -31,6 +31,7 @@ __all__ = [
     "check_backend",
     "choose_backend",
     "directions_writer",
+    "is_for_the_cpu",
     "make_backend",
 ]
 
@@ -56,6 +57,24 @@ def check_backend(name: str) -> None:
         open_device()
 
 
+def is_for_the_cpu(config: TrainConfig) -> bool:
+    """Whether the settings need the CPU, which "auto" then is.
+
+    Raises:
+        ConfigError: they do, and the backend is "gpu".
+    """
+    needs = {
+        ("continue_from", ""): config.continue_from,
+        ("init_pull", ", or init_pull=0 to only start from init"): config.init and config.init_pull,
+        (f"objective={config.objective!r}", ", or objective='joint'"): config.objective in ("smooth", "cross-entropy"),
+        ("isotropy", ", or isotropy=0"): config.isotropy,
+    }
+    found = [names for names, is_set in needs.items() if is_set]
+    if found and config.backend == "gpu":
+        raise ConfigError(f"{found[0][0]} needs the CPU; choose backend='cpu'{found[0][1]}")
+    return bool(found)
+
+
 def choose_backend(
     config: TrainConfig,
     counts: npt.NDArray[np.int64],
@@ -76,8 +95,9 @@ def choose_backend(
     Raises:
         MissingExtraError: "gpu" without CuPy.
         DeviceError: "gpu" without a device, or on one without room for the model; with the numbers.
+        ConfigError: "gpu" with settings that need the CPU.
     """
-    if config.backend == "cpu":
+    if is_for_the_cpu(config) or config.backend == "cpu":
         return "cpu"
     try:
         reason = _why_not(config)

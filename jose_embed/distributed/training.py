@@ -420,7 +420,7 @@ class Run:
         sums = {
             option.name: sum(getattr(state, option.name) for state in states if state.epoch == n_epochs)
             for option in dataclasses.fields(RunState)
-            if option.name not in ("epochs", "seconds")
+            if option.name not in ("epochs", "seconds", "stopped")
         }
         return RunState(epochs, **sums, seconds=max(state.seconds for state in states))
 

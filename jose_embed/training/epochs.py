@@ -20,7 +20,15 @@ from jose_embed.compute.tables import ChunkResult
 from jose_embed.config import TrainConfig
 from jose_embed.errors import TrainingError
 from jose_embed.progress import Reporter
-from jose_embed.training.schedule import Chunk, RunState, chunk_tokens, chunks, visiting_order
+from jose_embed.training.schedule import (
+    NO_DOCUMENTS,
+    Chunk,
+    RunState,
+    chunk_tokens,
+    chunks,
+    n_tokens_of,
+    visiting_order,
+)
 
 __all__ = ["Keeper", "train_epochs"]
 
@@ -43,7 +51,8 @@ def train_epochs(
     *,
     state: RunState | None = None,
     keeper: Keeper | None = None,
-    after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[RunState], None] | None = None,
+    left_out: npt.NDArray[np.int64] = NO_DOCUMENTS,
 ) -> RunState:
     """Train the remaining epochs.
 
@@ -54,7 +63,9 @@ def train_epochs(
         reporter: Receives the phase "training", in running words.
         state: How far the run has come; None for the beginning. It is updated after every chunk.
         keeper: Asked between two chunks whether it is due.
-        after_epoch: Called with the number of each epoch, from 0, when no chunk is running.
+        after_epoch: Called with the state after each epoch, when no chunk is running. It may move vectors, add to the
+            report of the epoch and set ``state.stopped``.
+        left_out: int64, ascending: documents that are not trained.
 
     Returns:
         The state after the last epoch.
@@ -63,14 +74,14 @@ def train_epochs(
         TrainingError: the loss became infinite or NaN.
     """
     state = state or RunState()
-    n_tokens = int(offsets[-1])
+    n_tokens = int(offsets[-1]) - n_tokens_of(offsets, left_out)
     reporter.start("training", config.epochs * n_tokens, "words", state.epoch * n_tokens + state.tokens)
     with ThreadPoolExecutor(backend.threads, thread_name_prefix="jose-train") as pool:
-        while state.epoch < config.epochs:
-            _train_epoch(pool, backend, offsets, config, reporter, state, keeper)
-            if after_epoch is not None:
-                after_epoch(state.epoch)
+        while state.epoch < config.epochs and not state.stopped:
+            _train_epoch(pool, backend, offsets, config, reporter, state, keeper, n_tokens, left_out)
             state = state.after_epoch()
+            if after_epoch is not None:
+                after_epoch(state)
     last = state.epochs[-1]
     reporter.finish(loss=last["loss"], active=last["active"])
     return state
@@ -84,11 +95,13 @@ def _train_epoch(
     reporter: Reporter,
     state: RunState,
     keeper: Keeper | None,
+    n_tokens: int,
+    left_out: npt.NDArray[np.int64],
 ) -> None:
     """Train the rest of an epoch; ``state`` is updated after every chunk."""
     started = time.perf_counter() - state.seconds
-    epoch, n_tokens = state.epoch, int(offsets[-1])
-    order = visiting_order(offsets, config.seed, epoch)[state.documents :]
+    epoch = state.epoch
+    order = visiting_order(offsets, config.seed, epoch, left_out=left_out)[state.documents :]
     size = chunk_tokens(n_tokens, backend.threads, backend.chunk_limits)
     coming = chunks(order, offsets, epoch * n_tokens + state.tokens, size)
     waiting: deque[tuple[Chunk, Future[ChunkResult]]] = deque()

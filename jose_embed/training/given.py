@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -39,7 +38,7 @@ from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.training.finish import CONTEXT_WEIGHT
 
-__all__ = ["GivenVectors", "check_init", "given_vectors", "model_vectors", "on_the_cpu_if_pulled"]
+__all__ = ["GivenVectors", "check_init", "given_vectors", "model_vectors"]
 
 _REACH: Final = 5  # words on each side that count as context of a word without a vector
 _BLOCK_TOKENS: Final = 1 << 16
@@ -108,21 +107,6 @@ class GivenVectors(NamedTuple):
                 norms = np.linalg.norm(moved, axis=1, keepdims=True)
                 # A vector opposite to its given one, with step 1, has no direction left: it goes to the given one.
                 table[rows] = np.where(norms > 1e-9, moved / np.maximum(norms, 1e-9), anchor)
-
-
-def on_the_cpu_if_pulled(config: TrainConfig) -> TrainConfig:
-    """The settings with the backend that can hold words near given vectors.
-
-    Raises:
-        ConfigError: it is not the one that was asked for.
-    """
-    if not config.continue_from and not (config.init and config.init_pull):
-        return config
-    if config.backend == "gpu" and config.continue_from:
-        raise ConfigError("continue_from needs the CPU; choose backend='cpu'")
-    if config.backend == "gpu":
-        raise ConfigError("init_pull needs the CPU; choose backend='cpu', or init_pull=0 to only start from init")
-    return replace(config, backend="cpu")
 
 
 def check_init(name: str) -> None:

@@ -96,6 +96,11 @@ class CheckpointKeeper:
             self._reporter.note(f"checkpoint: {written.place}")
         self._interrupts.let_through()
 
+    def keep_if_wanted(self, state: RunState) -> None:
+        """Write the state after an epoch before an error ends the training, unless no checkpoints are wanted."""
+        if self._checkpoints.every:
+            self.keep(state)
+
     def keep_the_end(self, state: RunState) -> None:
         """Write the last state if the run has a checkpoint, so that a failure after this repeats no training."""
         if self._checkpoints.every and self._checkpoints.latest is not None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.tables import ChunkResult
 
-__all__ = ["Chunk", "RunState", "chunk_tokens", "chunks", "visiting_order"]
+__all__ = ["NO_DOCUMENTS", "Chunk", "RunState", "chunk_tokens", "chunks", "n_tokens_of", "visiting_order"]
+
+#: Rows of documents, none of them.
+NO_DOCUMENTS: Final = np.empty(0, np.int64)
 
 _BLOCK_DOCUMENTS = 1 << 16  # documents cut into chunks at a time
 _SHUFFLE_TOKENS = 1 << 28  # running words (4 bytes each) shuffled as one block: 1 GB
@@ -36,8 +39,17 @@ class Chunk(NamedTuple):
     first_token: int
 
 
+def n_tokens_of(offsets: npt.NDArray[np.int64], documents: npt.NDArray[np.int64]) -> int:
+    """The running words of some documents."""
+    return int((offsets[documents + 1] - offsets[documents]).sum())
+
+
 def visiting_order(
-    offsets: npt.NDArray[np.int64], seed: int, epoch: int, block_tokens: int = _SHUFFLE_TOKENS
+    offsets: npt.NDArray[np.int64],
+    seed: int,
+    epoch: int,
+    block_tokens: int = _SHUFFLE_TOKENS,
+    left_out: npt.NDArray[np.int64] = NO_DOCUMENTS,
 ) -> npt.NDArray[np.int64]:
     """The documents that have a word, in the random order of one epoch.
 
@@ -50,12 +62,15 @@ def visiting_order(
         seed: The run's seed.
         epoch: From 0.
         block_tokens: Running words whose documents are shuffled together.
+        left_out: int64, ascending: documents that are not visited.
 
     Returns:
         int64, a permutation of the documents that are not empty.
     """
     random = np.random.Generator(np.random.PCG64([seed, 3, epoch]))
     present = np.flatnonzero(np.diff(offsets))
+    if len(left_out):
+        present = np.setdiff1d(present, left_out, assume_unique=True)
     if offsets[-1] <= block_tokens:
         return random.permutation(present)
     stretch = offsets[present] // max(1, block_tokens // 16)
@@ -124,6 +139,7 @@ class RunState:
         pairs: Hinges.
         positions: Running words kept by subsampling.
         seconds: Seconds spent.
+        stopped: Whether no further epoch is trained, for whatever reason.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -134,6 +150,7 @@ class RunState:
     pairs: int = 0
     positions: int = 0
     seconds: float = 0.0
+    stopped: bool = False
 
     @property
     def epoch(self) -> int:

@@ -12,13 +12,14 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from typing import Any, Unpack
 
 import numpy as np
 
 import jose_embed
-from jose_embed.compute.backends import Backend, check_backend, choose_backend
+from jose_embed.compute.backends import Backend, check_backend, choose_backend, is_for_the_cpu
 from jose_embed.compute.jit import compilation_noted
 from jose_embed.compute.tables import Tables
 from jose_embed.config import TrainConfig, TrainSettings, available_workers, preset_settings
@@ -35,12 +36,14 @@ from jose_embed.text.phrases import THRESHOLD
 from jose_embed.text.records import TextOptions, TextSettings
 from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
+from jose_embed.training.after_epoch import EpochEnd, OnEpoch
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.continued import Documents, check_continued, continued_config, opened
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import add_context_vectors, learn_documents, normalize_rows
-from jose_embed.training.given import GivenVectors, check_init, given_vectors, on_the_cpu_if_pulled
+from jose_embed.training.given import GivenVectors, check_init, given_vectors
+from jose_embed.training.held_out import HeldOut, held_out_documents
 from jose_embed.training.initial import allocate_tables, compiled_backend, fill_with_random_points, trained_rows
 from jose_embed.training.keeper import CheckpointKeeper
 from jose_embed.training.machine import machine_facts
@@ -70,6 +73,7 @@ def train(
     checkpoint_every: float = 600.0,
     resume: bool = False,
     temporary_directory: PathLike | None = None,
+    on_epoch: OnEpoch | None = None,
     **settings: Unpack[Settings],
 ) -> Embeddings:
     """Train word and document vectors.
@@ -83,7 +87,7 @@ def train(
         ids: The documents' ids: strings or whole numbers that all differ; their numbers from 1 if omitted, also of a
             column of pandas, whose index is not used: ``similar_documents(...)[0].index`` is a row as by ``iloc``.
         config: The settings; the default recipe if omitted.
-        preset: The name of a preset, which overrides ``config``; see :data:`jose_embed.config.PRESETS`.
+        preset: A name of :data:`jose_embed.config.PRESETS`, which overrides ``config``.
         progress: Show progress on standard error; by default in notebooks and interactive sessions.
         reporter: Receives the progress instead.
         keep_encoded: Directory that keeps the encoded text for the next training with the same text and settings.
@@ -93,6 +97,7 @@ def train(
         resume: Continue from the newest checkpoint, if there is one, with the same text and settings but
             ``doc_vectors``. With one worker the model has the same bytes as without a stop.
         temporary_directory: Directory of temporary files; the system's if omitted.
+        on_epoch: Called with the report of each epoch, see :class:`EpochEnd`; False ends the training.
         **settings: Settings of :class:`TrainConfig` by name, which override ``config`` and ``preset``; options of
             :class:`~jose_embed.text.records.TextOptions` and :class:`~jose_embed.training.engine.EngineOptions`.
 
@@ -107,9 +112,7 @@ def train(
 
     Example::
 
-        model = jose_embed.train(table["text"], ids=table["id"], dim=100)
         model = jose_embed.train("more.csv", text_field="review", continue_from="reviews.jose")
-        model = jose_embed.train("s3://bucket/texts", engine="ray", nodes=8)
     """
     options, engine = TextOptions.taken_from(by_name := dict(settings)), EngineOptions.taken_from(by_name)
     config, given = _settings_of(config, preset, by_name)
@@ -119,7 +122,7 @@ def train(
         documents = given_documents(documents, ids, options)
         if documents.are_tokens and "tokenizer" not in given:
             config = dataclasses.replace(config, tokenizer="whitespace")
-    _check_engine(engine, source, keep_encoded, config)
+    _check_engine(engine, source, keep_encoded, config, on_epoch)
     phases: dict[str, float] = {}
     with (
         reporting(reporter, progress) as reporter,
@@ -128,13 +131,13 @@ def train(
     ):
         if engine.engine == "ray":
             return _on_ray(source, config, engine, options, reporter, checkpoints, temporary_directory)
-        read = (source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options)
         with _timed(phases, "reading"):
+            read = (source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options)
             corpus, config, keep_text = _encoded(*read)
         with corpus:
             return fit(
                 corpus, config, reporter=reporter, phases=phases, checkpoints=checkpoints, keep_text=keep_text,
-                temporary_directory=temporary_directory,
+                temporary_directory=temporary_directory, on_epoch=on_epoch,
             )  # fmt: skip
 
 
@@ -147,13 +150,14 @@ def fit(
     checkpoints: Checkpoints | None = None,
     keep_text: bool = False,
     temporary_directory: PathLike | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Embeddings:
     """Train on an encoded corpus.
 
     Args:
         corpus: The text; it may be closed afterwards.
         config: The settings; ``tokenizer`` and ``min_count`` are ignored, as the text is encoded.
-        reporter: Receives the progress.
+        reporter, on_epoch: As in :func:`train`.
         phases: Seconds already spent, by name; stored with the model.
         checkpoints: Where checkpoints are written, and where the run continues if there is one.
         keep_text: Keep the encoded text beside the checkpoints.
@@ -164,7 +168,7 @@ def fit(
     """
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
-    settled = on_the_cpu_if_pulled(config.for_text(corpus.vocabulary.n_tokens))
+    settled = config.for_text(corpus.vocabulary.n_tokens)
     with _timed(phases, "preparing"):
         continued = opened(settled)
         given = given_vectors(settled, corpus) if continued is None else continued.vectors(corpus, settled)
@@ -175,21 +179,22 @@ def fit(
             state = checkpoints.restore(vectors, corpus, phases, reporter)
         else:
             state = RunState()
-            fill_with_random_points(vectors, settled.seed)
-            if given is not None:
-                reporter.note(given.coverage)
-                given.fill(vectors, corpus)
-        backend = compiled_backend(device, corpus, tables, settled, reporter)
-    pull = _pull(given, settled, vectors)
+            _fill(vectors, settled, given, corpus, reporter)
+        left_out = held_out_documents(corpus.offsets, settled)
+        backend = compiled_backend(device, corpus, tables, settled, reporter, left_out=left_out)
+        held_out = HeldOut(left_out, corpus, settled, tables, backend) if len(left_out) else None
+    after_epoch = EpochEnd(_pull(given, settled, vectors), held_out, settled.patience, on_epoch, reporter)
+    train = partial(
+        train_epochs, backend, corpus.offsets, settled, reporter, after_epoch=after_epoch, left_out=left_out
+    )
     if checkpoints is None:
-        state = train_epochs(backend, corpus.offsets, settled, reporter, state=state, after_epoch=pull)
+        state = train(state=state)
     else:
         with CheckpointKeeper(
             checkpoints, vectors, corpus, keep_text, config, settled.epochs, backend, phases, reporter
         ) as keeper:
-            state = train_epochs(
-                backend, corpus.offsets, settled, reporter, state=state, keeper=keeper, after_epoch=pull
-            )
+            after_epoch.keep = keeper.keep_if_wanted
+            state = train(state=state, keeper=keeper)
             keeper.keep_the_end(state)
     backend.collect()
     phases["training"] = sum(epoch["seconds"] for epoch in state.epochs)
@@ -218,6 +223,16 @@ def fit(
         training["continued"] = continued.facts()
         about = continued.corpus_facts(corpus)
     return _model(corpus, settled, vectors, documents, learned, training, about)
+
+
+def _fill(
+    vectors: Tables, config: TrainConfig, given: GivenVectors | None, corpus: EncodedCorpus, reporter: Reporter
+) -> None:
+    """Fill the tables with the vectors that a training begins with."""
+    fill_with_random_points(vectors, config.seed)
+    if given is not None:
+        reporter.note(given.coverage)
+        given.fill(vectors, corpus)
 
 
 def _settings_of(
@@ -262,7 +277,7 @@ def _check_arguments(
         raise ConfigError("keep_encoded needs files; documents=... cannot be found again by a later training")
     if source is not None and ids is not None:
         raise ConfigError("ids belong to documents=...; the ids of files are named by id_field")
-    on_the_cpu_if_pulled(config)
+    is_for_the_cpu(config)
     if config.init:
         check_init(config.init)
     if config.continue_from and keep_encoded is not None:
@@ -270,12 +285,20 @@ def _check_arguments(
     check_continued(config, options)
     if resume and checkpoint is None:
         raise ConfigError("resume needs the directory of the checkpoints; add checkpoint=...")
+    if config.patience and not config.held_out:
+        raise ConfigError("patience counts epochs without a lower held-out loss; add held_out, such as 0.05")
+    if config.held_out and config.doc_method == "trained":
+        raise ConfigError("held_out leaves documents untrained, and doc_method='trained' needs all; choose one")
     if options.keeps and config.doc_vectors == "none":
         raise ConfigError("keep_text and keep_fields show texts beside documents, but doc_vectors is none; choose one")
 
 
 def _check_engine(
-    engine: EngineOptions, source: Sources | None, keep_encoded: PathLike | None, config: TrainConfig
+    engine: EngineOptions,
+    source: Sources | None,
+    keep_encoded: PathLike | None,
+    config: TrainConfig,
+    on_epoch: OnEpoch | None,
 ) -> None:
     """Check that the engine can train with these arguments.
 
@@ -285,6 +308,9 @@ def _check_engine(
     """
     if engine.engine == "local":
         check_backend(config.backend)
+    elif config.isotropy or config.held_out or on_epoch is not None:
+        name = "isotropy" if config.isotropy else "held_out" if config.held_out else "on_epoch"
+        raise ConfigError(f"{name} is for trainings on one machine; leave it out with engine='ray'")
     elif config.init or config.continue_from:
         name = "init" if config.init else "continue_from"
         raise ConfigError(f"{name} starts trainings on one machine; leave it out with engine='ray'")
@@ -398,7 +424,8 @@ def _training_facts(
         "workers": backend.workers,
         "epochs": state.epochs,
         "phases": phases,
-        "words_per_second": config.epochs * corpus.n_tokens / max(phases["training"], 1e-9),
+        "words_per_second": sum(epoch["words_per_second"] * epoch["seconds"] for epoch in state.epochs)
+        / max(phases["training"], 1e-9),
         "machine": machine_facts(),
     }
 

@@ -54,6 +54,15 @@ KNOWN = {
     ),
 }
 
+# Parts of other corpora: the whole, and that every so many-th document of it is taken. Measured where they are named.
+PARTS = {
+    "wiki4": (
+        "wiki",
+        4,
+        Description("English Wikipedia, a quarter of it", epochs=5, pairs=ENGLISH_PAIRS, labelled=False),
+    ),
+}
+
 # Corpora on which nothing was chosen, of texts from eight words to 230; README.md says where they come from. They are
 # looked for beside the others, and measured where they are named.
 HELD_OUT = {
@@ -122,6 +131,15 @@ class Corpus:
             self, texts=self.texts[:n_train], labels=self.labels[:n_train], order=shuffled_order(n_train)
         )
 
+    def every(self, step: int) -> Corpus:
+        """Every ``step``-th document, without a training part."""
+        labels = None if self.labels is None else self.labels[::step]
+        texts = self.texts[::step]
+        order = np.arange(len(texts)) if labels is None else shuffled_order(len(texts))
+        description = dataclasses.replace(self.description, n_train=None)
+        name = f"{self.name}.{step}"
+        return dataclasses.replace(self, name=name, description=description, texts=texts, labels=labels, order=order)
+
     def search_queries(self) -> list[SearchQuery]:
         """Questions to the documents; ids are the lines of the file, from 1."""
         return read_search_queries(DATA / "search" / f"{self.name}.queries.tsv")
@@ -138,6 +156,9 @@ def shuffled_order(n_documents: int) -> npt.NDArray[np.int64]:
 
 def load(name: str) -> Corpus:
     """Read one corpus; the Chinese one is cut into words by jieba and kept so in the cache folder."""
+    if name in PARTS:
+        whole, step, description = PARTS[name]
+        return dataclasses.replace(load(whole).every(step), name=name, description=description)
     description = (KNOWN | HELD_OUT)[name]
     with gzip.open(DATA / f"{name}.txt.gz", "rt", encoding="utf-8", newline="\n") as file:
         texts = file.read().removesuffix("\n").split("\n")

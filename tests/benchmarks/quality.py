@@ -24,13 +24,14 @@ from typing import Any
 import corpora
 import numpy as np
 import peers
+import stability
 from corpora import HELD_OUT, KNOWN, Corpus
 from ledger import Ledger, commit, header, machine, markdown_table, today
 
 from jose_embed.analysis import measures as evaluation
 from jose_embed.analysis.measures import Spread
 
-RULES = 1  # raised when the scoring changes, so that older kept figures are measured anew
+RULES = 2  # raised when the scoring changes, so that older kept figures are measured anew
 CLUSTER_SEEDS = range(5)
 SYSTEMS = ("reference", "reference-ofast", "doc2vec", "word2vec", "tfidf", "ours")
 # The two builds of the reference make the same vectors; quality is measured with the one that is quicker to wait for.
@@ -45,6 +46,7 @@ DOCUMENT_COLUMNS = {
     "spherical_nmi": "spherical k-means NMI",
     "ari": "ARI",
     "purity": "purity",
+    "same_documents": "same neighbors",
 }
 PAIR_TITLES = {"ws353": "WS-353", "men": "MEN", "simlex999": "SimLex-999", "zh-wordsim240": "zh WordSim-240"}
 
@@ -63,23 +65,29 @@ def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) ->
             ``"together"`` with the neighbors and k-means of documents and the words alone.
 
     Returns:
-        ``figures`` (name -> values), ``seconds`` and ``cpu_seconds`` of the training, and where and when.
+        ``figures`` (name -> values), ``neighbors`` (see :mod:`stability`),
+        ``seconds`` and ``cpu_seconds`` of the training, and where and when.
     """
     part = {"inference": corpus.training_part, "sorted": corpus.sorted_by_class}.get(task, lambda: corpus)()
     trained = peers.train(system, part, settings, documents=part.labels is not None)
     figures: Figures = {}
+    neighbors: dict[str, list[list[int]]] = {}
     if task == "inference":
         figures |= _inference_figures(trained, part, corpus)
     else:
         if part.labels is not None and trained.doc_vectors is not None:
-            figures |= _document_figures(part.in_file_order(trained.doc_vectors), part, brief=task == "brief")
+            vectors = part.in_file_order(trained.doc_vectors)
+            figures |= _document_figures(vectors, part, brief=task == "brief")
+            neighbors["documents"] = stability.sampled_neighbors(vectors)
         figures |= _word_figures(trained, part)
+        neighbors["words"] = stability.word_neighbors(trained.words, trained.word_vectors)
         if part.description.sentences and task != "brief":
             figures |= _sentence_figures(trained)
         if part.description.searched:
             figures |= _search_figures(trained, part)
     return {
         "figures": figures,
+        "neighbors": neighbors,
         "seconds": round(trained.clock.seconds, 1),
         "cpu_seconds": round(trained.clock.cpu_seconds, 1),
         "date": today(),
@@ -231,7 +239,8 @@ def _print_tables(
         print(_table(columns, records))
     if description.pairs:
         print(f"\n### {description.title}: word similarity, Spearman ({setting})\n")
-        print(_table({name: PAIR_TITLES[name] for name in description.pairs}, records))
+        columns = {name: PAIR_TITLES[name] for name in description.pairs} | {"same_words": "same neighbors"}
+        print(_table(columns, records))
         coverage = {f"{name}_coverage" for name in description.pairs}
         shares = {name: spread(name, next(iter(records.values()))) for name in coverage} if records else {}
         found = (
@@ -260,8 +269,15 @@ def _table(columns: Mapping[str, str], records: Mapping[str, Sequence[Mapping[st
 
 
 def spread(name: str, measured: Iterable[Mapping[str, Any]]) -> Spread | None:
-    """All values of one figure over several records; None where they have none."""
-    values = tuple(value for record in measured for value in record["figures"].get(name, ()))
+    """All values of one figure over several records; None where they have none.
+
+    ``same_words`` and ``same_documents`` are the overlaps of the ten nearest neighbours of each pair of them.
+    """
+    if name.startswith("same_"):
+        kept = [record.get("neighbors", {}).get(name.removeprefix("same_"), []) for record in measured]
+        values = tuple(stability.overlaps(kept))
+    else:
+        values = tuple(value for record in measured for value in record["figures"].get(name, ()))
     return Spread(values) if values else None
 
 

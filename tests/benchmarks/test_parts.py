@@ -12,6 +12,8 @@ import numpy as np
 import peers
 import processes
 import pytest
+import quality
+import stability
 
 from jose_embed.config import TrainConfig
 
@@ -82,6 +84,26 @@ def test_text_vectors_of_the_reference_are_read(tmp_path: Path) -> None:
     words, vectors = peers._read_text_vectors(path)
     assert words[0] == "</s>"
     assert vectors.tolist() == [[0.5, -0.25, 1.0], [1.0, 0.0, 0.0]]
+
+
+def test_two_seeds_are_compared_by_their_neighbours() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((300, 8)).astype(np.float32)
+    words = [f"w{row}" for row in range(300)]
+    order = random.permutation(300)
+    turned = vectors @ np.linalg.qr(random.standard_normal((8, 8)))[0].astype(np.float32)
+    runs = [
+        stability.word_neighbors(words, vectors),
+        stability.word_neighbors([words[row] for row in order], turned[order]),
+        stability.word_neighbors(words, random.standard_normal((300, 8)).astype(np.float32)),
+    ]
+    same, *others = stability.overlaps(runs)
+    assert same > 0.99
+    assert max(others) < 0.2
+    assert stability.sampled_neighbors(vectors[:11]) == []
+    records = [{"figures": {}, "neighbors": {"words": run}} for run in runs[:2]]
+    assert quality.spread("same_words", records) is not None
+    assert quality.spread("same_documents", records) is None
 
 
 def test_bytes_of_a_contrast_are_those_of_its_rows() -> None:

@@ -27,7 +27,12 @@ RULES = [
     (16, "joint", "reference"),
     (100, "pairwise", "paper"),
     (17, "joint", "paper"),
+    (16, "smooth", "paper"),
+    (16, "cross-entropy", "paper"),
 ]
+
+# Those whose hinges are zero where they are satisfied: one contrast alone can be active.
+HINGES = [rule for rule in RULES if rule[1] in ("pairwise", "joint")]
 
 
 class Trained(NamedTuple):
@@ -165,7 +170,7 @@ def check_one_contrast(dim: int, n_positives: int, n_negatives: int, kind: str, 
     return False
 
 
-@pytest.mark.parametrize(("dim", "objective", "negative_step"), [*RULES, (2, "pairwise", "paper")])
+@pytest.mark.parametrize(("dim", "objective", "negative_step"), [*HINGES, (2, "pairwise", "paper")])
 @pytest.mark.parametrize("n_positives", [1, 2, 3, 4, 5, 8, 13, 16])
 def test_a_context_word_against_its_window(dim: int, objective: Any, negative_step: Any, n_positives: int) -> None:
     settings = {"objective": objective, "negative_step": negative_step, "doc_negatives": 2}
@@ -184,14 +189,17 @@ def test_a_document_against_its_words(dim: int, objective: Any, negative_step: A
 def test_the_replay_moves_rows_as_the_oracle_does() -> None:
     """Its own form of an update, for rows that stand several times, is the oracle's where they stand once."""
     random = np.random.default_rng(1)
-    for objective in ("pairwise", "joint"):
+    for objective in ("pairwise", "joint", "smooth", "cross-entropy"):
         for negative_step in ("paper", "reference"):
+            joint = objective != "pairwise"
             center = sphere.normalized(random.standard_normal((9, 5)))
-            anchors = sphere.normalized(random.standard_normal((1 + (objective == "joint"), 5)))
-            contrast = replay.Contrast(0 if objective == "joint" else None, 0, [4, 1, 7], [0, 8], 0.1, 0.3)
+            anchors = sphere.normalized(random.standard_normal((1 + joint, 5)))
+            contrast = replay.Contrast(0 if joint else None, 0, [4, 1, 7], [0, 8], 0.1, 0.3)
             config = TrainConfig(dim=5, margin=0.15, negative_step=negative_step, objective=objective)
+            sharpness = config.temperature if objective == "cross-entropy" else config.sharpness
             rules = {"margin": 0.15, "rate": 0.1, "negative_step": negative_step}
-            anchor_steps = [1.0, 0.3] if objective == "joint" else [0.3]
+            rules |= {"objective": objective, "sharpness": sharpness}
+            anchor_steps = [1.0, 0.3] if joint else [0.3]
             wanted = replay.oracle.contrast(
                 center[[4, 1, 7]], center[[0, 8]], anchors, anchor_steps=anchor_steps, **rules
             )
@@ -247,7 +255,7 @@ def test_a_training_is_its_replay(
     assert_equal(trained, dim, 2e-5)
     moved = [np.abs(row - start).max() > 1e-3 for row, start in zip(trained.replayed[2], trained.start[2], strict=True)]
     if threshold == 1:
-        has_pair = np.diff(text.offsets) > (objective == "joint")
+        has_pair = np.diff(text.offsets) > (objective != "pairwise")
         assert moved == has_pair.tolist()
 
 
@@ -280,6 +288,17 @@ def test_any_training_is_its_replay(
     assert abs(trained.result.active - trained.totals.active) <= 2
     if trained.result.active == trained.totals.active:
         assert_equal(trained, 16, 2e-4)
+
+
+def test_a_sharp_smooth_hinge_trains_as_the_hinge() -> None:
+    text, rules = random_text(5, [8, 9, 17, 25]), {"negatives": 2, "subsample_threshold": 1.0, "learning_rate": 0.01}
+    hinge = whole_training(text, objective="joint", **rules)
+    sharp = whole_training(text, objective="smooth", sharpness=1000.0, **rules)
+    soft = whole_training(text, objective="smooth", sharpness=1.0, **rules)
+    for tables, trained, least in ((sharp.tables, hinge.tables, 0.0), (soft.tables, hinge.tables, 5e-3)):
+        furthest = max(np.abs(a - b).max() for a, b in zip(tables, trained, strict=True))
+        assert least <= furthest < (5e-3 if not least else 1)
+    assert sharp.result.loss == pytest.approx(hinge.result.loss, rel=1e-2)
 
 
 def contrasts_of(text: Text, config: TrainConfig, vocabulary: Vocabulary = VOCABULARY) -> list[replay.Contrast]:
@@ -316,7 +335,7 @@ def test_the_kernel_counts_no_references() -> None:
     codes = [loaded.machine.code for loaded in kernel(1, "joint", "paper")._loaded.values()]
     assert codes
     for code in codes:
-        assert b"contrast" in code
+        assert b"hinges" in code
         assert b"NRT_" not in code
 
 
@@ -519,12 +538,13 @@ def test_spare_rows(counts: list[int], chunk_tokens: int, threads: int, rows: in
 
 @pytest.mark.parametrize("which", ["center", "context", "document"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_number_that_is_none_reaches_the_loss(which: str, value: float) -> None:
+@pytest.mark.parametrize("objective", ["joint", "smooth", "cross-entropy"])
+def test_a_number_that_is_none_reaches_the_loss(which: str, value: float, objective: Any) -> None:
     text = random_text(8, [20, 30])
     tables = tables_of(16, VOCABULARY.n_words, 2)
     getattr(tables, which)[0, 3] = value
     samples = SamplingTables.of(VOCABULARY.counts, 1.0, 0.75)
-    backend = CpuBackend(text, samples, tables, TrainConfig(dim=16), 50)
+    backend = CpuBackend(text, samples, tables, TrainConfig(dim=16, objective=objective), 50)
     assert not np.isfinite(backend.train_chunk(np.arange(2), 0, 0).loss)
 
 

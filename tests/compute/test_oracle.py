@@ -52,6 +52,41 @@ def test_gradients_of_the_joint_hinge(seed: int, margin: float) -> None:
     assert np.allclose(found, wanted, atol=1e-8)
 
 
+@pytest.mark.parametrize("objective", ["smooth", "cross-entropy"])
+@given(seeds, margins, st.floats(0.1, 30.0))
+def test_gradients_of_smooth_losses(objective: str, seed: int, margin: float, sharpness: float) -> None:
+    loss = oracle.smooth_loss if objective == "smooth" else oracle.cross_entropy_loss
+    u, v, d, negative = points(seed, 4)
+    wanted = difference_quotients(lambda *x: loss(*x, margin, sharpness), [u, v, d, negative])
+    found = oracle.soft_gradients(u, v, d, negative, objective, margin, sharpness)
+    assert np.allclose(found, wanted, atol=1e-6)
+    f, h = (np.full((1, 1), x @ (v + d)) for x in (u, negative))
+    value = oracle.slopes(f, h, objective, margin, sharpness)[0]
+    assert value[0, 0] == pytest.approx(loss(u, v, d, negative, margin, sharpness), rel=1e-9)
+
+
+@given(seeds, margins, st.floats(1.0, 1e4))
+def test_a_sharp_smooth_hinge_is_the_hinge(seed: int, margin: float, sharpness: float) -> None:
+    u, v, d, negative = points(seed, 4)
+    above = oracle.smooth_loss(u, v, d, negative, margin, sharpness) - oracle.joint_loss(u, v, d, negative, margin)
+    assert -1e-12 <= above <= np.log(2) / sharpness + 1e-12
+    g = margin - (u - negative) @ (v + d)
+    assume(abs(g) > 0.01)
+    sharp = oracle.soft_gradients(u, v, d, negative, "smooth", margin, 1e4)
+    assert np.allclose(sharp, oracle.joint_gradients(u, v, d, negative, margin), atol=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["smooth", "cross-entropy"])
+@given(seeds)
+def test_a_small_update_lowers_a_smooth_loss(objective: str, seed: int) -> None:
+    positives, negatives, anchors = points(seed, 1), points(seed + 1, 1), points(seed + 2, 2)
+    rules = {"margin": 0.2, "objective": objective, "sharpness": 5.0}
+    before = oracle.contrast(positives, negatives, anchors, rate=1e-4, **rules)
+    assume(before.loss > 1e-3)
+    after = oracle.contrast(before.positives, before.negatives, before.anchors, rate=1e-4, **rules)
+    assert after.loss <= before.loss
+
+
 @pytest.mark.parametrize("n_anchors", [1, 2])
 @given(seeds)
 def test_a_small_step_follows_the_scaled_gradient_on_the_sphere(n_anchors: int, seed: int) -> None:

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jose_embed.compute.cpu.simd import active_bits, lane_sum, popcount, row_primitives, store_lanes, where_positive
+from jose_embed.compute.cpu.simd import (
+    active_bits,
+    exponential,
+    lane_sum,
+    popcount,
+    row_primitives,
+    store_lanes,
+    where_positive,
+)
 from jose_embed.compute.jit import jit
 from jose_embed.compute.tables import LANES, padded_table
 
@@ -181,3 +189,21 @@ def test_no_number_counts_as_above_zero() -> None:
     assert int(bits) == 0b1101
     assert np.isnan(out[0])
     assert out[1:].tolist() == [0, np.inf, 1, *[0] * 12]
+
+
+def test_the_exponential_of_each_lane() -> None:
+    gather = row_primitives(1).gather_products
+
+    @jit
+    def run(rows: Any, indices: Any, anchors: Any, out: Any) -> None:
+        x = gather(rows, indices, 0, 16, anchors, np.uint64(0), np.float32(0))
+        store_lanes(out, 0, exponential(x) / np.float32(2))
+
+    rows, out = np.zeros((16, 16), np.float32), np.zeros(LANES, np.float32)
+    edges = [-1e9, -np.inf, -87, 88, np.inf, 1e9, np.nan, 0, -0.0, 1e-9]
+    random = np.random.default_rng(0)
+    for powers in ([*edges, *[1] * 6], *random.uniform(-87, 88, (9, 16)), *random.uniform(-2, 2, (9, 16))):
+        rows[:, 0] = powers
+        run(rows, np.arange(32, dtype=np.uint32) % 16, np.eye(1, 16, dtype=np.float32), out)
+        wanted = np.exp(np.clip(rows[:, 0].astype(np.float64), -87, 88)) / 2
+        assert np.allclose(out, wanted, rtol=2.4e-7, atol=0, equal_nan=True)

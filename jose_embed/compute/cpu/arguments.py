@@ -15,8 +15,9 @@ __all__ = ["Private", "Rules", "Scratch"]
 class Rules(NamedTuple):
     """The scalars of a run; see :func:`document_step` for ``visit`` and ``longest_step``.
 
-    ``total_tokens`` is that of all epochs together. ``first_document`` is the number of the first document in the whole
-    text, of which this machine may have a part: all draws of a document depend on its number there.
+    ``sharpness`` is the temperature of the cross-entropy. ``total_tokens`` is that of all epochs together.
+    ``first_document`` is the number of the first document in the whole text, of which this machine may have a part: all
+    draws of a document depend on its number there.
     """
 
     seed: np.uint64
@@ -29,6 +30,7 @@ class Rules(NamedTuple):
     visit: np.float32
     longest_step: np.float32
     margin: np.float32
+    sharpness: np.float32
     learning_rate: np.float32
     total_tokens: float
     first_document: np.int64

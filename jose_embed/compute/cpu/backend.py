@@ -29,8 +29,20 @@ What is contrasted:
     its positions, so without scaling the row of a long document would move much further than that of a short one. By
     default its steps are scaled so that the rows of all documents move equally far, see :func:`document_step`.
 
+``smooth``
+    The same with the hinge g = margin - f + h of each pair replaced by log(1 + exp(s g)) / s, s being the sharpness. A
+    pair counts by the slope of that, 1 / (1 + exp(-s g)), where the hinge counts as one or not at all.
+``cross-entropy``
+    The same with a loss that is a sum over the rows of a pair: a row x is a word of the text with the probability
+    p(x) = 1 / (1 + exp(-t (x.(v + d) - margin))), t being the temperature, and the loss of a pair is
+    -(log p(u) + log(1 - p(n))) / t. The positive counts by 1 - p(u) and has the step scale 1 - f / 2, the negative by
+    p(n) and 1 + h / 2. ``active`` counts the pairs whose positive is taken for a random word.
+
 Positions in a row, ``positions_per_draw`` of them, share the negatives that were drawn for them, each without those
 that are its own word: a row in the nearest cache is used again at a fraction of the cost.
+
+With ``isotropy``, the loss of an epoch has one more term for each word table W, which pulls its second moment W^T W / n
+towards I / dim; a step of it is taken after each chunk, over a sample of words, see :func:`spread_out`.
 
 One document belongs to one worker within an epoch, so document rows are never shared. Rows of rare words are, without
 locks (Hogwild, Recht et al. 2011). The most frequent words, which every worker would write all the time, have rows of
@@ -40,6 +52,7 @@ their own for each worker: copied before a chunk, merged after it.
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 
@@ -47,6 +60,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.cpu.arguments import Private, Rules, Scratch
+from jose_embed.compute.cpu.isotropy import spread_out
 from jose_embed.compute.documents import gathered
 from jose_embed.compute.jit import Kernel, kernel_from
 from jose_embed.compute.sampling import SamplingTables
@@ -61,19 +75,22 @@ from jose_embed.compute.tables import (
 from jose_embed.config import NegativeStep, Objective, TrainConfig
 from jose_embed.storage.memory import ResidentRows
 
-__all__ = ["CHUNK_LIMITS", "CpuBackend", "kernel", "merge_rows", "spare_rows"]
+__all__ = ["CHUNK_LIMITS", "CpuBackend", "kernel", "loss_of", "merge_rows", "spare_rows"]
 
 #: The fewest and the most running words of a chunk.
 CHUNK_LIMITS = (1 << 15, 1 << 19)
+
+#: Rows whose second moment is measured, and which are moved, after each chunk of a training with ``isotropy``.
+_SPREAD_ROWS = 512
 
 #: Most words that have private rows for each worker, and the occurrences expected in a chunk that a word needs for it.
 _MOST_PRIVATE, _LEAST_OCCURRENCES = 2_048, 8
 
 
 @cache
-def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> Kernel:
+def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, frozen: int = 0) -> Kernel:
     """The training kernel for rows of ``16 * n_chunks`` floats; see :func:`jose_embed.compute.cpu.kernel.kernel`."""
-    return kernel_from("jose_embed.compute.cpu.kernel", "kernel", n_chunks, objective, negative_step)
+    return kernel_from("jose_embed.compute.cpu.kernel", "kernel", n_chunks, objective, negative_step, frozen)
 
 
 class _Slot(NamedTuple):
@@ -81,6 +98,47 @@ class _Slot(NamedTuple):
 
     private: Private
     rows: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+
+
+def _rules(config: TrainConfig, total_tokens: int, first_document: int) -> Rules:
+    return Rules(
+        np.uint64(config.seed),
+        config.window,
+        config.negatives,
+        config.positions_per_draw,
+        config.doc_negatives,
+        np.float32(config.context_weight),
+        np.float32(config.doc_weight),
+        *document_step(config),
+        np.float32(config.margin),
+        np.float32(config.temperature if config.objective == "cross-entropy" else config.sharpness),
+        np.float32(config.learning_rate),
+        float(total_tokens),
+        np.int64(first_document),
+    )
+
+
+def loss_of(text: Text, samples: SamplingTables, tables: Tables, config: TrainConfig, threads: int) -> float:
+    """The mean loss of a pair in a text whose documents are trained by nobody; no row moves.
+
+    Args:
+        text: Some documents.
+        samples: The sampling tables of the vocabulary.
+        tables: The vectors, those of the documents in the order of the text.
+        config: The settings. Every call with the same ones draws the same samples.
+        threads: Threads that share the documents.
+    """
+    measure = kernel(tables.center.shape[1] // LANES, config.objective, config.negative_step, 1)
+    rules, private = _rules(config, 1, 0), Private(np.uint32(0), np.uint32(0))
+
+    def part(documents: npt.NDArray[np.int64]) -> ChunkResult:
+        some = Text(*gathered(*text, documents))
+        scratch = Scratch.of(tables.center.shape[1], int(np.diff(some.offsets).max(initial=0)))
+        return ChunkResult(*measure(tables, some, samples, rules, private, scratch, documents, 0, 0.0))
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(part, np.array_split(np.arange(len(text.offsets) - 1), threads)))
+    return float(sum(result.loss for result in results) / max(1, sum(result.pairs for result in results)))
 
 
 class CpuBackend:
@@ -109,21 +167,9 @@ class CpuBackend:
     ) -> None:
         self.workers = self.threads = config.resolved_workers()
         self._text, self._samples, self._tables = text, samples, tables
-        self._rules = Rules(
-            np.uint64(config.seed),
-            config.window,
-            config.negatives,
-            config.positions_per_draw,
-            config.doc_negatives,
-            np.float32(config.context_weight),
-            np.float32(config.doc_weight),
-            *document_step(config),
-            np.float32(config.margin),
-            np.float32(config.learning_rate),
-            float(total_tokens),
-            np.int64(first_document),
-        )
+        self._rules = _rules(config, total_tokens, first_document)
         self._train = kernel(tables.center.shape[1] // LANES, config.objective, config.negative_step)
+        self._config, self._total_tokens = config, total_tokens
         self._n_words = len(samples.keep)
         self._n_private = (len(tables.center) - self._n_words) // self.threads
         self._slots = [self._slot(number) for number in range(self.threads)]
@@ -159,8 +205,20 @@ class CpuBackend:
             for shared, own in slot.rows:
                 merge_rows(shared, own, others)
             self._n_merges += 1
+            if self._config.isotropy and len(text.tokens):
+                self._spread_out(epoch, first_token, len(text.tokens))
             self._slots.append(slot)
         return ChunkResult(float(result[0]), int(result[1]), int(result[2]), int(result[3]))
+
+    def _spread_out(self, epoch: int, first_token: int, n_tokens: int) -> None:
+        """Spread out a sample of the words after a chunk, so that in an epoch each word takes ``isotropy`` steps."""
+        config, n_words = self._config, self._n_words
+        random = np.random.Generator(np.random.PCG64([config.seed, 5, epoch, first_token]))
+        rows = np.unique(random.integers(0, n_words, min(n_words, _SPREAD_ROWS)))
+        rate = config.learning_rate * max(1 - first_token / self._total_tokens, 1e-4) * config.context_weight
+        share = n_tokens / max(1, int(self._text.offsets[-1]))  # of an epoch
+        for table in self._tables[:2]:
+            spread_out(table, rows, config.dim, config.isotropy * rate * share * n_words / len(rows))
 
     def _slot(self, number: int) -> _Slot:
         n, begin = self._n_private, self._n_words + number * self._n_private

@@ -11,7 +11,15 @@ import numpy as np
 from numba import float32, int64, uint32, uint64
 
 from jose_embed.compute import sampling
-from jose_embed.compute.cpu.simd import active_bits, lane_sum, popcount, row_primitives, store_lanes, where_positive
+from jose_embed.compute.cpu.simd import (
+    active_bits,
+    exponential,
+    lane_sum,
+    popcount,
+    row_primitives,
+    store_lanes,
+    where_positive,
+)
 from jose_embed.compute.jit import jit
 from jose_embed.compute.sampling import draw_below, draw_word, random_bits, stream_key
 from jose_embed.compute.tables import DOCUMENT_BLOCK, LANES, PIECE
@@ -29,13 +37,14 @@ _KEEP, _WINDOW = np.uint64(sampling.KEEP), np.uint64(sampling.WINDOW)
 _CONTEXT, _DOCUMENT = np.uint64(sampling.CONTEXT_NEGATIVES), np.uint64(sampling.DOCUMENT_NEGATIVES)
 
 
-def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> Any:
+def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, frozen: int) -> Any:
     """The compiled trainer for one row length and one set of rules.
 
     Args:
         n_chunks: Row length in units of 16 floats.
-        objective: "pairwise" or "joint".
+        objective: "pairwise", "joint", "smooth" or "cross-entropy".
         negative_step: "paper" (1 + h) or "reference" (2 h).
+        frozen: 1 for a kernel that moves no row and returns the loss alone, else 0.
 
     Returns:
         ``train(tables, text, sampling_tables, rules, private, scratch, documents, epoch, first_token)``, which trains
@@ -46,10 +55,11 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
     primitives = row_primitives(n_chunks)
     gather_products, step_rows, move_row = primitives.gather_products, primitives.step_rows, primitives.move_row
     add_rows, prefetch_row = primitives.add_rows, primitives.prefetch_row
-    joint = objective == "joint"
+    joint, smooth = objective != "pairwise", objective == "smooth"
     paper = negative_step == "paper"
     zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
     far = np.float32(1e9)  # from every product
+    series_terms = (1 / 13, 1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3, 1.0)
 
     @jit(fastmath=True, inline=True)
     def pull(y: Any, count: Any, sign: Any, inverse_norm: Any, rate: Any) -> Any:
@@ -58,14 +68,39 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
             return rate * count * (one + inverse_norm * y)
         return rate * count * (two * (inverse_norm * y))
 
+    @jit(fastmath=True, inline=True)
+    def sigmoid(x: Any) -> Any:
+        # With e = e^-|x|, which does not overflow: 1 / (1 + e) in the lanes above zero, e / (1 + e) in the others.
+        e = exponential(x - where_positive(x, two * x))
+        return (where_positive(x, one - e) + e) / (one + e)
+
+    @jit(fastmath=True, inline=True)
+    def softplus(x: Any) -> Any:
+        # log(1 + e^x) = max(x, 0) + log(1 + e), e = e^-|x|; log(1 + e) = 2 atanh(t), t = e / (2 + e) <= 1 / 3.
+        e = exponential(x - where_positive(x, two * x))
+        t = e / (two + e)
+        square = t * t
+        series = zero * t
+        for term in series_terms:
+            series = series * square + float32(term)
+        return where_positive(x, x) + two * t * series
+
+    @jit(inline=True)
+    def all_bits(n_positives: Any, n_negatives: Any) -> Any:
+        # The slots of all rows of a contrast.
+        return ((uint64(1) << uint64(n_positives)) - uint64(1)) | (
+            ((uint64(1) << uint64(n_negatives)) - uint64(1)) << uint64(_N)
+        )
+
     @jit(fastmath=True)
-    def contrast(
+    def hinges(
         s: Any, table: Any, n_positives: Any, n_negatives: Any, anchors: Any, anchor: Any,
-        inverse_norm: Any, scale: Any, margin: Any, rate: Any,
+        inverse_norm: Any, scale: Any, margin: Any, sharpness: Any, rate: Any,
     ) -> Any:  # fmt: skip
         # f, h: products of positives and negatives with the anchor, -f and h of absent ones so small that no hinge is
         # active; g: the hinge, in which -f and h stand alike; q: the step scale of the anchor. The loop is over the
-        # fewer of the two kinds, those of the other kind are side by side in a register.
+        # fewer of the two kinds, those of the other kind are side by side in a register. A smooth hinge counts by its
+        # slope p where the other counts as one.
         f = gather_products(table, s.rows, 0, n_positives, anchors, anchor, far)
         h = gather_products(table, s.rows, _N, n_negatives, anchors, anchor, -far)
         rest = one - scale * margin
@@ -81,25 +116,66 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
             y = s.products[i]
             g = (margin + y) + beside
             bits = active_bits(g)
-            q = where_positive(g, scale * g + rest)  # 1 - scale (f - h)
-            count = count + where_positive(g, one)
-            weight = weight + q
-            losses = losses + where_positive(g, g)
+            slot = first + i
             n_active = popcount(bits)
             active += n_active
-            slot = first + i
-            moving |= (bits << others) | (uint64(bits != uint64(0)) << slot)
-            strength = pull(y, float32(n_active), sign, inverse_norm, rate)
+            if smooth:
+                p = sigmoid(sharpness * g)
+                q = p * (scale * g + rest)
+                count = count + p
+                losses = losses + softplus(sharpness * g)
+                strength = pull(y, lane_sum(p), sign, inverse_norm, rate)
+            else:
+                q = where_positive(g, scale * g + rest)  # 1 - scale (f - h)
+                count = count + where_positive(g, one)
+                losses = losses + where_positive(g, g)
+                moving |= (bits << others) | (uint64(bits != uint64(0)) << slot)
+                strength = pull(y, float32(n_active), sign, inverse_norm, rate)
+            weight = weight + q
             s.own[slot] = one + strength * y
             s.towards[slot] = sign * strength
             s.weight[slot] = sign * rate * lane_sum(q)
+        if smooth:
+            moving = all_bits(n_positives, n_negatives)
+            losses = losses / sharpness
+        if frozen:
+            moving = uint64(0)
         if moving != uint64(0):
             strengths = pull(beside, count, -sign, inverse_norm, rate)
             store_lanes(s.own, int64(others), one + strengths * beside)
             store_lanes(s.towards, int64(others), -sign * strengths)
             store_lanes(s.weight, int64(others), -sign * rate * weight)
             step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves)
-        return lane_sum(losses), active
+        return lane_sum(losses), active, moving
+
+    @jit(fastmath=True)
+    def logistic(
+        s: Any, table: Any, n_positives: Any, n_negatives: Any, anchors: Any, anchor: Any,
+        inverse_norm: Any, scale: Any, margin: Any, sharpness: Any, rate: Any,
+    ) -> Any:  # fmt: skip
+        # The loss of a pair is a sum over its two rows, so each row has one term, times the rows of the other kind.
+        f = gather_products(table, s.rows, 0, n_positives, anchors, anchor, far)
+        h = gather_products(table, s.rows, _N, n_negatives, anchors, anchor, -far)
+        times_positive, times_negative = float32(n_negatives), float32(n_positives)
+        x, y = sharpness * (margin - f), sharpness * (h - margin)
+        losses = (times_positive * softplus(x) + times_negative * softplus(y)) / sharpness
+        active = popcount(active_bits(x)) * uint64(n_negatives)
+        if frozen:
+            return lane_sum(losses), active, uint64(0)
+        p, q = times_positive * sigmoid(x), times_negative * sigmoid(y)
+        strength = pull(zero - f, p, one, inverse_norm, rate)
+        store_lanes(s.own, 0, one - strength * f)
+        store_lanes(s.towards, 0, strength)
+        store_lanes(s.weight, 0, rate * p * (one - scale * f))
+        strength = pull(h, q, -one, inverse_norm, rate)
+        store_lanes(s.own, _N, one + strength * h)
+        store_lanes(s.towards, _N, zero - strength)
+        store_lanes(s.weight, _N, zero - rate * q * (one + scale * h))
+        moving = all_bits(n_positives, n_negatives)
+        step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves)
+        return lane_sum(losses), active, moving
+
+    contrast = logistic if objective == "cross-entropy" else hinges
 
     @jit(inline=True)
     def row_of(private: Any, word: Any) -> Any:
@@ -185,16 +261,18 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
                                 cosine += context[word, c] * document_table[anchor, c]
                             norm = np.sqrt(max(two + two * cosine, float32(1e-6)))
                             step = contrast(
-                                s, center, m, k, s.mixed, uint64(0), one / norm, half, rules.margin, context_rate
-                            )
-                            if step[1] != uint64(0):
+                                s, center, m, k, s.mixed, uint64(0), one / norm, half, rules.margin, rules.sharpness,
+                                context_rate,
+                            )  # fmt: skip
+                            if step[2] != uint64(0):
                                 move_row(context, uint64(word), s.moves, uint64(0), one)
                                 move_row(document_table, anchor, s.moves, uint64(0), step_of_document)
                         else:
                             step = contrast(
-                                s, center, m, k, context, uint64(word), one, one, rules.margin, context_rate
-                            )
-                            if step[1] != uint64(0):
+                                s, center, m, k, context, uint64(word), one, one, rules.margin, rules.sharpness,
+                                context_rate,
+                            )  # fmt: skip
+                            if step[2] != uint64(0):
                                 move_row(context, uint64(word), s.moves, uint64(0), one)
                         loss += step[0]
                         active += step[1]
@@ -209,9 +287,10 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep) -> 
                             bits = random_bits(document_key, (number - 1) // DOCUMENT_BLOCK * n_doc_negatives + e)
                             rows[_N + e] = row_of(private, draw_word(samples, bits))
                         step = contrast(
-                            s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin, document_rate
-                        )
-                        if step[1] != uint64(0):
+                            s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin,
+                            rules.sharpness, document_rate,
+                        )  # fmt: skip
+                        if step[2] != uint64(0):
                             move_row(document_table, anchor, s.moves, uint64(0), one)
                         loss += step[0]
                         active += step[1]

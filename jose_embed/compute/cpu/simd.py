@@ -6,7 +6,7 @@ half the speed: they cannot keep a row in registers between the scalar product a
 
 The module has two parts:
 
-- ``Lanes``, sixteen float32 in one register, with ``+ - *`` and a few functions; a scalar beside it counts sixteen
+- ``Lanes``, sixteen float32 in one register, with ``+ - * /`` and a few functions; a scalar beside it counts sixteen
   times.
 - :func:`row_primitives`: loads, products and steps of whole rows, unrolled for one row length.
 
@@ -16,6 +16,7 @@ directions_kernel.py, are tested with bounds, and each primitive is tested again
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -30,7 +31,16 @@ from numba.extending import intrinsic, register_model
 
 from jose_embed.compute.tables import LANES
 
-__all__ = ["RowPrimitives", "active_bits", "lane_sum", "popcount", "row_primitives", "store_lanes", "where_positive"]
+__all__ = [
+    "RowPrimitives",
+    "active_bits",
+    "exponential",
+    "lane_sum",
+    "popcount",
+    "row_primitives",
+    "store_lanes",
+    "where_positive",
+]
 
 
 _FLOAT = ir.FloatType()
@@ -169,6 +179,7 @@ def _define_operator(function: Any, instruction: str) -> None:
 _define_operator(operator.add, "fadd")
 _define_operator(operator.sub, "fsub")
 _define_operator(operator.mul, "fmul")
+_define_operator(operator.truediv, "fdiv")
 
 
 @intrinsic
@@ -180,6 +191,37 @@ def where_positive(typing_context: Any, condition: Any, value: Any) -> Any:
         return builder.select(_above_zero(builder, arguments[0]), vector, _ZERO)
 
     return lanes(lanes, lanes if value == lanes else types.float32), code
+
+
+@intrinsic
+def exponential(typing_context: Any, vector: Any) -> Any:
+    """e to the power of each lane, to 2 units in the last place; powers outside -87 ... 88 count as the border.
+
+    e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where the Taylor series of e^r has seven terms. A NaN
+    stays one. LLVM has no exponential of a register and would call the C library for each lane.
+    """
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        def constant(number: float) -> Any:
+            return ir.Constant(_VECTOR, [number] * LANES)
+
+        x = arguments[0]
+        for order, border in (("<", -87.0), (">", 88.0)):
+            x = builder.select(builder.fcmp_ordered(order, x, constant(border)), constant(border), x)
+        n = _call(builder, "llvm.roundeven.v16f32", _VECTOR, [builder.fmul(x, constant(1 / math.log(2)))])
+        # ln 2 in two parts, of which the first has few bits: n times it is exact.
+        r = _multiply_add(builder, n, constant(-0.693359375), x)
+        r = _multiply_add(builder, n, constant(0.693359375 - math.log(2)), r)
+        power = constant(1 / math.factorial(7))
+        for term in range(6, -1, -1):
+            power = _multiply_add(builder, power, r, constant(1 / math.factorial(term)))
+        wide = ir.VectorType(_I32, LANES)
+        exponent = _call(builder, "llvm.fptosi.sat.v16i32.v16f32", wide, [n])  # 0 of a NaN, which is in r as well
+        exponent = builder.add(exponent, ir.Constant(wide, [127] * LANES))
+        scale = builder.bitcast(builder.shl(exponent, ir.Constant(wide, [23] * LANES)), _VECTOR)
+        return builder.fmul(power, scale)
+
+    return lanes(lanes), code
 
 
 @intrinsic
