@@ -162,9 +162,6 @@ def fit(
         checkpoints: Where checkpoints are written, and where the run continues if there is one.
         keep_text: Keep the encoded text beside the checkpoints.
         temporary_directory: Directory of mapped document vectors.
-
-    Returns:
-        The model, in memory.
     """
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
@@ -190,9 +187,8 @@ def fit(
     if checkpoints is None:
         state = train(state=state)
     else:
-        with CheckpointKeeper(
-            checkpoints, vectors, corpus, keep_text, config, settled.epochs, backend, phases, reporter
-        ) as keeper:
+        kept = (checkpoints, vectors, corpus, keep_text, config, settled.epochs, backend, phases, reporter)
+        with CheckpointKeeper(*kept) as keeper:
             after_epoch.keep = keeper.keep_if_wanted
             state = train(state=state, keeper=keeper)
             keeper.keep_the_end(state)
