@@ -146,9 +146,9 @@ def within_limit(text: str, most: int, truncate: str = "none") -> tuple[str, boo
 
 def no_known_words(made: Inferred) -> Problem:
     """The problem for a text without a known word."""
-    unknown = ", ".join(repr(word[:40]) for word in made.unknown[:3])
+    unknown = ", ".join(repr(word[:40]) for word in made.unknown[:3]) + (" ..." if len(made.unknown) > 3 else "")
     detail = (
-        f"none of the {made.n_tokens} words is in the vocabulary ({unknown} ...)"
+        f"none of the {made.n_tokens} words is in the vocabulary ({unknown})"
         if made.n_tokens
         else "the text holds no word at all"
     )

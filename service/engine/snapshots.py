@@ -47,11 +47,12 @@ def take(settings: Settings, writer: DocumentWriter, job: Job) -> dict[str, Any]
         for old in folder.glob(f"{_PARTIAL}*"):  # of a process that was killed
             shutil.rmtree(old, ignore_errors=True)
         now = datetime.datetime.now(datetime.UTC)
+        created = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         name = now.strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
         partial = folder / f"{_PARTIAL}{name}"
         partial.mkdir(mode=0o700)
         facts = _copied(writer, partial / _DOCUMENTS, job)
-        head = {"format": _FORMAT, "created": now.isoformat(timespec="milliseconds"), "path": str(folder / name)}
+        head = {"format": _FORMAT, "created": created, "path": str(folder / name)}
         facts = head | facts
         _write(partial / _FACTS, facts)
         partial.rename(folder / name)

@@ -99,6 +99,8 @@ def test_lines_that_are_refused_do_not_hinder_the_others(running: Served) -> Non
     kinds = [item["problem"]["type"].partition("#")[2] for item in refused]
     assert kinds == ["malformed-json", *["invalid-request"] * 3, *["no-known-words"] * 2, *["invalid-request"] * 2,
                      "body-too-large", "malformed-json", kinds[-1]]  # fmt: skip
+    told = [item["problem"]["detail"] for item in refused if item.get("id") == "unknown"]
+    assert told == ["none of the 1 words is in the vocabulary ('nowhere')"]
     assert [item["id"] for item in exported(running)] == ["first", "last"]
 
 

@@ -178,6 +178,7 @@ def test_a_snapshot_is_of_one_moment_and_is_restored(tmp_path: Path, starter: St
         folder = Path(fact["path"])
         assert sorted(item.name for item in folder.iterdir()) == ["documents.sqlite3", "snapshot.json"]
         assert json.loads((folder / "snapshot.json").read_text()) == fact
+        assert fact["created"].endswith("Z")
         assert (fact["documents"], fact["model"]["id"]) == (3_002, model.id)
         restored = tmp_path / f"{folder.name}.sqlite3"
         done = run_cli("restore", str(folder), "--documents", str(restored))
