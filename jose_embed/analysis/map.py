@@ -118,7 +118,8 @@ class DocumentMap:
         middle, _, foot = rest.partition("\n@script@\n")
         script = f"\n{script}\n"
         policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'"
-        yield head.replace("@policy@", f"{policy}; base-uri 'none'; form-action 'none'").encode()
+        head = head.replace("@policy@", f"{policy}; base-uri 'none'; form-action 'none'")
+        yield head.replace("@model@", self.model.id).encode()
         order = np.random.default_rng(self._seed).permutation(len(self.rows))
         starts: list[int] = []
         columns = [self._topic_column(order)]

@@ -33,7 +33,7 @@ from jose_embed.model.passages import Passage, best_passage
 from jose_embed.model.query import at_least_one, names_arguments
 from jose_embed.model.stored import StoredModel
 from jose_embed.text.texts import TextStore
-from jose_embed.text.tokenizers import Tokenizer, valid_text
+from jose_embed.text.tokenizers import valid_text
 from jose_embed.text.word_index import WordIndex
 
 __all__ = [
@@ -147,16 +147,15 @@ class DocumentSearch:
         """Whether exact words can be searched."""
         return self._texts is not None and self._texts.has_texts
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Splits questions and texts."""
-        return self._encoder.lookup.tokenizer
+    def words_of(self, text: str) -> list[str]:
+        """The words of a question or a text, in order."""
+        return self._encoder.lookup.tokenizer(valid_text(text))
 
     @cached_property
     def words(self) -> WordIndex:
         """The index of the words of the kept texts."""
         assert self._texts is not None
-        return self._texts.word_index(self.tokenizer)
+        return self._texts.word_index(self._encoder.lookup.tokenizer)
 
     @cached_property
     def inflections(self) -> Inflections:
@@ -179,7 +178,7 @@ class DocumentSearch:
         (found,) = self._encoder.infer_detailed([text], most_unknown=0)
         counts: dict[tuple[str, ...], int] = {}
         if self.has_texts:
-            for word in self.tokenizer(valid_text(text)):
+            for word in self.words_of(text):
                 key = self.inflections.of(word) if inflected else (word,)
                 counts[key] = counts.get(key, 0) + 1
         return Question(found.vector, tuple(counts.items()))

@@ -289,6 +289,23 @@ class WordIndex:
         )
         return total
 
+    def gains(
+        self,
+        spellings: Sequence[str],
+        weight: float,
+        counts: npt.NDArray[np.float32],
+        discounts: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """The scores of documents that are not in the index for one word, as if they were: float32 (n,).
+
+        Args:
+            spellings: The word.
+            weight: How often it is in the question.
+            counts: float32 (n,): how often each has it.
+            discounts: float32 (n,): :meth:`discounts` of their lengths.
+        """
+        return counts / (counts + discounts) * np.float32(self.rarity(spellings) * (K1 + 1) * weight)
+
     def rarity(self, spellings: Sequence[str]) -> float:
         """The weight of a word, by the documents that it is in."""
         has = np.zeros(self.n_documents, np.bool_)

@@ -1,50 +1,208 @@
-"""Questions in words to the trained documents: by meaning, exact words or both, with filters, facets and passages."""
+"""Searches with a mode, a filter, facets or passages, over trained and added documents."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.filters import Filter
-from jose_embed.model.search import chosen_mode
+from jose_embed.model.nearest import nearest_among
+from jose_embed.model.search import Question, SearchMode, best_of, chosen_mode, joined
 from service.calls.embed import within_limit
 from service.calls.kept import damaged_texts, found_json
+from service.engine.store import Store
 from service.problems import Problem
-from service.search.queries import angles
-from service.search.served_model import ServedModel
+from service.search.added import AddedDocuments
+from service.search.queries import Found, Snapshot, angles
 from service.web.route import answer, engine_of
 from service.web.schemas import SearchRequest
 
-__all__ = ["answer_to_question"]
+__all__ = ["answer_to_question", "filtered_neighbors"]
 
 
 async def answer_to_question(request: Request, wanted: SearchRequest) -> Response:
-    """Answers a search with a mode, a filter, facets or passages.
+    """Answers a search by a text with a mode, a filter, facets or passages.
 
     Raises:
         Problem: ``invalid-request``, ``invalid-filter``, ``text-too-long``, ``storage-unavailable``, ``saturated``.
     """
     engine = engine_of(request)
     snapshot = engine.snapshot
-    if wanted.source == "added" or (wanted.source == "all" and len(snapshot.library)):
-        detail = "mode, filter, facets and passage_words are for the trained documents; give source: trained"
-        raise Problem("invalid-request", detail, errors=[])
     assert wanted.text is not None
     text, _ = within_limit(wanted.text, engine.settings.max_text_characters)
-    content = await engine.long_work(partial(_answered, snapshot.served, wanted, text))
+    content = await engine.long_work(partial(_answered, snapshot, engine.store, wanted, text))
     if wanted.include:
         content["neighbors"] = await found_json(request, snapshot, content["neighbors"], wanted.include)
     return answer(await engine.work(partial(orjson.dumps, content)))
 
 
-def _answered(served: ServedModel, wanted: SearchRequest, text: str) -> dict[str, Any]:
+def filtered_neighbors(
+    snapshot: Snapshot,
+    store: Store,
+    wanted: SearchRequest,
+    vector: npt.NDArray[np.float32],
+    excluded: tuple[str, str] | None,
+) -> Found:
+    """The documents nearest to a direction among those that fit a filter.
+
+    Args:
+        snapshot: The state of things.
+        store: The added documents.
+        wanted: The request.
+        vector: float32 (dim,), norm 1.
+        excluded: The source and id that is no answer.
+
+    Raises:
+        Problem: ``invalid-filter``, ``storage-unavailable``.
+    """
+    documents = _Documents.of(snapshot, store, wanted)
+    model = snapshot.served.embeddings
+    k = wanted.k + (excluded is not None)
+    rows, cosines = nearest_among(model.doc_vectors, vector, k, documents.trained)
+    ranked = [*zip(rows.tolist(), np.clip(cosines, -1, 1).tolist(), strict=True)]
+    if documents.added is not None:
+        at, scores = documents.added.nearest(vector, k, documents.of_added, as_question=False)
+        ranked += zip((len(documents.trained) + place for place in at), scores, strict=True)
+    found = documents.found(ranked, vector, k, wanted.min_score)
+    return [one for one in found if (one["source"], one["id"]) != excluded][: wanted.k]
+
+
+class _Documents(NamedTuple):
+    """The documents of a request: the trained ones by row, behind them the added ones.
+
+    Attributes:
+        snapshot: The state of things.
+        added: The added documents; None without any.
+        trained: bool: which trained documents may be answers.
+        of_added: bool: which added ones.
+    """
+
+    snapshot: Snapshot
+    added: AddedDocuments | None
+    trained: npt.NDArray[np.bool_]
+    of_added: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, store: Store, wanted: SearchRequest) -> _Documents:
+        served, library = snapshot
+        added = served.added.of(library, store) if wanted.source != "trained" and len(library) else None
+        names = added.names if added is not None else frozenset[str]()
+        try:
+            chosen = None if wanted.filter is None else Filter.parse(wanted.filter)
+            trained = served.embeddings.known_documents
+            if wanted.source == "added":
+                trained = np.zeros_like(trained)
+            if chosen is not None:
+                trained = trained & chosen.fitting(served.embeddings.document_search.fields, elsewhere=names)
+            fit = np.empty(0, np.bool_) if added is None else added.fitting(chosen)
+        except ConfigError as error:
+            raise Problem("invalid-filter", str(error)) from None
+        except ModelError as error:
+            raise damaged_texts(error) from None
+        return cls(snapshot, added, trained, fit)
+
+    def facets(self, name: str) -> list[dict[str, Any]]:
+        """The values of a field and how many documents have each, most frequent first.
+
+        Raises:
+            ConfigError: no such field.
+        """
+        table = self.snapshot.served.embeddings.document_search.fields
+        n_trained = int(np.count_nonzero(self.trained))
+        if self.added is None or name not in self.added.names or name in table.names:
+            counted = [(value, n) for value, n in table.facets(name, self.trained)]
+        else:
+            counted = [(None, n_trained)] if n_trained else []
+        if self.added is not None:
+            of_added = [fields.get(name) for fields in self.added.fields(np.flatnonzero(self.of_added))]
+            values = {_key(value): value for value in [*(value for value, _ in counted), *of_added]}
+            both = Counter({_key(value): n for value, n in counted}) + Counter(map(_key, of_added))
+            counted = [(values[key], n) for key, n in both.most_common()]
+        return [{"value": value, "count": count} for value, count in counted]
+
+    def best(self, question: Question, k: int, mode: SearchMode) -> list[tuple[int, float]]:
+        """The best documents by a question in words, best first, and their scores."""
+        search = self.snapshot.served.embeddings.document_search
+        added = self.added
+        if mode == "vector":
+            if question.vector is None:
+                return []
+            rows, cosines = search.best(question, k, mode, self.trained)
+            ranked = [*zip(rows.tolist(), cosines.tolist(), strict=True)]
+            if added is not None:
+                at, scores = added.nearest(question.vector, k, self.of_added, as_question=True)
+                ranked += zip((len(self.trained) + place for place in at), scores, strict=True)
+            return ranked
+        known = self.snapshot.served.embeddings.known_documents
+        by_words = search.words.scores(question.terms)
+        of_both = None if question.vector is None or mode == "words" else search.cosines(question.vector)
+        may = self.trained
+        if added is not None:
+            by_words = np.concatenate([by_words, added.by_words(question)])
+            known = np.concatenate([known, np.ones(len(added), np.bool_)])
+            may = np.concatenate([may, self.of_added])
+            if of_both is not None and question.vector is not None:
+                of_both = np.concatenate([of_both, added.cosines(question.vector)])
+        rows, scores_of = best_of(joined(by_words, of_both, known), k, may)
+        if mode == "words" and len(scores_of):
+            scores_of = scores_of / max(float(scores_of[0]), 1e-9)
+        return [*zip(rows.tolist(), scores_of.tolist(), strict=True)]
+
+    def found(
+        self, ranked: Sequence[tuple[int, float]], vector: npt.NDArray[np.float32] | None, k: int, least: float | None
+    ) -> Found:
+        """Documents as an answer shows them, best first, of equal ones the added first."""
+        model, n = self.snapshot.served.embeddings, len(self.trained)
+        best = sorted(ranked, key=lambda pair: (-pair[1], pair[0] < n, pair[0]))[:k]
+        best = [(place, score) for place, score in best if least is None or score >= least]
+        vectors = np.empty((len(best), model.dim))
+        for i, (place, _) in enumerate(best):
+            vectors[i] = model.doc_vectors[place] if place < n else self._added_vector(place - n)
+        degrees = np.full(len(best), 90.0)
+        if vector is not None:
+            degrees = angles(vector, vectors, np.clip((vectors * vector).sum(axis=1), -1, 1))
+        return [
+            {
+                "id": self._id(place),
+                "source": "trained" if place < n else "added",
+                "score": round(min(1.0, max(-1.0, score)), 7),
+                "angle_deg": round(angle, 5),
+            }
+            for (place, score), angle in zip(best, degrees.tolist(), strict=True)
+        ]
+
+    def _added_vector(self, at: int) -> npt.NDArray[np.float32]:
+        assert self.added is not None
+        vector: npt.NDArray[np.float32] = self.added.vectors([at])[0]
+        return vector
+
+    def _id(self, place: int) -> str:
+        if place < len(self.trained):
+            return self.snapshot.served.embeddings.doc_ids[place]
+        assert self.added is not None
+        return self.added.ids[place - len(self.trained)]
+
+
+def _key(value: Any) -> bytes:
+    """A value of a field, to be compared; whatever orjson does not take has a text of its own."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(repr(value))
+
+
+def _answered(snapshot: Snapshot, store: Store, wanted: SearchRequest, text: str) -> dict[str, Any]:
     """The answer, without what the request includes of the documents."""
+    served = snapshot.served
     search = served.embeddings.document_search
     try:
         mode = chosen_mode(wanted.mode, search.has_texts)
@@ -52,41 +210,31 @@ def _answered(served: ServedModel, wanted: SearchRequest, text: str) -> dict[str
             raise ConfigError("passages need texts, which the model does not keep; train with --keep-text")
     except ConfigError as error:
         raise Problem("invalid-request", str(error), errors=[]) from None
+    documents = _Documents.of(snapshot, store, wanted)
     try:
-        among = np.ones(served.embeddings.n_docs, np.bool_)
-        if wanted.filter is not None:
-            among = Filter.parse(wanted.filter).fitting(search.fields)
-        facets = {
-            name: [{"value": value, "count": count} for value, count in search.fields.facets(name, among)]
-            for name in wanted.facets
-        }
+        facets = {name: documents.facets(name) for name in wanted.facets}
         question = search.question(text)
-        rows, scores = search.best(question, wanted.k, mode, among & served.embeddings.known_documents)
+        ranked = documents.best(question, wanted.k, mode)
+        neighbors = documents.found(ranked, question.vector, wanted.k, wanted.min_score)
+        if wanted.passage_words is not None:
+            for neighbor, whole in zip(neighbors, _texts(snapshot, store, neighbors), strict=True):
+                neighbor["passage"] = search.passage(question, whole, wanted.passage_words)._asdict()
     except ConfigError as error:
         raise Problem("invalid-filter", str(error)) from None
     except ModelError as error:
         raise damaged_texts(error) from None
-    if mode == "words" and len(scores):
-        scores = scores / max(float(scores[0]), 1e-9)
-    vectors = served.embeddings.doc_vectors[rows].astype(np.float64)
-    if question.vector is None:
-        degrees = np.full(len(rows), 90.0)
-    else:
-        cosines = np.clip((vectors * question.vector).sum(axis=1), -1, 1)
-        degrees = angles(question.vector, vectors, cosines)
-    neighbors: list[dict[str, Any]] = [
-        {"id": served.embeddings.doc_ids[row], "source": "trained", "score": score, "angle_deg": angle}
-        for row, score, angle in zip(
-            rows.tolist(), np.clip(scores, -1, 1).round(7).tolist(), degrees.round(5).tolist(), strict=True
-        )
-        if wanted.min_score is None or score >= wanted.min_score
-    ]
-    if wanted.passage_words is not None:
-        try:
-            kept = served.embeddings.kept_documents(rows[: len(neighbors)].tolist())
-        except ModelError as error:
-            raise damaged_texts(error) from None
-        for neighbor, (whole, _) in zip(neighbors, kept, strict=True):
-            neighbor["passage"] = search.passage(question, whole or "", wanted.passage_words)._asdict()
     content: dict[str, Any] = {"target": "documents", "mode": mode, "neighbors": neighbors}
     return content | ({"facets": facets} if facets else {}) | {"model": served.reference}
+
+
+def _texts(snapshot: Snapshot, store: Store, neighbors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts of found documents; empty for one that was deleted after the search."""
+    added = store.get_many([one["id"] for one in neighbors if one["source"] == "added"])
+    texts: list[str] = []
+    for one in neighbors:
+        if one["source"] == "added":
+            texts.append(added[one["id"]].text if one["id"] in added else "")
+        else:
+            kept = snapshot.served.kept_document(one["id"])
+            texts.append((kept[0] if kept is not None else None) or "")
+    return texts

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from jose_embed.errors import ConfigError
 from service.calls.embed import no_known_words, within_limit
 from service.calls.kept import found_json
-from service.calls.question import answer_to_question
+from service.calls.question import answer_to_question, filtered_neighbors
 from service.calls.similar import spellings, unknown_word
 from service.engine.serving import Engine
 from service.problems import Problem, shown
@@ -87,6 +87,12 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         describing = partial(_describing_words, snapshot.served, vector, wanted.k, wanted.min_score)
         neighbors = await engine.long_work(describing)
         return answer(head | {"neighbors": neighbors, "model": snapshot.served.reference})
+    if wanted.filter is not None:
+        filtering = partial(filtered_neighbors, snapshot, engine.store, wanted, vector, excluded_id)
+        fitting = await engine.long_work(filtering)
+        shown = await found_json(request, snapshot, fitting, wanted.include) if wanted.include else fitting
+        content = head | {"neighbors": shown, "model": snapshot.served.reference}
+        return answer(await engine.work(partial(orjson.dumps, content)))
     question = SearchQuery(
         vector,
         wanted.k,

@@ -7,11 +7,12 @@ import contextlib
 import functools
 import logging
 import platform
+import re
 import sqlite3
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -22,15 +23,17 @@ from service.problems import Problem
 from service.search.queries import SearchQuery, Snapshot, answers
 from service.search.served_model import ServedModel
 from service.search.texts import vectors_of
-from service.settings import MAX_BATCH, MAX_K, MAX_QUERY_WORDS, MAX_SUGGESTIONS
+from service.settings import MAX_BATCH, MAX_K, MAX_QUERY_WORDS, MAX_SUGGESTIONS, Settings
 
 if TYPE_CHECKING:
     from service.engine.serving import Engine
 
-__all__ = ["info", "metrics_of", "probe"]
+__all__ = ["info", "map_state", "metrics_of", "probe"]
 
 _PROBE_SECONDS: Final = 2.0
 _STUCK_SECONDS: Final = 60.0  # on one batch; no batch of the search and embed lanes takes as long
+_MAP_HEAD: Final = 4_096  # bytes
+_MAP_MODEL: Final = re.compile(rb'<meta name="jose-model" content="([0-9a-f]{1,128})">')
 _log = logging.getLogger("service")
 
 
@@ -110,16 +113,34 @@ def _model_warnings(engine: Engine, served: ServedModel) -> list[str]:
     return [warning]
 
 
+def map_state(settings: Settings, model: str) -> Literal["shown", "none", "other"]:
+    """Whether there is a map of a model, none, or one of another model.
+
+    Args:
+        settings: Where the map is.
+        model: The id of the model, which the map's head names.
+    """
+    try:
+        with settings.map_path.open("rb") as file:
+            head = file.read(_MAP_HEAD)
+    except OSError:
+        return "none"
+    found = _MAP_MODEL.search(head)
+    return "shown" if found is not None and found[1].decode() == model else "other"
+
+
 def info(engine: Engine) -> dict[str, Any]:
     """The answer to ``GET /info``."""
     served, library = engine.snapshot
     model, settings = served.embeddings, engine.settings
+    shown = map_state(settings, served.id)
     return {
         "name": served.name,
         "model": served.reference,
         "dim": served.dim,
         "words": model.n_words,
         "trained_documents": model.n_docs,
+        "keeps_texts": model.has_texts,
         "tokenizer": model.manifest["tokenizer"],
         "training": model.manifest["config"],
         "index": {
@@ -135,7 +156,8 @@ def info(engine: Engine) -> dict[str, Any]:
         }
         | _replica(engine),
         "access": {"read_key": bool(settings.keys("read_key")), "write_key": bool(settings.keys("write_key"))},
-        "map": settings.page and settings.map_path.is_file(),
+        "map": settings.page and shown == "shown",
+        "map_of_another_model": settings.page and shown == "other",
         "limits": {
             "max_k": MAX_K,
             "max_batch": MAX_BATCH,

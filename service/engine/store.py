@@ -42,6 +42,7 @@ from service.engine.records import (
     StoreError,
     Summary,
 )
+from service.search.added import StoredText
 
 __all__ = [
     "Delete",
@@ -62,6 +63,7 @@ __all__ = [
 _ALMOST_FULL: Final = 1 << 20
 _KEPT_REMOVALS: Final = 100_000  # a replica that is further behind reads everything again
 _COPIED_PAGES: Final = 1_024  # of 4 KB, between two reports of progress
+_NEXT_TEXTS: Final = "WHERE serial > ? ORDER BY serial LIMIT 256"
 _COLUMNS: Final = "id, serial, CAST(text AS BLOB), created, updated"
 
 _log = logging.getLogger("service")
@@ -219,8 +221,7 @@ class Store:
     def get_many(self, ids: Sequence[str]) -> dict[str, Document]:
         """Those of some documents that are stored, by id."""
         statement = f"SELECT {_COLUMNS}, {self._fields} FROM documents WHERE id = ?"
-        found = [row for id in ids for row in self._read(statement, (id,))]
-        return {row[0]: _document(row) for row in found}
+        return {row[0]: _document(row) for id in ids for row in self._read(statement, (id,))}
 
     def serial(self, id: str) -> int | None:
         """The present version of a document, or None."""
@@ -333,6 +334,11 @@ class Store:
             (model, after, limit),
         )
         return [(serial, id, _vector(blob)) for serial, id, blob in rows]
+
+    def texts(self, after: int) -> list[StoredText]:
+        """Texts and fields of some versions behind a serial, in order."""
+        rows = self._read(f"SELECT serial, CAST(text AS BLOB), {self._fields} FROM documents {_NEXT_TEXTS}", (after,))
+        return [StoredText(serial, text.decode(errors="replace"), fields) for serial, text, fields in rows]
 
     def searchable_serials(self, model: str) -> npt.NDArray[np.int64]:
         """The versions that have a vector under a model: int64 (n,), rising."""

@@ -58,8 +58,8 @@ function chips(label, items) {
 
 const wordChips = (label, words) => chips(label, words.map((word) => link('words', { w: word }, quoted(word))));
 
-function score(value) {
-  const shown = make('span', { className: 'score', title: 'Cosine: 1 is the same direction' });
+function score(value, title = 'Cosine: 1 is the same direction') {
+  const shown = make('span', { className: 'score', title });
   shown.append(make('progress', { max: 1, value: Math.max(0, Math.min(1, value)), ariaHidden: 'true' }), value.toFixed(3));
   return shown;
 }
@@ -305,7 +305,12 @@ const NOTHING_ASKED = { asked: new Set(), near: new Set() };
 async function understood(text) {
   // As a batch of one: a text without a known word is an answer here, and no failed request.
   const { results: [made] } = await post('embed-doc', { texts: [text], explain: true, encoding_format: 'base64' });
-  if (made.problem) throw troubleOf(made.status, new Headers(), made.problem);
+  if (made.problem) {
+    const trouble = troubleOf(made.status, new Headers(), made.problem);
+    if (!info.keeps_texts || trouble.kind !== 'no-known-words') throw trouble;
+    const words = [...text.matchAll(WORD)].map((match) => match[0]); // exact words are found nevertheless
+    return { asked: new Set(words.map(folded)), near: new Set(), related: [], unknown: words };
+  }
   const beside = await post('search', { text, target: 'words', k: RELATED });
   // Words such as "the" and "how" say nothing about a text: they are far from its direction.
   const nearest = Math.max(...made.explain.map((part) => part.score));
@@ -341,14 +346,14 @@ async function showSearch(parameters, mine) {
     await learnWords();
     if (mine !== turn) return;
     place.replaceChildren(make('div', { className: 'empty' },
-      make('p', {}, 'Search goes by topic: a document that is found need not contain your words.'),
+      make('p', {}, info.keeps_texts ? 'Search goes by your words and by topic.' : 'Search goes by topic: a document that is found need not contain your words.'),
       startingWords?.length ? chips('Documents about', startingWords.map((one) => link('search', { word: one }, quoted(one)))) : null));
     return;
   }
   const first = k === PAGE || !place.querySelector('.cards');
   if (first) place.replaceChildren(waiting('Searching …'));
   place.ariaBusy = 'true';
-  const question = like !== null ? { document_id: like, ...(source === 'all' ? {} : { document_source: source }) } : word !== null ? { word, source } : { text: query, source };
+  const question = like !== null ? { document_id: like, ...(source === 'all' ? {} : { document_source: source }) } : word !== null ? { word, source } : { text: query, source, ...(info.keeps_texts ? { mode: 'hybrid' } : {}) };
   const about = like === null && word === null ? await understood(query) : null;
   const [found, self] = await Promise.all([
     searched({ ...question, k }),
@@ -358,7 +363,7 @@ async function showSearch(parameters, mine) {
   place.ariaBusy = 'false';
   const words = about ?? (word === null ? NOTHING_ASKED : { asked: new Set([folded(word)]), near: new Set() });
   const neighbors = found.neighbors;
-  const list = make('ol', { className: 'cards' }, ...neighbors.map((one) => documentCard(one, words)));
+  const list = make('ol', { className: 'cards' }, ...neighbors.map((one) => documentCard(one, words, found.mode)));
   const more = neighbors.length === k && k < MOST_K
     ? make('p', { className: 'center' }, button('More', () => go('search', Object.fromEntries([...parameters, ['k', k + PAGE]]), true))) : null;
   place.replaceChildren(...[
@@ -392,7 +397,7 @@ function aboveAnswer(like, word, about, self) {
   if (!about) return [];
   const above = [];
   if (about.unknown.length) {
-    above.push(make('p', { className: 'muted' }, `Not known to the model, and so not searched for: `,
+    above.push(make('p', { className: 'muted' }, info.keeps_texts ? 'Not known to the model, and searched for as written: ' : 'Not known to the model, and so not searched for: ',
       ...about.unknown.slice(0, 8).flatMap((one, i) => [i ? ', ' : '', quoted(one)]), about.unknown.length > 8 ? ' …' : '.'));
   }
   if (about.related.length) above.push(wordChips('Near in meaning', about.related.slice(0, 8)));
@@ -420,7 +425,9 @@ function fieldList(fields, title) {
 const titles = new Map(); // of documents that were shown, by their ids
 const TITLES = ['title', 'Title', 'name', 'headline', 'subject'];
 
-function documentCard(one, words) {
+const SCORES = { hybrid: '1 would be the best in words and in meaning', words: 'Share of the best answer' };
+
+function documentCard(one, words, mode) {
   const title = TITLES.find((name) => typeof one.fields?.[name] === 'string' && one.fields[name].trim());
   const heading = title ? one.fields[title] : one.source === 'trained' && /^\d+$/.test(one.id) ? `Document ${one.id}` : one.id;
   if (title) titles.set(one.id, heading);
@@ -429,7 +436,7 @@ function documentCard(one, words) {
     make('button', { type: 'button', onclick: () => go('search', { like: one.id, in: one.source }) }, 'More like this'));
   const card = make('li', { className: 'card' },
     make('div', { className: 'title' }, make('h2', { dir: 'auto', title: heading.length > 100 ? heading : '' }, heading), title ? make('span', { className: 'tag' }, quoted(one.id)) : null,
-      one.source === 'added' ? make('span', { className: 'tag added' }, 'added') : null, score(one.score)),
+      one.source === 'added' ? make('span', { className: 'tag added' }, 'added') : null, score(one.score, SCORES[mode])),
     typeof one.text === 'string' ? text : null, fieldList(one.fields, title), actions);
   if (typeof one.text === 'string') {
     const scanned = one.text.slice(0, SCANNED);
@@ -670,8 +677,10 @@ async function showMap(parameters, mine) {
   if (info.map) await call('documents?limit=1'); // the frame could not say that it needs a key
   if (mine !== turn) return;
   if (!info.map) {
-    place.replaceChildren(make('div', { className: 'empty' }, make('h2', {}, 'There is no map yet'),
-      make('p', {}, 'Make one beside the model, then open this part again:'), make('p', {}, make('code', {}, `jose map ${info.name}.jose`))));
+    const other = info.map_of_another_model;
+    place.replaceChildren(make('div', { className: 'empty' }, make('h2', {}, other ? 'The map is of another model' : 'There is no map yet'),
+      make('p', {}, other ? 'Make it again, then open this part again:' : 'Make one beside the model, then open this part again:'),
+      make('p', {}, make('code', {}, `jose map ${info.name}.jose${other ? ' --overwrite' : ''}`))));
     return;
   }
   place.replaceChildren(

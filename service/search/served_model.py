@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from jose_embed.errors import ModelError
 from jose_embed.model.stored import FileState
+from service.search.added import AddedTexts
 from service.search.index import CosineIndex, Hits, IndexOptions
 from service.search.library import DocumentHit
 from service.search.prefix_index import PrefixIndex
@@ -76,6 +77,7 @@ class ServedModel:
         prefix_index: The vocabulary by spelling.
         recall: Share of the true 10 nearest words that the index finds; 1.0 for exact search.
         answers: Kept answers of this model.
+        added: Words and fields of the added documents.
         n_bytes: Bytes of the arrays and indexes.
         reported: Names of changed files that the log has already.
     """
@@ -102,6 +104,7 @@ class ServedModel:
         indexes = self.words.vectors.nbytes + self._documents.vectors.nbytes
         shared = indexes if self._document_rows is None else self.words.vectors.nbytes
         self.n_bytes = self.embeddings.n_bytes - shared + indexes
+        self.added = AddedTexts(self.embeddings.document_search)
         self.reference = {"id": self.id, "version": str(embeddings.manifest["created"])}
 
     @classmethod

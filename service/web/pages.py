@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from jose_embed.errors import MissingExtraError
+from service.engine.status import map_state
 from service.problems import Problem, catalogue_page, shown
 from service.settings import Settings
 from service.web.access import Access
@@ -96,8 +97,12 @@ def _add_page_for_people(app: FastAPI, settings: Settings) -> None:
                 given = parse_qs(body.decode("latin-1")).get("key", [""])[0].encode("latin-1") or None
             access.check(request, "read", given=given)
             path = settings.map_path
-            if not path.is_file():
+            state = map_state(settings, app.state.engine.snapshot.served.id)
+            if state == "none":
                 raise Problem("unknown-path", f"there is no map {path.name}; make it with: jose map")
+            if state == "other":
+                detail = f"the map {path.name} is of another model; make it again with: jose map --overwrite"
+                raise Problem("unknown-path", detail)
             headers = {"Content-Security-Policy": _MAP_POLICY, "Cache-Control": "no-cache", **_NO_REFERRER}
             return FileResponse(path, headers=headers, media_type="text/html; charset=utf-8")
         finally:

@@ -509,16 +509,18 @@ class SearchRequest(_Request):
 
     mode: Literal["hybrid", "vector", "words"] | None = Field(
         None,
-        description="With text: how trained documents are compared with it. hybrid: by meaning and exact words; words: "
-        "by exact words; vector: by meaning, with a direction made for short questions. hybrid and words need a model "
-        "that keeps texts. Without mode the answers are the nearest vectors of all documents.",
+        description="With text: how documents are compared with it. hybrid: by meaning and exact words; words: by "
+        "exact words; vector: by meaning, with a direction made for short questions. hybrid and words need a model "
+        "that keeps texts. Without mode the answers are the nearest vectors; with a filter, facets or passages alone, "
+        "mode is hybrid if the model keeps texts, else vector.",
     )
     filter: FilterText | None = Field(
         None,
-        description='With text: only trained documents whose kept fields fit, such as: rating >= 3 and lang = "de"',
+        description="Only documents whose fields fit, those of added documents or those that the model keeps of "
+        'trained ones, such as: rating >= 3 and lang = "de"',
     )
     facets: list[str] = Field(
-        [], max_length=8, description="With text: count the values of these kept fields over the filter's documents."
+        [], max_length=8, description="With text: count the values of these fields over the filter's documents."
     )
     passage_words: Annotated[int | None, BeforeValidator(_whole)] = Field(
         None, ge=1, le=1_000, description="With text and k up to 50: also the part of each text that fits best."
@@ -526,15 +528,18 @@ class SearchRequest(_Request):
 
     @property
     def is_question(self) -> bool:
-        """Whether it asks for what only trained documents with texts and fields can answer."""
-        return (self.mode, self.filter, self.passage_words) != (None, None, None) or bool(self.facets)
+        """Whether a text is asked with a mode, a filter, facets or passages."""
+        filtered = self.text is not None and self.filter is not None
+        return filtered or (self.mode, self.passage_words) != (None, None) or bool(self.facets)
 
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:
         if sum(value is not None for value in (self.text, self.word, self.vector, self.document_id)) != 1:
             raise ValueError("give exactly one of text, word, vector, document_id")
         if self.is_question and (self.text is None or self.target != "documents"):
-            raise ValueError("mode, filter, facets and passage_words need text, and documents as the target")
+            raise ValueError("mode, facets and passage_words need text, and documents as the target")
+        if self.filter is not None and self.target != "documents":
+            raise ValueError("filter needs documents as the target")
         if self.passage_words is not None and self.k > 50:
             raise ValueError("passage_words needs a k of at most 50")
         return self
@@ -556,8 +561,20 @@ class DocumentNeighbor(_Answer):
 
     id: str
     source: Literal["added", "trained"]
-    score: float = Field(ge=-1, le=1)
-    angle_deg: float = Field(ge=0, le=180)
+    score: float = Field(
+        ge=-1,
+        le=1,
+        description="Best first. Without mode the cosine of both vectors. vector: the cosine without the reliability "
+        "matrix. words: BM25 as a share of the best answer's, which has 1. hybrid: three quarters of BM25 as a share "
+        "of the largest of all documents, and one quarter of the cosine above the mean as a share of the largest; 1 "
+        "for a document that is best in both. Scores of words and hybrid are comparable within one answer only.",
+    )
+    angle_deg: float = Field(
+        ge=0,
+        le=180,
+        description="The angle between the document's vector and the query's, whatever the mode; with text that of "
+        "POST /embed-doc, and 90 if no word of it is known.",
+    )
     text: str | None = Field(None, description="Only if the request includes it.")
     fields: dict[str, Any] = Field(default={}, description="Only if the request includes them.")
     passage: FoundPassage | None = Field(None, description="Only if the request asks for it.")
@@ -928,6 +945,7 @@ class Info(_Answer):
     model: ModelRef
     dim: int
     words: int
+    keeps_texts: bool = Field(description="Whether the model keeps the texts of its documents, for exact words.")
     trained_documents: int
     tokenizer: dict[str, Any]
     training: dict[str, Any]
@@ -935,6 +953,7 @@ class Info(_Answer):
     documents: dict[str, Any]
     access: dict[str, bool] = Field(description="Whether reading and whether writing needs a key.")
     map: bool = Field(description="Whether /map shows a map of the documents.")
+    map_of_another_model: bool = Field(description="Whether the map that is there was not made of this model.")
     limits: dict[str, Any]
     versions: dict[str, str]
     started: str

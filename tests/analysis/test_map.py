@@ -46,6 +46,10 @@ def page(drawn: jose_embed.DocumentMap) -> str:
     return b"".join(drawn.pieces()).decode()
 
 
+def test_the_head_names_the_model(drawn: jose_embed.DocumentMap, page: str) -> None:
+    assert f'<meta name="jose-model" content="{drawn.model.id}">' in page[:4_000]
+
+
 def test_themes_are_apart_and_labelled(drawn: jose_embed.DocumentMap) -> None:
     themes = drawn.rows % 3
     assert len(drawn.rows) == 594

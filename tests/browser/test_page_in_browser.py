@@ -18,6 +18,7 @@ import pytest
 from driver import DESKTOP, PHONE, Visit, visited, widths_fit
 from serving import READ_KEY, WRITE_KEY, Served, Starter, make_model, start, starting
 
+import jose_embed
 from jose_embed.cli.program import train_main
 
 pytestmark = pytest.mark.browser
@@ -47,7 +48,7 @@ HOSTILE = {
     "W" * 300: "W" * 5_000 + " boat " + "x" * 5_000,
     "nul and marks": "boat sail Z\u0351\u0352\u0353\u0354\u0355\u0356 \x00 \x1b[31m \u2028 \ufeff 👩‍👩‍👧‍👦 wind",
 }
-MAP = """<!doctype html><html><body><p id=drawn></p><script>
+MAP = """<!doctype html><html><head><meta name="jose-model" content="@model@"></head><body><p id=drawn></p><script>
 const seen = [];
 try { seen.push('storage ' + parent.sessionStorage.length); } catch (error) { seen.push('no parent'); }
 try { seen.push('storage ' + sessionStorage.length); } catch (error) { seen.push('no storage'); }
@@ -93,7 +94,7 @@ def starter() -> Iterator[Starter]:
 @pytest.fixture
 def locked(sea: Path, tmp_path: Path, starter: Starter) -> Served:
     """A service that needs keys, with a map."""
-    (tmp_path / "sea.map.html").write_text(MAP, encoding="utf-8")
+    (tmp_path / "sea.map.html").write_text(MAP.replace("@model@", jose_embed.load(sea).id), encoding="utf-8")
     keys = {"JOSE_READ_KEY": READ_KEY, "JOSE_WRITE_KEY": WRITE_KEY, "JOSE_MAP": str(tmp_path / "sea.map.html")}
     return starter(sea, "--documents", str(tmp_path / "d.sqlite3"), environment=keys)
 
@@ -146,10 +147,10 @@ def test_every_part_fits_and_asks_nothing_of_others(
 def test_search(browser: Any, service: Served, size: tuple[int, int]) -> None:
     with opened(browser, service, size=size, touch=size is PHONE) as visit:
         page = visit.page
-        said(visit, "Search goes by topic")
+        said(visit, "by topic")
         search(visit, "sail the boat from the xyzzy harbour")
         assert cards(visit).count() == 10
-        said(visit, "Not known to the model, and so not searched for: xyzzy.")
+        said(visit, "Not known to the model, and searched for as written: xyzzy.")
         marked = {text.lower() for text in page.locator("mark").all_inner_texts()} - {"marked"}
         assert marked == {"sail", "boat", "harbour"}, "frequent words such as the are not marked"
         near = {text.lower() for text in page.locator(".cards .near").all_inner_texts()}
@@ -329,7 +330,7 @@ def test_keys(browser: Any, locked: Served, size: tuple[int, int]) -> None:
         visit.picture(f"page-key-{size[0]}")
         field.fill(READ_KEY)
         field.press("Enter")
-        said(visit, "Search goes by topic")
+        said(visit, "by topic")
         search(visit, "boat")
         page.goto(f"{locked.url}/#/documents")
         page.get_by_label("Text", exact=True).fill("a boat")
@@ -384,7 +385,7 @@ def test_errors_say_what_to_do(
 ) -> None:
     with opened(browser, service, refused=("status of",)) as visit:
         page = visit.page
-        said(visit, "Search goes by topic")
+        said(visit, "by topic")
         page.route("**/search", lambda route: route.fulfill(status=status, headers=headers, body=body))
         page.get_by_label("A text to find documents for").fill("boat")
         page.keyboard.press("Enter")
@@ -398,7 +399,7 @@ def test_errors_say_what_to_do(
 def test_a_service_that_stops(browser: Any, sea: Path, tmp_path: Path, starter: Starter) -> None:
     running = starter(sea, "--documents", str(tmp_path / "d.sqlite3"))
     with opened(browser, running, refused=("ERR_CONNECTION_REFUSED", "ERR_")) as visit:
-        said(visit, "Search goes by topic")
+        said(visit, "by topic")
         assert running.stop() == 0
         visit.page.get_by_label("A text to find documents for").fill("boat")
         visit.page.keyboard.press("Enter")
@@ -410,7 +411,7 @@ def test_a_service_that_stops(browser: Any, sea: Path, tmp_path: Path, starter: 
 def test_by_keyboard_alone(browser: Any, service: Served) -> None:
     with opened(browser, service) as visit:
         page = visit.page
-        said(visit, "Search goes by topic")
+        said(visit, "by topic")
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == "skip"
         page.keyboard.press("Enter")
@@ -480,10 +481,10 @@ def proxy(port: int) -> Iterator[str]:
 
 
 def test_behind_a_proxy_under_a_path(browser: Any, sea: Path, tmp_path: Path, starter: Starter) -> None:
-    (tmp_path / "map.html").write_text(MAP, encoding="utf-8")
+    (tmp_path / "map.html").write_text(MAP.replace("@model@", jose_embed.load(sea).id), encoding="utf-8")
     running = starter(sea, "--documents", str(tmp_path / "d.sqlite3"), "--map", str(tmp_path / "map.html"))
     with proxy(int(running.url.rpartition(":")[2])) as url, visited(browser, f"{url}/", allowed=url) as visit:
-        said(visit, "Search goes by topic")
+        said(visit, "by topic")
         search(visit, "boat")
         visit.page.get_by_role("link", name="Documents", exact=True).click()
         visit.page.get_by_label("Text", exact=True).fill("a boat")

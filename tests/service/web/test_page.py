@@ -13,7 +13,7 @@ from jose_embed.model.embeddings import Embeddings
 
 FILES = ROOT / "service" / "page"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
-MAP = "<!doctype html><title>map</title><script>document.title = 'drawn'</script>"
+MAP = '<!doctype html><meta name="jose-model" content="{}"><title>map</title><script>document.title = "drawn"</script>'
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_program_that_wants_json_gets_it(served: Served) -> None:
 
 
 def test_the_page_can_be_switched_off(model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter) -> None:
-    (tmp_path / "map.html").write_text(MAP, encoding="utf-8")
+    (tmp_path / "map.html").write_text(MAP.format(model_a[1].id), encoding="utf-8")
     arguments = ("--documents", str(tmp_path / "d.sqlite3"), "--map", str(tmp_path / "map.html"))
     running = starter(model_a[0], *arguments, environment={"JOSE_PAGE": "false"})
     for path in ("/", "/page/page.js", "/map"):
@@ -106,13 +106,20 @@ def test_the_page_can_be_switched_off(model_a: tuple[Path, Embeddings], tmp_path
     assert "page for people" not in "".join(running.lines)
 
 
-def test_a_map_needs_the_key_that_texts_need(locked: tuple[Served, Path]) -> None:
+def test_a_map_needs_the_key_that_texts_need(locked: tuple[Served, Path], model_a: tuple[Path, Embeddings]) -> None:
     service, path = locked
     key = {"X-API-Key": READ_KEY}
     assert service.get("/map", headers=key).json()["detail"] == "there is no map x.html; make it with: jose map"
     assert service.get("/info").json()["map"] is False
-    path.write_text(MAP, encoding="utf-8")
-    assert service.get("/info").json()["map"] is True
+    for other in ("", "no map", MAP.format("0" * 64)):
+        path.write_text(other, encoding="utf-8")
+        assert "is of another model" in service.get("/map", headers=key).json()["detail"]
+        shown = service.get("/info").json()
+        assert (shown["map"], shown["map_of_another_model"]) == (False, True)
+    drawn = MAP.format(model_a[1].id)
+    path.write_text(drawn, encoding="utf-8")
+    shown = service.get("/info").json()
+    assert (shown["map"], shown["map_of_another_model"]) == (True, False)
     assert service.get("/map").status_code == 401
     assert service.client.post("/map", data={"key": "wrong"}).status_code == 401
     assert service.client.post("/map", data={}).status_code == 401
@@ -122,7 +129,7 @@ def test_a_map_needs_the_key_that_texts_need(locked: tuple[Served, Path]) -> Non
         service.client.post("/map", data={"key": READ_KEY}),
         service.client.post("/map", data={"key": WRITE_KEY}),
     ):
-        assert answer.text == MAP
+        assert answer.text == drawn
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'; script-src 'unsafe-inline'" in policy
         assert policy.endswith("sandbox allow-scripts allow-downloads"), "an origin of its own, which reads no key"

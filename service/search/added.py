@@ -1,0 +1,259 @@
+"""Words and fields of the added documents, for questions in words and for filters.
+
+The texts lie in the documents file. Under one model, the words and fields of each version are read once, when a
+question first needs them, and kept in the order of the serials; a question brings them up to date. Which versions live,
+and their vectors, is said by the :class:`~service.search.library.Library` that the question sees.
+
+A word weighs as much as in the documents of the training: their number, their lengths and how many of them have the
+word are those of the model's index. So the scores of added and trained documents can be compared, and those of trained
+documents do not depend on what is added.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from jose_embed.model.filters import Filter
+from jose_embed.model.search import DocumentSearch, Question, write_products
+from service.search.library import Library, Segment, Tail
+
+__all__ = ["AddedDocuments", "AddedTexts", "StoredText"]
+
+_KEPT_FILTERS: Final = 64
+_DEAD: Final = 10_000  # versions that may be dead beside as many as live
+_SLACK: Final = 8  # candidates beyond k, so that exact scores settle the order
+
+
+class StoredText(NamedTuple):
+    """A version of a document: its serial, its text, and its fields as JSON."""
+
+    serial: int
+    text: str
+    fields: str
+
+
+class TextSource(Protocol):
+    """The documents file."""
+
+    def texts(self, after: int) -> list[StoredText]:
+        """Some versions behind a serial, in order; none at the end."""
+
+
+class AddedTexts:
+    """Words and fields of the added documents under one model. Any number of threads may ask.
+
+    Args:
+        search: Searches the documents of the training.
+    """
+
+    def __init__(self, search: DocumentSearch) -> None:
+        self._search = search
+        self._lock = threading.Lock()
+        self._source: TextSource | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._serials = array("q")
+        self._lengths = array("l")
+        self._factors = array("f")
+        self._words: dict[str, tuple[array[int], array[int]]] = {}
+        self._fields: list[Mapping[str, Any]] = []
+        self._names: Counter[str] = Counter()
+        self._fitting: dict[str, bytearray] = {}
+
+    def of(self, library: Library, source: TextSource) -> AddedDocuments:
+        """The living documents of a library, after reading what is new.
+
+        Args:
+            library: The documents.
+            source: Where their texts are.
+        """
+        with self._lock:
+            if self._source is not source or len(self._serials) > 2 * len(library) + _DEAD:
+                self._source = source
+                self._clear()
+            after = self._serials[-1] if self._serials else 0
+            while after < library.last_serial and (page := source.texts(after)):
+                after = page[-1].serial
+                self._take(page, library)
+            parts: list[Segment | Tail] = [*library.segments, *([library.tail] if library.tail is not None else [])]
+            serials = np.array(self._serials, np.int64)
+            return AddedDocuments(self, self._search, library.dim, parts, serials, frozenset(self._names))
+
+    def _take(self, page: Sequence[StoredText], library: Library) -> None:
+        found = [library.vector(one.serial) for one in page]
+        living = [(one, vector) for one, vector in zip(page, found, strict=True) if vector is not None]
+        if not living:
+            return
+        self._factors.extend(self._search.factors_of(np.stack([vector for _, vector in living])).tolist())
+        for one, _ in living:
+            words = self._search.words_of(one.text) if self._search.has_texts else []
+            at = len(self._serials)
+            for word, count in Counter(words).items():
+                places, counts = self._words.setdefault(word, (array("l"), array("l")))
+                places.append(at)
+                counts.append(count)
+            fields = json.loads(one.fields)
+            self._fields.append(fields)
+            self._names.update(fields.keys())
+            self._lengths.append(len(words))
+            self._serials.append(one.serial)
+
+    def scores(self, question: Question) -> npt.NDArray[np.float32]:
+        """The scores of all versions by words: float32."""
+        index = self._search.words
+        with self._lock:
+            found = [
+                [(np.array(places), np.array(counts)) for word in spellings if (pair := self._words.get(word))
+                 for places, counts in (pair,)]
+                for spellings, _ in question.terms
+            ]  # fmt: skip
+            discounts = index.discounts(np.array(self._lengths, np.int64))
+        total = np.zeros(len(discounts), np.float32)
+        for (spellings, weight), pairs in zip(question.terms, found, strict=True):
+            sums = np.zeros(len(total), np.float32)
+            for places, counts in pairs:
+                sums[places] += counts
+            if pairs:
+                total += index.gains(spellings, weight, sums, discounts)
+        return total
+
+    def factors(self) -> npt.NDArray[np.float32]:
+        """What the product of each vector with a question is multiplied by: float32."""
+        with self._lock:
+            return np.array(self._factors, np.float32)
+
+    def fitting(self, filter: Filter) -> npt.NDArray[np.bool_]:
+        """Which versions fit a filter; only new ones are looked at when it is asked again."""
+        key = repr(filter)
+        with self._lock:
+            fit = self._fitting.pop(key, bytearray())
+            fit.extend(filter.fits(fields) for fields in self._fields[len(fit) :])
+            if len(self._fitting) >= _KEPT_FILTERS:
+                del self._fitting[next(iter(self._fitting))]
+            self._fitting[key] = fit
+            return np.frombuffer(bytes(fit), np.bool_)
+
+    def fields(self, places: Iterable[int]) -> list[Mapping[str, Any]]:
+        """The fields of some versions."""
+        with self._lock:
+            return [self._fields[place] for place in places]
+
+
+class AddedDocuments:
+    """The living added documents of one state of things, in the order of their serials.
+
+    Args:
+        texts: Their words and fields.
+        search: Searches the documents of the training.
+        dim: The dimension of the vectors.
+        parts: The indexes that they are in.
+        serials: int64: those of ``texts``.
+        names: The names of their fields.
+
+    Attributes:
+        ids: Their ids.
+        names: The names of their fields.
+    """
+
+    def __init__(
+        self,
+        texts: AddedTexts,
+        search: DocumentSearch,
+        dim: int,
+        parts: Sequence[Segment | Tail],
+        serials: npt.NDArray[np.int64],
+        names: frozenset[str],
+    ) -> None:
+        self._texts, self._search, self._dim, self.names = texts, search, dim, names
+        self._parts: list[tuple[Segment | Tail, npt.NDArray[np.int64]]] = []
+        places: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+        self.ids: list[str] = []
+        for part in parts:
+            of_part = np.asarray(part.serials)
+            at = np.minimum(np.searchsorted(serials, of_part), max(len(serials) - 1, 0))
+            # A version that was replaced before its text was read has no words; its successor comes with the next look.
+            there = serials[at] == of_part if len(serials) else np.zeros(len(of_part), np.bool_)
+            rows = np.flatnonzero(there & ~part.dead[: len(of_part)])
+            self._parts.append((part, rows))
+            places.append(at[rows])
+            self.ids += [part.ids[row] for row in rows.tolist()]
+        self._places = np.concatenate(places)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def vectors(self, at: Iterable[int]) -> npt.NDArray[np.float32]:
+        """The vectors of some documents: float32 (n, dim)."""
+        ends = np.cumsum([len(rows) for _, rows in self._parts])
+        found: list[npt.NDArray[np.float32]] = []
+        for place in at:
+            which = int(np.searchsorted(ends, place, side="right"))
+            part, rows = self._parts[which]
+            found.append(part.vector(int(rows[place - (ends[which] - len(rows))])))
+        return np.array(found, np.float32).reshape(len(found), self._dim)
+
+    def by_words(self, question: Question) -> npt.NDArray[np.float32]:
+        """The scores by words: float32 (n,), comparable with those of the trained documents."""
+        return self._texts.scores(question)[self._places]
+
+    def products(
+        self, vector: npt.NDArray[np.float32], factors: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The products of all documents with a vector, each times a factor: float32 (n,).
+
+        Args:
+            vector: float32 (dim,).
+            factors: float32 (n,); 1 if None.
+        """
+        out = [np.empty(0, np.float32)]
+        for part, rows in self._parts:
+            table = part.index.vectors if isinstance(part, Segment) else part.rows[: part.length]
+            made = np.empty(len(table), np.float32)
+            write_products(table, vector, np.ones(len(table), np.float32), made)
+            out.append(made[rows])
+        products = np.concatenate(out)
+        return products if factors is None else products * factors
+
+    def cosines(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As :meth:`DocumentSearch.cosines`: float32 (n,)."""
+        query, scale = self._search.query_of(vector)
+        return self.products(query * np.float32(scale), self._texts.factors()[self._places])
+
+    def nearest(
+        self, vector: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], *, as_question: bool
+    ) -> tuple[list[int], list[float]]:
+        """The ``k`` nearest documents, best first, equal ones by serial; and their cosines.
+
+        Args:
+            vector: float32 (dim,), norm 1.
+            k: At least 1.
+            may: bool (n,): the documents that may be answers.
+            as_question: Compare without the reliability matrix, as for short questions.
+        """
+        query, scale = self._search.query_of(vector) if as_question else (vector, 1.0)
+        factors = self._texts.factors()[self._places] if as_question else np.ones(len(self), np.float32)
+        rough = self.products(query, factors)
+        rows = np.flatnonzero(may)
+        n = k + _SLACK
+        if n < len(rows):
+            rows = rows[np.sort(np.argpartition(-rough[rows], n)[:n])]
+        exact = (self.vectors(rows.tolist()) * query.astype(np.float64)).sum(axis=1) * factors[rows] * scale
+        order = np.argsort(-exact, kind="stable")[:k]
+        return rows[order].tolist(), np.clip(exact[order], -1, 1).tolist()
+
+    def fitting(self, filter: Filter | None) -> npt.NDArray[np.bool_]:
+        """Which documents fit a filter, all for None: bool (n,)."""
+        return np.ones(len(self), np.bool_) if filter is None else self._texts.fitting(filter)[self._places]
+
+    def fields(self, at: npt.NDArray[np.int64]) -> list[Mapping[str, Any]]:
+        """The fields of some documents."""
+        return self._texts.fields(self._places[at].tolist())

@@ -1,0 +1,103 @@
+"""Words and fields of added documents: whatever comes and goes, the answers are those of the documents that live."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import unit_rows
+
+import jose_embed
+from jose_embed.model.embeddings import Embeddings
+from jose_embed.model.filters import Filter
+from service.search import library as libraries
+from service.search.added import AddedTexts, StoredText
+from service.search.index import IndexOptions
+from service.search.library import Entry, Library
+
+TEXTS = ["red fox red", "green fox", "blue whale whale", "red whale", "green green apple", "blue"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Embeddings:
+    return jose_embed.train(documents=TEXTS * 3, keep_text=True, dim=6, epochs=2, min_count=1, workers=1)
+
+
+@dataclass
+class Source:
+    """The documents file: serial, text, fields."""
+
+    stored: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def texts(self, after: int) -> list[StoredText]:
+        return [StoredText(serial, *self.stored[serial]) for serial in sorted(self.stored) if serial > after][:2]
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans()), max_size=25)
+
+
+@given(changes=CHANGES, look=st.integers(1, 5))
+def test_answers_are_those_of_the_living_documents(
+    model: Embeddings, changes: list[tuple[int, int, bool]], look: int
+) -> None:
+    search = model.document_search
+    question = search.question("red whale zebra", inflected=False)
+    filter = Filter.parse("stars >= 2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(libraries, "TAIL_ROWS", 3)
+        library, source, texts = Library(6, IndexOptions()), Source(), AddedTexts(search)
+        now: dict[str, tuple[int, str]] = {}
+        for serial, (id, which, deleted) in enumerate(changes, 1):
+            name = f"n{id}"
+            dead = [now.pop(name)[0]] if name in now else []
+            for gone in dead:
+                del source.stored[gone]
+            added = []
+            if not deleted:
+                text = f"{TEXTS[which]} zebra"
+                source.stored[serial] = (text, json.dumps({"stars": which}))
+                now[name] = (serial, text)
+                added = [Entry(serial, name, unit_rows(1, 6, which)[0])]
+            library = library.changed(added, dead)
+            if serial % look == 0 and (merge := library.merge()) is not None:
+                library = library.merged(merge, merge.run())
+            if serial % look == 0:
+                texts.of(library, source)
+        found = texts.of(library, source)
+    expected = sorted((serial, id, text) for id, (serial, text) in now.items())
+    assert found.ids == [id for _, id, _ in expected]
+    stars = [json.loads(source.stored[serial][1])["stars"] for serial, *_ in expected]
+    assert found.fitting(filter).tolist() == [n >= 2 for n in stars]
+    assert [fields["stars"] for fields in found.fields(np.arange(len(found)))] == stars
+    vectors = found.vectors(range(len(found)))
+    assert np.array_equal(vectors, np.array([unit_rows(1, 6, n)[0] for n in stars]).reshape(-1, 6))
+    # The texts were those of trained documents but for one word, which no trained document has.
+    by_words = found.by_words(question)
+    for at, (_, _, text) in enumerate(expected):
+        words, index = text.split(), search.words
+        discount = index.discounts(np.array([len(words)]))[0]
+        counts = {word: words.count(word) for word in ("red", "whale", "zebra")}
+        score = sum(index.idf(_n(word)) * 2.2 * n / (n + discount) for word, n in counts.items())
+        assert by_words[at] == pytest.approx(score, rel=1e-5)
+    vector = model.infer(["red whale"])[0]
+    at, scores = found.nearest(vector, 2, np.ones(len(found), np.bool_), as_question=True)
+    cosines = found.cosines(vector)
+    assert scores == pytest.approx(sorted(cosines.tolist(), reverse=True)[:2], abs=1e-5)
+    assert found.nearest(vector, 2, np.zeros(len(found), np.bool_), as_question=False) == ([], [])
+
+
+def _n(word: str) -> int:
+    return 3 * sum(word in text.split() for text in TEXTS)
+
+
+def test_another_file_is_read_anew(model: Embeddings) -> None:
+    texts = AddedTexts(model.document_search)
+    library = Library(6, IndexOptions()).changed([Entry(1, "a", unit_rows(1, 6, 1)[0])], [])
+    question = model.document_search.question("zebra")
+    for text in ("zebra", "apple"):
+        found = texts.of(library, Source({1: (text, "{}")}))
+        assert (found.by_words(question) > 0).tolist() == [text == "zebra"]
