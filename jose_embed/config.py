@@ -318,6 +318,18 @@ class TrainConfig:
     max_vocab: int = _option(0, "words in the vocabulary, at most: the most frequent ones; 0 for no bound", low=0)
     phrases: bool = _option(False, "make one word, such as new_york, of two that occur mostly together")
 
+    subwords: bool = _option(
+        False,
+        "also learn vectors of character n-grams, of which unknown words are composed",
+        group="first",
+    )
+    subword_shortest: int = _option(
+        3, "with subwords: characters of the shortest n-gram, the marks at both ends of a word counted", low=1, high=20
+    )
+    subword_longest: int = _option(6, "with subwords: characters of the longest n-gram", low=1, high=20)
+    subword_buckets: int = _option(
+        100_000, "with subwords: vectors of n-grams, at most; n-grams share one by their hash", low=1, high=2**31 - 1
+    )
     init: str = _option(
         "",
         "vectors that words begin at: a model, or a file in the word2vec, GloVe, fastText or safetensors format",
@@ -351,6 +363,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _checked(option.name, getattr(self, option.name), option))
+        if self.subwords and self.subword_shortest > self.subword_longest:
+            raise ConfigError(
+                f"subword_shortest is {self.subword_shortest}, above subword_longest, which is {self.subword_longest};"
+                " it must be at most that"
+            )
 
     def for_text(self, n_tokens: int) -> TrainConfig:
         """The settings with ``epochs`` and ``subsample_threshold`` chosen for the text if they are 0.
@@ -454,6 +471,10 @@ class TrainSettings(TypedDict, total=False):
     keep_words: str
     max_vocab: int
     phrases: bool
+    subwords: bool
+    subword_shortest: int
+    subword_longest: int
+    subword_buckets: int
     init: str
     init_pull: float
     continue_from: str

@@ -147,6 +147,9 @@ def _prepared(manifest: Mapping[str, Any]) -> dict[str, str]:
         first = phrases.get("first")
         such = f", such as {', '.join(map(str, first))}" if isinstance(first, list) and first else ""
         rows["phrases"] = f"{_value(phrases.get('number'))}{such}"
+    if subwords := _mapping(text.get("subwords")):
+        shortest, longest, buckets = (_value(subwords.get(name)) for name in ("shortest", "longest", "buckets"))
+        rows["n-grams"] = f"of {shortest} to {longest} characters, {buckets} vectors: unknown words are composed"
     return {name: value for name, value in rows.items() if value}
 
 

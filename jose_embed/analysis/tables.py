@@ -160,7 +160,11 @@ def word_similarity_table(model: Embeddings, files: Sequence[PathLike]) -> Table
             pair._replace(first=_spelled(model, pair.first), second=_spelled(model, pair.second))
             for pair in read_scored_pairs(file)
         ]
-        score = evaluation.word_similarity(model.words, model.center_vectors, pairs)
+        words, vectors = model.words, model.center_vectors
+        if model.subwords is not None:  # all pairs count: unknown words are composed
+            words = [word for word in dict.fromkeys(w for pair in pairs for w in pair[:2]) if model.has_vector(word)]
+            vectors = np.array([model.vector_of(word) for word in words], np.float32).reshape(-1, model.dim)
+        score = evaluation.word_similarity(words, vectors, pairs)
         rows.append((Path(file).name, score.spearman, score.n_pairs, score.coverage))
     return Table("Word similarity", ("set", "Spearman", "pairs", "coverage"), rows)
 

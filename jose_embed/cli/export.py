@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from jose_embed.cli.command import Command, add_model, add_quiet, positive_whole_number, reporter_of
@@ -80,6 +81,9 @@ def _run(arguments: argparse.Namespace) -> None:
     model = load(arguments.model)
     if arguments.dim or arguments.words:
         model = smaller(model, dim=arguments.dim, words=arguments.words)
+    if model.subwords is not None and format != "jose" and arguments.table == "center":
+        note = "the vectors of n-grams are left out, which only a model holds: unknown words stay unknown there"
+        print(note, file=sys.stderr)
     if format == "jose":
         model.save(output, overwrite=arguments.overwrite)
         if not arguments.quiet:

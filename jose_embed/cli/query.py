@@ -68,16 +68,26 @@ def _run_similar(arguments: argparse.Namespace) -> None:
 
 
 def _respelled(model: Embeddings, words: Sequence[str]) -> dict[str, Any]:
-    """The member of each result that says which words matched in another spelling, which is also said on standard
-    error; empty if none did."""
-    found = [
-        {"asked": word, "matched": matched}
-        for word in dict.fromkeys(words)
-        if (matched := model.matched_word(word)) not in (None, word)
-    ]
-    for each in found:
-        print(visible(f"asked: {each['asked']}, matched: {each['matched']}"), file=sys.stderr)
-    return {"respelled": found} if found else {}
+    """The members of each result that say which words matched in another spelling, and whether one is composed of
+    n-grams, which is also said on standard error; empty if neither."""
+    found, composed = [], {}
+    for word in dict.fromkeys(words):
+        matched = model.matched_word(word)
+        if matched not in (None, word):
+            found.append({"asked": word, "matched": matched})
+            print(visible(f"asked: {word}, matched: {matched}"), file=sys.stderr)
+        elif matched is None and model.is_composed(word):
+            composed = {"composed": True}
+            print(visible(f"asked: {word}, which is unknown: composed of its n-grams"), file=sys.stderr)
+    return ({"respelled": found} if found else {}) | composed
+
+
+def _composed(model: Embeddings, text: str | None) -> dict[str, Any]:
+    """The member of each result that says that all words of a text are composed, also on standard error; else empty."""
+    if text is None or model.subwords is None or not model.encoder.infer_detailed([text], most_unknown=0)[0].composed:
+        return {}
+    print("no word of the text is known: it is composed of n-grams", file=sys.stderr)
+    return {"composed": True}
 
 
 def _print_words(
@@ -116,7 +126,8 @@ def _run_words(arguments: argparse.Namespace) -> None:
     from jose_embed.model.embeddings import load
 
     model = load(arguments.model)
-    _print_words(model, model.words_of(arguments.id, text=_text_of(arguments), k=arguments.k), arguments, {})
+    text = _text_of(arguments)
+    _print_words(model, model.words_of(arguments.id, text=text, k=arguments.k), arguments, _composed(model, text))
 
 
 def _text_of(arguments: argparse.Namespace) -> str | None:
@@ -146,11 +157,12 @@ def _run_documents(arguments: argparse.Namespace) -> None:
     from jose_embed.model.embeddings import load
 
     model = load(arguments.model)
+    text = _text_of(arguments)
     neighbors = model.similar_documents(
-        arguments.id, text=_text_of(arguments), word=arguments.word, k=arguments.k, filter=arguments.filter
+        arguments.id, text=text, word=arguments.word, k=arguments.k, filter=arguments.filter
     )
     labels = _labels(arguments.labels, {n.index for n in neighbors}, model.n_docs) if arguments.labels else {}
-    respelled = _respelled(model, [arguments.word]) if arguments.word is not None else {}
+    respelled = _respelled(model, [arguments.word]) if arguments.word is not None else _composed(model, text)
     if arguments.json:
         print_json([
             {

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,6 +270,7 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Mapping[
             "epochs": f"{config.epochs:,}",
             "backend": chosen,
             "memory": memory,
+            "n-grams": _ngram_row(config, corpus.vocabulary.words),
             "time": f"about {duration_text(need['seconds'])} on {workers}",
             **_first_documents(corpus),
         }
@@ -339,6 +340,7 @@ def _print_summary(
         "loss": f"{epochs[0]['loss']:.4g} in epoch 1, {epochs[-1]['loss']:.4g} in epoch {len(epochs)}",
         "memory": _peak_memory(),
         "neighbors": "" if compared is None else _kept_neighbors(compared),
+        "n-grams": _ngram_row(model.config, model.words),
         "model": f"{output} ({amount_text(size, 'bytes')})",
     }
     place = shlex.quote(str(output))
@@ -350,6 +352,16 @@ def _print_summary(
 
 def _kept_neighbors(found: Comparison) -> str:
     return f"{found.overlap:.3f} of the {found.neighbors} nearest words of {found.n_compared:,} frequent words stayed"
+
+
+def _ngram_row(config: TrainConfig, words: Sequence[str]) -> str:
+    """The memory of sub-words; empty without them."""
+    from jose_embed.training.subwords import subword_bytes
+
+    if not config.subwords:
+        return ""
+    size = amount_text(subword_bytes(config, words), "bytes")
+    return f"{config.subword_buckets:,} vectors, {size} of the memory while they are learned"
 
 
 def _word_to_try(model: Embeddings) -> str:

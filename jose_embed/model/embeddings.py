@@ -32,6 +32,7 @@ from jose_embed.model.query import (
     unit_direction,
     unit_directions,
     word_query,
+    word_vector,
 )
 from jose_embed.model.search import SearchableModel, parsed
 from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
@@ -89,7 +90,7 @@ class Embeddings(SearchableModel):
             phrases = phrases_from(self.extra_json.get(PHRASES, []))
         except ValueError as error:
             raise ModelError(f"{PHRASES}.json {error}; make the model again") from None
-        self._lookup = WordLookup(self.words, make, text.get("normalisation"), phrases)
+        self._lookup = WordLookup(self.words, make, text.get("normalisation"), phrases, self.subwords)
         if self.path is not None and (difference := other_versions(text)) is not None:
             _log.warning("%s: %s", self.path, difference)
         self._doc_rows: RowFinder | None = None
@@ -155,11 +156,20 @@ class Embeddings(SearchableModel):
     def vector_of(self, word: str) -> npt.NDArray[np.float32]:
         """The vector of a word: float32 (dim,), norm 1, read-only.
 
+        A model with sub-words composes those of unknown words; :meth:`is_composed` tells which.
+
         Raises:
             UnknownWordError: the word is unknown; with similar spellings.
         """
-        vector: npt.NDArray[np.float32] = self.center_vectors[self._lookup.known_row(word)]
-        return vector
+        return word_vector(self._lookup, self.center_vectors, word)
+
+    def is_composed(self, word: str) -> bool:
+        """Whether the vocabulary lacks a word, and its vector is composed of n-grams (``subwords=True``)."""
+        return self._lookup.composed(word) is not None
+
+    def has_vector(self, word: str) -> bool:
+        """Whether :meth:`vector_of` answers: the word is known or can be composed."""
+        return self._lookup.find(word) is not None or self.is_composed(word)
 
     def similarity(self, a: str, b: str) -> float:
         """The cosine of two words.
@@ -305,7 +315,10 @@ class Embeddings(SearchableModel):
             raise ConfigError("a query is one of: doc_id, index, text, word, vector; give exactly one of these")
         excluded: tuple[int, ...] = ()
         if word is not None:
-            unit = self.encoder.word_as_document(self._lookup.known_row(word))
+            if self.is_composed(word):
+                unit = self.infer([word])[0]
+            else:
+                unit = self.encoder.word_as_document(self._lookup.known_row(word))
         elif text is not None:
             unit = self.infer([text])[0]
         elif vector is not None:

@@ -113,6 +113,7 @@ _OPTIONAL: Final = {
     "text.segmenter.dictionary_version": TEXT,
     "text.phrases": MAPPING,  # settings and number; the phrases are a file of their own
     "text.rare_counts": _BOOLEAN,  # whether counts of words outside of the vocabulary are stored
+    "text.subwords": MAPPING,  # the n-grams of subword_vectors
     "text.texts": TEXT,  # the file of the documents' texts
     "text.fields": _NAMES,  # of the documents
     "blocks": _NAMES,  # of vectors, if there is more than one

@@ -25,9 +25,9 @@ alone, in any batch, in any process, and as a line of the training text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
-from itertools import chain
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, cached_property
+from itertools import chain, islice
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -45,14 +45,11 @@ from jose_embed.text.word_table import Rows, VocabularyLookup, WordTable, word_t
 __all__ = [
     "NO_MATRIX",
     "TERM_WEIGHTS",
-    "WORTH_COMPILING",
-    "BatchEncoder",
     "DocumentEncoder",
     "Flagged",
     "HasEncoder",
     "Inferred",
     "default_weights",
-    "has_compiled_path",
     "infer",
     "topic_alone",
 ]
@@ -70,8 +67,8 @@ TERM_WEIGHTS: Final = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.flo
 
 _WHITESPACE: Final = get_tokenizer("whitespace")  # of texts that are lists of tokens
 _BATCH_CHARACTERS: Final = 1 << 22  # characters of text that the kernel takes at a time
-#: Characters of text from which on the compiled path is faster, its compilation included.
-WORTH_COMPILING: Final = 1 << 22
+_WORTH_COMPILING: Final = 1 << 22  # characters from which on the kernel is faster, its compilation included
+_MOST_COMPOSED: Final = 1_000  # different unknown words of a text: each takes some microseconds for each n-gram
 _BLOCK_WORDS: Final = 4096  # word vectors converted to float64 at a time
 
 
@@ -79,7 +76,7 @@ class Inferred(NamedTuple):
     """One text: its vector, and the words that it was made of.
 
     Attributes:
-        vector: float32 (dim,), norm 1; None if no word is known.
+        vector: float32 (dim,), norm 1; None if no word is known and none can be composed.
         n_tokens: Running words of the text.
         known: int64, the different known words as rows of the vocabulary, in the order of the text.
         counts: int64, occurrences of each known word.
@@ -87,6 +84,7 @@ class Inferred(NamedTuple):
         unknown: The different unknown words, in the order of the text.
         concentration: Weighted mean resultant length of the known words' vectors: 1 if all point in one direction, near
             0 if they are spread over the sphere.
+        composed: Whether no word is known, and the vector is made of words composed of n-grams.
     """
 
     vector: Vectors | None
@@ -96,6 +94,7 @@ class Inferred(NamedTuple):
     weights: npt.NDArray[np.float64]
     unknown: tuple[str, ...]
     concentration: float
+    composed: bool = False
 
     @property
     def n_known(self) -> int:
@@ -112,8 +111,9 @@ class Flagged(NamedTuple):
     """The vectors of a batch of texts.
 
     Attributes:
-        vectors: float32 (n_texts, dim), norm 1; the mean direction of the training text where ``known`` is False.
-        known: bool (n_texts,): whether the text has a direction of its own.
+        vectors: float32 (n_texts, dim), norm 1. Where ``known`` is False it is composed of n-grams if the model has
+            such, else the mean direction of the training text.
+        known: bool (n_texts,): whether the text has a known word.
     """
 
     vectors: Vectors
@@ -165,17 +165,19 @@ class DocumentEncoder:
     def infer(self, texts: Iterable[Text], *, backend: str = "cpu") -> Vectors:
         """The vectors of texts; see :func:`infer`."""
         listed = _listed(texts, "infer")
-        vectors, known = self._vectors_of_texts(listed, backend)
-        if not known.all():
-            row = int(known.argmin())
+        vectors, _ = self._vectors_of_texts(listed, backend)
+        nothing = np.isnan(vectors[:, 0])
+        if nothing.any():
+            row = int(nothing.argmax())
             raise NoKnownWordsError(_no_known_words(row, self._inferred(listed[row])))
         return vectors
 
     def infer_flagged(self, texts: Iterable[Text], *, backend: str = "cpu") -> Flagged:
         """The vectors of texts, some of which may have no known word; arguments as for :func:`infer`."""
         vectors, known = self._vectors_of_texts(_listed(texts, "infer_flagged"), backend)
-        if not known.all():
-            vectors[~known] = self.mean_direction
+        nothing = np.isnan(vectors[:, 0])
+        if nothing.any():
+            vectors[nothing] = self.mean_direction
         return Flagged(vectors, known)
 
     def infer_detailed(self, texts: Iterable[Text], *, most_unknown: int | None = None) -> list[Inferred]:
@@ -196,7 +198,7 @@ class DocumentEncoder:
         if isinstance(text, str):
             words = self.lookup.tokenizer(valid_text(text))
         else:
-            words = self.of_tokens(valid_text(" ".join(text)))
+            words = self._of_tokens(valid_text(" ".join(text)))
         return words if self.lookup.joiner is None else self.lookup.joiner.joined(words)
 
     def document_rows(self, rows: slice) -> npt.NDArray[np.float64]:
@@ -242,16 +244,41 @@ class DocumentEncoder:
         return directions_writer(backend, inputs)
 
     def _vectors_of_texts(self, texts: Sequence[Text], backend: str) -> tuple[Vectors, npt.NDArray[np.bool_]]:
-        """The vectors of texts, and which texts have one; the other rows are undefined."""
+        """The vectors of texts, NaN for those without one, and which texts have a known word."""
         out = np.full((len(texts), self.dim), np.nan, np.float32)
-        if backend in ("cpu", "auto") and sum(map(_size, texts)) < WORTH_COMPILING:
-            for row, text in enumerate(texts):
-                found = self._inferred(text)
+        few = backend in ("cpu", "auto") and sum(map(_size, texts)) < _WORTH_COMPILING
+        if not few:
+            self._write_batches(texts, backend, out)
+        known = ~np.isnan(out[:, 0])
+        if few or self.lookup.subwords is not None:
+            for row in np.flatnonzero(~known).tolist():
+                found = self._inferred(texts[row])
                 if found.vector is not None:
-                    out[row] = found.vector
-        else:
-            BatchEncoder(self, backend).write(texts, out)
-        return out, ~np.isnan(out[:, 0])
+                    out[row], known[row] = found.vector, not found.composed
+        return out, known
+
+    def _write_batches(self, texts: Sequence[Text], backend: str, out: Vectors) -> None:
+        """Write the vectors of many texts with the kernels of the training, some megabytes of text at a time."""
+        write, tokenizer, lookup = self.writer(backend), self.lookup.tokenizer, self.lookup
+        compiled = code_point_rules(tokenizer) is not None
+        # Made only if needed: each takes 20 ms.
+        of_strings = cache(lambda: self.vocabulary_lookup(tokenizer))
+        of_tokens = cache(lambda: self.vocabulary_lookup(self._of_tokens))
+        ends = np.cumsum([_size(text) for text in texts])
+        start = 0
+        while start < len(texts):
+            end = max(start + 1, int(np.searchsorted(ends, ends[start] + _BATCH_CHARACTERS)))
+            some = texts[start:end]
+            strings = [text for text in some if isinstance(text, str)]
+            if not strings:
+                found = of_tokens().of_texts([" ".join(tokens) for tokens in some])
+            elif compiled and len(strings) == len(some):
+                found = of_strings().of_texts(strings)
+            else:
+                lists = [self.tokens(text) for text in some]
+                found = Rows.of(lookup.rows_of(chain.from_iterable(lists)), np.cumsum([len(words) for words in lists]))
+            write(found.rows, found.offsets, out[start:end])
+            start = end
 
     def vocabulary_lookup(
         self, tokenizer: Tokenizer, make_table: Callable[[Tokenizer], WordTable] = word_table
@@ -268,7 +295,7 @@ class DocumentEncoder:
         return VocabularyLookup(tokenizer, joiner.row_of, make_table, joiner.joined_rows)
 
     @cached_property
-    def of_tokens(self) -> Tokenizer:
+    def _of_tokens(self) -> Tokenizer:
         """The tokenizer of texts that are lists of tokens."""
         return normalizing(_WHITESPACE, self.lookup.normalization)
 
@@ -278,7 +305,8 @@ class DocumentEncoder:
         rows: list[int] = []
         counts: list[int] = []
         unknown: list[str] = []
-        for word, count in _word_counts(tokens).items():
+        words = _word_counts(tokens)
+        for word, count in words.items():
             row = index_of(word)
             if row is not None:
                 rows.append(row)
@@ -288,8 +316,11 @@ class DocumentEncoder:
         known, known_counts = np.array(rows, np.int64), np.array(counts, np.int64)
         presence, topic = self.word_weights[known].T
         weights = presence + topic * TERM_WEIGHTS[np.minimum(known_counts, len(TERM_WEIGHTS) - 1)]
-        vector, concentration = None, 0.0
-        if rows:
+        vector, concentration, composed = None, 0.0, False
+        if not rows and self.lookup.subwords is not None:
+            vector = self._composed(words)
+            composed = vector is not None
+        elif rows:
             total, of_words = np.zeros(self.dim), np.zeros(self.dim)
             for start in range(0, len(rows), _BLOCK_WORDS):
                 block = slice(start, start + _BLOCK_WORDS)
@@ -302,7 +333,22 @@ class DocumentEncoder:
             if length > 0:
                 vector = found
                 concentration = min(1.0, float(np.linalg.norm(of_words)) / float(weights.sum()))
-        return Inferred(vector, len(tokens), known, known_counts, weights, tuple(unknown), concentration)
+        return Inferred(vector, len(tokens), known, known_counts, weights, tuple(unknown), concentration, composed)
+
+    def _composed(self, words: Mapping[str, int]) -> Vectors | None:
+        """The vector of a text of unknown words, composed of their n-grams; None if these say nothing.
+
+        Unknown words have no learned weight: each counts 1 + log tf. They have no context vector either. Leaving it out
+        moves the direction of a known word as a document by 2 % of its cosine.
+        """
+        assert self.lookup.subwords is not None
+        total = np.zeros(self.dim)
+        for word, count in islice(words.items(), _MOST_COMPOSED):
+            vector = self.lookup.subwords.vector(word)
+            if vector is not None:
+                total += TERM_WEIGHTS[min(count, len(TERM_WEIGHTS) - 1)] * vector.astype(np.float64)
+        found, length = _unit(self._times_matrix(total))
+        return found if length > 0 else None
 
     def _summands(self, rows: npt.NDArray[np.int64] | slice) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """float64 (n, dim): the vectors u of words, and u - s c, which are summed."""
@@ -316,66 +362,6 @@ class DocumentEncoder:
         products = total[:, None] * self.matrix
         # Row after row and from zero, as the kernel does.
         return np.asarray(np.add.reduce(np.concatenate((np.zeros((1, len(total))), products)), axis=0))
-
-
-class BatchEncoder:
-    """The compiled path from texts to vectors, with the kernels of the training: some megabytes of text at a time.
-
-    The vectors have the bytes of :meth:`DocumentEncoder.infer_detailed`. Tables are made at first use and words that
-    were looked up are remembered, so one object should serve all batches. One thread at a time may use it; while a
-    kernel runs, others have the interpreter.
-
-    Args:
-        encoder: The encoder of a model.
-        backend: "cpu", "gpu" or "auto", as for :func:`infer`.
-        tokenizer: Splits strings; that of the model by default.
-    """
-
-    def __init__(self, encoder: DocumentEncoder, backend: str = "cpu", tokenizer: Tokenizer | None = None) -> None:
-        self._encoder = encoder
-        self._write = encoder.writer(backend)
-        self._tokenizer = encoder.lookup.tokenizer if tokenizer is None else tokenizer
-        self._compiled = has_compiled_path(self._tokenizer)
-
-    def write(self, texts: Sequence[Text], out: Vectors) -> None:
-        """Write the vectors of texts; the row of a text without a direction stays as it is.
-
-        Args:
-            texts: Strings or lists of tokens.
-            out: float32 (n_texts, dim), written in place.
-        """
-        ends = np.cumsum([_size(text) for text in texts])
-        start = 0
-        while start < len(texts):
-            end = max(start + 1, int(np.searchsorted(ends, ends[start] + _BATCH_CHARACTERS)))
-            found = self._rows(texts[start:end])
-            self._write(found.rows, found.offsets, out[start:end])
-            start = end
-
-    def _rows(self, texts: Sequence[Text]) -> Rows:
-        strings = [text for text in texts if isinstance(text, str)]
-        if not strings:
-            return self._of_tokens.of_texts([" ".join(tokens) for tokens in texts])
-        if self._compiled and len(strings) == len(texts):
-            return self._of_strings.of_texts(strings)
-        lists = [self._encoder.tokens(text) for text in texts]
-        rows = self._encoder.lookup.rows_of(chain.from_iterable(lists))
-        return Rows.of(rows, np.cumsum([len(words) for words in lists]))
-
-    # Each takes 20 ms.
-
-    @cached_property
-    def _of_strings(self) -> VocabularyLookup:
-        return self._encoder.vocabulary_lookup(self._tokenizer)
-
-    @cached_property
-    def _of_tokens(self) -> VocabularyLookup:
-        return self._encoder.vocabulary_lookup(self._encoder.of_tokens)
-
-
-def has_compiled_path(tokenizer: Tokenizer) -> bool:
-    """Whether :class:`BatchEncoder` splits texts outside the interpreter; otherwise it gains little."""
-    return code_point_rules(tokenizer) is not None
 
 
 class HasEncoder(Protocol):

@@ -31,7 +31,8 @@ class LineVectors(NamedTuple):
     """The vectors of consecutive lines.
 
     Attributes:
-        vectors: float32 (n, dim), norm 1; the mean direction of the training text where no word of the line is known.
+        vectors: float32 (n, dim), norm 1. Where no word of the line is known they are composed of n-grams if the model
+            has such, else the mean direction of the training text.
         n_tokens: int64 (n,), running words of each line.
         n_known: int64 (n,), those in the vocabulary; 0 flags a line without a direction of its own.
         consumed: Bytes of the source on disk that this took.
@@ -67,7 +68,7 @@ def line_vectors(
                 yield _plain_vectors(encoder, block)
                 continue
             lines = lines or _CompiledLines(encoder, backend, workers)
-            under_way.append(pool.submit(lines.directions, *lines.encoded(block)))
+            under_way.append(pool.submit(lines.directions, *lines.encoded(block), block))
             if len(under_way) > 2 * workers:
                 yield under_way.popleft().result()
         while under_way:
@@ -89,7 +90,7 @@ class _CompiledLines:
     """Blocks of lines as rows of the vocabulary, and as vectors."""
 
     def __init__(self, encoder: DocumentEncoder, backend: str, workers: int) -> None:
-        self._default = encoder.mean_direction
+        self._encoder, self._default = encoder, encoder.mean_direction
         self._write = encoder.writer(backend)
         make_table = partial(table_for, workers=workers)
         self._word_rows = encoder.vocabulary_lookup(encoder.lookup.tokenizer, make_table)
@@ -98,8 +99,16 @@ class _CompiledLines:
         """The rows of the block's known words, and the bytes of the source that the block took."""
         return self._word_rows.of_lines(block.data), block.consumed
 
-    def directions(self, found: Rows, consumed: int) -> LineVectors:
+    def directions(self, found: Rows, consumed: int, block: Block) -> LineVectors:
         """The vectors of the lines; may run in any thread."""
         vectors = np.tile(self._default, (len(found.n_known), 1))
         self._write(found.rows, found.offsets, vectors)
+        unknown = np.flatnonzero((found.n_known == 0) & (found.n_tokens > 0))
+        if self._encoder.lookup.subwords is not None and len(unknown):
+            lines = block.data.split(b"\n")
+            for row, line in zip(
+                unknown.tolist(), self._encoder.infer_detailed([lines[row].decode() for row in unknown]), strict=True
+            ):
+                if line.vector is not None:
+                    vectors[row] = line.vector
         return LineVectors(vectors, found.n_tokens, found.n_known, consumed)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from jose_embed.errors import ModelError, UnknownWordError
 from jose_embed.model.phrase_joiner import PhraseJoiner
 from jose_embed.model.spelling import SpellingIndex
+from jose_embed.model.subwords import Subwords
 from jose_embed.storage.columns import first_repetition
 from jose_embed.text.normalization import lowered, normalized
 from jose_embed.text.phrases import Phrase
@@ -35,6 +36,7 @@ class WordLookup:
         normalization: The Unicode form of the training text, if the model stores one; words that are looked up are then
             spelled as the tokenizer spells them. ``None`` finds words only as they are in the vocabulary.
         phrases: Pairs of words that are one.
+        subwords: The n-grams of which unknown words are composed, if the model has such.
 
     Example:
         >>> from jose_embed.text.tokenizers import get_tokenizer
@@ -49,7 +51,9 @@ class WordLookup:
         make_tokenizer: Callable[[], Tokenizer],
         normalization: str | None = None,
         phrases: Sequence[Phrase] = (),
+        subwords: Subwords | None = None,
     ) -> None:
+        self.subwords = subwords
         self._phrases = phrases
         self.words = words
         self.normalization = normalization
@@ -97,12 +101,26 @@ class WordLookup:
         to a text of this one word.
         """
         row = self.rows.get(word)
-        if row is None and self.normalization is not None and len(word) <= _LONGEST:
-            words = getattr(self.tokenizer, "spelled", self.tokenizer)(valid_text(word))
-            if len(words) > 1 and self.joiner is not None:
-                words = self.joiner.joined(words)
-            row = self.rows.get(words[0]) if len(words) == 1 else None
+        if row is None and self.normalization is not None:
+            spelled = self._spelled(word)
+            row = None if spelled is None else self.rows.get(spelled)
         return row
+
+    def composed(self, word: str) -> npt.NDArray[np.float32] | None:
+        """The vector of an unknown word, composed of its n-grams: float32 (dim,), norm 1; None if they say nothing."""
+        if self.subwords is None or not isinstance(word, str) or self.find(word) is not None:
+            return None
+        spelled = self._spelled(word)
+        return None if spelled is None else self.subwords.vector(spelled)
+
+    def _spelled(self, word: str) -> str | None:
+        """A word in the spelling that the tokenizer gives it; None if it is not one word."""
+        if len(word) > _LONGEST:
+            return None
+        words = getattr(self.tokenizer, "spelled", self.tokenizer)(valid_text(word))
+        if len(words) > 1 and self.joiner is not None:
+            words = self.joiner.joined(words)
+        return words[0] if len(words) == 1 else None
 
     def respelled_prefix(self, prefix: str) -> str:
         """The beginning of a word in the spelling of the vocabulary."""

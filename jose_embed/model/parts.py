@@ -12,6 +12,7 @@ import numpy.typing as npt
 from jose_embed.errors import ModelError
 from jose_embed.storage.atomic import file_name_is_safe
 from jose_embed.storage.manifest import MANIFEST_NAME, json_copy, now
+from jose_embed.text.ngrams import Ngrams
 from jose_embed.text.texts import TEXTS_NAME, TextStore
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "OWN_FILES",
     "PHRASES",
     "RARE_COUNTS",
+    "SUBWORDS",
+    "SUBWORD_VECTORS",
     "TABLES",
     "WORD_WEIGHTS",
     "ModelParts",
@@ -34,6 +37,10 @@ PHRASES: Final = "phrases"
 
 #: The extra array that holds the counts of words outside of the vocabulary (text/rare_words.py).
 RARE_COUNTS: Final = "rare_counts"
+
+#: The extra array that holds the vectors of n-grams, and the fact of "text" that says which n-grams they are.
+SUBWORD_VECTORS: Final = "subword_vectors"
+SUBWORDS: Final = "subwords"
 
 #: The tables of vectors; each is stored as NAME.npy.
 TABLES: Final = ("center_vectors", "context_vectors", "doc_vectors")
@@ -191,9 +198,41 @@ class ModelParts:
                     _check_largest(name, self.extra_arrays[name])
         if (self.extra_arrays.get(WORD_WEIGHTS, _ZERO) < 0).any():
             raise ModelError(f"{WORD_WEIGHTS} holds a negative number; a weight is 0 or more")
+        self._check_subwords()
         share = float(self.extra_arrays.get(CONTEXT_SHARE, _ZERO))
         if not 0 <= share <= 1:
             raise ModelError(f"{CONTEXT_SHARE} is {share:g}; it must be from 0 to 1")
+
+    def _check_subwords(self) -> None:
+        array, ngrams = self.extra_arrays.get(SUBWORD_VECTORS), self.ngrams
+        if (ngrams is None) != (array is None):
+            raise ModelError(
+                f"{SUBWORD_VECTORS} needs the facts text.{SUBWORDS} of the manifest, and these need it; one is missing"
+            )
+        if ngrams is not None and array is not None:
+            _check_shape(SUBWORD_VECTORS, array.shape, (ngrams.buckets, self.center_vectors.shape[1]))
+            if array.dtype != np.float32:
+                raise ModelError(f"{SUBWORD_VECTORS} holds {array.dtype} numbers, not float32")
+
+    @property
+    def ngrams(self) -> Ngrams | None:
+        """The n-grams of which unknown words are composed; None if there are none.
+
+        Raises:
+            ModelError: the manifest does not say which.
+        """
+        facts = self.about.get("text", {}).get(SUBWORDS)
+        if facts is None:
+            return None
+        names = ("shortest", "longest", "buckets")
+        if not isinstance(facts, Mapping) or set(facts) != set(names) or any(
+            type(value) is not int or not 1 <= value < 1 << 31 for value in facts.values()
+        ):  # fmt: skip
+            raise ModelError(
+                f"{SUBWORD_VECTORS} has the facts {facts!r:.100}; text.{SUBWORDS} must be {', '.join(names)}, whole "
+                "numbers from 1"
+            )
+        return Ngrams(**facts)
 
 
 def decisive_facts(about: Mapping[str, Any], name: str) -> Any:

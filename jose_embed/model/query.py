@@ -30,6 +30,7 @@ __all__ = [
     "unit_direction",
     "unit_directions",
     "word_query",
+    "word_vector",
 ]
 
 Words = str | Sequence[str]
@@ -88,10 +89,12 @@ class Query(NamedTuple):
     Attributes:
         vector: float32 (dim,), norm 1.
         words: Rows of the words in the query, which are not among the answers.
+        composed: Words of the query that the vocabulary lacks, whose vectors are composed of n-grams.
     """
 
     vector: npt.NDArray[np.float32]
     words: tuple[int, ...]
+    composed: tuple[str, ...] = ()
 
 
 def word_query(
@@ -112,34 +115,58 @@ def word_query(
     Raises:
         UnknownWordError, ConfigError: as :meth:`Embeddings.query`.
     """
-    plus = [lookup.known_row(name) for name in listed_words("positive", positive)]
-    minus = [lookup.known_row(name) for name in listed_words("negative", negative)]
-    out = [lookup.known_row(name) for name in listed_words("without", without)]
+    plus, minus = listed_words("positive", positive), listed_words("negative", negative)
+    out = listed_words("without", without)
+    vectors = {name: word_vector(lookup, center_vectors, name) for name in [*plus, *minus, *out]}
     if (word is not None) + (vector is not None) + bool(plus or minus) != 1:
         raise ConfigError(_ONE_KIND)
     if vector is not None:
         direction = unit_direction(vector, center_vectors.shape[1])
     else:
         if word is not None:
-            plus = [lookup.known_row(word)]
+            plus = [word]
+            vectors[word] = word_vector(lookup, center_vectors, word)
         if len(plus) == 1 and not minus and not out:
-            return Query(center_vectors[plus[0]], tuple(plus))
-        direction = center_vectors[plus].sum(0, np.float64) - center_vectors[minus].sum(0, np.float64)
+            return Query(vectors[plus[0]], *_named(lookup, plus))
+        direction = np.zeros(center_vectors.shape[1])
+        for sign, listed in ((1, plus), (-1, minus)):
+            for name in listed:
+                direction += sign * vectors[name].astype(np.float64)
         length = float(np.linalg.norm(direction))
         if not length > _NOTHING_LEFT:
             raise ConfigError("the positive and negative words cancel each other; choose others")
         direction /= length
-    direction = _projected_out(direction, center_vectors[out].astype(np.float64))
+    direction = _projected_out(direction, [vectors[name].astype(np.float64) for name in out])
     length = float(np.linalg.norm(direction))
     if not length > _NOTHING_LEFT:
-        names = ", ".join(repr(lookup.words[row]) for row in out)
+        names = ", ".join(map(repr, out))
         raise ConfigError(
             f"nothing is left of the query without {names}: it is one of these words or parallel to them; leave out "
             "fewer or other words"
         )
     unit = (direction / length).astype(np.float32)
     unit.flags.writeable = False
-    return Query(unit, tuple(dict.fromkeys([*plus, *minus, *out])))
+    return Query(unit, *_named(lookup, [*plus, *minus, *out]))
+
+
+def word_vector(lookup: WordLookup, center_vectors: npt.NDArray[np.float32], word: str) -> npt.NDArray[np.float32]:
+    """The vector of a word: its row, or composed of n-grams if the vocabulary lacks it and the model can.
+
+    Raises:
+        UnknownWordError: neither; with similar spellings.
+    """
+    composed = lookup.composed(word)
+    if composed is not None:
+        return composed
+    vector: npt.NDArray[np.float32] = center_vectors[lookup.known_row(word)]
+    return vector
+
+
+def _named(lookup: WordLookup, words: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The rows of words, and those that have none; each once."""
+    rows = {word: lookup.find(word) for word in words}
+    known = dict.fromkeys(row for row in rows.values() if row is not None)
+    return tuple(known), tuple(word for word, row in rows.items() if row is None)
 
 
 def unit_direction(vector: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
@@ -258,8 +285,10 @@ def at_least_one(name: str, value: int) -> int:
     return number
 
 
-def _projected_out(direction: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The part of a direction that is orthogonal to all rows of ``others`` (Gram-Schmidt)."""
+def _projected_out(
+    direction: npt.NDArray[np.float64], others: Sequence[npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """The part of a direction that is orthogonal to all ``others`` (Gram-Schmidt)."""
     axes: list[npt.NDArray[np.float64]] = []
     for other in others:
         rest = _orthogonal_part(other, axes)

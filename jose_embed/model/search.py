@@ -93,10 +93,12 @@ class Question(NamedTuple):
     Attributes:
         vector: float32 (dim,), norm 1, as a document vector; None if no word of it is known.
         terms: Its different words with their inflections, and how often each occurs in it.
+        composed: Whether no word is known, and the vector is made of n-grams.
     """
 
     vector: npt.NDArray[np.float32] | None
     terms: tuple[tuple[tuple[str, ...], int], ...]
+    composed: bool = False
 
 
 def chosen_mode(mode: str | None, has_texts: bool) -> SearchMode:
@@ -181,7 +183,7 @@ class DocumentSearch:
             for word in self.words_of(text):
                 key = self.inflections.of(word) if inflected else (word,)
                 counts[key] = counts.get(key, 0) + 1
-        return Question(found.vector, tuple(counts.items()))
+        return Question(found.vector, tuple(counts.items()), found.composed)
 
     def best(self, question: Question, k: int, mode: SearchMode, among: npt.NDArray[np.bool_] | None = None) -> Ranked:
         """The best documents, best first, equal ones by row.

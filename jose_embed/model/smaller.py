@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.sphere import principal_axes, turned
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.parts import DOCUMENT_MATRIX, RARE_COUNTS, WORD_WEIGHTS
+from jose_embed.model.parts import DOCUMENT_MATRIX, RARE_COUNTS, SUBWORD_VECTORS, WORD_WEIGHTS
 
 __all__ = ["smaller"]
 
@@ -56,6 +57,8 @@ def smaller(model: Embeddings, *, dim: int | None = None, words: int | None = No
         extra[WORD_WEIGHTS] = extra[WORD_WEIGHTS] * lengths[:, None]
         if DOCUMENT_MATRIX in extra:
             extra[DOCUMENT_MATRIX] = axes.T @ extra[DOCUMENT_MATRIX] @ axes
+        if SUBWORD_VECTORS in extra:  # not scaled: words are composed of them by sums
+            extra[SUBWORD_VECTORS] = (extra[SUBWORD_VECTORS] @ axes).astype(np.float32)
     parts = model.manifest
     facts: dict[str, Mapping[str, Any]] = {name: parts[name] for name in ("training", "corpus")}
     text = {name: value for name, value in parts.get("text", {}).items() if name not in ("texts", "fields")}

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ModelError
 from jose_embed.model.files import manifest_of, open_model, write_model
-from jose_embed.model.parts import ModelParts
+from jose_embed.model.parts import SUBWORD_VECTORS, ModelParts
+from jose_embed.model.subwords import Subwords
 from jose_embed.progress import Reporter
 from jose_embed.storage.directory import FileState
 from jose_embed.storage.manifest import MANIFEST_NAME
@@ -232,6 +233,12 @@ class StoredModel:
     def texts(self) -> TextStore | None:
         """The kept texts and fields of the documents, if there are such."""
         return self._parts.texts
+
+    @property
+    def subwords(self) -> Subwords | None:
+        """The vectors of n-grams, of which unknown words are composed; None without them."""
+        ngrams = self._parts.ngrams
+        return None if ngrams is None else Subwords(self.extra_arrays[SUBWORD_VECTORS], ngrams)
 
     def without_texts(self) -> Self:
         """The same model without texts and fields of its documents and counts of rare words; it has the same id."""

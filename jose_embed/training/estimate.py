@@ -23,6 +23,7 @@ from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.given import GivenVectors
 from jose_embed.training.initial import fill_with_random_points, trained_rows
 from jose_embed.training.schedule import chunk_tokens, chunks, visiting_order
+from jose_embed.training.subwords import subword_bytes
 
 __all__ = ["estimate"]
 
@@ -44,6 +45,7 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig, given: GivenVectors | N
     chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, SilentReporter())
     rows = 2 * corpus.vocabulary.n_words + (corpus.n_documents if config.doc_vectors == "memory" else 0)
     n_bytes = 4 * rows * math.ceil(config.dim / 16) * 16 + 150 * corpus.vocabulary.n_words
+    n_bytes += subword_bytes(config, corpus.vocabulary.words)
     if given is not None:
         lacking = corpus.vocabulary.n_words - len(given.rows)
         n_bytes = max(n_bytes + given.held_bytes + 16 * lacking * config.dim, given.reading_bytes)

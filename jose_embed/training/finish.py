@@ -15,12 +15,15 @@ from jose_embed.config import TrainConfig
 from jose_embed.errors import TrainingError
 from jose_embed.model.inference import NO_MATRIX, TERM_WEIGHTS
 from jose_embed.model.parts import CONTEXT_SHARE, DOCUMENT_MATRIX, WORD_WEIGHTS
+from jose_embed.progress import Reporter
 from jose_embed.storage.columns import row_blocks
 from jose_embed.storage.memory import release
 from jose_embed.text.corpus import EncodedCorpus
+from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.training.document_weights import concentration_weights, reliability_matrix, retrieval_weights
+from jose_embed.training.subwords import learn_subwords
 
-__all__ = ["CONTEXT_WEIGHT", "add_context_vectors", "learn_documents", "normalize_rows"]
+__all__ = ["CONTEXT_WEIGHT", "add_context_vectors", "finish_words", "learn_documents", "normalize_rows"]
 
 #: The weight of the context vector if a word's vector is the sum of both; DESIGN.md, decisions 5 and 34.
 CONTEXT_WEIGHT: Final = np.float32(0.3)
@@ -58,6 +61,29 @@ def normalize_rows(vectors: Tables, learning_rate: float) -> None:
                 )
             rows[:] = rows / norms
             release(rows)
+
+
+def finish_words(
+    vocabulary: Vocabulary, config: TrainConfig, vectors: Tables, reporter: Reporter
+) -> dict[str, npt.NDArray[Any]]:
+    """Make the word vectors, in place, and learn those of n-grams.
+
+    Args:
+        vocabulary: The words.
+        config: The settings.
+        vectors: Float32 tables; all rows get norm 1.
+        reporter: Receives the progress.
+
+    Returns:
+        The learned arrays by name; none without sub-words.
+
+    Raises:
+        TrainingError: a row is zero or not finite.
+    """
+    if config.word_method == "both":
+        add_context_vectors(vectors)
+    normalize_rows(vectors, config.learning_rate)
+    return learn_subwords(vocabulary, vectors, config, reporter)
 
 
 def learn_documents(

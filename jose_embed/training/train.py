@@ -25,7 +25,7 @@ from jose_embed.compute.tables import Tables
 from jose_embed.config import TrainConfig, TrainSettings, available_workers, preset_settings
 from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.model.parts import PHRASES, RARE_COUNTS
+from jose_embed.model.parts import PHRASES, RARE_COUNTS, SUBWORDS
 from jose_embed.progress import Reporter, SilentReporter, reporting
 from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
@@ -41,13 +41,14 @@ from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.continued import Documents, check_continued, continued_config, opened
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
-from jose_embed.training.finish import add_context_vectors, learn_documents, normalize_rows
+from jose_embed.training.finish import finish_words, learn_documents
 from jose_embed.training.given import GivenVectors, check_init, given_vectors
 from jose_embed.training.held_out import HeldOut, held_out_documents
 from jose_embed.training.initial import allocate_tables, compiled_backend, fill_with_random_points, trained_rows
 from jose_embed.training.keeper import CheckpointKeeper
 from jose_embed.training.machine import machine_facts
 from jose_embed.training.schedule import RunState
+from jose_embed.training.subwords import ngrams_of
 
 __all__ = ["Settings", "fit", "train"]
 
@@ -195,11 +196,9 @@ def fit(
     backend.collect()
     phases["training"] = sum(epoch["seconds"] for epoch in state.epochs)
     with _timed(phases, "documents"):
+        subwords = finish_words(corpus.vocabulary, settled, vectors, reporter)
         reporter.start("document weights", corpus.n_documents, "documents")
         read_in_order(tables.document)
-        if settled.word_method == "both":
-            add_context_vectors(vectors)
-        normalize_rows(vectors, settled.learning_rate)
         # A GPU may be full of the training's tables; "auto" then sums on the CPU, to the same bytes.
         summing, threads = ("cpu", settled.resolved_workers()) if device == "cpu" else ("auto", available_workers())
         if continued is None:
@@ -213,6 +212,7 @@ def fit(
         reporter.advance(corpus.n_documents)
         reporter.finish()
     run = checkpoints.run if checkpoints is not None else None
+    learned |= subwords
     training = _training_facts(corpus, settled, backend, state, phases, run)
     about = corpus.statistics.to_dict()
     if continued is not None:
@@ -307,6 +307,8 @@ def _check_engine(
     elif config.isotropy or config.held_out or on_epoch is not None:
         name = "isotropy" if config.isotropy else "held_out" if config.held_out else "on_epoch"
         raise ConfigError(f"{name} is for trainings on one machine; leave it out with engine='ray'")
+    elif config.subwords:
+        raise ConfigError("subwords are learned on one machine; leave subwords out with engine='ray'")
     elif config.init or config.continue_from:
         name = "init" if config.init else "continue_from"
         raise ConfigError(f"{name} starts trainings on one machine; leave it out with engine='ray'")
@@ -426,7 +428,7 @@ def _training_facts(
     }
 
 
-def _text_facts(corpus: EncodedCorpus) -> dict[str, Any] | None:
+def _text_facts(corpus: EncodedCorpus, config: TrainConfig) -> dict[str, Any] | None:
     """The manifest's facts about the way from text to words."""
     facts = text_facts(corpus.tokenizer)
     if corpus.phrases:
@@ -434,6 +436,8 @@ def _text_facts(corpus: EncodedCorpus) -> dict[str, Any] | None:
         facts["phrases"] = {"threshold": THRESHOLD, "number": len(corpus.phrases), "first": first}
     if corpus.rare_counts is not None:
         facts[RARE_COUNTS] = True
+    if (ngrams := ngrams_of(config)) is not None:
+        facts[SUBWORDS] = dataclasses.asdict(ngrams)
     return facts or None
 
 
@@ -463,7 +467,7 @@ def _model(
         tokenizer_settings=corpus.tokenizer.settings(),
         training=training,
         corpus=about,
-        text=_text_facts(corpus),
+        text=_text_facts(corpus, config),
         extra_arrays=learned,
         extra_json={PHRASES: list(corpus.phrases)} if corpus.phrases else {},
     )

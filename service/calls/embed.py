@@ -36,8 +36,8 @@ router = calls(ReadRoute, "texts")
 )
 async def embed_doc(request: Request, wanted: EmbedRequest) -> Response:
     """The vector of a text, of norm 1, and what it was made of. The same text and model give the same bytes, in every
-    process and in every company. A text without a known word has no vector: that is an error for one text, and a status
-    of its own for one of several."""
+    process and in every company. A text without a known word has no vector, unless the model composes one (`composed`):
+    that is an error for one text, and a status of its own for one of several."""
     engine = engine_of(request)
     served = engine.snapshot.served
     most = engine.settings.max_text_characters
@@ -94,6 +94,8 @@ def _described(served: ServedModel, made: Inferred, wanted: EmbedRequest, trunca
         "concentration": round(min(1.0, max(0.0, made.concentration)), 6),
         "truncated": truncated,
     }
+    if made.composed:
+        found["composed"] = True
     if wanted.explain:
         found["explain"] = _explained(served, made)
     return found
@@ -103,6 +105,8 @@ def _explained(served: ServedModel, made: Inferred) -> list[dict[str, Any]]:
     """The words that weigh most: by their count times the cosine between them and the text."""
     assert made.vector is not None
     vector, vectors = made.vector.astype(np.float64), served.words.vectors
+    if not len(made.known):
+        return []
     blocks = (made.known[first : first + _ROWS] for first in range(0, len(made.known), _ROWS))
     scores = np.clip(np.concatenate([(vectors[rows] * vector).sum(axis=1) for rows in blocks]), -1.0, 1.0)
     order = np.lexsort((made.known, -(scores * made.counts)))[:_SHOWN_CONTRIBUTIONS]

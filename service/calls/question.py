@@ -224,6 +224,7 @@ def _answered(snapshot: Snapshot, store: Store, wanted: SearchRequest, text: str
     except ModelError as error:
         raise damaged_texts(error) from None
     content: dict[str, Any] = {"target": "documents", "mode": mode, "neighbors": neighbors}
+    content |= {"composed": True} if question.composed and mode != "words" else {}
     return content | ({"facets": facets} if facets else {}) | {"model": served.reference}
 
 

@@ -56,11 +56,17 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         return await answer_to_question(request, wanted)
     excluded: tuple[int, ...] = ()
     excluded_id: tuple[str, str] | None = None
+    composed = False
     if wanted.word is not None:
         row = snapshot.served.embeddings.index_of(wanted.word)
-        if row is None:
+        composed = row is None and snapshot.served.embeddings.is_composed(wanted.word)
+        if composed and wanted.target == "words":
+            vector = snapshot.served.embeddings.vector_of(wanted.word)
+        elif composed:
+            vector = (await engine.work(partial(snapshot.served.embeddings.infer, [wanted.word])))[0]
+        elif row is None:
             raise await unknown_word(request, snapshot.served, wanted.word)
-        if wanted.target == "words":
+        elif wanted.target == "words":
             vector, excluded = snapshot.served.words.vectors[row], (row,)
         else:
             # A product with a matrix of dim rows and columns: not in the event loop.
@@ -75,13 +81,13 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         (made,) = await engine.embed(snapshot.served, [text])
         if made.vector is None:
             raise no_known_words(made)
-        vector = made.vector
+        vector, composed = made.vector, made.composed
     else:
         assert wanted.document_id is not None
         source, vector = await _document(engine, snapshot, wanted.document_id, wanted.document_source or wanted.source)
         excluded_id = (source, wanted.document_id) if wanted.target == "documents" else None
     asked = [wanted.word] if wanted.word is not None else []
-    head = {"target": wanted.target} | spellings(snapshot.served, asked)
+    head = {"target": wanted.target} | spellings(snapshot.served, asked) | ({"composed": True} if composed else {})
     of_words = wanted.word is not None or (wanted.vector is not None and wanted.space == "words")
     if wanted.target == "words" and not of_words:
         describing = partial(_describing_words, snapshot.served, vector, wanted.k, wanted.min_score)

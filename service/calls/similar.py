@@ -92,7 +92,7 @@ async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> 
     served = snapshot.served
     asked = [query.word, *query.without]
     for word in asked:
-        if served.embeddings.index_of(word) is None:
+        if not served.embeddings.has_vector(word):
             raise await unknown_word(request, served, word)
     try:
         direction = served.embeddings.query(query.word, without=query.without)
@@ -102,6 +102,7 @@ async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> 
         direction.vector, query.k, first_rows=query.max_rank, excluded=direction.words, least=query.min_score
     )
     head = {"word": query.word} | ({"without": query.without} if query.without else {}) | spellings(served, asked)
+    head |= {"composed": True} if direction.composed else {}
 
     def finish(results: list[Found]) -> bytes:
         return orjson.dumps(head | {"neighbors": results[0], "model": served.reference})
@@ -174,7 +175,9 @@ def _written(
         orjson.dumps(
             {"status": query.status, "problem": query.document()}
             if isinstance(query, Problem)
-            else {"status": 200, "neighbors": next(found)} | spellings(served, _named(item))
+            else {"status": 200, "neighbors": next(found)}
+            | spellings(served, _named(item))
+            | ({"composed": True} if query.composed else {})
         )
         for item, query in zip(items, prepared, strict=True)
     ]
@@ -217,11 +220,13 @@ def _all_prepared(served: ServedModel, items: Sequence[SimilarItem]) -> list[Sea
 
 def _prepared(served: ServedModel, item: SimilarItem) -> SearchQuery | Problem | str:
     index_of = served.embeddings.index_of
-    for word in _named(item):
+    in_query = len(_named(item)) - len(item.among or ())
+    for number, word in enumerate(_named(item)):
         if not 1 <= len(word) <= _LONGEST_WORD:
             detail = f"a word has {len(word)} characters; it must have 1 to {_LONGEST_WORD}"
             return Problem("invalid-request", detail, errors=[])
-        if index_of(word) is None:
+        known = index_of(word) is not None if number >= in_query else served.embeddings.has_vector(word)
+        if not known:
             return str(word)
     try:
         direction = served.embeddings.query(
@@ -234,7 +239,13 @@ def _prepared(served: ServedModel, item: SimilarItem) -> SearchQuery | Problem |
         rows = {row for word in item.among if (row := index_of(word)) is not None}
         among = np.array(sorted(rows - set(direction.words)), np.int64)
     return SearchQuery(
-        direction.vector, item.k, first_rows=item.max_rank, excluded=direction.words, among=among, least=item.min_score
+        direction.vector,
+        item.k,
+        first_rows=item.max_rank,
+        excluded=direction.words,
+        among=among,
+        least=item.min_score,
+        composed=bool(direction.composed),
     )
 
 

@@ -36,17 +36,16 @@ async def words(request: Request, query: Annotated[WordListQuery, Query()]) -> R
 
 @router.get("/words/{word:path}", response_model=WordAnswer, responses=problems("unknown-word"), summary="One word")
 async def word(request: Request, word: Annotated[str, Path(min_length=1, max_length=1_000)]) -> Response:
-    """A word's rank, count and vector."""
+    """A word's rank, count and vector. Of a word that a model with sub-words composes the rank is null."""
     served = engine_of(request).snapshot.served
-    row = served.embeddings.index_of(word)
-    if row is None:
+    model = served.embeddings
+    row = model.index_of(word)
+    if row is not None:
+        found = {"word": word, "rank": row + 1, "count": int(model.counts[row]), "embedding": served.words.vectors[row]}
+    elif model.is_composed(word):
+        found = {"word": word, "rank": None, "count": 0, "embedding": model.vector_of(word), "composed": True}
+    else:
         raise await unknown_word(request, served, word)
-    found = {
-        "word": word,
-        "rank": row + 1,
-        "count": int(served.embeddings.counts[row]),
-        "embedding": served.words.vectors[row],
-    }
     return answer(found | spellings(served, [word]) | {"model": served.reference})
 
 
@@ -58,10 +57,9 @@ async def distance(request: Request, query: Annotated[DistanceQuery, Query()]) -
     served = engine_of(request).snapshot.served
     vectors = []
     for name in (query.a, query.b):
-        row = served.embeddings.index_of(name)
-        if row is None:
+        if not served.embeddings.has_vector(name):
             raise await unknown_word(request, served, name)
-        vectors.append(served.words.vectors[row])
+        vectors.append(served.embeddings.vector_of(name))
     a, b = vectors[0].astype(np.float64), vectors[1].astype(np.float64)
     score = min(1.0, max(-1.0, float((a * b).sum())))
     angle = float(angles(a, b[None], np.array([score]))[0])
@@ -72,4 +70,6 @@ async def distance(request: Request, query: Annotated[DistanceQuery, Query()]) -
         "cosine_distance": round(1.0 - score, 7),
         "angle_deg": round(angle, 5),
     }
+    if any(map(served.embeddings.is_composed, (query.a, query.b))):
+        found["composed"] = True
     return answer(found | spellings(served, [query.a, query.b]) | {"model": served.reference})

@@ -39,6 +39,7 @@ class SearchQuery:
         source: Documents: which ones.
         excluded_id: Documents: the source and id that is not an answer.
         least: Only neighbours of at least this cosine.
+        composed: Whether the vector is made of words that the vocabulary lacks.
     """
 
     vector: npt.NDArray[np.float32]
@@ -50,6 +51,7 @@ class SearchQuery:
     source: Literal["all", "added", "trained"] = "all"
     excluded_id: tuple[str, str] | None = None
     least: float | None = None
+    composed: bool = False
 
     @property
     def fetched(self) -> int:

@@ -230,6 +230,15 @@ Respelled = Annotated[
 ]
 
 
+Composed = Annotated[
+    Literal[True] | None,
+    Field(
+        description="Sent if a vector is composed of n-grams of characters, because the vocabulary lacks the word, or "
+        "all words of the text. Only a model trained with --subwords does so."
+    ),
+]
+
+
 class Failed(_Answer):
     """An item of a batch that could not be answered."""
 
@@ -264,6 +273,7 @@ class SimilarAnswer(_Answer):
     without: list[str] | None = Field(None, description="The words projected out, if there are such.")
     neighbors: list[Neighbor]
     respelled: Respelled = None
+    composed: Composed = None
     model: ModelRef
 
 
@@ -329,6 +339,7 @@ class SimilarFound(_Answer):
     status: Literal[200]
     neighbors: list[Neighbor]
     respelled: Respelled = None
+    composed: Composed = None
 
 
 class SimilarBatchAnswer(_Answer):
@@ -375,7 +386,7 @@ class Embedded(_Answer):
 
     embedding: list[float] | str = Field(description="Of norm 1; numbers, or base64 of little-endian float32.")
     tokens: int = Field(ge=0, description="Words of the text.")
-    known: int = Field(ge=1, description="Those in the vocabulary.")
+    known: int = Field(ge=0, description="Those in the vocabulary; 0 only if the vector is composed.")
     coverage: float = Field(ge=0, le=1, description="known / tokens.")
     unknown: list[str] = Field(description="Different unknown words, at most 100, in the order of the text.")
     concentration: float = Field(
@@ -383,6 +394,7 @@ class Embedded(_Answer):
     )
     truncated: bool = Field(description="Whether a part was cut off.")
     explain: list[Contribution] | None = Field(None, description="The words that weigh most, at most 20.")
+    composed: Composed = None
 
 
 class EmbedAnswer(Embedded):
@@ -437,13 +449,17 @@ class WordList(_Answer):
     model: ModelRef
 
 
-class WordAnswer(WordEntry):
+class WordAnswer(_Answer):
     """A word with its vector."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
+    word: str
+    rank: int | None = Field(ge=1, description="Null if the vector is composed.")
+    count: int = Field(ge=0, description="Occurrences in the training text; 0 if the vector is composed.")
     embedding: list[float]
     respelled: Respelled = None
+    composed: Composed = None
     model: ModelRef
 
 
@@ -465,6 +481,7 @@ class Distance(_Answer):
     cosine_distance: float = Field(ge=0, le=2, description="1 - score.")
     angle_deg: float = Field(ge=0, le=180)
     respelled: Respelled = None
+    composed: Composed = None
     model: ModelRef
 
 
@@ -595,6 +612,7 @@ class SearchAnswer(_Answer):
     target: Literal["documents", "words"]
     neighbors: list[DocumentNeighbor] | list[Neighbor]
     respelled: Respelled = None
+    composed: Composed = None
     mode: Literal["hybrid", "vector", "words"] = Field(
         "vector", description="Only for requests with mode, filter, facets or passage_words."
     )
