@@ -381,7 +381,7 @@ def _static_table(folder: Path, words: Iterable[str] | PathLike | None) -> _Tabl
     ids, unknown = _vocabulary(tokenizer_file, facts)
     rows = _by_token(os.fspath(place), rows, tensors, max(ids.values(), default=-1) + 1)
     if words is not None:
-        return _averaged(tokenizer_file, rows, _given_words(words), unknown)
+        return _summed(tokenizer_file, rows, _given_words(words), unknown)
     whole = _whole_words(tokenizer_file, facts, ids, unknown)
     order = sorted(whole, key=whole.__getitem__)
     return _Table(order, rows[[whole[word] for word in order]])
@@ -483,14 +483,14 @@ def _tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _averaged(path: Path, rows: npt.NDArray[Any], words: Sequence[str], special: frozenset[int]) -> _Table:
-    """The mean row of the sub-words of each word; zeros for a word of unknown parts only."""
+def _summed(path: Path, rows: npt.NDArray[Any], words: Sequence[str], special: frozenset[int]) -> _Table:
+    """The sum of the rows of each word's sub-words, as such models add them up; zeros for unknown parts only."""
     tokenizer = _tokenizer(path)
-    means = np.zeros((len(words), rows.shape[1]), np.float32)
+    sums = np.zeros((len(words), rows.shape[1]), np.float32)
     for first in range(0, len(words), _BATCH_WORDS):
         batch = list(words[first : first + _BATCH_WORDS])
         for place, found in enumerate(tokenizer.encode_batch(batch, add_special_tokens=False), first):
             ids = [row for row in found.ids if row not in special and row < len(rows)]
             if ids:
-                means[place] = rows[ids].mean(axis=0, dtype=np.float64)
-    return _Table(words, means)
+                sums[place] = rows[ids].sum(axis=0, dtype=np.float64)
+    return _Table(words, sums)

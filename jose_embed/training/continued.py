@@ -142,9 +142,13 @@ class Continued:
         Raises:
             CorpusError: an id that old and new documents share.
         """
-        whole = self._whole(corpus, directory) if self.has_text else None
         table = self._table(corpus.n_documents, tables.document.shape[1], config, directory)
-        if whole is not None:
+        for start, rows in row_blocks(self.model.doc_vectors):
+            table[start : start + len(rows), : config.dim] = rows
+        if self.has_text:
+            # A document without a known word keeps its row, so all have one.
+            table[self.model.n_docs :] = tables.document
+            whole = self._whole(corpus, directory)
             all_tables = tables._replace(document=table)
             learned = learn_documents(whole, config, all_tables, backend=backend, threads=threads)
             counts = np.diff(whole.offsets)
@@ -154,10 +158,8 @@ class Continued:
             if config.doc_method == "words":
                 inputs = _inputs(learned, tables)
                 directions_writer(backend, inputs, threads=threads)(corpus.tokens, corpus.offsets, tables.document)
-            counts = np.concatenate([self.model.doc_token_counts, np.diff(corpus.offsets)])
-            for start, rows in row_blocks(self.model.doc_vectors):
-                table[start : start + len(rows), : config.dim] = rows
             table[self.model.n_docs :] = tables.document
+            counts = np.concatenate([self.model.doc_token_counts, np.diff(corpus.offsets)])
         ids, texts = self._ids(corpus), self._texts(corpus, directory)
         return learned, Documents(ids, table[:, : config.dim], counts, texts)
 

@@ -1,18 +1,24 @@
-"""What smaller models and given vectors cost and bring.
+"""What smaller models, given vectors, and going on with more text cost and bring.
 
     python tests/benchmarks/given_vectors.py bbc
-    python tests/benchmarks/given_vectors.py 20news
+    python tests/benchmarks/given_vectors.py 20news --continued --seeds 5
+    python tests/benchmarks/given_vectors.py wiki --continued --parts 10
 
-Prints two tables, in Markdown. One training seed; kNN(3) and k-means NMI (three seeds) of all
-documents inferred by the smaller model, MEN of its words. Then a training on a twentieth of the text: alone, and from
-the vectors that the rest of the text gives, at several pulls.
+Prints tables, in Markdown; kNN(3) and k-means NMI (three seeds) of all documents.
+
+- Without an option: smaller models, then a training on a twentieth of the text, alone and from the vectors that the
+  rest of the text gives, at several pulls. One training seed.
+- ``--continued``: a training on all text; one on four fifths and then on the last fifth, without and with the old text;
+  with ``--parts``, a chain of equal parts. Processor seconds of the last step, with one worker.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import corpora
 import numpy as np
@@ -24,6 +30,8 @@ from jose_embed.analysis.gold_sets import read_scored_pairs
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.exchange import export
 from jose_embed.model.smaller import smaller
+from jose_embed.text.encode import encode_texts
+from jose_embed.text.kept import write_encoded
 
 
 def quality(model: Embeddings, corpus: corpora.Corpus) -> str:
@@ -51,9 +59,8 @@ def in_bytes(model: Embeddings) -> Embeddings:
     )  # fmt: skip
 
 
-def main() -> None:
-    """Print both tables."""
-    corpus = corpora.load(sys.argv[1] if len(sys.argv) > 1 else "20news")
+def smaller_models(corpus: corpora.Corpus) -> None:
+    """Print both tables of smaller models and given vectors."""
     model = jose_embed.train(documents=corpus.texts, dim=100, progress=False)
     print("| model | numbers per word | kNN(3) | NMI | MEN |\n|---|---|---|---|---|")
     print(f"| whole: {model.n_words:,} words | 100 | {quality(model, corpus)} |")
@@ -73,6 +80,75 @@ def main() -> None:
         for pull in (0, 20, 200, 1e6):
             held = jose_embed.train(documents=few, init=str(init), init_pull=pull, epochs=15, progress=False)
             print(f"| --init-pull {pull:g} | {quality(held, corpus)} |", flush=True)
+
+
+def figures(model: Embeddings, corpus: corpora.Corpus) -> str:
+    """kNN and NMI of the documents' vectors if there are labels, MEN and STS, as cells of a table."""
+    cells = []
+    if corpus.labels is not None:
+        vectors = corpus.in_file_order(np.array(model.doc_vectors))
+        knn = measures.classify(vectors, corpus.labels, n_train=corpus.description.n_train).accuracy.mean
+        cells = [knn, measures.cluster(vectors, corpus.labels, seeds=range(3)).nmi.mean]
+    men = read_scored_pairs(corpora.DATA / "wordsim" / "men.tsv")
+    cells += [measures.word_similarity(model.words, model.center_vectors, men).spearman, sts(model)]
+    return " | ".join(f"{cell:.3f}" for cell in cells)
+
+
+def sts(model: Embeddings) -> float:
+    """Spearman of the STS benchmark."""
+    pairs = corpora.sentence_pairs()
+    first, second = (model.infer_flagged([pair[side] for pair in pairs]).vectors for side in (0, 1))
+    return float(measures.sts(first, second, [pair.score for pair in pairs]).spearman)
+
+
+def continued(corpus: corpora.Corpus, n_seeds: int, n_parts: int) -> None:
+    """Print a training on all text beside continued ones."""
+    lines = corpus.lines()
+    old, new = lines[: len(lines) * 4 // 5], lines[len(lines) * 4 // 5 :]
+    columns = (["kNN(3)", "NMI"] if corpus.labels is not None else []) + ["MEN", "STS"]
+    print(f"| training | seed | CPU seconds | {' | '.join(columns)} |\n|---|---|---|{'---|' * len(columns)}")
+
+    def trained(what: str, texts: list[str], **settings: Any) -> Embeddings:
+        started = time.process_time()
+        model = jose_embed.train(documents=texts, workers=1, progress=False, **settings)
+        seconds = time.process_time() - started
+        print(f"| {what} | {seed} | {seconds:.0f} | {figures(model, corpus) if model.n_docs == len(lines) else ''} |")
+        return model
+
+    epochs = {} if corpus.labels is not None else {"epochs": corpus.description.epochs}
+    for seed in range(1, n_seeds + 1):
+        settings: dict[str, Any] = {"tokenizer": "whitespace", "seed": seed, **epochs}
+        with tempfile.TemporaryDirectory() as folder:
+            start, text = Path(folder) / "start.jose", Path(folder) / "text.encoded"
+            trained("all", lines, **settings)
+            if n_parts > 2:
+                parts = np.array_split(np.arange(len(lines)), n_parts)
+                options = settings
+                for part in parts:
+                    some = [lines[row] for row in part]
+                    trained(f"+ {len(some):,} documents", some, **options).save(start, overwrite=True)
+                    options = {"continue_from": str(start)}
+                continue
+            trained("four fifths", old, **settings).save(start)
+            trained("+ a fifth", new, continue_from=str(start))
+            with encode_texts(old, tokenizer="whitespace") as encoded:
+                write_encoded(encoded, text)
+            trained("+ a fifth, with the old text", new, continue_from=str(start), earlier_text=str(text))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Smaller models and given vectors.")
+    parser.add_argument("corpus", nargs="?", default="20news")
+    parser.add_argument("--continued", action="store_true")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--parts", type=int, default=2)
+    options = parser.parse_args()
+    corpus = corpora.load(options.corpus)
+    if options.continued:
+        continued(corpus, options.seeds, options.parts)
+    else:
+        smaller_models(corpus)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ what its makers advise for document vectors:
 * ``doc2vec``: gensim's Doc2Vec with ``dm=0, dbow_words=1`` and 5 negatives.
 * ``word2vec``: gensim's Word2Vec, skip-gram, 5 negatives; a document is the mean of its words' vectors.
 * ``tfidf``: tf-idf with sublinear counts, words in at least 5 and at most half of the documents, truncated SVD.
+* ``wordllama``: WordLlama, static vectors of 256 dimensions, distilled from language models, that come inside its
+  package; nothing is trained. ``JOSE_WORDLLAMA`` names the Python of an environment that has the package.
 * ``ours``: jose_embed with its default recipe; ``ours:NAME`` with the preset of that name, ``ours:name=value,...`` with
   other settings.
 """
@@ -40,9 +42,22 @@ TITLES = {
     "doc2vec": "gensim Doc2Vec",
     "word2vec": "gensim Word2Vec, averaged",
     "tfidf": "tf-idf + SVD",
+    "wordllama": "WordLlama, pretrained, 256 dimensions",
     "ours": "**jose-embed**",
 }
 REFERENCE_VARIABLES = {"reference": "JOSE_REFERENCE", "reference-ofast": "JOSE_REFERENCE_OFAST"}
+VARIABLES = REFERENCE_VARIABLES | {"wordllama": "JOSE_WORDLLAMA"}
+
+# Run by the other Python: texts in a file, a line each, become rows of a NumPy file. The package has its tokenizer in a
+# folder of another name than it looks in, which is also that of its cache; so its own folder is the cache.
+_WORDLLAMA = """
+import logging, pathlib, sys
+import numpy, wordllama
+logging.disable(logging.CRITICAL)
+model = wordllama.WordLlama.load(cache_dir=pathlib.Path(wordllama.__file__).parent, disable_download=True)
+texts = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8").split("\\n")
+numpy.save(sys.argv[2], numpy.nan_to_num(model.embed(texts, batch_size=8)))
+"""
 
 
 @dataclass(frozen=True)
@@ -94,8 +109,8 @@ def title(system: str) -> str:
 
 def missing(system: str) -> str | None:
     """Why a system cannot run here, in one line; None where it can."""
-    if system in REFERENCE_VARIABLES:
-        variable = REFERENCE_VARIABLES[system]
+    if system in VARIABLES:
+        variable = VARIABLES[system]
         path = os.environ.get(variable)
         if not path:
             return f"{TITLES[system]} left out: {variable} does not name an executable"
@@ -122,6 +137,11 @@ def version(system: str) -> str:
         import sklearn
 
         return f"scikit-learn {sklearn.__version__}"
+    if system == "wordllama":
+        code = "import importlib.metadata as m; print(m.version('wordllama'))"
+        return subprocess.run(
+            [os.environ["JOSE_WORDLLAMA"], "-c", code], check=True, capture_output=True, text=True
+        ).stdout.strip()
     return "2020" if system in REFERENCE_VARIABLES else ""
 
 
@@ -144,6 +164,8 @@ def train(system: str, corpus: Corpus, settings: Settings, *, documents: bool = 
         return _word2vec(corpus, settings)
     if name == "tfidf":
         return _tfidf(corpus, settings)
+    if name == "wordllama":
+        return _wordllama(os.environ["JOSE_WORDLLAMA"], corpus, documents=documents)
     if name == "ours":
         return _ours(path, settings, recipe)
     raise ValueError(f"no system is called {system!r}; known are {', '.join(TITLES)} and ours:PRESET")
@@ -197,6 +219,21 @@ def _reference(executable: str, path: Path, settings: Settings, *, documents: bo
         words, word_vectors = _read_text_vectors(Path(folder) / "words")
         doc_vectors = _read_text_vectors(Path(folder) / "documents")[1] if documents else None
     return Trained(doc_vectors, words, word_vectors, _averager(words, word_vectors), clock, infers_like_training=False)
+
+
+def _wordllama(python: str, corpus: Corpus, *, documents: bool) -> Trained:
+    def infer(texts: Sequence[str]) -> Vectors:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "texts.txt", Path(folder) / "vectors.npy"
+            source.write_text("\n".join(texts), encoding="utf-8")
+            subprocess.run([python, "-c", _WORDLLAMA, str(source), str(target)], check=True)
+            rows = np.load(target).astype(np.float64)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.asarray(rows / np.where(norms == 0, 1, norms), np.float32)
+
+    with _measured() as clock:
+        vectors = infer(corpus.lines()) if documents else None
+    return Trained(vectors, (), np.empty((0, 256), np.float32), infer, clock)
 
 
 def _doc2vec(corpus: Corpus, settings: Settings) -> Trained:

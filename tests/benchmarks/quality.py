@@ -2,7 +2,8 @@
 
 Ours beside gensim, tf-idf with SVD and, where ``JOSE_REFERENCE`` or ``JOSE_REFERENCE_OFAST`` names an executable, the
 paper's own program: same dimension, same epochs, documents in shuffled order, several training seeds, five k-means
-seeds for each of them. The rules of scoring are those of :mod:`jose_embed.analysis.measures`.
+seeds for each of them; and, where ``JOSE_WORDLLAMA`` names a Python that has it, a pretrained static model. The rules
+of scoring are those of :mod:`jose_embed.analysis.measures`.
 
     python tests/benchmarks/quality.py                                   every table, 3 seeds
     python tests/benchmarks/quality.py --corpora bbc r8 --systems ours doc2vec --seeds 5
@@ -33,9 +34,9 @@ from jose_embed.analysis.measures import Spread
 
 RULES = 2  # raised when the scoring changes, so that older kept figures are measured anew
 CLUSTER_SEEDS = range(5)
-SYSTEMS = ("reference", "reference-ofast", "doc2vec", "word2vec", "tfidf", "ours")
+SYSTEMS = ("reference", "reference-ofast", "doc2vec", "word2vec", "tfidf", "wordllama", "ours")
 # The two builds of the reference make the same vectors; quality is measured with the one that is quicker to wait for.
-QUALITY_SYSTEMS = ("reference-ofast", "doc2vec", "word2vec", "tfidf", "ours")
+QUALITY_SYSTEMS = ("reference-ofast", "doc2vec", "word2vec", "tfidf", "wordllama", "ours")
 
 SEARCH_COLUMNS = {"average_precision": "MAP", "ndcg": "nDCG@10"}
 DOCUMENT_COLUMNS = {
