@@ -342,7 +342,9 @@ def best_of(scores: npt.NDArray[np.float32], k: int, among: npt.NDArray[np.bool_
         among: bool (n,): the rows that count; all if None.
     """
     if among is not None:
-        scores = np.where(among, scores, np.float32(-np.inf))
+        chosen = np.flatnonzero(among)
+        found, best = best_of(scores[chosen], k)
+        return chosen[found], best
     rows = np.arange(len(scores))
     if k < len(scores):
         floor = np.partition(scores, len(scores) - k)[len(scores) - k]
