@@ -194,9 +194,14 @@ def _infer(
     if tally.n_flagged:
         named = ", ".join(tally.flagged) + (", ..." if tally.n_flagged > len(tally.flagged) else "")
         lines_hold = "line holds" if tally.n_flagged == 1 else "lines hold"
+        instead = (
+            "all of them got the same stand-in, the mean direction of the training text"
+            if model.subwords is None
+            else "their vectors are composed of n-grams"
+        )
         reporter.note(
-            f"{tally.n_flagged:,} {lines_hold} no word that the model knows ({named}); all of them got the same"
-            " stand-in, the mean direction of the training text; --details marks them by coverage 0"
+            f"{tally.n_flagged:,} {lines_hold} no word that the model knows ({named}); {instead};"
+            " --details marks them by coverage 0"
         )
 
 

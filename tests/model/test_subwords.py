@@ -206,3 +206,13 @@ def test_commands_say_what_is_composed(model: Embeddings, tmp_path: Path, capsys
     pytest.importorskip("scipy")
     assert main(["eval", "wordsim", path, str(pairs)]) == 0
     assert "| 3 | 1.000 |" in capsys.readouterr().out, "all pairs count"
+
+
+def test_embed_says_what_texts_without_a_known_word_got(
+    model: Embeddings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(tmp_path / "m.jose")
+    (tmp_path / "new.txt").write_text("walk\nwalked\n")
+    assert main(["embed", str(tmp_path / "m.jose"), str(tmp_path / "new.txt"), "-o", str(tmp_path / "v.npy")]) == 0
+    assert "(2); their vectors are composed of n-grams" in capsys.readouterr().err
+    assert not np.allclose(*np.load(tmp_path / "v.npy"))
