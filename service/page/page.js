@@ -309,7 +309,7 @@ async function understood(text) {
     const trouble = troubleOf(made.status, new Headers(), made.problem);
     if (!info.keeps_texts || trouble.kind !== 'no-known-words') throw trouble;
     const words = [...text.matchAll(WORD)].map((match) => match[0]); // exact words are found nevertheless
-    return { asked: new Set(words.map(folded)), near: new Set(), related: [], unknown: words };
+    return { asked: new Set(words.map(folded)), near: new Set(), related: [], unknown: words, nothingKnown: true };
   }
   const beside = await post('search', { text, target: 'words', k: RELATED });
   // Words such as "the" and "how" say nothing about a text: they are far from its direction.
@@ -368,7 +368,7 @@ async function showSearch(parameters, mine) {
     ? make('p', { className: 'center' }, button('More', () => go('search', Object.fromEntries([...parameters, ['k', k + PAGE]]), true))) : null;
   place.replaceChildren(...[
     ...aboveAnswer(like, word, about, self),
-    neighbors.length ? null : notice('', 'Nothing was found', make('p', {}, source === 'added' ? 'No added document has a known word. Add some, or search all documents.' : 'The model has no documents to search.')),
+    neighbors.length ? null : notice('', 'Nothing was found', make('p', {}, about?.nothingKnown ? 'No document holds one of these words, and the model knows none of them.' : source === 'added' ? 'No added document has a known word. Add some, or search all documents.' : 'The model has no documents to search.')),
     legend(neighbors, words, found.tooLarge),
     list, more].filter(Boolean));
   say(`${neighbors.length} documents found.`);
