@@ -255,7 +255,7 @@ class TrainConfig:
     )
     patience: int = _option(
         0,
-        "with held_out: stop after this many epochs without a lower held-out loss; 0 trains all epochs",
+        "stop after this many epochs without a lower loss of the held-out documents; 0 trains all epochs",
         low=0,
         high=100_000,
     )

@@ -49,7 +49,7 @@ _log = logging.getLogger("service")
 _DESCRIPTION: Final = """
 Words and documents on the unit sphere: neighbours, analogies, vectors for any text, and search over documents.
 
-* Errors are [problem documents](/problems) (RFC 9457); under `/v1` they have OpenAI's shape.
+* Errors are [problem documents](problems) (RFC 9457); under `/v1` they have OpenAI's shape.
 * Where keys are set, send `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 * 503 means busy or not ready: ask again after the seconds in `Retry-After`.
 """
@@ -107,7 +107,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
+    # The last one that is added is the outermost.
+    app.add_middleware(_Unexpected)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -167,6 +168,33 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         for method in route.methods or ():
             document["paths"][route.path_format][method.lower()]["security"] = [{}, {"bearer": []}, {"header": []}]
     return document
+
+
+class _Unexpected:
+    """Answers an unexpected error; the answer passes what is wrapped around it, which Starlette's own would not.
+
+    An error behind the beginning of an answer is raised again: the server logs it and closes the connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if started or scope["type"] != "http":
+                raise
+            _log.exception("%s %s failed", scope["method"], shown(scope["path"]))
+            problem = Problem("internal", "an unexpected error; it has been logged")
+            await as_response(Request(scope), problem)(scope, receive, send)
 
 
 class _Watch:
@@ -298,9 +326,3 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return as_response(request, Problem("unknown-path", f"this service has no path {path}", headers=headers))
     return as_response(request, Problem("malformed-json", str(error.detail), headers=headers))
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    """An unexpected error; Starlette raises it again after this answer, and the server logs it."""
-    headers = {"X-Request-Id": logs.request_id_of()}  # this answer does not pass the watch
-    return as_response(request, Problem("internal", "an unexpected error; it has been logged", headers=headers))

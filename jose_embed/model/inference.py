@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import chain, islice
 from typing import Final, NamedTuple, Protocol
 
@@ -45,11 +45,14 @@ from jose_embed.text.word_table import Rows, VocabularyLookup, WordTable, word_t
 __all__ = [
     "NO_MATRIX",
     "TERM_WEIGHTS",
+    "WORTH_COMPILING",
+    "BatchEncoder",
     "DocumentEncoder",
     "Flagged",
     "HasEncoder",
     "Inferred",
     "default_weights",
+    "has_compiled_path",
     "infer",
     "topic_alone",
 ]
@@ -67,7 +70,8 @@ TERM_WEIGHTS: Final = 1 + np.log(np.maximum(np.arange(1 << 16), 1).astype(np.flo
 
 _WHITESPACE: Final = get_tokenizer("whitespace")  # of texts that are lists of tokens
 _BATCH_CHARACTERS: Final = 1 << 22  # characters of text that the kernel takes at a time
-_WORTH_COMPILING: Final = 1 << 22  # characters from which on the kernel is faster, its compilation included
+#: Characters of text from which on the compiled path is faster, its compilation included.
+WORTH_COMPILING: Final = 1 << 22
 _MOST_COMPOSED: Final = 1_000  # different unknown words of a text: each takes some microseconds for each n-gram
 _BLOCK_WORDS: Final = 4096  # word vectors converted to float64 at a time
 
@@ -198,7 +202,7 @@ class DocumentEncoder:
         if isinstance(text, str):
             words = self.lookup.tokenizer(valid_text(text))
         else:
-            words = self._of_tokens(valid_text(" ".join(text)))
+            words = self.of_tokens(valid_text(" ".join(text)))
         return words if self.lookup.joiner is None else self.lookup.joiner.joined(words)
 
     def document_rows(self, rows: slice) -> npt.NDArray[np.float64]:
@@ -246,9 +250,9 @@ class DocumentEncoder:
     def _vectors_of_texts(self, texts: Sequence[Text], backend: str) -> tuple[Vectors, npt.NDArray[np.bool_]]:
         """The vectors of texts, NaN for those without one, and which texts have a known word."""
         out = np.full((len(texts), self.dim), np.nan, np.float32)
-        few = backend in ("cpu", "auto") and sum(map(_size, texts)) < _WORTH_COMPILING
+        few = backend in ("cpu", "auto") and sum(map(_size, texts)) < WORTH_COMPILING
         if not few:
-            self._write_batches(texts, backend, out)
+            BatchEncoder(self, backend).write(texts, out)
         known = ~np.isnan(out[:, 0])
         if few or self.lookup.subwords is not None:
             for row in np.flatnonzero(~known).tolist():
@@ -256,29 +260,6 @@ class DocumentEncoder:
                 if found.vector is not None:
                     out[row], known[row] = found.vector, not found.composed
         return out, known
-
-    def _write_batches(self, texts: Sequence[Text], backend: str, out: Vectors) -> None:
-        """Write the vectors of many texts with the kernels of the training, some megabytes of text at a time."""
-        write, tokenizer, lookup = self.writer(backend), self.lookup.tokenizer, self.lookup
-        compiled = code_point_rules(tokenizer) is not None
-        # Made only if needed: each takes 20 ms.
-        of_strings = cache(lambda: self.vocabulary_lookup(tokenizer))
-        of_tokens = cache(lambda: self.vocabulary_lookup(self._of_tokens))
-        ends = np.cumsum([_size(text) for text in texts])
-        start = 0
-        while start < len(texts):
-            end = max(start + 1, int(np.searchsorted(ends, ends[start] + _BATCH_CHARACTERS)))
-            some = texts[start:end]
-            strings = [text for text in some if isinstance(text, str)]
-            if not strings:
-                found = of_tokens().of_texts([" ".join(tokens) for tokens in some])
-            elif compiled and len(strings) == len(some):
-                found = of_strings().of_texts(strings)
-            else:
-                lists = [self.tokens(text) for text in some]
-                found = Rows.of(lookup.rows_of(chain.from_iterable(lists)), np.cumsum([len(words) for words in lists]))
-            write(found.rows, found.offsets, out[start:end])
-            start = end
 
     def vocabulary_lookup(
         self, tokenizer: Tokenizer, make_table: Callable[[Tokenizer], WordTable] = word_table
@@ -295,7 +276,7 @@ class DocumentEncoder:
         return VocabularyLookup(tokenizer, joiner.row_of, make_table, joiner.joined_rows)
 
     @cached_property
-    def _of_tokens(self) -> Tokenizer:
+    def of_tokens(self) -> Tokenizer:
         """The tokenizer of texts that are lists of tokens."""
         return normalizing(_WHITESPACE, self.lookup.normalization)
 
@@ -362,6 +343,66 @@ class DocumentEncoder:
         products = total[:, None] * self.matrix
         # Row after row and from zero, as the kernel does.
         return np.asarray(np.add.reduce(np.concatenate((np.zeros((1, len(total))), products)), axis=0))
+
+
+class BatchEncoder:
+    """The compiled path from texts to vectors, with the kernels of the training: some megabytes of text at a time.
+
+    The vectors have the bytes of :meth:`DocumentEncoder.infer_detailed`. Tables are made at first use and words that
+    were looked up are remembered, so one object should serve all batches. One thread at a time may use it; while a
+    kernel runs, others have the interpreter.
+
+    Args:
+        encoder: The encoder of a model.
+        backend: "cpu", "gpu" or "auto", as for :func:`infer`.
+        tokenizer: Splits strings; that of the model by default.
+    """
+
+    def __init__(self, encoder: DocumentEncoder, backend: str = "cpu", tokenizer: Tokenizer | None = None) -> None:
+        self._encoder = encoder
+        self._write = encoder.writer(backend)
+        self._tokenizer = encoder.lookup.tokenizer if tokenizer is None else tokenizer
+        self._compiled = has_compiled_path(self._tokenizer)
+
+    def write(self, texts: Sequence[Text], out: Vectors) -> None:
+        """Write the vectors of texts; the row of a text without a direction stays as it is.
+
+        Args:
+            texts: Strings or lists of tokens.
+            out: float32 (n_texts, dim), written in place.
+        """
+        ends = np.cumsum([_size(text) for text in texts])
+        start = 0
+        while start < len(texts):
+            end = max(start + 1, int(np.searchsorted(ends, ends[start] + _BATCH_CHARACTERS)))
+            found = self._rows(texts[start:end])
+            self._write(found.rows, found.offsets, out[start:end])
+            start = end
+
+    def _rows(self, texts: Sequence[Text]) -> Rows:
+        strings = [text for text in texts if isinstance(text, str)]
+        if not strings:
+            return self._of_tokens.of_texts([" ".join(tokens) for tokens in texts])
+        if self._compiled and len(strings) == len(texts):
+            return self._of_strings.of_texts(strings)
+        lists = [self._encoder.tokens(text) for text in texts]
+        rows = self._encoder.lookup.rows_of(chain.from_iterable(lists))
+        return Rows.of(rows, np.cumsum([len(words) for words in lists]))
+
+    # Each takes 20 ms.
+
+    @cached_property
+    def _of_strings(self) -> VocabularyLookup:
+        return self._encoder.vocabulary_lookup(self._tokenizer)
+
+    @cached_property
+    def _of_tokens(self) -> VocabularyLookup:
+        return self._encoder.vocabulary_lookup(self._encoder.of_tokens)
+
+
+def has_compiled_path(tokenizer: Tokenizer) -> bool:
+    """Whether :class:`BatchEncoder` splits texts outside the interpreter; otherwise it gains little."""
+    return code_point_rules(tokenizer) is not None
 
 
 class HasEncoder(Protocol):

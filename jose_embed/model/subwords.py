@@ -21,7 +21,7 @@ class Subwords(NamedTuple):
 
     Example:
         >>> subwords = Subwords(np.float32([[3, 4]]), Ngrams(3, 6, 1))
-        >>> subwords.vector("anything").round(3).tolist()
+        >>> [round(x, 3) for x in subwords.vector("anything").tolist()]
         [0.6, 0.8]
     """
 

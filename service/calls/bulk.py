@@ -26,6 +26,7 @@ from service.engine.records import Delete, Document, Put
 from service.engine.serving import Engine
 from service.engine.writing import StaleModelError
 from service.problems import Problem
+from service.search.texts import BulkEncoder
 from service.web.body import validated
 from service.web.route import (
     Admission,
@@ -100,6 +101,7 @@ class _Import:
         self._waiting: list[Line] = []
         self._n_waiting = 0  # bytes
         self._stored = time.monotonic()
+        self._bulk: BulkEncoder | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The lines of the answer."""
@@ -169,13 +171,19 @@ class _Import:
             served = engine.snapshot.served
             results = [item.change for item in read]
             puts = [(i, change) for i, change in enumerate(results) if isinstance(change, Put)]
-            made = await engine.embed(served, [put.text for _, put in puts], always=True)
-            changes: list[Put] = []
-            for (i, put), vector in zip(puts, made, strict=True):
-                if vector.vector is None:
-                    results[i] = no_known_words(vector)
-                else:
-                    changes.append(dataclasses.replace(put, model=served.id, vector=vector.vector))
+            if self._bulk is None or self._bulk.model is not served.embeddings:
+                self._bulk = BulkEncoder(served.embeddings)
+            vectors = await engine.embed_bulk(served, self._bulk, [put.text for _, put in puts])
+            made = list(zip(puts, vectors, strict=True))
+            changes = [
+                dataclasses.replace(put, model=served.id, vector=vector)
+                for (_, put), vector in made
+                if vector is not None
+            ]
+            lost = [pair for pair, vector in made if vector is None]
+            explained = await engine.embed(served, [put.text for _, put in lost], always=True)
+            for (i, _), inferred in zip(lost, explained, strict=True):
+                results[i] = no_known_words(inferred)
             try:
                 outcomes = await engine.write(served.id, changes, always=True)
                 break

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from service.engine import snapshots, status
 from service.engine.following import Follower
 from service.engine.jobs import Job, Jobs
@@ -27,7 +30,7 @@ from service.problems import Problem
 from service.search.index import IndexOptions
 from service.search.queries import SearchJob, SearchQuery, Snapshot, run_jobs
 from service.search.served_model import ServedModel
-from service.search.texts import Inferred, vectors_of
+from service.search.texts import BulkEncoder, Inferred, vectors_of
 from service.settings import Settings
 
 __all__ = ["Engine"]
@@ -193,6 +196,15 @@ class Engine:
             else:
                 made += await self.embed_lane.submit(EmbedJob(served, some), always=always or bool(made))
         return made
+
+    async def embed_bulk(
+        self, served: ServedModel, bulk: BulkEncoder, texts: Sequence[str]
+    ) -> list[npt.NDArray[np.float32] | None]:
+        """Vectors of the next texts of an import, None for a text without a known word. ``bulk`` is an encoder of the
+        model's embeddings, which the caller keeps for all its texts."""
+        if bulk.is_compiled(texts):
+            return await self.long_work(functools.partial(bulk.compiled, texts), always=True)
+        return [made.vector for made in await self.embed(served, texts, always=True)]
 
     async def work(self, job: Callable[[], Result], *, always: bool = False) -> Result:
         """Runs a function in the work lane. ``always``: see :meth:`~service.engine.lanes.Lane.submit`.

@@ -37,7 +37,7 @@ from service.search.index import IndexOptions
 from service.search.library import Entry, Library, Merge
 from service.search.queries import Snapshot
 from service.search.served_model import ServedModel
-from service.search.texts import vectors_of
+from service.search.texts import BulkEncoder
 from service.settings import Settings
 
 __all__ = ["DocumentWriter", "StaleModelError", "as_problem"]
@@ -323,12 +323,13 @@ class DocumentWriter:
         ``report`` is called with the number so far.
         """
         n = after = 0
+        bulk = BulkEncoder(served.embeddings)
         while missing := self.store.without_vector(served.id, after=after):
             after = missing[-1].serial
-            made = vectors_of(served.embeddings, [item.text for item in missing])
+            vectors = bulk.vectors_of([item.text for item in missing])
             self.store.keep_vectors(
                 served.id,
-                [StoredVector(item.serial, one.vector) for item, one in zip(missing, made, strict=True)],
+                [StoredVector(item.serial, vector) for item, vector in zip(missing, vectors, strict=True)],
             )
             n += len(missing)
             report(n)
@@ -338,13 +339,14 @@ class DocumentWriter:
         """The versions behind a serial whose vectors are not stored, with vectors."""
         entries: list[Entry] = []
         n = 0
+        bulk = BulkEncoder(served.embeddings)
         while missing := self.store.without_vector(served.id, after=after):
             after = missing[-1].serial
-            made = vectors_of(served.embeddings, [item.text for item in missing])
+            vectors = bulk.vectors_of([item.text for item in missing])
             entries += [
-                Entry(item.serial, item.id, one.vector)
-                for item, one in zip(missing, made, strict=True)
-                if one.vector is not None
+                Entry(item.serial, item.id, vector)
+                for item, vector in zip(missing, vectors, strict=True)
+                if vector is not None
             ]
             n += len(missing)
             report(n)

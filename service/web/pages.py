@@ -134,9 +134,10 @@ def _admitted(app: FastAPI, handle: Handler) -> Handler:
 def _add_documentation(app: FastAPI, settings: Settings, document: bytes) -> None:
     """The OpenAPI document and the pages that show it."""
 
+    # The pages name their files relative to themselves, so they work below any path that a proxy takes off.
     if root := settings.root_path:
         document = orjson.dumps(orjson.loads(document) | {"servers": [{"url": root}]})
-    static_files = f"{root}{_STATIC}"
+    static_files = _STATIC.removeprefix("/")
 
     async def openapi_file(request: Request) -> Response:
         return Response(document, media_type=JSON)
@@ -144,7 +145,7 @@ def _add_documentation(app: FastAPI, settings: Settings, document: bytes) -> Non
     async def docs(request: Request) -> HTMLResponse:
         return _with_policy(
             get_swagger_ui_html(
-                openapi_url=f"{root}/openapi.json",
+                openapi_url="openapi.json",
                 title="jose-embed",
                 swagger_js_url=f"{static_files}/swagger-ui-bundle.js",
                 swagger_css_url=f"{static_files}/swagger-ui.css",
@@ -155,7 +156,7 @@ def _add_documentation(app: FastAPI, settings: Settings, document: bytes) -> Non
     async def redoc(request: Request) -> HTMLResponse:
         return _with_policy(
             get_redoc_html(
-                openapi_url=f"{root}/openapi.json",
+                openapi_url="openapi.json",
                 title="jose-embed",
                 redoc_js_url=f"{static_files}/redoc.standalone.js",
                 redoc_favicon_url=f"{static_files}/favicon.png",

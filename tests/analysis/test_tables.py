@@ -223,7 +223,7 @@ def test_each_figure_has_a_command(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the measure is missing; name one of wordsim, analogy, classify, cluster, sts, search, report"),
+        ([], "the measure is missing; name one of wordsim, analogy, classify, cluster, sts, search, isotropy, report"),
         (["report", "map.jose"], "nothing to report on"),
         (["report", "map.jose", "--texts", "labels.txt"], "--texts needs --labels"),
         (["wordsim", "map.jose", "missing.tsv"], "missing.tsv: there is no such file or directory"),

@@ -23,7 +23,7 @@ from jose_embed.compute.tables import DocumentInputs, padded_table
 from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
 from jose_embed.model import inference
 from jose_embed.model.embeddings import Embeddings, load
-from jose_embed.model.inference import NO_MATRIX, TERM_WEIGHTS, DocumentEncoder, infer
+from jose_embed.model.inference import NO_MATRIX, TERM_WEIGHTS, infer
 from jose_embed.text import tokenizers
 from jose_embed.text.encode import encode_texts
 from jose_embed.training import document_weights
@@ -160,7 +160,7 @@ def test_texts_may_come_one_after_the_other() -> None:
 
 
 def test_a_few_texts_wait_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DocumentEncoder, "_write_batches", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr(inference, "BatchEncoder", lambda *_: pytest.fail("compiled"))
     for backend in ("cpu", "auto"):
         assert infer(small_model(), ["east"], backend=backend).tolist() == [[1, 0]]
 
@@ -188,9 +188,9 @@ def test_many_texts_have_the_bytes_of_each_alone(
     lists = [*(model.tokenizer(text) for text in texts), ["c1", "t0w1 t0w2", "", "\n", "\0", "\ud800t0w3", "c2"]]
     monkeypatch.setattr(inference, "_BATCH_CHARACTERS", at_once)
     for some in (strings, lists, [*lists[:4], *strings, *lists[4:]]):
-        monkeypatch.setattr(inference, "_WORTH_COMPILING", 1 << 40)
+        monkeypatch.setattr(inference, "WORTH_COMPILING", 1 << 40)
         wanted = model.infer_flagged(some)
-        monkeypatch.setattr(inference, "_WORTH_COMPILING", 0)
+        monkeypatch.setattr(inference, "WORTH_COMPILING", 0)
         found = model.infer_flagged(some)
         assert found.known.tolist() == wanted.known.tolist()
         assert found.vectors.tobytes() == wanted.vectors.tobytes()

@@ -122,7 +122,7 @@ def test_texts_of_unknown_words_alone_are_composed(model: Embeddings) -> None:
 def test_kernels_compose_as_numpy_does(model: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["walking", "walk", "", "singing song"]
     expected = model.infer_flagged(texts)
-    monkeypatch.setattr("jose_embed.model.inference._WORTH_COMPILING", 0)
+    monkeypatch.setattr("jose_embed.model.inference.WORTH_COMPILING", 0)
     found = model.infer_flagged(texts)
     assert found.known.tolist() == expected.known.tolist() == [False, True, False, True]
     assert found.vectors.tobytes() == expected.vectors.tobytes()

@@ -208,7 +208,7 @@ def model(where: str) -> Embeddings:
 def test_inference_gives_the_bytes_of_the_cpu(model: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [*planted.corpus(20, seed=3).texts, "t1w1 nobody t1w1 knows c1", "t0w1 " * 70_000]
     wanted = model.infer(texts)
-    monkeypatch.setattr(inference, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr(inference, "WORTH_COMPILING", 0)
     for backend in ("gpu", "auto"):
         assert model.infer(texts, backend=backend).tobytes() == wanted.tobytes()
     vectors, known = model.infer_flagged(["nothing", *texts, ""], backend="gpu")
@@ -241,7 +241,7 @@ def test_a_device_without_room_for_the_words_is_refused(
 ) -> None:
     if where == "device":
         pytest.skip("a device has room for this model")
-    monkeypatch.setattr(inference, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr(inference, "WORTH_COMPILING", 0)
     with fake_cupy.installed(FakeCupy(free_bytes=1000)):
         with pytest.raises(DeviceError, match=r"has no room for the vectors of \d+ words: .* GB are needed"):
             model.infer(["t0w1"], backend="gpu")

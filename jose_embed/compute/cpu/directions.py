@@ -101,7 +101,8 @@ class CpuDirections:
 
     def __init__(self, inputs: DocumentInputs, threads: int = 1) -> None:
         n_words, self._dim = inputs.center_vectors.shape
-        self._words, self._threads = inputs[:5], threads  # all but the matrix
+        # All but the matrix. Read-only, whatever the model is stored in: one type, one compilation.
+        self._words, self._threads = tuple(map(_read_only, inputs[:5])), threads
         self._width = -(-self._dim // LANES) * LANES
         n_ready = min(n_words, max(1, _SUMMAND_FLOATS // self._width))
         self._ready = padded_table(n_ready, self._width)
@@ -159,6 +160,14 @@ class CpuDirections:
             np.empty(self._width),
             np.arange(len(self._matrix), dtype=np.uint32),
         )
+
+
+def _read_only(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    view = value.view()
+    view.setflags(write=False)
+    return view
 
 
 @cache

@@ -18,6 +18,10 @@ from serving import Served, Starter, make_model
 from test_kept_answers import keep
 
 from jose_embed.model.embeddings import Embeddings
+from service.app import create_app
+from service.search import texts
+from service.search.kernels import Kernels
+from service.settings import Settings
 
 Model = tuple[Path, Embeddings]
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -98,6 +102,35 @@ def test_lines_that_are_refused_do_not_hinder_the_others(running: Served) -> Non
     told = [item["problem"]["detail"] for item in refused if item.get("id") == "unknown"]
     assert told == ["none of the 1 words is in the vocabulary ('nowhere')"]
     assert [item["id"] for item in exported(running)] == ["first", "last"]
+
+
+def test_import_and_reload_store_the_bytes_of_texts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from starlette.testclient import TestClient
+
+    monkeypatch.setattr(texts, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(Kernels, "ready", True)  # all texts take the compiled path
+    path = tmp_path / "own.jose"
+    models = [make_model(path, n_words=300)]
+    words = {f"d{i}": f"king w{i} nobody w{i * 7 % 299}" if i % 9 else "nobody" for i in range(1, 700)}
+    app = create_app(Settings(model=path))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        body = b"".join(line(id, text) for id, text in words.items())
+        *refused, last = map(
+            json.loads, client.post("/documents:import", content=body, headers=NDJSON).text.splitlines()
+        )
+        assert (last["status"], last["added"], last["refused"]) == ("done", 622, 77)
+        assert {item["problem"]["type"] for item in refused if item["status"] == "refused"} == {
+            "/problems#no-known-words"
+        }
+        models.append(make_model(path, n_words=300, seed=9, overwrite=True))
+        stored = [app.state.engine.store.vectors(models[0].id)]
+        job = client.post("/admin/reload?wait=60").json()
+        assert (job["status"], job["result"]["documents"]) == ("done", 622)
+        stored.append(app.state.engine.store.vectors(models[1].id))
+    for model, rows in zip(models, stored, strict=True):
+        wanted = model.infer([words[id] for _, id, _ in rows])
+        assert len(rows) == 622
+        assert [vector.tobytes() for *_, vector in rows if vector is not None] == [row.tobytes() for row in wanted]
 
 
 def test_of_two_lines_with_one_id_the_last_counts(running: Served) -> None:
@@ -234,7 +267,12 @@ def test_a_slow_client_is_stopped_and_few_may_import_at_once(model_a: Model, tmp
     wait_for(lambda: running.get("/documents:export").status_code == 200)
 
 
-def test_memory_does_not_grow_with_the_import(running: Served) -> None:
+def test_memory_does_not_grow_with_the_import(model_a: Model, tmp_path: Path, starter: Starter) -> None:
+    # Without kernels: to load them takes memory, once.
+    running = starter(
+        model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment={"JOSE_CACHE_DIR": "off"}, ready=False
+    )
+
     def lines(n: int) -> Iterator[bytes]:
         for i in range(n):
             yield line(f"d{i % 50}", "king " + "x" * 20_000, n=i)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.text.tokenizers import get_tokenizer
 from service.search import prefix_index, texts
+from service.search.kernels import Kernels
 from service.search.prefix_index import PrefixIndex
-from service.search.texts import ServedEmbeddings, SlicedTokenizer, vectors_of
+from service.search.texts import BulkEncoder, ServedEmbeddings, SlicedTokenizer, vectors_of
 
 
 @given(st.text(st.sampled_from("aé日ß .,'\u2019\u0301\u00ad_\n\t\r\u2028-Σ\u200d9"), max_size=200))
@@ -32,6 +33,54 @@ def test_a_served_model_answers_as_the_model(model_a: tuple[Path, Embeddings]) -
     text = "king w5 nobody " * 20_000
     assert np.array_equal(vectors_of(served, [text])[0].vector, model.infer([text])[0])
     assert served.id == model.id
+
+
+TEXTS = ["king w5 nobody", "", "nobody", "W7 king\nking w5's w9", "w5 " * 3_000 + "caf\u00e9 queen", "\r\n\t w8"] * 3
+
+
+@pytest.mark.parametrize("text", [{}, {"normalisation": "nfc"}])
+def test_many_texts_get_the_bytes_that_they_get_alone(
+    model_a: tuple[Path, Embeddings], monkeypatch: pytest.MonkeyPatch, text: dict[str, str]
+) -> None:
+    monkeypatch.setattr(texts, "SLICE", 64)
+    monkeypatch.setattr(texts, "WORTH_COMPILING", 9_000)
+    served = ServedEmbeddings.load(model_a[0], mapped=False)
+    make = served._make_tokenizer
+    served.encoder.lookup.tokenizer = make("words", {}, text)
+    alone = [None if made.vector is None else made.vector.tobytes() for made in vectors_of(served, TEXTS)]
+    assert alone.count(None) == 6
+    bulk, found, paths = BulkEncoder(served), [], []
+    monkeypatch.setattr(Kernels, "ready", True)
+    compiled = bulk.compiled
+    monkeypatch.setattr(bulk, "compiled", lambda some: [paths.append(len(some)), compiled(some)][1])
+    for size in (4, 2, 5, 7):
+        found += bulk.vectors_of(TEXTS[len(found) : len(found) + size])
+    assert [None if vector is None else vector.tobytes() for vector in found] == alone
+    assert paths == [5, 7], "the first 9,000 characters go one by one"
+
+
+def test_kernels_are_compiled_elsewhere(
+    model_a: tuple[Path, Embeddings], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("JOSE_CACHE_DIR", "off")
+    kernels = Kernels(model_a[0])
+    assert not kernels.ready
+    kernels._thread.join()
+    assert not kernels.ready
+    assert "embedded one by one, which takes longer: no compiled kernels are kept (JOSE_CACHE_DIR)" in caplog.text
+    monkeypatch.delenv("JOSE_CACHE_DIR")
+    there = Kernels(model_a[0])
+    assert not there.ready, "nobody waits"
+    there._thread.join()
+    assert there.ready
+
+
+def test_texts_that_a_library_splits_have_no_compiled_path(model_a: tuple[Path, Embeddings]) -> None:
+    served = ServedEmbeddings.load(model_a[0], mapped=False)
+    served.encoder.lookup.tokenizer = lambda text: text.upper().lower().split()
+    bulk = BulkEncoder(served)
+    assert not any(bulk.is_compiled(["king " * 1_000_000]) for _ in range(3))
+    assert bulk.vectors_of(["king"])[0].tobytes() == vectors_of(served, ["king"])[0].vector.tobytes()
 
 
 def test_an_answer_knows_only_the_unknown_words_that_it_names(model_a: tuple[Path, Embeddings]) -> None:

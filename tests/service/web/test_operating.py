@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from serving import READ_KEY, WRITE_KEY, Served, Starter, run_cli, start
@@ -79,16 +80,39 @@ def test_each_answer_has_the_id_of_its_request(served: Served, path: str) -> Non
         assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["x-request-id"]), foreign
 
 
-def test_an_unexpected_error_has_the_id_too(
+def test_an_unexpected_error_is_an_answer_like_others(
+    model_a: tuple[Path, Embeddings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from starlette.testclient import TestClient
+
+    app = create_app(Settings(model=model_a[0], documents=tmp_path / "d.sqlite3", cors_origins=(APP,)))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        monkeypatch.setattr(app.state.engine, "info", lambda: 1 / 0)
+        answer = client.get("/info", headers={"X-Request-Id": "lost", "Origin": APP})
+        figures = client.get("/metrics").text
+    assert (answer.status_code, answer.json()["type"]) == (500, "/problems#internal")
+    assert answer.headers.get_list("x-request-id") == ["lost"]
+    assert answer.headers["access-control-allow-origin"] == APP, "a page of that origin may read what went wrong"
+    assert "X-Request-Id" in answer.headers["access-control-expose-headers"]
+    assert {"server-timing", "content-security-policy"} <= answer.headers.keys()
+    assert 'path="/info",status="500"' in figures
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage() == "GET '/info' failed"
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_error_behind_the_beginning_of_an_answer_cuts_it_off(
     model_a: tuple[Path, Embeddings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from starlette.testclient import TestClient
 
     app = create_app(Settings(model=model_a[0], documents=tmp_path / "d.sqlite3"))
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
-        monkeypatch.setattr(app.state.engine, "info", lambda: 1 / 0)
-        answer = client.get("/info", headers={"X-Request-Id": "lost"})
-    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "lost")
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        client.put("/documents/a", json={"text": "king"})
+        pages = iter([app.state.engine.store.whole_page("", 1, 1)])
+        monkeypatch.setattr(app.state.engine.store, "whole_page", lambda *_: next(pages, None) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            client.get("/documents:export")
 
 
 def test_the_line_of_a_request(operated: Served) -> None:
@@ -182,10 +206,15 @@ def test_a_root_path_that_the_proxy_takes_off_or_leaves(operated: Served) -> Non
         short, full = (operated.get(f"{prefix}{path}", headers=key) for prefix in (bare, operated.url))
         assert (short.status_code, full.status_code) == (200, 200), path
         assert short.content == full.content
-    docs = operated.get("/docs").text
-    assert re.findall(r"(?:src|href)=\"(?!/jose/)([^\"]+)\"", docs) == []
-    assert "/jose/openapi.json" in docs
+    for path, n in (("/docs", 4), ("/redoc", 3)):
+        page = operated.get(path).text
+        named = re.findall(r"(?:src|href|spec-url)=\"([^\"]+)\"|url: '([^']+)'", page)
+        files = [urljoin(f"{operated.url}{path}", link or spec) for link, spec in named]
+        assert (len(files), {operated.get(file).status_code for file in files}) == (n, {200}), files
+        assert all(file.startswith(f"{operated.url}/") for file in files), files
     assert operated.get("/openapi.json").json()["servers"] == [{"url": "/jose"}]
+    linked = re.findall(r"\]\(([^)]+)\)", operated.get("/openapi.json").json()["info"]["description"])
+    assert [urljoin(f"{operated.url}/docs", link) for link in linked] == [f"{operated.url}/problems"]
     moved = operated.get(operated.url)
     assert (moved.status_code, moved.headers["location"]) == (307, "/jose/")
     job = operated.post("/admin/snapshot", headers=bearer(WRITE_KEY))
