@@ -104,7 +104,7 @@ class Filter:
     comparisons: tuple[_Comparison, ...]
 
     @classmethod
-    @lru_cache(64)
+    @lru_cache(_KEPT_FILTERS)
     def parse(cls, text: str) -> Filter:
         """The filter that a text says.
 

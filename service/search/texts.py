@@ -144,10 +144,9 @@ class BulkEncoder:
         out = np.full((len(texts), self.model.dim), np.nan, np.float32)
         self._batches.write(texts, out)
         made: list[npt.NDArray[np.float32] | None] = list(out)
-        for row in np.flatnonzero(
-            np.isnan(out[:, 0])
-        ).tolist():  # of unknown words only: nothing, or composed of n-grams
-            made[row] = vectors_of(self.model, [texts[row]])[0].vector
+        can_compose = self.model.subwords is not None
+        for row in np.flatnonzero(np.isnan(out[:, 0])).tolist():  # texts of unknown words only
+            made[row] = vectors_of(self.model, [texts[row]])[0].vector if can_compose else None
         return made
 
     def vectors_of(self, texts: Sequence[str]) -> list[npt.NDArray[np.float32] | None]:
