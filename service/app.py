@@ -39,6 +39,8 @@ OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _OPEN_REQUESTS: Final = 64  # calls without a key and pages in progress at once
 _CLIENT_GONE: Final = 499  # in the metrics only
 _ANSWER_SLICE: Final = 64 << 10
+_LINGER_SECONDS: Final = 1.0  # for the rest of the body of a refused request
+_LINGER_BYTES: Final = 16 << 20
 # What pages of other origins may send and read; CORS_ORIGINS says which pages.
 _CORS_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
 _CORS_SENT: Final = ("Authorization", "Content-Type", "If-Match", "If-None-Match", "X-API-Key", "X-Request-Id")
@@ -218,26 +220,33 @@ class _Watch:
             await self._app(scope, receive, send)
             return
         sending = _Sending(scope, send, self._traffic, self._engine, logs.begin(scope))
-        started = time.perf_counter()
+
+        async def receiving() -> Message:
+            message = await receive()
+            sending.body_unread = message.get("more_body", False)
+            return message
+
         try:
             try:
                 self._access.check_host(scope)
                 if self._root:
                     self._enter_root(scope)
             except Problem as problem:
-                await as_response(Request(scope), problem)(scope, receive, sending)
+                await as_response(Request(scope), problem)(scope, receiving, sending)
             else:
                 at_root = self._root and scope["path"] == self._root  # the page's links are relative
                 app = RedirectResponse(f"{self._root}/") if at_root else self._app
-                await app(scope, receive, sending)
+                await app(scope, receiving, sending)
+            await sending.linger(receive)
         except asyncio.CancelledError:
             if GONE not in scope:
                 raise
-            sending.status = _CLIENT_GONE
+            if not sending.ended:
+                sending.status = _CLIENT_GONE
         finally:
             self._traffic.give_back(sending.n_counted)
             path = getattr(scope.get("route"), "path", "other")
-            seconds = time.perf_counter() - started
+            seconds = sending.seconds
             self._engine.metrics.observe(scope["method"] if path != "other" else "", path, sending.status, seconds)
             if self._logs:
                 logs.log_request(scope, sending.status, seconds, sending.n_bytes)
@@ -256,13 +265,38 @@ class _Sending:
         self.status = 500
         self.n_counted = 0
         self.n_bytes = 0
+        self.body_unread = _has_body(scope)
+        self._lingers = False
         self._request_id = request_id
         self._scope = scope
         self._send = send
         self._traffic = traffic
         self._engine = engine
         self._began = time.perf_counter()
+        self.ended: float | None = None
         self._refused = False
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning to the last piece of the answer, or to now."""
+        return (self.ended or time.perf_counter()) - self._began
+
+    async def linger(self, receive: Receive) -> None:
+        """Ends an answer that came before the whole body, when the rest of the body has been read and thrown away.
+
+        A connection that is closed with bytes unread is reset, and the client or the proxy before it may lose the
+        answer with it (nginx makes 502 of it). The bytes and the time are bounded.
+        """
+        if not self._lingers:
+            return
+        n_read = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while self.body_unread and n_read < _LINGER_BYTES:
+                    message = await receive()
+                    self.body_unread = message.get("more_body", False)
+                    n_read += len(message.get("body", b""))
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def __call__(self, message: Message) -> None:
         if self._refused:
@@ -272,6 +306,9 @@ class _Sending:
             return
         body, more = message.get("body", b""), message.get("more_body", False)
         self.n_bytes += len(body)
+        if not more:
+            self.ended = time.perf_counter()
+            self._lingers = more = self.body_unread and self.status < 500
         for first in range(0, max(1, len(body)), _ANSWER_SLICE):
             last = first + _ANSWER_SLICE
             piece = {"type": message["type"], "body": body[first:last], "more_body": more or last < len(body)}
@@ -299,6 +336,11 @@ class _Sending:
         if self._engine.draining:
             headers.append((b"connection", b"close"))
         await self._send({**message, "headers": headers})
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 async def _problem(request: Request, error: Exception) -> Response:
