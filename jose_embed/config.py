@@ -13,8 +13,6 @@ from typing import Any, Final, Literal, TypedDict
 
 from jose_embed.errors import ConfigError, counterpart, did_you_mean
 
-__all__ = ["PRESETS", "TrainConfig", "TrainSettings", "available_workers", "preset_settings"]
-
 Objective = Literal["pairwise", "joint", "smooth", "cross-entropy"]
 NegativeStep = Literal["paper", "reference"]
 BackendName = Literal["auto", "cpu", "gpu"]

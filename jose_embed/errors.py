@@ -23,20 +23,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-__all__ = [
-    "ConfigError",
-    "CorpusError",
-    "DeviceError",
-    "JoseError",
-    "MissingExtraError",
-    "ModelError",
-    "NoKnownWordsError",
-    "TrainingError",
-    "UnknownWordError",
-    "counterpart",
-    "did_you_mean",
-]
-
 
 class JoseError(Exception):
     """Base class of this package's errors."""

@@ -21,26 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = [
-    "BarReporter",
-    "ClosingReporter",
-    "JoinedReporter",
-    "JsonReporter",
-    "LineReporter",
-    "LogReporter",
-    "Phase",
-    "Reporter",
-    "SilentReporter",
-    "WarningNote",
-    "amount_text",
-    "duration_text",
-    "in_notebook",
-    "is_interactive",
-    "log_event",
-    "reporter_for",
-    "reporting",
-]
-
 Clock = Callable[[], float]
 
 _PERCENTAGES = frozenset({"active", "coverage"})

@@ -33,8 +33,6 @@ from service.web.protocol import GONE, Traffic
 from service.web.route import Admission, ReadRoute
 from service.web.schemas import OpenAIError, ProblemDocument
 
-__all__ = ["OPENAPI_FILE", "create_app", "openapi_document"]
-
 OPENAPI_FILE: Final = Path(__file__).with_name("openapi.json")
 _OPEN_REQUESTS: Final = 64  # calls without a key and pages in progress at once
 _CLIENT_GONE: Final = 499  # in the metrics only

@@ -16,8 +16,6 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from jose_embed.errors import ConfigError
 
-__all__ = ["Service", "export_documents", "import_documents"]
-
 _BLOCK: Final = 1 << 16
 _SECONDS: Final = 120.0  # without a byte of the service
 _TRIES: Final = 3  # of an export that is cut off, without a further document

@@ -11,8 +11,6 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["CATALOGUE", "MEDIA_TYPE", "Kind", "Problem", "as_response", "catalogue_page", "from_validation", "shown"]
-
 MEDIA_TYPE: Final = "application/problem+json"
 _SHOWN_CHARACTERS: Final = 200
 _SHOWN_ERRORS: Final = 20

@@ -15,18 +15,6 @@ from typing import Any, Final, Literal
 
 from jose_embed.errors import ConfigError
 
-__all__ = [
-    "MAX_ANSWERS",
-    "MAX_BATCH",
-    "MAX_K",
-    "MAX_QUERY_WORDS",
-    "MAX_SUGGESTIONS",
-    "PREFIX",
-    "Settings",
-    "is_loopback",
-    "named_key",
-]
-
 PREFIX: Final = "JOSE_"
 #: Bounds of one call: neighbours, items of a batch, and over all items of a batch together neighbours, words of
 #: positive, negative, without and among, and suggestions for unknown words.

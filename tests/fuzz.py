@@ -49,9 +49,11 @@ from jose_embed.text import sources
 from jose_embed.text import word_table as wordtable
 from jose_embed.text.encode import encode, encode_texts
 from jose_embed.text.kept import is_encoded, kept_encoding, open_encoded, write_encoded
-from jose_embed.text.reader import BlockReader, find_sources, get_tokenizer
+from jose_embed.text.reader import BlockReader
 from jose_embed.text.records import TextOptions
+from jose_embed.text.sources import find_sources
 from jose_embed.text.texts import TextStore
+from jose_embed.text.tokenizers import get_tokenizer
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.schedule import RunState
 

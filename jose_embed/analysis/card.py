@@ -12,8 +12,6 @@ from typing import Any
 
 from jose_embed.progress import amount_text, duration_text
 
-__all__ = ["card", "encoding_card"]
-
 _EPOCHS_SHOWN = 20
 _BAR = 30
 

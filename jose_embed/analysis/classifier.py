@@ -21,8 +21,6 @@ from threadpoolctl import threadpool_limits
 
 from jose_embed.errors import ConfigError, MissingExtraError, ModelError
 
-__all__ = ["ClassReport", "Classifier", "cross_validation", "fit_classifier", "read_classifier"]
-
 Matrix = npt.NDArray[Any]
 
 _FORMAT: Final = "jose-embed classifier"

@@ -10,8 +10,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MOST_COLUMNS", "NO_VALUE", "Column", "ColumnBuilder", "topic_column"]
-
 NO_VALUE: Final = 255
 MOST_COLUMNS: Final = 6  # 8 bytes of base64 for each point
 _MOST_VALUES: Final = 40  # of a category; the others are together

@@ -24,8 +24,6 @@ from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.storage.columns import row_blocks
 
-__all__ = ["Comparison", "MovedWord", "compare"]
-
 _BLOCK: Final = 128  # words whose neighbours are searched at a time
 
 

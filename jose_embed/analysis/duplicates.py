@@ -12,8 +12,6 @@ from jose_embed.errors import ConfigError
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
 
-__all__ = ["NearDuplicate", "near_duplicates"]
-
 _BLOCK: Final = 1 << 9  # if all of them are equal, their pairs take 0.2 GB at 100 dimensions
 
 

@@ -15,19 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import CorpusError
-from jose_embed.text.reader import BlockReader, find_sources
+from jose_embed.text.reader import BlockReader
 from jose_embed.text.records import TextOptions
-
-__all__ = [
-    "AnalogyQuestion",
-    "ScoredPair",
-    "SearchQuery",
-    "read_analogies",
-    "read_labels",
-    "read_scored_pairs",
-    "read_search_queries",
-]
-
+from jose_embed.text.sources import find_sources
 
 _LINES = TextOptions(format="text")  # whatever the name of the file
 

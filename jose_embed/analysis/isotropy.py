@@ -29,8 +29,6 @@ from jose_embed.errors import ConfigError
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
 
-__all__ = ["IsotropyScore", "isotropy", "isotropy_table"]
-
 _SAMPLES, _MOST_ROWS = 5, 5000
 _FEWEST_ROWS: Final = 4
 

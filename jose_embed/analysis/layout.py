@@ -28,8 +28,6 @@ try:
 except ImportError:
     raise MissingExtraError("the map", "map") from None
 
-__all__ = ["LAID_OUT", "Layout", "exact_neighbors", "layout", "neighbors_kept"]
-
 Vectors = npt.NDArray[np.float32]
 
 LAID_OUT: Final = 100_000  # documents that are laid out; the others are placed among them

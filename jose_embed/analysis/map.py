@@ -41,8 +41,6 @@ from jose_embed.storage.atomic import atomic_file
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
 
-__all__ = ["DocumentMap", "map"]
-
 TEXT_LENGTH: Final = 2_000
 MOST_TOPICS: Final = 250
 

@@ -28,24 +28,6 @@ import numpy.typing as npt
 from jose_embed.analysis.gold_sets import AnalogyQuestion, ScoredPair
 from jose_embed.errors import ConfigError, MissingExtraError
 
-__all__ = [
-    "AnalogyScore",
-    "ClassificationScore",
-    "ClusterScore",
-    "SearchScore",
-    "SimilarityScore",
-    "Spread",
-    "analogy",
-    "classify",
-    "cluster",
-    "clustering_measures",
-    "search",
-    "spherical_kmeans",
-    "sts",
-    "unit_rows",
-    "word_similarity",
-]
-
 Matrix = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
 ClusterMethod = Literal["kmeans", "spherical"]

@@ -18,8 +18,6 @@ from jose_embed.storage.atomic import atomic_file
 if TYPE_CHECKING:
     from jose_embed.analysis.map import DocumentMap
 
-__all__ = ["COLOURS", "loss_picture", "map_picture"]
-
 #: Of the topics; told apart by eyes that miss one kind of cones, too. The first ten of static/map.js.
 COLOURS: Final = (
     "#2a2dca", "#d55e00", "#316d3a", "#78548f", "#ff9900", "#6cbdc6", "#710f51", "#8e7e3e", "#3a0071", "#47004c",

@@ -13,8 +13,6 @@ from jose_embed.analysis.topics import WORD_SHRINKAGE, Topics
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
 
-__all__ = ["Label", "labels_of"]
-
 _TOPIC_WORDS: Final = 3
 _PLACE_WORDS: Final = 2
 _PER_PLACE: Final = 90  # documents

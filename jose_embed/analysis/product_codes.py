@@ -21,8 +21,6 @@ try:
 except ImportError:
     raise MissingExtraError("product codes", "map") from None
 
-__all__ = ["CODE_BYTES", "ProductCodes"]
-
 Floats = npt.NDArray[np.float32]
 
 CODE_BYTES: Final = 16

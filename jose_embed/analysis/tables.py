@@ -32,20 +32,6 @@ from jose_embed.text.sources import find_sources
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
 
-__all__ = [
-    "LabelledRows",
-    "Table",
-    "analogy_table",
-    "classification_table",
-    "clustering_table",
-    "labelled_rows",
-    "read_texts",
-    "report",
-    "search_table",
-    "sentence_table",
-    "word_similarity_table",
-]
-
 Cell: TypeAlias = str | int | float | Spread
 PathLike: TypeAlias = str | Path
 

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
     from jose_embed.model.words_of import WordDirections
 
-__all__ = ["Assigned", "Topic", "Topics", "number_of_topics", "topics"]
-
 Vectors = npt.NDArray[np.float32]
 
 MOST_TOPICS: Final = 50  # that are looked for

@@ -24,16 +24,6 @@ import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import Polynomial
 
-__all__ = [
-    "Mixture",
-    "concentration",
-    "fit_mixture",
-    "log_normaliser",
-    "refined_means",
-    "resultant_length",
-    "spherical_starts",
-]
-
 Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 

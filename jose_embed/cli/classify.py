@@ -11,8 +11,6 @@ from jose_embed.cli.text_options import add_text_options, read_documents
 from jose_embed.cli.topics import add_formats, kept_texts, print_csv
 from jose_embed.errors import ConfigError
 
-__all__ = ["CLASSIFY"]
-
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)

@@ -38,32 +38,6 @@ from jose_embed.version import __version__
 if TYPE_CHECKING:
     from jose_embed.text.corpus import EncodedCorpus
 
-__all__ = [
-    "Command",
-    "Parser",
-    "Stopped",
-    "add_log_json",
-    "add_model",
-    "add_quiet",
-    "add_version",
-    "as_options",
-    "default_output",
-    "metavar_of",
-    "nothing_written",
-    "option_names",
-    "option_of",
-    "positive_whole_number",
-    "print_rows",
-    "reporter_of",
-    "run",
-    "setting_arguments",
-    "setting_help",
-    "text_facts",
-    "text_rows",
-    "visible",
-    "workers_text",
-]
-
 _LOG_JSON = "--log-json"
 
 

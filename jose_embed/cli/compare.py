@@ -7,8 +7,6 @@ import json
 
 from jose_embed.cli.command import Command, positive_whole_number, print_rows, visible
 
-__all__ = ["COMPARE"]
-
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="MODEL", help="a model directory")

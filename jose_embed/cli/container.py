@@ -30,8 +30,6 @@ from jose_embed.text.sources import Source, find_sources, printable
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.version import __version__
 
-__all__ = ["main"]
-
 _CHOICES: Final = ("stop", "retrain", "keep")
 _RETRAIN: Final = "ON_CHANGE=retrain docker compose up"
 _KEEP: Final = "ON_CHANGE=keep docker compose up"

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from jose_embed.storage.atomic import FileWriter
     from jose_embed.text.reader import Block
 
-__all__ = ["EMBED"]
-
 _LINES_NAMED = 5
 
 
@@ -160,7 +158,8 @@ def _infer(
     """Write the vectors of all documents, and note those without a known word."""
     from jose_embed.model.line_vectors import line_vectors
     from jose_embed.model.vector_files import vector_file, vector_format_of
-    from jose_embed.text.reader import BlockReader, complaints, find_sources
+    from jose_embed.text.reader import BlockReader, complaints
+    from jose_embed.text.sources import find_sources
 
     options = options_as_trained(arguments, model)
     sources = find_sources(arguments.sources, reporter.note)

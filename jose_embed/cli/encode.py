@@ -25,9 +25,6 @@ from jose_embed.cli.text_options import add_text_options, text_settings
 from jose_embed.config import TrainConfig
 from jose_embed.progress import amount_text, duration_text, log_event
 
-__all__ = ["ENCODE"]
-
-
 #: The settings of a training that an encoding depends on.
 _SETTINGS = (
     "tokenizer", "normalize", "keep_joined", "keep_prefix", "min_count", "stop_words", "keep_words", "max_vocab",

@@ -13,8 +13,6 @@ from jose_embed.training.engine import EngineOptions
 if TYPE_CHECKING:
     from jose_embed.distributed.forecast import Forecast
 
-__all__ = ["add_cluster_options", "add_engine_options", "engine_settings", "show_forecast"]
-
 
 def add_cluster_options(group: argparse._ActionsContainer) -> None:
     """Declare the engine and the address of its cluster."""

@@ -16,8 +16,6 @@ from jose_embed.errors import ConfigError
 if TYPE_CHECKING:
     from jose_embed.analysis.tables import Table
 
-__all__ = ["EVAL"]
-
 _NO_MEASURE = "the measure is missing; name one of wordsim, analogy, classify, cluster, sts, search, isotropy, report"
 
 

@@ -10,8 +10,6 @@ from jose_embed.cli.command import Command, add_model, add_quiet, positive_whole
 from jose_embed.progress import amount_text
 from jose_embed.text.sources import printable
 
-__all__ = ["EXPORT"]
-
 # The formats and the endings of their files or folders.
 _FORMATS = {
     "word2vec": ".vec", "word2vec-binary": ".bin", "safetensors": ".safetensors", "csv": ".csv", "jsonl": ".jsonl",

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from jose_embed.cli.command import Command, add_quiet, nothing_written, reporter_of
 
-__all__ = ["IMPORT"]
-
 _FORMATS = ("word2vec", "word2vec-binary", "safetensors", "npy", "static")
 
 

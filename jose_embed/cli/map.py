@@ -10,8 +10,6 @@ from jose_embed.cli.command import Command, add_model, add_quiet, nothing_writte
 from jose_embed.errors import ConfigError
 from jose_embed.progress import amount_text
 
-__all__ = ["MAP"]
-
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)

@@ -23,8 +23,6 @@ from jose_embed.cli.strip import STRIP
 from jose_embed.cli.topics import NEAR_DUPLICATES, TOPICS
 from jose_embed.cli.train import TRAIN
 
-__all__ = ["COMMANDS", "main", "train_main"]
-
 COMMANDS: tuple[Command, ...] = (
     TRAIN, ENCODE, SIMILAR, WORDS, DOCUMENTS, SEARCH, TOPICS, MAP, NEAR_DUPLICATES, CLASSIFY, INFO, STRIP, EMBED,
     IMPORT, EXPORT, EVAL, COMPARE,

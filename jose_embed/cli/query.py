@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
     from jose_embed.model.query import Neighbor
 
-__all__ = ["DOCUMENTS", "INFO", "SIMILAR", "WORDS", "labels_of_all", "print_json", "print_table", "short_text"]
-
 _LABEL_WIDTH = 100
 
 
@@ -193,8 +191,9 @@ def _labels(files: Sequence[str], rows: Collection[int], n_docs: int) -> dict[in
     Raises:
         CorpusError: the files do not have a line for each document.
     """
-    from jose_embed.text.reader import BlockReader, find_sources
+    from jose_embed.text.reader import BlockReader
     from jose_embed.text.records import TextOptions
+    from jose_embed.text.sources import find_sources
 
     found: dict[int, str] = {}
     n_lines = 0

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from jose_embed.model.passages import Passage
     from jose_embed.model.search import SearchResult
 
-__all__ = ["SEARCH"]
-
 _PASSAGE_WORDS = 25  # of what a table shows of a text
 
 

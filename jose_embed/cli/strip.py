@@ -8,8 +8,6 @@ from pathlib import Path
 from jose_embed.cli.command import Command, add_model, add_quiet, nothing_written, reporter_of
 from jose_embed.progress import amount_text
 
-__all__ = ["STRIP"]
-
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)

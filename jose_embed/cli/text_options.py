@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
     from jose_embed.text.records import TextOptions
 
-__all__ = ["add_text_options", "options_as_trained", "read_documents", "text_settings"]
-
 _READING = ("text_field", "id_field", "format", "on_error", "one_file_per_document")
 _KEEPING = ("keep_text", "keep_fields")
 
@@ -85,7 +83,8 @@ def read_documents(
     files: Sequence[str], arguments: argparse.Namespace, model: Embeddings
 ) -> tuple[list[str], list[str]]:
     """The ids and the texts of new documents, read as the text options say; notes go to standard error."""
-    from jose_embed.text.reader import BlockReader, complaints, find_sources
+    from jose_embed.text.reader import BlockReader, complaints
+    from jose_embed.text.sources import find_sources
 
     ids: list[str] = []
     texts: list[str] = []

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from jose_embed.analysis.topics import Topic, Topics
     from jose_embed.text.texts import TextStore
 
-__all__ = ["NEAR_DUPLICATES", "TOPICS", "add_formats", "kept_texts", "print_csv"]
-
 _BATCH = 1 << 12  # kept documents, and lines to assign, that are read at a time
 _NO_VALUE = "(none)"
 

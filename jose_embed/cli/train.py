@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from jose_embed.text.corpus import EncodedCorpus
     from jose_embed.training.checkpoints import Checkpoints
 
-__all__ = ["TRAIN"]
-
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from jose_embed.compute.sampling import SamplingTables
     from jose_embed.compute.tables import Tables, Text
 
-__all__ = [
-    "BACKENDS",
-    "Backend",
-    "Chosen",
-    "Writer",
-    "check_backend",
-    "choose_backend",
-    "directions_writer",
-    "is_for_the_cpu",
-    "make_backend",
-]
-
 #: The values of a ``backend`` argument.
 BACKENDS = ("auto", "cpu", "gpu")
 

@@ -17,8 +17,6 @@ from llvmlite import ir
 
 from jose_embed.compute.kernel_cache import MachineCode
 
-__all__ = ["compiled", "dispatcher"]
-
 #: The struct format of a returned number.
 _FORMATS = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "uint32": "I", "uint64": "Q", "bool": "?"}
 

@@ -18,8 +18,6 @@ import numpy.typing as npt
 from jose_embed.compute.jit import jit
 from jose_embed.storage.memory import mapped_file
 
-__all__ = ["gathered", "give_back", "stretches"]
-
 Tokens = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
 

@@ -25,8 +25,6 @@ from jose_embed.interrupts import interrupts_held
 if TYPE_CHECKING:
     from jose_embed.compute.kernel_cache import MachineCode
 
-__all__ = ["FAST_FLAGS", "Kernel", "compilation_noted", "jit", "kernel_from"]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 #: Floating-point freedom that keeps checks for NaN and infinity working (plain ``fastmath=True`` deletes them).

@@ -27,8 +27,6 @@ from typing import Any, NamedTuple
 import platformdirs
 from llvmlite import binding
 
-__all__ = ["MOST_BYTES", "MachineCode", "directory", "key", "loaded", "read", "usable_directory", "write"]
-
 #: The most that all entries together may take; the oldest go first.
 MOST_BYTES = 32_000_000
 

@@ -18,22 +18,6 @@ from numpy import uint32, uint64
 
 from jose_embed.compute.jit import jit
 
-__all__ = [
-    "CONTEXT_NEGATIVES",
-    "DOCUMENT_NEGATIVES",
-    "GOLDEN",
-    "KEEP",
-    "WINDOW",
-    "AliasTable",
-    "SamplingTables",
-    "alias_table",
-    "draw_below",
-    "draw_word",
-    "mixed_bits",
-    "random_bits",
-    "stream_key",
-]
-
 #: The kinds of decisions; each has a stream of its own in every document and epoch.
 KEEP, WINDOW, CONTEXT_NEGATIVES, DOCUMENT_NEGATIVES = 1, 2, 3, 4
 

@@ -7,8 +7,6 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["normalized", "principal_axes", "random_points", "turned"]
-
 _BLOCK_ROWS = 1 << 14
 
 Number = TypeVar("Number", bound=np.floating)

@@ -9,18 +9,6 @@ import numpy.typing as npt
 
 from jose_embed.config import TrainConfig
 
-__all__ = [
-    "DOCUMENT_BLOCK",
-    "LANES",
-    "PIECE",
-    "ChunkResult",
-    "DocumentInputs",
-    "Tables",
-    "Text",
-    "document_step",
-    "padded_table",
-]
-
 #: Floats in one register.
 LANES = 16
 

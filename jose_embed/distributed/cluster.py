@@ -30,8 +30,6 @@ from jose_embed.text.sources import Source, Sources, find_sources, listed
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.engine import EngineOptions
 
-__all__ = ["RayGroup", "connected", "forecast_on_ray", "machines", "train_on_ray"]
-
 _MOST_LOSSES: Final = 8  # of one member in one call
 _PATIENCE: Final = 300.0  # seconds in which another machine must take the place of one that is lost
 _RESUME: Final = "continue from the last checkpoint with resume=True"

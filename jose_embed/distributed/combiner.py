@@ -19,8 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Moves", "combined", "moved"]
-
 Rows = npt.NDArray[np.float32]
 
 _BLOCK = 4096  # rows at a time: what fits into a cache

@@ -12,8 +12,6 @@ from jose_embed.errors import ConfigError
 from jose_embed.progress import amount_text
 from jose_embed.text.sources import Source, printable
 
-__all__ = ["dealt"]
-
 _MOST_UNEQUAL = 1.5  # times the mean
 
 

@@ -24,8 +24,6 @@ from jose_embed.text.reader import Block, BlockReader, complaints
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, Sources, find_sources, printable
 
-__all__ = ["Embedded", "embed_on_ray"]
-
 
 @dataclass
 class Embedded:

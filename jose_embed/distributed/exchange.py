@@ -19,8 +19,6 @@ import numpy.typing as npt
 from jose_embed.compute.tables import Tables
 from jose_embed.distributed.combiner import Moves, Rows, combined, moved
 
-__all__ = ["HOT_WORDS", "Owner", "Point", "SharedRows", "plan"]
-
 #: The most frequent words, which are exchanged more often, and the size of a vocabulary from which on they are.
 HOT_WORDS, _LARGE = 4_096, 32_768
 

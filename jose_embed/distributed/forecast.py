@@ -23,8 +23,6 @@ from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source
 from jose_embed.training.engine import EngineOptions
 
-__all__ = ["Exchange", "Forecast", "forecast", "measured_exchange"]
-
 _NODES = (1, 2, 4, 8, 16, 32, 64)
 _FEW, _MANY, _REPEATS = 5_000, 100_000, 5
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-__all__ = ["Group", "LocalGroup", "LostResultError"]
-
 
 class LostResultError(Exception):
     """A result that another machine needs was lost with the machine that had it."""

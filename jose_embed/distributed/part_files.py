@@ -24,8 +24,6 @@ from jose_embed.text.records import TextOptions
 from jose_embed.text.remote import is_remote, opened_store
 from jose_embed.text.texts import KeptDocument
 
-__all__ = ["PartFile", "facts_of_part"]
-
 _FACTS: Final = b"jose-embed"  # the key of the facts in the file's metadata
 
 

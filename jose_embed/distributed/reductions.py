@@ -17,8 +17,6 @@ from jose_embed.distributed.group import Group
 from jose_embed.model.parts import CONTEXT_SHARE, DOCUMENT_MATRIX, WORD_WEIGHTS
 from jose_embed.training.document_weights import HalfSums, reliability_of, squared_lengths, weights_of_sums
 
-__all__ = ["learn_documents"]
-
 
 def learn_documents(
     shards: Group, config: TrainConfig, n_words: int, n_tokens: int, n_documents: int, n_with_words: int

@@ -29,10 +29,11 @@ from jose_embed.model.inference import NO_MATRIX, TERM_WEIGHTS
 from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.encode import ReadText, read_text
-from jose_embed.text.reader import DocumentIds, SourceReport, Tokenizer
+from jose_embed.text.reader import DocumentIds
 from jose_embed.text.records import TextOptions
-from jose_embed.text.sources import Source
+from jose_embed.text.sources import Source, SourceReport
 from jose_embed.text.texts import KeptDocument
+from jose_embed.text.tokenizers import Tokenizer
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.text.word_lists import VocabularyChoice
 from jose_embed.training.document_weights import (
@@ -52,8 +53,6 @@ from jose_embed.training.initial import allocate_tables, compiled_backend, fill_
 from jose_embed.training.schedule import RunState
 
 _WRITTEN: Final = 1 << 14  # documents written at a time
-
-__all__ = ["Documents", "ReadFacts", "Shard", "TrainFacts"]
 
 
 @dataclass(frozen=True)

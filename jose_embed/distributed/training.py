@@ -29,19 +29,17 @@ from jose_embed.storage.memory import mapped_table
 from jose_embed.text.corpus import CorpusStatistics
 from jose_embed.text.encode import chosen_words, nothing_to_train_on
 from jose_embed.text.kept import encoding_settings
-from jose_embed.text.reader import DocumentIds, Tokenizer
+from jose_embed.text.reader import DocumentIds
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source
 from jose_embed.text.texts import TextStore
-from jose_embed.text.tokenizers import text_facts
+from jose_embed.text.tokenizers import Tokenizer, text_facts
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.engine import EngineOptions
 from jose_embed.training.keeper import Interrupts
 from jose_embed.training.machine import machine_facts
 from jose_embed.training.schedule import RunState
-
-__all__ = ["Run", "SharedText", "read_shares", "train_on"]
 
 _MOST_IN_ONE_ARRAY: Final = 8 << 30  # bytes of document vectors
 _COLLECTED: Final = 1 << 16  # documents fetched at a time

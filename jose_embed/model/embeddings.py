@@ -38,10 +38,7 @@ from jose_embed.model.search import SearchableModel, parsed
 from jose_embed.model.words_of import SHRINKAGE, WordDirections, mean_of_documents
 from jose_embed.storage.columns import RowFinder
 from jose_embed.text.phrases import phrases_from
-from jose_embed.text.reader import Tokenizer
-from jose_embed.text.tokenizers import other_versions, stored_tokenizer
-
-__all__ = ["Embeddings", "check_target", "load"]
+from jose_embed.text.tokenizers import Tokenizer, other_versions, stored_tokenizer
 
 _log = logging.getLogger("jose_embed")
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
     from jose_embed.progress import Reporter
 
-__all__ = ["FORMATS", "NamedVectors", "export", "format_of", "read_safetensors", "read_vectors", "write_vectors"]
-
 FORMATS: Final = ("word2vec", "word2vec-binary", "safetensors")
 _SUFFIXES: Final = {
     ".txt": "word2vec", ".vec": "word2vec", ".bin": "word2vec-binary", ".safetensors": "safetensors",

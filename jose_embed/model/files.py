@@ -73,8 +73,6 @@ from jose_embed.version import __version__
 if TYPE_CHECKING:
     from jose_embed.progress import Reporter
 
-__all__ = ["check_model_target", "manifest_of", "model_id", "open_model", "write_model"]
-
 _ATTEMPTS: Final = 3
 _INDECISIVE: Final = frozenset({TEXTS_NAME, f"{RARE_COUNTS}.npy"})  # no answer depends on them
 _CHECKED_BYTES: Final = 16 << 20  # of a mapped table that is read in full when a model is opened

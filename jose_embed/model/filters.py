@@ -32,8 +32,6 @@ import numpy.typing as npt
 
 from jose_embed.errors import ConfigError
 
-__all__ = ["MOST_CHARACTERS", "FieldTable", "Filter"]
-
 MOST_CHARACTERS: Final = 10_000
 _TOKEN: Final = re.compile(
     r"""\s*(?:

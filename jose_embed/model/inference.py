@@ -42,21 +42,6 @@ from jose_embed.text.documents import listed_texts
 from jose_embed.text.tokenizers import Tokenizer, code_point_rules, get_tokenizer, normalizing, valid_text
 from jose_embed.text.word_table import Rows, VocabularyLookup, WordTable, word_table
 
-__all__ = [
-    "NO_MATRIX",
-    "TERM_WEIGHTS",
-    "WORTH_COMPILING",
-    "BatchEncoder",
-    "DocumentEncoder",
-    "Flagged",
-    "HasEncoder",
-    "Inferred",
-    "default_weights",
-    "has_compiled_path",
-    "infer",
-    "topic_alone",
-]
-
 Vectors = npt.NDArray[np.float32]
 
 #: A text: a string for the model's tokenizer, or its tokens.

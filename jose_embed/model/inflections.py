@@ -16,8 +16,6 @@ import numpy.typing as npt
 from jose_embed.model.lookup import WordLookup
 from jose_embed.text.word_index import SortedWords
 
-__all__ = ["Inflections"]
-
 LEAST_COMMON: Final = 3  # letters that both words begin with
 MOST_OTHER: Final = 6  # letters behind them
 LEAST_COSINE: Final = 0.3

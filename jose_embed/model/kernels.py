@@ -12,8 +12,6 @@ from jose_embed.compute import kernel_cache
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.inference import BatchEncoder
 
-__all__ = ["main"]
-
 _NICER = 10
 
 

@@ -22,8 +22,6 @@ from jose_embed.text.reader import Block
 from jose_embed.text.segment_pool import table_for
 from jose_embed.text.word_table import Rows
 
-__all__ = ["LineVectors", "line_vectors"]
-
 _PLAIN_BYTES = 1 << 20
 
 

@@ -16,10 +16,7 @@ from jose_embed.model.subwords import Subwords
 from jose_embed.storage.columns import first_repetition
 from jose_embed.text.normalization import lowered, normalized
 from jose_embed.text.phrases import Phrase
-from jose_embed.text.reader import Tokenizer
-from jose_embed.text.tokenizers import valid_text
-
-__all__ = ["WordLookup"]
+from jose_embed.text.tokenizers import Tokenizer, valid_text
 
 _LONGEST = 10_000  # characters of a word whose spelling is looked at
 _APOSTROPHES = ("\u2019", "'")

@@ -7,8 +7,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BLOCK_ROWS", "nearest_among", "nearest_rows"]
-
 BLOCK_ROWS: Final = 65_536
 _SCORED_ROWS: Final = 4_096
 _GATHERED: Final = 0.3  # of the rows: a smaller share is copied before it is scored

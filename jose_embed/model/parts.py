@@ -15,20 +15,6 @@ from jose_embed.storage.manifest import MANIFEST_NAME, json_copy, now
 from jose_embed.text.ngrams import Ngrams
 from jose_embed.text.texts import TEXTS_NAME, TextStore
 
-__all__ = [
-    "CONTEXT_SHARE",
-    "DOCUMENT_MATRIX",
-    "OWN_FILES",
-    "PHRASES",
-    "RARE_COUNTS",
-    "SUBWORDS",
-    "SUBWORD_VECTORS",
-    "TABLES",
-    "WORD_WEIGHTS",
-    "ModelParts",
-    "decisive_facts",
-]
-
 #: The extra arrays that inference reads: weights of words, the context share, the reliability matrix.
 WORD_WEIGHTS, CONTEXT_SHARE, DOCUMENT_MATRIX = "word_weights", "context_share", "document_matrix"
 

@@ -17,8 +17,6 @@ import numpy.typing as npt
 from jose_embed.model.inference import DocumentEncoder
 from jose_embed.text.tokenizers import Tokenizer, valid_text
 
-__all__ = ["Passage", "best_passage"]
-
 _PIECE: Final = re.compile(r"\S+")
 _LONGEST_PIECE: Final = 40  # characters: longer ones are cut
 _CUT: Final = 10

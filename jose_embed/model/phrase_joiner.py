@@ -9,8 +9,6 @@ import numpy as np
 from jose_embed.text.phrases import PairTable, Phrase, join_in_place
 from jose_embed.text.word_table import Rows
 
-__all__ = ["PhraseJoiner"]
-
 
 class PhraseJoiner:
     """Joins the words of texts as those of the training text were joined.

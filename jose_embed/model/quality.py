@@ -18,8 +18,6 @@ from jose_embed.storage.directory import DirectoryKind, DirectoryReader
 from jose_embed.storage.locks import held_directory
 from jose_embed.storage.manifest import TEXT, Rule, json_bytes, now, read_manifest
 
-__all__ = ["QUALITY_NAME", "copied_quality", "read_quality", "save_quality"]
-
 QUALITY_NAME: Final = "quality.json"
 _KIND: Final = DirectoryKind(
     noun="table of figures",

@@ -17,22 +17,6 @@ from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.lookup import WordLookup
 from jose_embed.model.nearest import nearest_among, nearest_rows
 
-__all__ = [
-    "DocumentNeighbor",
-    "Neighbor",
-    "Query",
-    "Words",
-    "at_least_one",
-    "listed_words",
-    "names_arguments",
-    "nearest_documents",
-    "nearest_words",
-    "unit_direction",
-    "unit_directions",
-    "word_query",
-    "word_vector",
-]
-
 Words = str | Sequence[str]
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,8 +7,6 @@ from jose_embed.model.parts import RARE_COUNTS
 from jose_embed.model.stored import StoredModel
 from jose_embed.text.rare_words import unpacked_counts
 
-__all__ = ["rare_counts"]
-
 
 def rare_counts(model: StoredModel) -> dict[str, int] | None:
     """The words of the training text that are not in the vocabulary, and how often each occurred.

@@ -36,20 +36,6 @@ from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import valid_text
 from jose_embed.text.word_index import WordIndex
 
-__all__ = [
-    "DocumentSearch",
-    "Facet",
-    "Question",
-    "SearchMode",
-    "SearchResult",
-    "SearchableModel",
-    "best_of",
-    "chosen_mode",
-    "joined",
-    "parsed",
-    "write_products",
-]
-
 SearchMode = Literal["hybrid", "vector", "words"]
 
 _WORDS_SHARE: Final = 0.75  # of the exact words in a hybrid score

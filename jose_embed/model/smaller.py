@@ -18,8 +18,6 @@ from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.parts import DOCUMENT_MATRIX, RARE_COUNTS, SUBWORD_VECTORS, WORD_WEIGHTS
 
-__all__ = ["smaller"]
-
 
 def smaller(model: Embeddings, *, dim: int | None = None, words: int | None = None) -> Embeddings:
     """A model with fewer dimensions, fewer words or both; documents keep their vectors, turned like those of words.

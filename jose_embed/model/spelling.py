@@ -8,8 +8,6 @@ from typing import Final
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-__all__ = ["SpellingIndex"]
-
 _LONGEST: Final = 48
 _BLOCK_WORDS: Final = 65_536  # one call holds the interpreter's lock for about 8 ms
 

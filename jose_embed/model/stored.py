@@ -17,11 +17,9 @@ from jose_embed.model.files import manifest_of, open_model, write_model
 from jose_embed.model.parts import SUBWORD_VECTORS, ModelParts
 from jose_embed.model.subwords import Subwords
 from jose_embed.progress import Reporter
-from jose_embed.storage.directory import FileState
+from jose_embed.storage.directory import FileState as FileState  # also for the service, which sees no storage
 from jose_embed.storage.manifest import MANIFEST_NAME
 from jose_embed.text.texts import KeptDocument, TextStore
-
-__all__ = ["FileState", "StoredModel"]
 
 Number = TypeVar("Number", bound=np.generic)
 

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from jose_embed.text.ngrams import Ngrams
 
-__all__ = ["Subwords"]
-
 
 class Subwords(NamedTuple):
     """The vectors of n-grams.

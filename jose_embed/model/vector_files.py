@@ -18,8 +18,6 @@ from jose_embed.errors import MissingExtraError
 from jose_embed.storage.atomic import FileWriter
 from jose_embed.storage.directory import npy_preamble
 
-__all__ = ["VECTOR_FORMATS", "VectorFile", "vector_file", "vector_format_of"]
-
 #: The formats by the endings of their files.
 VECTOR_FORMATS: Final = {".npy": "npy", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _PREAMBLE = 128  # bytes before the vectors of a .npy file, for any number of them

@@ -34,8 +34,6 @@ import numpy.typing as npt
 from jose_embed.compute.sphere import normalized
 from jose_embed.model.nearest import nearest_rows
 
-__all__ = ["SHRINKAGE", "WordDirections", "mean_of_documents"]
-
 #: Occurrences at which a word's squared score is halved.
 SHRINKAGE: Final = 10.0
 

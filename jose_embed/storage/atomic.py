@@ -25,24 +25,6 @@ from typing import Final, TypedDict
 from jose_embed.errors import ModelError, TrainingError
 from jose_embed.storage.locks import _lock
 
-__all__ = [
-    "BLOCK_BYTES",
-    "Chunk",
-    "DirectoryWriter",
-    "FileFacts",
-    "FileWriter",
-    "atomic_file",
-    "check_output",
-    "check_target",
-    "file_name_is_safe",
-    "foreign_entry",
-    "moved_aside",
-    "plain_size",
-    "reason",
-    "remove_directory",
-    "tidy",
-]
-
 BLOCK_BYTES: Final = 1 << 20
 Chunk = bytes | memoryview
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -17,21 +17,6 @@ from jose_embed.storage.atomic import BLOCK_BYTES, Chunk
 from jose_embed.storage.directory import DirectoryReader, npy_preamble
 from jose_embed.storage.memory import release
 
-__all__ = [
-    "NORM_TOLERANCE",
-    "MappedLines",
-    "RowFinder",
-    "array_chunks",
-    "counted",
-    "encoded_text",
-    "first_fault",
-    "first_repetition",
-    "line_chunks",
-    "read_vocabulary",
-    "row_blocks",
-    "vocabulary_chunks",
-]
-
 NORM_TOLERANCE: Final = 1e-6
 """How far the norm of a row may be from 1: eight steps of float32."""
 

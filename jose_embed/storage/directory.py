@@ -23,8 +23,6 @@ import numpy.typing as npt
 from jose_embed.errors import JoseError, ModelError
 from jose_embed.storage.atomic import BLOCK_BYTES, file_name_is_safe, moved_aside, plain_size, reason
 
-__all__ = ["MODEL", "DirectoryKind", "DirectoryReader", "FileState", "array_header", "npy_preamble"]
-
 
 class DirectoryKind(NamedTuple):
     """A kind of container directory.

@@ -11,8 +11,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["directory_lock", "held_directory"]
-
 
 def _lock(descriptor: int, *, wait: bool = False) -> bool | None:
     """Lock an open file or directory until it is closed: whether it was free, None on systems without locks."""

@@ -28,27 +28,6 @@ from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.storage.atomic import FileFacts, file_name_is_safe
 from jose_embed.storage.directory import DirectoryKind, DirectoryReader
 
-__all__ = [
-    "MANIFEST_NAME",
-    "MAPPING",
-    "TEXT",
-    "TIME",
-    "Rule",
-    "canonical_json",
-    "check_manifest",
-    "check_sizes",
-    "json_bytes",
-    "json_copy",
-    "manifest_checksum",
-    "now",
-    "one_of_pattern",
-    "open_manifest",
-    "read_manifest",
-    "sealed",
-    "verify_files",
-    "whole_number",
-]
-
 MANIFEST_NAME: Final = "manifest.json"
 _LARGEST: Final = 16 << 20  # bytes of a manifest
 _LONGEST_NUMBER: Final = 24  # characters that a float64 needs

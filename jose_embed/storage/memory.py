@@ -23,8 +23,6 @@ import numpy.typing as npt
 from jose_embed.errors import TrainingError
 from jose_embed.storage.atomic import plain_size, reason
 
-__all__ = ["ResidentRows", "mapped_file", "mapped_table", "read_in_order", "release"]
-
 _POPULATE_WRITE = 23  # Linux 5.14, not yet among the names of mmap
 
 

@@ -21,8 +21,6 @@ except ImportError:
 from jose_embed.errors import CorpusError
 from jose_embed.text.sources import Input
 
-__all__ = ["EXPANSION_FREE", "EXPANSION_LIMIT", "PIECE", "compression_format", "decompressed"]
-
 PIECE = 1 << 20  # bytes decompressed at a time
 EXPANSION_LIMIT = 250.0  # decompressed bytes per compressed byte ...
 EXPANSION_FREE = 1 << 30  # ... counted only beyond this many decompressed bytes

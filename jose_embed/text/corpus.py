@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from jose_embed.text.phrases import Phrase
-from jose_embed.text.reader import SourceReport, Tokenizer
 from jose_embed.text.records import TextOptions
+from jose_embed.text.sources import SourceReport
 from jose_embed.text.texts import TextStore
+from jose_embed.text.tokenizers import Tokenizer
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.text.word_lists import VocabularyChoice
 from jose_embed.text.word_table import Ends, Ids
-
-__all__ = ["CorpusStatistics", "EncodedCorpus"]
 
 _SOURCES_NAMED = 1000
 

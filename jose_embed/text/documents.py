@@ -13,8 +13,6 @@ from typing import Any, Final, TypeAlias
 from jose_embed.errors import CorpusError
 from jose_embed.text.records import SAMPLED_RECORDS, TEXT_NAMES, TextOptions, choose_columns, id_fault
 
-__all__ = ["Document", "GivenDocuments", "given_documents", "listed_texts", "sources_or_documents"]
-
 #: A text, or its words.
 Document: TypeAlias = str | Sequence[str]
 

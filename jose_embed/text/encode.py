@@ -34,25 +34,15 @@ from jose_embed.text.expectations import notes_about
 from jose_embed.text.normalization import normalized
 from jose_embed.text.phrases import PairTable, Phrase, count_joined, find_phrases, join_in_place, phrases_of
 from jose_embed.text.rare_words import MOST_RARE_WORDS, packed_counts
-from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, Tokenizer, complaints, get_tokenizer
+from jose_embed.text.reader import BlockReader, DocumentIds, complaints
 from jose_embed.text.records import Columns, TextOptions
 from jose_embed.text.segment_pool import PooledWords, table_for
-from jose_embed.text.sources import Source, Sources, find_sources, printable
+from jose_embed.text.sources import Source, SourceReport, Sources, find_sources, printable
 from jose_embed.text.texts import TextStore
-from jose_embed.text.tokenizers import normalizing, valid_text
+from jose_embed.text.tokenizers import Tokenizer, get_tokenizer, normalizing, valid_text
 from jose_embed.text.vocabulary import EarlierWords, Vocabulary
 from jose_embed.text.word_lists import VocabularyChoice
 from jose_embed.text.word_table import CompiledWords, Ends, Ids, PlainWords, WordTable
-
-__all__ = [
-    "ReadText",
-    "TokenSpill",
-    "chosen_words",
-    "encode",
-    "encode_texts",
-    "nothing_to_train_on",
-    "read_text",
-]
 
 
 def encode(

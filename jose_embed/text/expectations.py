@@ -15,8 +15,6 @@ from jose_embed.text.tokenizers import Tokenizer, code_point_rules
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.text.word_table import WordTable
 
-__all__ = ["notes_about"]
-
 _SAMPLED_WORDS: Final = 20_000
 _MANY_UNKNOWN: Final = 0.2  # share of the documents without a known word
 _FEWEST: Final = 10  # documents or words that are worth a note

@@ -9,8 +9,6 @@ from jose_embed.errors import CorpusError
 from jose_embed.text.records_csv import looks_like_table
 from jose_embed.text.sources import Source, SourceReport, printable
 
-__all__ = ["first_look", "last_look", "looks_like"]
-
 _FEW_LINES = 100  # lines on average, for files that may be one document each
 _SEVERAL_FILES = 5
 _LONG_LINE = 5_000  # bytes

@@ -60,13 +60,15 @@ from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.encode import encode
 from jose_embed.text.phrases import Phrase, phrases_from
-from jose_embed.text.reader import DocumentIds, SourceReport, Tokenizer, get_tokenizer
+from jose_embed.text.reader import DocumentIds
 from jose_embed.text.records import TextOptions
-from jose_embed.text.sources import Source, Sources, find_sources, listed, printable, sha256_of
+from jose_embed.text.sources import Source, SourceReport, Sources, find_sources, listed, printable, sha256_of
 from jose_embed.text.texts import TEXTS_NAME, TextStore
 from jose_embed.text.tokenizers import (
+    Tokenizer,
     code_point_rules,
     configured_tokenizer,
+    get_tokenizer,
     normalization_of,
     normalizing,
     stored_tokenizer,
@@ -75,20 +77,6 @@ from jose_embed.text.tokenizers import (
 from jose_embed.text.vocabulary import EarlierWords, Vocabulary
 from jose_embed.text.word_lists import VocabularyChoice, vocabulary_choice
 from jose_embed.version import __version__
-
-__all__ = [
-    "ENCODED",
-    "ENCODED_FILES",
-    "OWN_SETTINGS",
-    "check_encoded_target",
-    "encoding_facts",
-    "encoding_settings",
-    "is_encoded",
-    "kept_encoding",
-    "open_encoded",
-    "text_for",
-    "write_encoded",
-]
 
 ENCODED: Final = DirectoryKind(
     noun="encoded corpus",

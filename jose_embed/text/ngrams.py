@@ -11,8 +11,6 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LONGEST_WORD", "Ngrams"]
-
 #: Characters of a word that is composed; a longer one, such as a line of base64, has no n-grams.
 LONGEST_WORD: Final = 100
 

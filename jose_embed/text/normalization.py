@@ -27,8 +27,6 @@ import numpy.typing as npt
 from jose_embed.compute.jit import jit
 from jose_embed.errors import ConfigError
 
-__all__ = ["FORMS", "LineNormalizer", "check_form", "lowered", "normalized"]
-
 FORMS: Final = ("nfc", "nfkc", "none")
 
 _UNICODE_FORMS: Final[dict[str, Literal["NFC", "NFKC"]]] = {"nfc": "NFC", "nfkc": "NFKC"}

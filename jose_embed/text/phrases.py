@@ -21,17 +21,6 @@ import numpy.typing as npt
 
 from jose_embed.compute.jit import jit
 
-__all__ = [
-    "THRESHOLD",
-    "PairTable",
-    "Phrase",
-    "count_joined",
-    "find_phrases",
-    "join_in_place",
-    "phrases_from",
-    "phrases_of",
-]
-
 THRESHOLD: Final = 0.5  # the least score of a phrase
 _RAREST: Final = 5  # occurrences that a pair needs at least
 _FIRST_SLOTS, _MOST_SLOTS = 1 << 20, 1 << 24

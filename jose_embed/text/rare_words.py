@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from jose_embed.text.word_table import WordTable
 
-__all__ = ["MOST_RARE_WORDS", "packed_counts", "unpacked_counts"]
-
 #: Words whose counts are stored, at most; of more, the most frequent.
 MOST_RARE_WORDS: Final = 1 << 24
 

@@ -42,23 +42,7 @@ from jose_embed.text.records import (
 from jose_embed.text.records_arrow import read_arrow
 from jose_embed.text.records_csv import read_csv
 from jose_embed.text.records_json import read_json_lines
-from jose_embed.text.sources import Format, Input, Source, SourceReport, Sources, find_sources, printable
-from jose_embed.text.tokenizers import Tokenizer, get_tokenizer, register_tokenizer, tokenizer_names
-
-__all__ = [
-    "Block",
-    "BlockReader",
-    "DocumentIds",
-    "Source",
-    "SourceReport",
-    "Sources",
-    "Tokenizer",
-    "complaints",
-    "find_sources",
-    "get_tokenizer",
-    "register_tokenizer",
-    "tokenizer_names",
-]
+from jose_embed.text.sources import Format, Input, Source, SourceReport, printable
 
 LINE_LIMIT = 16 << 20  # bytes that may have to stay together in memory
 _BLOCKS_AHEAD = 3

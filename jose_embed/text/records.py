@@ -16,24 +16,6 @@ from jose_embed.errors import ConfigError, CorpusError, did_you_mean
 from jose_embed.text.sources import FORMATS, Format, Source, printable
 from jose_embed.text.tokenizers import valid_text
 
-__all__ = [
-    "RECORD_LIMIT",
-    "SAMPLED_RECORDS",
-    "TEXT_NAMES",
-    "BatchBuilder",
-    "Columns",
-    "Faults",
-    "RecordBatch",
-    "TextOptions",
-    "TextSettings",
-    "choose_columns",
-    "columns_note",
-    "format_of",
-    "id_fault",
-    "join_documents",
-    "lines_of",
-]
-
 RECORD_LIMIT: Final = 64 << 20  # characters of one field, bytes of one line
 _SUFFIXES: Final[dict[str, Format]] = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",

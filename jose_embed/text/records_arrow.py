@@ -28,8 +28,6 @@ from jose_embed.text.records import (
 )
 from jose_embed.text.sources import Source, printable
 
-__all__ = ["read_arrow"]
-
 _BATCH_BYTES = 2 << 20
 _MOST_ROWS = 1 << 16
 _TOP_MAGIC = b"ARROW1"

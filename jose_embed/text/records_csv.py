@@ -22,8 +22,6 @@ from jose_embed.text.records import (
 )
 from jose_embed.text.sources import printable
 
-__all__ = ["find_dialect", "looks_like_table", "read_csv"]
-
 _SAMPLE = 1 << 16  # characters that the dialect and the columns are found in
 
 

@@ -19,8 +19,6 @@ from jose_embed.text.records import (
     id_fault,
 )
 
-__all__ = ["read_json_lines"]
-
 _MISSING: Final = object()
 
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from jose_embed.errors import CorpusError, MissingExtraError
 
-__all__ = ["is_remote", "opened_store", "remote_files"]
-
 _URI = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _SECRETS = re.compile(r"://[^/@\s]*@")
 _GLOB = re.compile(r"\*\*/|\*|\[[^\]/]+\]")

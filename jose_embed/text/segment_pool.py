@@ -23,8 +23,6 @@ from jose_embed.text.segment_worker import Numbered, read_message, write_message
 from jose_embed.text.tokenizers import NormalizingTokenizer, Tokenizer, normalization_of
 from jose_embed.text.word_table import Ends, Ids, PlainWords, WordTable, word_table
 
-__all__ = ["PooledWords", "table_for"]
-
 _PIECE: Final = 16_384  # characters that a worker gets at once
 _WORTH_STARTING: Final = 4 * _PIECE  # characters from which on workers are started
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[1:]; from jose_embed.text.segment_worker import main; main()"

@@ -16,8 +16,6 @@ from typing import IO, Any
 from jose_embed.errors import JoseError
 from jose_embed.text.tokenizers import Tokenizer, get_tokenizer, normalizing
 
-__all__ = ["Numbered", "main", "read_message", "write_message"]
-
 _LENGTH = struct.Struct("<Q")
 
 #: The different words of some texts, int32 numbers of the running words, and int64 numbers of words of each text.

@@ -33,8 +33,6 @@ from typing import Any, ClassVar, Final
 from jose_embed.errors import MissingExtraError
 from jose_embed.text.tokenizers import WordTokenizer, word_pattern
 
-__all__ = ["SEGMENTERS", "Segmenter", "pieces"]
-
 _LONGEST: Final = 1_000  # characters that a library gets at once, some milliseconds; Sudachi takes 49,149 bytes
 _SENTENCE_END: Final = re.compile("[。！？!?…\n]|\\. ")
 _SPACE: Final = re.compile(r"\s")

@@ -25,19 +25,6 @@ from jose_embed.errors import CorpusError
 from jose_embed.progress import WarningNote
 from jose_embed.text.remote import is_remote, remote_files
 
-__all__ = [
-    "FORMATS",
-    "Format",
-    "Input",
-    "Source",
-    "SourceReport",
-    "Sources",
-    "find_sources",
-    "listed",
-    "printable",
-    "sha256_of",
-]
-
 #: The formats of text that are read; ``BlockReader`` in reader.py has a reader for each.
 Format: TypeAlias = Literal["text", "csv", "tsv", "jsonl", "parquet", "arrow"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)

@@ -25,8 +25,6 @@ from jose_embed.text.tokenizers import Tokenizer, normalization_of, valid_text
 from jose_embed.text.word_index import IndexWriter, WordIndex, write_index
 from jose_embed.text.word_table import WordTable
 
-__all__ = ["TEXTS_NAME", "KeptDocument", "TextStore"]
-
 TEXTS_NAME: Final = "texts.sqlite3"
 _PIECE = 1 << 20
 _READ_ROWS: Final = 256

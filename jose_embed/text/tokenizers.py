@@ -36,28 +36,6 @@ from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError
 from jose_embed.text.normalization import check_form, normalized
 
-__all__ = [
-    "ALSO_LAST",
-    "CodePointTokenizer",
-    "ImportedTokenizer",
-    "NormalizingTokenizer",
-    "Tokenizer",
-    "WhitespaceTokenizer",
-    "WordTokenizer",
-    "code_point_rules",
-    "configured_tokenizer",
-    "get_tokenizer",
-    "normalization_of",
-    "normalizing",
-    "other_versions",
-    "register_tokenizer",
-    "stored_tokenizer",
-    "text_facts",
-    "tokenizer_names",
-    "valid_text",
-    "word_pattern",
-]
-
 # What a character does. A letter and a sigma may start a word. The last three are kept before a word; inside of one
 # they separate, join, or count as marks.
 SEPARATOR, IGNORED, JOINER, MARK, LETTER, SIGMA, PREFIX, PREFIX_JOINER, PREFIX_MARK = range(9)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EarlierWords", "Vocabulary"]
-
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:

@@ -34,8 +34,6 @@ from jose_embed.errors import ModelError
 from jose_embed.text.tokenizers import Tokenizer, valid_text
 from jose_embed.text.word_table import word_table
 
-__all__ = ["IndexWriter", "Postings", "SortedWords", "WordIndex", "write_index"]
-
 K1: Final = 1.2  # how soon further occurrences stop to count
 B: Final = 0.75  # how much long documents are discounted
 _PART_TOKENS: Final = 1 << 22  # running words of a part, some 100 MB while it is built

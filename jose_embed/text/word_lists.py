@@ -10,11 +10,10 @@ from typing import Any
 
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, CorpusError
-from jose_embed.text.reader import BlockReader, Tokenizer, find_sources
+from jose_embed.text.reader import BlockReader
 from jose_embed.text.records import TextOptions
-from jose_embed.text.sources import printable
-
-__all__ = ["VocabularyChoice", "read_word_list", "vocabulary_choice"]
+from jose_embed.text.sources import find_sources, printable
+from jose_embed.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,6 @@ from jose_embed.text.tokenizers import (
     valid_text,
 )
 
-__all__ = ["CompiledWords", "PlainWords", "Rows", "VocabularyLookup", "WordTable", "word_table"]
-
 Ids = npt.NDArray[np.int32]
 Ends = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]

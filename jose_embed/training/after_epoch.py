@@ -9,8 +9,6 @@ from jose_embed.progress import Reporter
 from jose_embed.training.held_out import HeldOut
 from jose_embed.training.schedule import RunState
 
-__all__ = ["EpochEnd", "OnEpoch"]
-
 #: Called with the report of each epoch; False ends the training.
 OnEpoch = Callable[[Mapping[str, Any]], object]
 

@@ -56,14 +56,11 @@ from jose_embed.storage.manifest import (
 from jose_embed.storage.memory import release
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.kept import ENCODED_FILES, OWN_SETTINGS, is_encoded, open_encoded, write_encoded
-from jose_embed.text.reader import SourceReport
 from jose_embed.text.records import TextOptions
-from jose_embed.text.sources import Source, Sources, find_sources, printable, sha256_of
+from jose_embed.text.sources import Source, SourceReport, Sources, find_sources, printable, sha256_of
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.training.schedule import RunState
 from jose_embed.version import __version__
-
-__all__ = ["Checkpoint", "Checkpoints", "TextFacts"]
 
 Tables = Sequence[npt.NDArray[np.float32]]
 

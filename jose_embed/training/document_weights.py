@@ -47,22 +47,6 @@ from jose_embed.compute.sampling import GOLDEN, mixed_bits, random_bits
 from jose_embed.model.inference import topic_alone
 from jose_embed.storage.memory import anonymous_pages, release
 
-__all__ = [
-    "HalfSums",
-    "WordSums",
-    "concentration_weights",
-    "direction_sum",
-    "half_sums",
-    "reliability_matrix",
-    "reliability_of",
-    "retrieval_weights",
-    "sampled_documents",
-    "slice_threads",
-    "squared_lengths",
-    "weights_of_sums",
-    "words_at_once",
-]
-
 # The constants of both weights; DESIGN.md, decisions 12 and 38, has the evidence.
 _MOST_TOPIC: Final = 4.0  # the limit of t
 _HALF_TOPIC: Final = 0.08  # the m at which t is half of its limit

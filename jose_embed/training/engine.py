@@ -8,8 +8,6 @@ from typing import Any, TypedDict
 
 from jose_embed.errors import ConfigError
 
-__all__ = ["EngineOptions", "EngineSettings"]
-
 
 @dataclass(frozen=True)
 class EngineOptions:

@@ -30,8 +30,6 @@ from jose_embed.training.schedule import (
     visiting_order,
 )
 
-__all__ = ["Keeper", "train_epochs"]
-
 
 class Keeper(Protocol):
     """Writes checkpoints during a training, or exchanges vectors with other machines."""

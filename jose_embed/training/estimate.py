@@ -25,8 +25,6 @@ from jose_embed.training.initial import fill_with_random_points, trained_rows
 from jose_embed.training.schedule import chunk_tokens, chunks, visiting_order
 from jose_embed.training.subwords import subword_bytes
 
-__all__ = ["estimate"]
-
 _CHUNKS: Final = 8  # that each worker trains in the trial; a second or two
 _DEVICE_TOKENS: Final = 1 << 21  # running words that a CUDA device trains in the trial
 

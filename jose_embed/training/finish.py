@@ -23,8 +23,6 @@ from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.training.document_weights import concentration_weights, reliability_matrix, retrieval_weights
 from jose_embed.training.subwords import learn_subwords
 
-__all__ = ["CONTEXT_WEIGHT", "add_context_vectors", "finish_words", "learn_documents", "normalize_rows"]
-
 #: The weight of the context vector if a word's vector is the sum of both; DESIGN.md, decisions 5 and 34.
 CONTEXT_WEIGHT: Final = np.float32(0.3)
 

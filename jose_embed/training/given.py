@@ -38,8 +38,6 @@ from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.vocabulary import Vocabulary
 from jose_embed.training.finish import CONTEXT_WEIGHT
 
-__all__ = ["GivenVectors", "check_init", "given_vectors", "model_vectors"]
-
 _REACH: Final = 5  # words on each side that count as context of a word without a vector
 _BLOCK_TOKENS: Final = 1 << 16
 _BYTES_PER_WORD: Final = 200  # of a word and its place, while vectors are read

@@ -25,8 +25,6 @@ from jose_embed.model.inference import NO_MATRIX, TERM_WEIGHTS
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.document_weights import retrieval_weights
 
-__all__ = ["HeldOut", "held_out_documents"]
-
 
 def held_out_documents(offsets: npt.NDArray[np.int64], config: TrainConfig) -> npt.NDArray[np.int64]:
     """The documents that are kept from the training: a random sample of those of two words and more.

@@ -19,8 +19,6 @@ from jose_embed.storage.memory import mapped_table, release
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.schedule import NO_DOCUMENTS, chunk_tokens, n_tokens_of
 
-__all__ = ["allocate_tables", "compiled_backend", "fill_with_random_points", "trained_rows"]
-
 
 def allocate_tables(
     corpus: EncodedCorpus, config: TrainConfig, backend: str, temporary_directory: str | os.PathLike[str] | None

@@ -16,8 +16,6 @@ from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.checkpoints import Checkpoints, Tables
 from jose_embed.training.schedule import RunState
 
-__all__ = ["CheckpointKeeper", "Interrupts"]
-
 
 class CheckpointKeeper:
     """A context in which a training writes checkpoints: after every interval, and when a signal arrives.

@@ -9,8 +9,6 @@ from typing import Any
 
 from jose_embed.config import available_workers
 
-__all__ = ["machine_facts"]
-
 _PACKAGES = ("numpy", "numba", "llvmlite")
 
 

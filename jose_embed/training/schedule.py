@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from jose_embed.compute.tables import ChunkResult
 
-__all__ = ["NO_DOCUMENTS", "Chunk", "RunState", "chunk_tokens", "chunks", "n_tokens_of", "visiting_order"]
-
 #: Rows of documents, none of them.
 NO_DOCUMENTS: Final = np.empty(0, np.int64)
 

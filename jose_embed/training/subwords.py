@@ -37,8 +37,6 @@ from jose_embed.storage.columns import row_blocks
 from jose_embed.text.ngrams import Ngrams
 from jose_embed.text.vocabulary import Vocabulary
 
-__all__ = ["learn_subwords", "ngrams_of", "subword_bytes"]
-
 _PASSES: Final = 5
 _RATE: Final = 0.5  # share of a word's difference that the first step closes
 _HALF_EVIDENCE: Final = 10  # occurrences

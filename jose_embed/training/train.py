@@ -50,8 +50,6 @@ from jose_embed.training.machine import machine_facts
 from jose_embed.training.schedule import RunState
 from jose_embed.training.subwords import ngrams_of
 
-__all__ = ["Settings", "fit", "train"]
-
 PathLike = str | os.PathLike[str]
 _PHRASES_SHOWN = 12
 

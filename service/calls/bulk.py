@@ -40,8 +40,6 @@ from service.web.route import (
 from service.web.schemas import Deleted, DeleteRequest, ExportQuery, ImportLine
 from service.web.stream import NDJSON, Line, StreamedAnswer, lines_of
 
-__all__ = ["read_router", "write_router"]
-
 _CHUNK: Final = 500  # documents that are written together
 _CHUNK_BYTES: Final = 1 << 20
 _PAGE_CHARACTERS: Final = 1 << 20  # of an export

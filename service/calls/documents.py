@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jose_embed.model.inference import Inferred
 from service.calls.embed import no_known_words, within_limit
 from service.calls.kept import fields_json, kept_document, trained_documents
 from service.engine.records import NO_FIELDS, Delete, Document, Outcome, Put, Summary
@@ -21,7 +22,6 @@ from service.engine.serving import Engine
 from service.engine.writing import StaleModelError
 from service.problems import Problem, from_validation, shown
 from service.search.served_model import ServedModel
-from service.search.texts import Inferred
 from service.web.route import ReadRoute, WriteRoute, answer, calls, engine_of, problems, results, room_for
 from service.web.schemas import (
     LEFT_OUT,
@@ -36,8 +36,6 @@ from service.web.schemas import (
     PutOperation,
 )
 from service.web.schemas import Document as DocumentAnswer
-
-__all__ = ["check_id", "fields_text", "read_router", "write_router"]
 
 _ID: Final[TypeAdapter[str]] = TypeAdapter(DocumentId)
 _SHARE: Final = 16  # one page takes at most this part of the memory for answers

@@ -13,13 +13,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jose_embed.model.inference import Inferred
 from service.problems import Problem
 from service.search.served_model import ServedModel
-from service.search.texts import Inferred
 from service.web.route import ReadRoute, answer, calls, engine_of, problems, results, room_for
 from service.web.schemas import EmbedAnswer, EmbedBatchAnswer, EmbedRequest
-
-__all__ = ["NUMBER_BYTES", "encoded", "no_known_words", "router", "within_limit"]
 
 NUMBER_BYTES: Final = 13  # of a number of a vector in JSON
 _SHOWN_CONTRIBUTIONS: Final = 20

@@ -19,8 +19,6 @@ from service.search.queries import Found, Snapshot
 from service.search.served_model import ServedModel
 from service.web.route import engine_of, room_for
 
-__all__ = ["Trained", "damaged_texts", "fields_json", "found_json", "kept_document", "trained_documents"]
-
 _CHUNK: Final = 50  # documents that one job reads
 _SHARE: Final = 4  # one answer takes at most this part of the memory for answers
 _log = logging.getLogger("service")

@@ -20,8 +20,6 @@ from service.search.served_model import ServedModel
 from service.web.route import ReadRoute, answer, calls, engine_of, problems, room_for
 from service.web.schemas import OpenAIEmbeddings, OpenAIModel, OpenAIModels, OpenAIRequest
 
-__all__ = ["router"]
-
 router = calls(ReadRoute, "OpenAI", prefix="/v1")
 
 

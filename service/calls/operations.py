@@ -20,8 +20,6 @@ from service.search.served_model import ServedModel
 from service.web.route import OpenRoute, ProbeRoute, ReadRoute, WriteRoute, answer, calls, engine_of, problems
 from service.web.schemas import Card, Info, Job, JobList, Ready, Wait
 
-__all__ = ["admin_router", "card_router", "job_router", "probe_router", "router"]
-
 _FREQUENT_WORDS: Final = 12
 
 probe_router = calls(ProbeRoute, "operations")

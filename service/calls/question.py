@@ -26,8 +26,6 @@ from service.search.queries import Found, Snapshot, angles
 from service.web.route import answer, engine_of
 from service.web.schemas import SearchRequest
 
-__all__ = ["answer_to_question", "filtered_neighbors"]
-
 
 async def answer_to_question(request: Request, wanted: SearchRequest) -> Response:
     """Answers a search by a text with a mode, a filter, facets or passages.

@@ -23,8 +23,6 @@ from service.search.served_model import ServedModel
 from service.web.route import ReadRoute, answer, calls, engine_of, problems
 from service.web.schemas import SearchAnswer, SearchRequest
 
-__all__ = ["router"]
-
 router = calls(ReadRoute, "documents")
 
 

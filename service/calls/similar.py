@@ -22,8 +22,6 @@ from service.settings import MAX_ANSWERS, MAX_QUERY_WORDS, MAX_SUGGESTIONS
 from service.web.route import MOST_PARAMETERS, ReadRoute, answer, calls, engine_of, problems, results, room_for
 from service.web.schemas import SimilarAnswer, SimilarBatch, SimilarBatchAnswer, SimilarItem, SimilarQuery
 
-__all__ = ["cached_router", "router", "spellings", "unknown_word"]
-
 _CHUNK: Final = 16  # queries of a batch that are searched together, beside those of other requests
 _LONGEST_WORD: Final = 1_000
 _ANSWER_BYTES: Final = 100  # of a neighbour

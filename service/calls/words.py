@@ -14,8 +14,6 @@ from service.search.queries import angles
 from service.web.route import ReadRoute, answer, calls, engine_of, problems
 from service.web.schemas import Distance, DistanceQuery, WordAnswer, WordList, WordListQuery
 
-__all__ = ["router"]
-
 router = calls(ReadRoute, "words")
 
 

@@ -18,8 +18,6 @@ from service.engine.records import Mark, StoreError
 from service.engine.writing import DocumentWriter
 from service.problems import Problem
 
-__all__ = ["Follower"]
-
 _SECONDS: Final = 0.25
 _LATE_SECONDS: Final = 5.0  # behind the writer; then the readiness probe warns
 _log = logging.getLogger("service")

@@ -17,8 +17,6 @@ from typing import Final
 
 from service.engine.records import DiskFullError, StoreError
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "prepare"]
-
 APPLICATION_ID: Final = 0x4A4F5345  # "JOSE"
 SCHEMA_VERSION: Final = 2
 _SKIPPED_SERIALS: Final = 1 << 32  # if the counter is lost: more than any file has used

@@ -14,8 +14,6 @@ from typing import Any, Final, Literal
 
 from service.problems import Problem
 
-__all__ = ["Job", "Jobs"]
-
 _KEPT: Final = 100
 _log = logging.getLogger("service")
 

@@ -21,8 +21,6 @@ from typing import Any, Final, Generic, TypeVar
 
 from service.problems import Problem
 
-__all__ = ["Lane", "call", "lower_thread_priority"]
-
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 _Entry = tuple[Job, asyncio.Future[Answer] | None]  # None: no caller waits for the answer

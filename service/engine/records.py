@@ -10,23 +10,6 @@ import numpy.typing as npt
 
 from jose_embed.errors import JoseError
 
-__all__ = [
-    "NO_FIELDS",
-    "Delete",
-    "DiskFullError",
-    "Document",
-    "Mark",
-    "MissingText",
-    "Outcome",
-    "Put",
-    "ReadOnlyError",
-    "Refusal",
-    "StoreError",
-    "StoredVector",
-    "Summary",
-]
-
-
 NO_FIELDS: Final = "{}"
 
 

@@ -17,8 +17,6 @@ from service.problems import Problem
 from service.search.served_model import ServedModel
 from service.settings import Settings
 
-__all__ = ["Reloader"]
-
 _log = logging.getLogger("service")
 
 

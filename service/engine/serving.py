@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.model.inference import Inferred
 from service.engine import snapshots, status
 from service.engine.following import Follower
 from service.engine.jobs import Job, Jobs
@@ -30,10 +31,8 @@ from service.problems import Problem
 from service.search.index import IndexOptions
 from service.search.queries import SearchJob, SearchQuery, Snapshot, run_jobs
 from service.search.served_model import ServedModel
-from service.search.texts import BulkEncoder, Inferred, vectors_of
+from service.search.texts import BulkEncoder, vectors_of
 from service.settings import Settings
-
-__all__ = ["Engine"]
 
 _SEARCHES: Final = 64  # jobs that share one pass over an index
 _TEXTS: Final = 64  # texts of one job

@@ -23,8 +23,6 @@ from service.engine.store import Store, locked
 from service.engine.writing import DocumentWriter, as_problem
 from service.settings import Settings
 
-__all__ = ["restore", "take"]
-
 _DOCUMENTS: Final = "documents.sqlite3"
 _FACTS: Final = "snapshot.json"
 _PARTIAL: Final = ".partial-"

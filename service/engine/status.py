@@ -18,7 +18,7 @@ import numpy as np
 
 from jose_embed.version import __version__
 from service.engine.metrics import Metrics
-from service.engine.store import StoreError
+from service.engine.records import StoreError
 from service.problems import Problem
 from service.search.queries import SearchQuery, Snapshot, answers
 from service.search.served_model import ServedModel
@@ -27,8 +27,6 @@ from service.settings import MAX_BATCH, MAX_K, MAX_QUERY_WORDS, MAX_SUGGESTIONS,
 
 if TYPE_CHECKING:
     from service.engine.serving import Engine
-
-__all__ = ["info", "map_state", "metrics_of", "probe"]
 
 _PROBE_SECONDS: Final = 2.0
 _STUCK_SECONDS: Final = 60.0  # on one batch; no batch of the search and embed lanes takes as long

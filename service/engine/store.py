@@ -44,22 +44,6 @@ from service.engine.records import (
 )
 from service.search.added import StoredText
 
-__all__ = [
-    "Delete",
-    "DiskFullError",
-    "Document",
-    "Mark",
-    "MissingText",
-    "Outcome",
-    "Put",
-    "ReadOnlyError",
-    "Refusal",
-    "Store",
-    "StoreError",
-    "StoredVector",
-    "Summary",
-]
-
 _ALMOST_FULL: Final = 1 << 20
 _KEPT_REMOVALS: Final = 100_000  # a replica that is further behind reads everything again
 _COPIED_PAGES: Final = 1_024  # of 4 KB, between two reports of progress

@@ -40,8 +40,6 @@ from service.search.served_model import ServedModel
 from service.search.texts import BulkEncoder
 from service.settings import Settings
 
-__all__ = ["DocumentWriter", "StaleModelError", "as_problem"]
-
 _WRITES: Final = 256  # jobs that share one sync of the disk
 _CHECK_SECONDS: Final = 30.0
 _CHECK_SHARE: Final = 100  # a check that takes a second is repeated after this many seconds at the earliest

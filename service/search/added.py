@@ -25,8 +25,6 @@ from jose_embed.model.filters import Filter
 from jose_embed.model.search import DocumentSearch, Question, write_products
 from service.search.library import Library, Segment, Tail
 
-__all__ = ["AddedDocuments", "AddedTexts", "StoredText"]
-
 _KEPT_FILTERS: Final = 64
 _DEAD: Final = 10_000  # versions that may be dead beside as many as live
 _SLACK: Final = 8  # candidates beyond k, so that exact scores settle the order

@@ -13,8 +13,6 @@ import threading
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Kernels"]
-
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[2:]; from jose_embed.model.kernels import main; main(sys.argv[1])"
 _SECONDS: Final = 600.0
 _log = logging.getLogger("service")

@@ -21,8 +21,6 @@ import numpy.typing as npt
 
 from service.search.index import SLACK, CosineIndex, Hits, IndexOptions, best
 
-__all__ = ["TAIL_ROWS", "DocumentHit", "Entry", "Library", "Merge", "Segment"]
-
 TAIL_ROWS: Final = 2_048
 
 

@@ -8,8 +8,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-__all__ = ["Found", "PrefixIndex"]
-
 # A prefix of more words than this is answered by going through the words from the most frequent one down.
 _MANY: Final = 20_000
 

@@ -13,8 +13,6 @@ from service.search.index import Hits, best
 from service.search.library import DocumentHit, Library
 from service.search.served_model import ServedModel
 
-__all__ = ["Found", "SearchJob", "SearchQuery", "Snapshot", "angles", "answers", "run_jobs"]
-
 _STEEP: Final = 0.999  # of cosines above this the arc cosine would show the rounding of float32
 
 

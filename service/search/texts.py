@@ -15,8 +15,6 @@ from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.inference import WORTH_COMPILING, BatchEncoder, Inferred, has_compiled_path
 from service.search.kernels import Kernels
 
-__all__ = ["SHOWN_UNKNOWN", "BulkEncoder", "Inferred", "ServedEmbeddings", "vectors_of"]
-
 SHOWN_UNKNOWN: Final = 100  # unknown words of a text that an answer names
 SLICE: Final = 65_536  # characters; some milliseconds of tokenizing
 _MOST_REMEMBERED: Final = 1 << 25  # characters of text whose words are remembered, unknown ones too

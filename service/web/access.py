@@ -17,8 +17,6 @@ from service.problems import Problem, shown
 from service.settings import Settings, is_loopback
 from service.web.logs import KEY
 
-__all__ = ["Access", "Allowance", "Right"]
-
 Right = Literal["open", "read", "write"]
 _SCHEME: Final = b"bearer "
 _log = logging.getLogger("service")

@@ -17,8 +17,6 @@ from pydantic import BaseModel, ValidationError
 
 from service.problems import Problem, from_validation
 
-__all__ = ["MOST_PARTS", "validated"]
-
 MOST_PARTS: Final = 16_384  # lists, objects and members of a body
 _MOST_ERRORS: Final = 256
 

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:  # an install without the extra has no starlette, and says so with these log lines
     from starlette.types import Scope
 
-__all__ = ["KEY", "REQUEST_ID", "begin", "is_json", "log_request", "request_id_of", "set_up"]
-
 #: The id of the request in progress; empty outside of requests.
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
 #: The name in a request's scope of the name of its key.

@@ -26,8 +26,6 @@ from service.settings import Settings
 from service.web.access import Access
 from service.web.route import JSON, Admission, read_body
 
-__all__ = ["add_pages"]
-
 _STATIC: Final = "/static"
 _PAGE: Final = Path(__file__).parent.parent / "page"
 _MOST_FORM_BYTES: Final = 8_192

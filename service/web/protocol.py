@@ -21,8 +21,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from service.problems import MEDIA_TYPE, Problem
 from service.settings import Settings
 
-__all__ = ["GONE", "MOST_HEAD_BYTES", "TASK", "Protocol", "Traffic"]
-
 MOST_HEAD_BYTES: Final = 64 << 10
 #: The name in a request's scope of the task to cancel if the client is gone.
 TASK: Final = "jose.task"

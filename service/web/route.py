@@ -23,25 +23,6 @@ from service.web.body import validated
 from service.web.protocol import TASK, Traffic
 from service.web.stream import StreamedAnswer
 
-__all__ = [
-    "JSON",
-    "MOST_PARAMETERS",
-    "Admission",
-    "OpenRoute",
-    "ProbeRoute",
-    "ReadRoute",
-    "StreamReadRoute",
-    "StreamWriteRoute",
-    "WriteRoute",
-    "answer",
-    "calls",
-    "engine_of",
-    "problems",
-    "read_body",
-    "results",
-    "room_for",
-]
-
 JSON: Final = "application/json"
 MOST_PARAMETERS: Final = 32  # of a query string
 _SMALL: Final = 16 << 10  # bytes of a body that is parsed in the event loop: a fraction of a millisecond

@@ -23,53 +23,6 @@ from pydantic_core import PydanticKnownError
 
 from service.settings import MAX_ANSWERS, MAX_BATCH, MAX_K, MAX_QUERY_WORDS, MAX_SUGGESTIONS
 
-__all__ = [
-    "LEFT_OUT",
-    "MAX_FIELD_BYTES",
-    "Card",
-    "DeleteRequest",
-    "Deleted",
-    "Distance",
-    "DistanceQuery",
-    "Document",
-    "DocumentBatch",
-    "DocumentBatchAnswer",
-    "DocumentId",
-    "DocumentList",
-    "DocumentListQuery",
-    "DocumentPut",
-    "DocumentWritten",
-    "EmbedAnswer",
-    "EmbedBatchAnswer",
-    "EmbedRequest",
-    "ExportQuery",
-    "ImportLine",
-    "Info",
-    "Job",
-    "JobList",
-    "OpenAIEmbeddings",
-    "OpenAIError",
-    "OpenAIModel",
-    "OpenAIModels",
-    "OpenAIRequest",
-    "Operation",
-    "ProblemDocument",
-    "PutOperation",
-    "Ready",
-    "Reloaded",
-    "SearchAnswer",
-    "SearchRequest",
-    "SimilarAnswer",
-    "SimilarBatch",
-    "SimilarBatchAnswer",
-    "SimilarItem",
-    "SimilarQuery",
-    "Wait",
-    "WordAnswer",
-    "WordList",
-    "WordListQuery",
-]
-
 MAX_DIM: Final = 4_096
 LEFT_OUT: Final[Any] = None  # the default of a parameter or header that is sent or not, but is never null
 _DIGITS: Final = re.compile(r"-?[0-9]+")

@@ -15,8 +15,6 @@ from starlette.types import Receive, Scope, Send
 
 from service.problems import Problem, shown
 
-__all__ = ["NDJSON", "Line", "StreamedAnswer", "lines_of"]
-
 NDJSON: Final = "application/x-ndjson"
 _KINDS: Final = frozenset({NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines"})
 _LINGER_SECONDS: Final = 2.0

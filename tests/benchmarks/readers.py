@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jose_embed.text.reader import BlockReader, find_sources
+from jose_embed.text.reader import BlockReader
 from jose_embed.text.records import TextOptions
+from jose_embed.text.sources import find_sources
 from jose_embed.text.tokenizers import get_tokenizer
 from jose_embed.text.word_table import CompiledWords
 

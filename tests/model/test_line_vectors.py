@@ -11,7 +11,8 @@ from jose_embed.model import line_vectors as room
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.line_vectors import line_vectors
 from jose_embed.text import tokenizers
-from jose_embed.text.reader import Block, BlockReader, find_sources
+from jose_embed.text.reader import Block, BlockReader
+from jose_embed.text.sources import find_sources
 
 N_WORDS = 300
 

@@ -20,8 +20,8 @@ from jose_embed.errors import CorpusError
 from jose_embed.text import compression
 from jose_embed.text import reader as corpus
 from jose_embed.text.compression import compression_format
-from jose_embed.text.reader import BlockReader, DocumentIds, SourceReport, complaints
-from jose_embed.text.sources import Source, find_sources
+from jose_embed.text.reader import BlockReader, DocumentIds, complaints
+from jose_embed.text.sources import Source, SourceReport, find_sources
 
 Read = Callable[..., tuple[bytes, BlockReader]]
 
@@ -201,7 +201,8 @@ def test_progress_of_a_source_without_a_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 def test_standard_input(compress: Callable[[bytes], bytes]) -> None:
     code = (
-        "from jose_embed.text.reader import BlockReader, find_sources\n"
+        "from jose_embed.text.reader import BlockReader\n"
+        "from jose_embed.text.sources import find_sources\n"
         "with BlockReader(find_sources('-')) as reader:\n"
         "    print(b''.join(block.data for block in reader), reader.reports[0].name, reader.total)\n"
     )
@@ -212,7 +213,8 @@ def test_standard_input(compress: Callable[[bytes], bytes]) -> None:
 
 def test_nobody_waits_for_a_reader_that_waits_for_a_pipe() -> None:
     code = (
-        "from jose_embed.text.reader import BlockReader, find_sources\n"
+        "from jose_embed.text.reader import BlockReader\n"
+        "from jose_embed.text.sources import find_sources\n"
         "with BlockReader(find_sources('-')):\n"
         "    raise SystemExit(3)\n"
     )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.text import reader
 from jose_embed.text.encode import encode
-from jose_embed.text.reader import BlockReader, find_sources
+from jose_embed.text.reader import BlockReader
 from jose_embed.text.records import (
     Columns,
     Faults,
@@ -30,6 +30,7 @@ from jose_embed.text.records import (
 )
 from jose_embed.text.records_csv import _Dialect, _Table, find_dialect, looks_like_table, read_csv
 from jose_embed.text.records_json import read_json_lines
+from jose_embed.text.sources import find_sources
 from jose_embed.text.tokenizers import valid_text
 
 REVIEWS = [

@@ -16,8 +16,9 @@ import pytest
 from jose_embed.errors import CorpusError, MissingExtraError
 from jose_embed.text import records_arrow
 from jose_embed.text.encode import encode
-from jose_embed.text.reader import BlockReader, find_sources
+from jose_embed.text.reader import BlockReader
 from jose_embed.text.records import TextOptions
+from jose_embed.text.sources import find_sources
 
 pa = pytest.importorskip("pyarrow")
 parquet = import_module("pyarrow.parquet")

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from jose_embed.compute.tables import LANES, PIECE, padded_table
 
-__all__ = ["Private", "Rules", "Scratch"]
-
 
 class Rules(NamedTuple):
     """The scalars of a run; see :func:`document_step` for ``visit`` and ``longest_step``.

@@ -75,8 +75,6 @@ from jose_embed.compute.tables import (
 from jose_embed.config import NegativeStep, Objective, TrainConfig
 from jose_embed.storage.memory import ResidentRows
 
-__all__ = ["CHUNK_LIMITS", "CpuBackend", "kernel", "loss_of", "merge_rows", "spare_rows"]
-
 #: The fewest and the most running words of a chunk.
 CHUNK_LIMITS = (1 << 15, 1 << 19)
 

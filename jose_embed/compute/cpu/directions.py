@@ -17,8 +17,6 @@ from jose_embed.compute.jit import Kernel, jit, kernel_from
 from jose_embed.compute.tables import LANES, DocumentInputs, padded_table
 from jose_embed.storage.memory import anonymous_pages, release
 
-__all__ = ["CpuDirections", "WorkSpace", "count_documents", "document_summands", "run_parts"]
-
 Part = TypeVar("Part")
 
 _WORTH_A_THREAD = 1 << 20  # running words

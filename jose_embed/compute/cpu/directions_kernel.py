@@ -14,8 +14,6 @@ from jose_embed.compute.cpu.simd import row_primitives
 from jose_embed.compute.jit import jit
 from jose_embed.compute.tables import LANES
 
-__all__ = ["kernel"]
-
 
 def kernel(n_chunks: int) -> Any:
     """The kernel for rows of ``16 * n_chunks`` floats.

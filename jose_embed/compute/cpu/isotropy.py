@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from jose_embed.compute.jit import jit
 
-__all__ = ["spread_out"]
-
 
 def spread_out(table: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], dim: int, step: float) -> None:
     """Move rows against the gradient of |M - I / dim|^2, M = W^T W / n being their second moment, in place.

@@ -25,8 +25,6 @@ from jose_embed.compute.sampling import draw_below, draw_word, random_bits, stre
 from jose_embed.compute.tables import DOCUMENT_BLOCK, LANES, PIECE
 from jose_embed.config import NegativeStep, Objective
 
-__all__ = ["kernel"]
-
 _N = LANES  # first slot of the negatives
 
 

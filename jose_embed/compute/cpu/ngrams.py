@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from jose_embed.compute.jit import jit
 
-__all__ = ["fit_ngrams"]
-
 
 @jit(fastmath=True)
 def fit_ngrams(

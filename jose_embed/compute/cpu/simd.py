@@ -31,18 +31,6 @@ from numba.extending import intrinsic, register_model
 
 from jose_embed.compute.tables import LANES
 
-__all__ = [
-    "RowPrimitives",
-    "active_bits",
-    "exponential",
-    "lane_sum",
-    "popcount",
-    "row_primitives",
-    "store_lanes",
-    "where_positive",
-]
-
-
 _FLOAT = ir.FloatType()
 _I1, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)

@@ -25,8 +25,6 @@ from jose_embed.compute.sampling import SamplingTables, keep_probability, noise_
 from jose_embed.compute.tables import DOCUMENT_BLOCK, LANES, PIECE, ChunkResult, Tables, Text, document_step
 from jose_embed.config import TrainConfig
 
-__all__ = ["CHUNK_LIMITS", "GpuBackend", "documents_in_flight", "layout_of", "needed_bytes"]
-
 #: The fewest and the most running words of a chunk: some ten to a hundred milliseconds of work.
 CHUNK_LIMITS = (1 << 22, 1 << 23)
 

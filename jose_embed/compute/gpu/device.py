@@ -20,23 +20,6 @@ import numpy.typing as npt
 from jose_embed.compute.tables import DOCUMENT_BLOCK, LANES, PIECE
 from jose_embed.errors import DeviceError, MissingExtraError
 
-__all__ = [
-    "CHUNK",
-    "LINES",
-    "STRETCH",
-    "WARP",
-    "Bundle",
-    "Device",
-    "Layout",
-    "compiler_options",
-    "gigabytes",
-    "kernel_source",
-    "missing",
-    "open_device",
-    "padded_dim",
-    "resident_warps",
-]
-
 #: Kept words of a document that a warp takes at a time. A longer document is trained by several warps.
 STRETCH = 1024
 #: Lanes of a warp: the threads of a block.

@@ -17,8 +17,6 @@ from jose_embed.compute.gpu.device import LINES, WARP, Bundle, Layout, gigabytes
 from jose_embed.compute.tables import DocumentInputs
 from jose_embed.errors import DeviceError
 
-__all__ = ["GpuDirections"]
-
 _ROWS_AT_ONCE = 1 << 16  # documents copied at a time, at most
 _COUNTING_BYTES = 1 << 28  # that the warps' counts of words may take together, if at least one warp has its own
 

@@ -18,17 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from service.engine.store import (
-    Delete,
-    DiskFullError,
-    Outcome,
-    Put,
-    ReadOnlyError,
-    Refusal,
-    Store,
-    StoredVector,
-    StoreError,
-)
+from service.engine.records import Delete, DiskFullError, Outcome, Put, ReadOnlyError, Refusal, StoredVector, StoreError
+from service.engine.store import Store
 
 VECTOR = np.float32([0.6, 0.8])
 IDS = st.sampled_from(["a", "b", "c/d", "日本", "'"])

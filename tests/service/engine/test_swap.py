@@ -19,8 +19,9 @@ import pytest
 from serving import Served, Starter, make_model, run_cli
 
 from jose_embed.model.embeddings import Embeddings
+from service.engine.records import Delete, Put
 from service.engine.serving import Engine
-from service.engine.store import Delete, Put, Store
+from service.engine.store import Store
 from service.engine.writing import StaleModelError
 from service.problems import Problem
 from service.search.library import Library
