@@ -121,8 +121,8 @@ def _serve(arguments: Sequence[str]) -> int:
         for name, value in settings.shown().items():
             log.info("%s%s = %s", PREFIX, name.upper(), value)
         where = "a page for people at /, calls at /docs" if settings.page else "calls at /docs"
-        _say(f"{_address(settings, listener)} serves {settings.model}; {where}", logging.INFO)
-        return serve(app, settings, listener)
+        line = f"{_address(settings, listener)} serves {settings.model}; {where}"
+        return serve(app, settings, listener, lambda: _say(line, logging.INFO))
 
 
 def _say(text: str, level: int) -> None:

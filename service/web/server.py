@@ -15,7 +15,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Final, cast
 
 import uvicorn
@@ -56,10 +56,19 @@ class Server(uvicorn.Server):
         engine: Notified when the drain begins.
         traffic: Bounds the connections.
         access: Holds the keys.
+        listening: Called when connections are accepted.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, traffic: Traffic, access: Access) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        engine: Engine,
+        traffic: Traffic,
+        access: Access,
+        listening: Callable[[], object],
+    ) -> None:
         super().__init__(config)
+        self._listening = listening
         self._engine = engine
         self._access = access
         self._traffic = traffic
@@ -71,13 +80,15 @@ class Server(uvicorn.Server):
         if _HANGUP is not None:
             asyncio.get_running_loop().add_signal_handler(_HANGUP, self._read_again)
         self._watching = asyncio.create_task(self._traffic.watch(self.server_state.connections))
+        if self.started:
+            self._listening()
 
     def _read_again(self) -> None:
         self._access.renew_keys()
         self._engine.reload_by_signal()
 
     def _log_started_message(self, listeners: Any) -> None:
-        """Nothing: jose-serve has said where it listens, and uvicorn does not know."""
+        """Nothing: ``listening`` says it, and uvicorn does not know the address that one can type."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then stops as uvicorn does."""
@@ -162,13 +173,14 @@ def _allow_files(n: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (n if hard == resource.RLIM_INFINITY else min(n, hard), hard))
 
 
-def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
+def serve(app: FastAPI, settings: Settings, sock: socket.socket, listening: Callable[[], object]) -> int:
     """Runs an application until a signal stops it.
 
     Args:
         app: As :func:`service.app.create_app` makes it.
         settings: What it runs with.
-        sock: The listening socket.
+        sock: The bound socket.
+        listening: Called when connections are accepted.
 
     Returns:
         The exit status.
@@ -191,6 +203,6 @@ def serve(app: FastAPI, settings: Settings, sock: socket.socket) -> int:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
-    server = Server(config, app.state.engine, traffic, app.state.access)
+    server = Server(config, app.state.engine, traffic, app.state.access, listening)
     server.run(sockets=[sock])
     return 0 if server.started else 3
