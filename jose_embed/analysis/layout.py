@@ -6,7 +6,7 @@ documents a sample is laid out, and every other document is placed among its nea
 given to the library, so that the result has the same bytes on any number of cores.
 
 Source: van der Maaten and Hinton, JMLR 2008; Linderman et al., Nature Methods 2019 (the interpolation that openTSNE
-computes); Böhm, Berens and Kobak, JMLR 2022 (equal weights of 15 neighbors in the place of a perplexity).
+computes); Böhm, Berens and Kobak, JMLR 2022 (equal weights of few neighbors in the place of a perplexity).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Vectors = npt.NDArray[np.float32]
 
 LAID_OUT: Final = 100_000  # documents that are laid out; the others are placed among them
 
-_NEIGHBORS: Final = 15
+_NEIGHBORS: Final = 8
 _REPORTED: Final = 10  # steps between two reports, each of which costs one
 _SHARED: Final = 8_000  # fewer documents are laid out by one thread
 _FEW_FOR_A_GRID: Final = 2_000  # fewer are faster without interpolation
