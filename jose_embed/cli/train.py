@@ -281,11 +281,13 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Mapping[
 def _dry_run_on_ray(
     arguments: argparse.Namespace, config: TrainConfig, engine: EngineOptions, reporter: Reporter
 ) -> None:
-    from jose_embed.distributed.cluster import forecast_on_ray
+    from jose_embed.distributed.cluster import job_on_ray
+    from jose_embed.distributed.forecast import forecast
     from jose_embed.text.records import TextOptions
 
     options = TextOptions(**text_settings(arguments))
-    found = forecast_on_ray(arguments.sources, config, engine, options, reporter, arguments.temporary_directory)
+    with job_on_ray(arguments.sources, config, engine, options, reporter, arguments.temporary_directory) as job:
+        found = forecast(job)
     show_forecast(found, log_json=arguments.log_json)
 
 

@@ -17,22 +17,20 @@ from typing import Any, Final, NamedTuple
 from jose_embed.config import TrainConfig, available_workers
 from jose_embed.distributed.dealing import dealt
 from jose_embed.distributed.exchange import Owner
-from jose_embed.distributed.forecast import Forecast, forecast
-from jose_embed.distributed.group import Group, LostResultError
+from jose_embed.distributed.group import RESUME, Group, LostResultError
 from jose_embed.distributed.shard import Shard
-from jose_embed.distributed.training import train_on
+from jose_embed.distributed.training import Job, train_on
 from jose_embed.errors import ConfigError, CorpusError, JoseError, MissingExtraError, TrainingError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.progress import Reporter
 from jose_embed.text.kept import is_encoded
 from jose_embed.text.records import TextOptions
-from jose_embed.text.sources import Source, Sources, find_sources, listed
+from jose_embed.text.sources import Sources, find_sources, listed
 from jose_embed.training.checkpoints import Checkpoints
 from jose_embed.training.engine import EngineOptions
 
 _MOST_LOSSES: Final = 8  # of one member in one call
 _PATIENCE: Final = 300.0  # seconds in which another machine must take the place of one that is lost
-_RESUME: Final = "continue from the last checkpoint with resume=True"
 
 
 class Machines(NamedTuple):
@@ -55,44 +53,40 @@ def train_on_ray(
     options: EngineOptions,
     text_options: TextOptions,
     reporter: Reporter,
-    *,
     checkpoints: Checkpoints | None = None,
     temporary_directory: str | None = None,
 ) -> Embeddings:
     """Train on the machines of a Ray cluster; see :func:`jose_embed.train`."""
-    found = _files(sources, options, reporter)
-    with machines(options, config) as group:
-        return train_on(
-            group.shards, group.owners, found, config, options, text_options, reporter,
-            checkpoints=checkpoints, threads=group.threads, temporary_directory=temporary_directory,
-        )  # fmt: skip
+    with job_on_ray(sources, config, options, text_options, reporter, temporary_directory) as job:
+        return train_on(job, checkpoints)
 
 
-def forecast_on_ray(
+@contextlib.contextmanager
+def job_on_ray(
     sources: Sources,
     config: TrainConfig,
     options: EngineOptions,
     text_options: TextOptions,
     reporter: Reporter,
     temporary_directory: str | None = None,
-) -> Forecast:
-    """Read the text on the machines of a Ray cluster, measure an exchange, and forecast the time of a training."""
-    found = _files(sources, options, reporter)
-    with machines(options, config) as group:
-        return forecast(
-            group.shards, group.owners, found, config, options, text_options, reporter, threads=group.threads,
-            temporary_directory=temporary_directory,
-        )  # fmt: skip
+) -> Iterator[Job]:
+    """A job on the machines of a Ray cluster; before one is started, the files are found to be such as can be dealt.
 
+    Args:
+        sources: As for :func:`jose_embed.train`.
+        config, options, text_options, reporter, temporary_directory: As for :class:`Job`.
 
-def _files(sources: Sources, options: EngineOptions, reporter: Reporter) -> list[Source]:
-    """The files, found to be such that they can be dealt, before a cluster is started."""
+    Raises:
+        ConfigError, CorpusError, MissingExtraError: too few files or machines, an encoded corpus, or no Ray.
+    """
     for name in listed(sources):
         if name != "-" and isinstance(name, (str, os.PathLike)) and is_encoded(name):
             raise CorpusError(f"{name}: is an encoded corpus; engine='ray' reads the text itself; name its files")
     found = find_sources(sources, reporter.note)
     dealt(found, options.nodes)
-    return found
+    with machines(options, config) as group:
+        shards, owners, threads = group
+        yield Job(shards, owners, found, config, options, text_options, reporter, threads, temporary_directory)
 
 
 @contextlib.contextmanager
@@ -370,7 +364,7 @@ class RayGroup:
         if isinstance(cause, (JoseError, LostResultError)):
             return cause
         if isinstance(cause, (MemoryError, OSError)):
-            return TrainingError(f"a machine ran into: {type(cause).__name__}: {cause}; {_RESUME}")
+            return TrainingError(f"a machine ran into: {type(cause).__name__}: {cause}; {RESUME}")
         return cause if isinstance(cause, Exception) else RuntimeError(str(error))
 
     def _replace(self, number: int, error: Exception, losses: int) -> None:
@@ -378,7 +372,7 @@ class RayGroup:
         while True:
             if losses > _MOST_LOSSES:
                 reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-                raise TrainingError(f"machine {number + 1} was lost {losses} times at one step ({reason}); {_RESUME}")
+                raise TrainingError(f"machine {number + 1} was lost {losses} times at one step ({reason}); {RESUME}")
             with contextlib.suppress(Exception):
                 self._ray.kill(self._actors[number])
             self._actors[number], self._asked[number] = self._started(number), None
@@ -392,7 +386,7 @@ class RayGroup:
                 raise self._cause(task_error) from None
             except self._errors.GetTimeoutError:
                 raise TrainingError(
-                    f"a machine was lost, and no other took its place within {_PATIENCE:.0f} seconds; {_RESUME}"
+                    f"a machine was lost, and no other took its place within {_PATIENCE:.0f} seconds; {RESUME}"
                 ) from None
             except self._errors.RayActorError as another:
                 error, losses = another, losses + 1

@@ -7,21 +7,15 @@ machine's rows that other machines own.
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jose_embed.config import TrainConfig
 from jose_embed.distributed.exchange import Point, plan
-from jose_embed.distributed.group import Group
-from jose_embed.distributed.training import Run, SharedText, read_shares
+from jose_embed.distributed.training import Job, Run, SharedText, read_shares
 from jose_embed.errors import ConfigError
-from jose_embed.progress import Reporter
-from jose_embed.text.records import TextOptions
-from jose_embed.text.sources import Source
-from jose_embed.training.engine import EngineOptions
 
 _NODES = (1, 2, 4, 8, 16, 32, 64)
 _FEW, _MANY, _REPEATS = 5_000, 100_000, 5
@@ -83,35 +77,23 @@ class Forecast:
         return min(self.seconds, key=lambda n: (self.seconds[n], n))
 
 
-def forecast(
-    shards: Group,
-    owners: Group | None,
-    sources: Sequence[Source],
-    config: TrainConfig,
-    options: EngineOptions,
-    text_options: TextOptions,
-    reporter: Reporter,
-    *,
-    threads: int = 1,
-    temporary_directory: str | None = None,
-) -> Forecast:
-    """Read the text, measure an exchange and a trial, and compute; arguments as for :func:`~.training.train_on`.
+def forecast(job: Job) -> Forecast:
+    """Read the text, measure an exchange and a trial, and compute.
 
     Raises:
         ConfigError: a single machine, which exchanges nothing.
     """
-    if owners is None:
+    if job.owners is None:
         raise ConfigError("nodes is 1; a forecast measures an exchange, so it needs 2 or more")
-    text = read_shares(shards, sources, config, text_options, reporter, temporary_directory)
-    run = Run(shards, owners, text, config, options, reporter, None, {}, temporary_directory)
-    run.prepare(threads)
-    settled = config.for_text(text.n_tokens)
-    trial = dataclasses.replace(settled, workers=settled.workers or threads)
-    alone = sum(shards.values("trial_seconds", trial))
-    exchange = measured_exchange(run, len(shards), text.n_words)
-    points = plan(settled.epochs, options.exchanges, text.n_words)
+    nodes, text = len(job.shards), read_shares(job)
+    run = Run(job, text)
+    run.prepare()
+    settled = job.config.for_text(text.n_tokens)
+    alone = sum(job.shards.values("trial_seconds", job.settled(text.n_tokens)))
+    exchange = measured_exchange(run, nodes, text.n_words)
+    points = plan(settled.epochs, job.options.exchanges, text.n_words)
     seconds = {
-        n: alone / n + sum(exchange.seconds(point.limit, n) for point in points) for n in sorted({*_NODES, len(shards)})
+        n: alone / n + sum(exchange.seconds(point.limit, n) for point in points) for n in sorted({*_NODES, nodes})
     }
     return Forecast(text, settled, exchange, alone, seconds)
 

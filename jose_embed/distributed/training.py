@@ -19,12 +19,12 @@ import numpy.typing as npt
 from jose_embed.config import TrainConfig
 from jose_embed.distributed.dealing import dealt
 from jose_embed.distributed.exchange import Point, plan
-from jose_embed.distributed.group import Group, LostResultError
+from jose_embed.distributed.group import RESUME, Group, LostResultError
 from jose_embed.distributed.reductions import learn_documents
 from jose_embed.distributed.shard import ReadFacts, TrainFacts
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.progress import Reporter, amount_text
+from jose_embed.progress import Reporter, SilentReporter, amount_text
 from jose_embed.storage.memory import mapped_table
 from jose_embed.text.corpus import CorpusStatistics
 from jose_embed.text.encode import chosen_words, nothing_to_train_on
@@ -88,22 +88,11 @@ class SharedText(NamedTuple):
         return [sum(self.shard_documents[:shard]) for shard in range(len(self.shard_documents))]
 
 
-def train_on(
-    shards: Group,
-    owners: Group | None,
-    sources: Sequence[Source],
-    config: TrainConfig,
-    options: EngineOptions,
-    text_options: TextOptions,
-    reporter: Reporter,
-    *,
-    checkpoints: Checkpoints | None = None,
-    threads: int = 1,
-    temporary_directory: str | None = None,
-) -> Embeddings:
-    """Train on a group of machines.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A text, the machines that read it, and how it is to be trained.
 
-    Args:
+    Attributes:
         shards: A :class:`~jose_embed.distributed.shard.Shard` on each machine.
         owners: As many :class:`~jose_embed.distributed.exchange.Owner`; None for a single machine.
         sources: The files.
@@ -111,51 +100,69 @@ def train_on(
         options: The settings of the engine.
         text_options: How the text is read.
         reporter: Receives the progress of all machines together.
-        checkpoints: Where checkpoints are written, and where the run continues if there is one.
         threads: Threads of a machine without a GPU, if ``config.workers`` is 0.
         temporary_directory: Directory of temporary files, here and on the machines.
+    """
+
+    shards: Group
+    owners: Group | None
+    sources: Sequence[Source]
+    config: TrainConfig
+    options: EngineOptions
+    text_options: TextOptions = TextOptions()
+    reporter: Reporter = dataclasses.field(default_factory=SilentReporter)
+    threads: int = 1
+    temporary_directory: str | None = None
+
+    def settled(self, n_tokens: int) -> TrainConfig:
+        """The settings for a text of so many running words, with the threads of a machine."""
+        settled = self.config.for_text(n_tokens)
+        return dataclasses.replace(settled, workers=settled.workers or self.threads)
+
+
+def train_on(job: Job, checkpoints: Checkpoints | None = None) -> Embeddings:
+    """Train on a group of machines.
+
+    Args:
+        job: What and where.
+        checkpoints: Where checkpoints are written, and where the run continues if there is one.
 
     Returns:
-        The model; without documents if they were written to ``options.doc_output``.
+        The model; without documents if they were written to ``job.options.doc_output``.
 
     Raises:
         ConfigError, CorpusError, TrainingError: as from :func:`jose_embed.train`.
     """
     phases: dict[str, float] = {}
     if checkpoints is not None:
-        checkpoints.check(config, nodes=len(shards))
+        checkpoints.check(job.config, nodes=len(job.shards))
     with _timed(phases, "reading"):
-        text = read_shares(shards, sources, config, text_options, reporter, temporary_directory)
-    _check_room(text, config, options)
-    run = Run(shards, owners, text, config, options, reporter, checkpoints, phases, temporary_directory)
+        text = read_shares(job)
+    _check_room(text, job.config, job.options)
+    run = Run(job, text, checkpoints, phases)
     with _timed(phases, "preparing"):
-        run.prepare(threads)
+        run.prepare()
     with _timed(phases, "training"):
         run.train()
     with _timed(phases, "documents"):
-        parts = run.finish(text_options)
+        parts = run.finish()
     return run.model(parts)
 
 
-def read_shares(
-    shards: Group,
-    sources: Sequence[Source],
-    config: TrainConfig,
-    text_options: TextOptions,
-    reporter: Reporter,
-    temporary_directory: str | None = None,
-) -> SharedText:
+def read_shares(job: Job) -> SharedText:
     """Deal the files, read them on all machines, choose the vocabulary of the whole text, and encode."""
+    shards, config, reporter = job.shards, job.config, job.reporter
     settings = encoding_settings(config)
     tokenizer, choice = settings["tokenizer"], settings["choice"]
     if choice.phrases:
         raise ConfigError(
             "phrases needs the whole text in one place, and engine='ray' spreads it; leave one of them out"
         )
-    parts = dealt(sources, len(shards))
-    n_bytes = sum(source.size() or 0 for source in sources)
+    parts = dealt(job.sources, len(shards))
+    n_bytes = sum(source.size() or 0 for source in job.sources)
     with _together(shards, reporter, "reading", n_bytes, "bytes"):
-        each = [(part, tokenizer, text_options, temporary_directory, settings["workers"]) for part in parts]
+        shared = (tokenizer, job.text_options, job.temporary_directory, settings["workers"])
+        each = [(part, *shared) for part in parts]
         facts: list[ReadFacts] = shards.values("read", each=each, keep=True)
     reports = [report for fact in facts for report in fact.reports]
     for note in dict.fromkeys(note for fact in facts for note in fact.notes):
@@ -203,34 +210,32 @@ def _sum_of(facts: Sequence[ReadFacts], n_words_seen: int) -> CorpusStatistics:
 
 
 class Run:
-    """A training whose text is encoded; arguments as for :func:`train_on`, and the text."""
+    """A training whose text is encoded.
+
+    Args:
+        job: What and where.
+        text: The encoded text.
+        checkpoints: As for :func:`train_on`.
+        phases: Seconds already spent, by name.
+    """
 
     def __init__(
-        self,
-        shards: Group,
-        owners: Group | None,
-        text: SharedText,
-        config: TrainConfig,
-        options: EngineOptions,
-        reporter: Reporter,
-        checkpoints: Checkpoints | None,
-        phases: dict[str, float],
-        temporary_directory: str | None,
+        self, job: Job, text: SharedText, checkpoints: Checkpoints | None = None, phases: dict[str, float] | None = None
     ) -> None:
-        self._shards, self._owners, self._text, self._config = shards, owners, text, config
-        self._options, self._reporter, self._checkpoints = options, reporter, checkpoints
-        self._phases, self._temporary = phases, temporary_directory
-        self._settled = config.for_text(text.n_tokens)
-        self._states = [RunState() for _ in range(len(shards))]
+        self._shards, self._owners, self._config, self._options = job.shards, job.owners, job.config, job.options
+        self._job, self._text, self._reporter, self._temporary = job, text, job.reporter, job.temporary_directory
+        self._checkpoints, self._phases = checkpoints, phases if phases is not None else {}
+        self._settled = job.config.for_text(text.n_tokens)
+        self._states = [RunState() for _ in range(len(job.shards))]
         self._number = 0  # of the last exchange
         self._start: tuple[RunState, npt.NDArray[np.float32]] | None = None  # a single machine's checkpoint
         self._facts: list[TrainFacts] = []
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
-    def prepare(self, threads: int) -> None:
+    def prepare(self) -> None:
         """Make the tables of all machines, random or those of the checkpoint."""
-        on_machine = dataclasses.replace(self._settled, workers=self._settled.workers or threads)
+        on_machine = self._job.settled(self._text.n_tokens)
         each = [(first, self._options.int8) for first in self._text.first_documents]
         with _together(self._shards, self._reporter, "compiling", 1, "kernels"):
             self._facts = self._shards.values("prepare", on_machine, each=each, keep=True)
@@ -299,7 +304,7 @@ class Run:
                 for owner in owners.taken_anew():
                     each = [[result[1 + at] for result in results] for at in range(len(owners))]
                     answers[owner] = owners.handles("combine", number, each=each, only=[owner])[owner]
-        raise TrainingError("machines are lost again and again; " + _RESUME)
+        raise TrainingError("machines are lost again and again; " + RESUME)
 
     def _combined(self, number: int, point: Point, results: list[list[Any]]) -> list[list[Any]]:
         """The answers of the owners; a machine that was lost with its moves repeats its interval."""
@@ -315,7 +320,7 @@ class Run:
                 for shard, result in enumerate(shards.handles("interval", point, returns=1 + len(owners), only=anew)):
                     if result:
                         results[shard] = result
-        raise TrainingError("machines are lost again and again; " + _RESUME)
+        raise TrainingError("machines are lost again and again; " + RESUME)
 
     def _done(self, shard: int) -> int:
         state = self._states[shard]
@@ -335,7 +340,7 @@ class Run:
         # One that is made anew itself is still at the start.
         alive: list[tuple[int, Any]] = [one for one in found if one is not None and one[0] >= self._number - 1]
         if not alive:
-            raise TrainingError("all machines were lost at the same time; " + _RESUME)
+            raise TrainingError("all machines were lost at the same time; " + RESUME)
         return max(alive, key=lambda answer: answer[0])
 
     def _checkpoint(self, checkpoints: Checkpoints) -> None:
@@ -406,7 +411,7 @@ class Run:
             if (answer := self._shards.ask(shard, method, *arguments)) is not None:
                 return answer
             self._shards.values("ping")
-        raise TrainingError("a machine is lost again and again; " + _RESUME)
+        raise TrainingError("a machine is lost again and again; " + RESUME)
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
@@ -422,7 +427,7 @@ class Run:
         }
         return RunState(epochs, **sums, seconds=max(state.seconds for state in states))
 
-    def finish(self, text_options: TextOptions) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """Learn the weights, and collect words and documents, as arguments of ``Embeddings.from_arrays``."""
         text, config = self._text, self._settled
         with _together(self._shards, self._reporter, "document weights", text.n_documents, "documents"):
@@ -434,7 +439,7 @@ class Run:
         if self._options.doc_output:
             self._write_parts()
         elif config.doc_vectors != "none":
-            documents = self._documents(text_options)
+            documents = self._documents()
         return {"center_vectors": words[0], "context_vectors": words[1], "extra_arrays": learned, **documents}
 
     def model(self, parts: dict[str, Any]) -> Embeddings:
@@ -452,13 +457,13 @@ class Run:
             corpus=text.statistics.to_dict(),
         )
 
-    def _documents(self, text_options: TextOptions) -> dict[str, Any]:
+    def _documents(self) -> dict[str, Any]:
         """What the model stores of documents, collected from all machines in the order of the files."""
         text = self._text
         table = mapped_table(text.n_documents, self._settled.dim, self._temporary, "the document vectors")
         n_tokens = np.empty(text.n_documents, np.int64)
         ids: list[str] = []
-        texts = None
+        texts, text_options = None, self._job.text_options
         if text_options.keeps:
             texts = TextStore.create(self._temporary, fields=text_options.keep_fields)
         self._reporter.start("collecting", text.n_documents, "documents")
@@ -510,9 +515,6 @@ class Run:
             "words_per_second": self._settled.epochs * self._text.n_tokens / max(self._phases["training"], 1e-9),
             "machine": machine_facts(),
         }
-
-
-_RESUME: Final = "continue from the last checkpoint with resume=True"
 
 
 def _mean_report(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:

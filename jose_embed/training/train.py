@@ -329,9 +329,7 @@ def _on_ray(
 ) -> Embeddings:
     """Train on the machines of a Ray cluster, by a package above this one."""
     place = None if directory is None else os.fspath(directory)
-    model: Embeddings = jose_embed.train_on_ray(
-        source, config, engine, options, reporter, checkpoints=checkpoints, temporary_directory=place
-    )
+    model: Embeddings = jose_embed.train_on_ray(source, config, engine, options, reporter, checkpoints, place)
     return model
 
 

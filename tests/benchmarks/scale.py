@@ -28,13 +28,14 @@ from jose_embed.analysis import measures
 from jose_embed.config import TrainConfig
 from jose_embed.distributed.combiner import Moves, moved
 from jose_embed.distributed.exchange import Owner
-from jose_embed.distributed.group import LocalGroup
 from jose_embed.distributed.shard import Shard
-from jose_embed.distributed.training import train_on
-from jose_embed.progress import SilentReporter
-from jose_embed.text.records import TextOptions
+from jose_embed.distributed.training import Job, train_on
 from jose_embed.text.sources import find_sources
 from jose_embed.training.engine import EngineOptions
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "distributed"))
+
+from local_group import LocalGroup
 
 FILES_OF_A_MACHINE = 4
 FULL = 32  # float exchanges of an epoch that bytes are compared with
@@ -77,9 +78,7 @@ def trained(
         (folder / f"{number:05}.txt").write_text("".join(f"{line}\n" for line in some), encoding="utf-8")
     shards = CountingGroup(lambda number: Shard(number, nodes), nodes)
     owners = CountingGroup(lambda _: MeanOwner(False) if mean else Owner(options.int8), nodes) if nodes > 1 else None
-    model = train_on(
-        shards, owners, find_sources(str(folder)), config, options, TextOptions(), SilentReporter()
-    )  # fmt: skip
+    model = train_on(Job(shards, owners, find_sources(str(folder)), config, options))
     full = 2 * 2 * 4 * model.dim * model.n_words * (nodes - 1) * FULL * len(model.manifest["training"]["epochs"])
     return model, (shards.n_bytes + (owners.n_bytes if owners else 0)) / full if full else 0.0
 

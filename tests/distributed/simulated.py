@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from local_group import LocalGroup
+
 from jose_embed.config import TrainConfig
 from jose_embed.distributed.exchange import Owner
-from jose_embed.distributed.group import LocalGroup
 from jose_embed.distributed.shard import Shard
-from jose_embed.distributed.training import train_on
+from jose_embed.distributed.training import Job, train_on
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.text.records import TextOptions
@@ -49,9 +50,8 @@ def train(
     engine = EngineOptions(engine="ray", nodes=nodes, **options)
     shards, owners = made or groups(nodes, engine.int8)
     try:
-        return train_on(
-            shards, owners, find_sources(str(source)), config, engine, text or TextOptions(),
-            reporter or SilentReporter(), checkpoints=checkpoints,
-        )  # fmt: skip
+        sources = find_sources(str(source))
+        job = Job(shards, owners, sources, config, engine, text or TextOptions(), reporter or SilentReporter())
+        return train_on(job, checkpoints)
     finally:
         shards.values("close")

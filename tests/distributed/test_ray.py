@@ -33,7 +33,6 @@ from jose_embed.distributed.training import Run, read_shares
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import SilentReporter
 from jose_embed.text.records import TextOptions
-from jose_embed.text.sources import find_sources
 from jose_embed.training.engine import EngineOptions
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (make test-ray)")
@@ -237,16 +236,15 @@ def test_an_exchange_takes_the_time_that_was_forecast(folder: Path, tmp_path: Pa
     texts = simulated.files(tmp_path / "texts", [" ".join(words[i : i + 200]) for i in range(0, len(words), 200)])
     config = TrainConfig(dim=100, min_count=1, workers=1, epochs=1, tokenizer="whitespace", backend="cpu")
     options = EngineOptions(engine="ray", nodes=2)
-    with engine.machines(options, config) as two:
-        found = forecast(
-            two.shards, two.owners, find_sources(str(texts)), config, options, TextOptions(), SilentReporter()
-        )
+    job_of_two = (str(texts), config, options, TextOptions(), SilentReporter())
+    with engine.job_on_ray(*job_of_two) as job:
+        found = forecast(job)
     assert found.seconds[1] == found.one_machine_seconds > 0
     assert found.efficiency(2) < 1
-    with engine.machines(options, config) as two:
-        text = read_shares(two.shards, find_sources(str(texts)), config, TextOptions(), SilentReporter())
-        run = Run(two.shards, two.owners, text, config, options, SilentReporter(), None, {}, None)
-        run.prepare(1)
+    with engine.job_on_ray(*job_of_two) as job:
+        text = read_shares(job)
+        run = Run(job, text)
+        run.prepare()
         for n_words in (3_000, 10_000, text.n_words):
             measured, predicted = exchange_seconds(run, n_words, 7), found.exchange.seconds(n_words)
             print(f"{n_words:,} words: {measured:.4f} s measured, {predicted:.4f} s predicted")
