@@ -37,7 +37,7 @@ class Service(NamedTuple):
         """A connection with the head of a request, which may have a body.
 
         Raises:
-            ConfigError: the URL is none, or nothing answers there.
+            ConfigError: it is not a URL, or nothing answers there.
         """
         parts = urllib.parse.urlsplit(self.url)
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
@@ -63,7 +63,7 @@ class Service(NamedTuple):
 
 
 def _problem(answer: http.client.HTTPResponse) -> ConfigError:
-    """The error for an answer that is no success, in one line."""
+    """The error for an answer that is not a success, in one line."""
     text = answer.read(1 << 16).decode(errors="replace")
     try:
         found = json.loads(text)

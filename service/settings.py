@@ -281,7 +281,7 @@ class Settings:
         """The same settings, with the keys that the files of ``JOSE_READ_KEY_FILE`` and ``JOSE_WRITE_KEY_FILE`` hold.
 
         Raises:
-            ConfigError: a file cannot be read, or holds what is no key.
+            ConfigError: a file cannot be read, or holds something that is not a key.
         """
         variables = os.environ if environment is None else environment
         names = {f"{PREFIX}{name.upper()}_FILE": name for name in ("read_key", "write_key")}
@@ -367,8 +367,8 @@ def named_key(text: str) -> tuple[str, str]:
         return "", text
     if not re.fullmatch(r"[\w.-]{1,32}", name, re.ASCII):
         raise ConfigError(
-            "a key setting holds a colon behind what is no name; write NAME:KEY, with a name of at most 32 ASCII "
-            "letters, digits, '.', '_' and '-', or a key without a colon"
+            "what stands before the colon of a key setting is not a name; write NAME:KEY, with a name of at most 32 "
+            "ASCII letters, digits, '.', '_' and '-', or a key without a colon"
         )
     return name, key
 

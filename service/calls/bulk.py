@@ -81,7 +81,7 @@ async def import_documents(request: Request) -> Response:
     100. The last line is `done`, or `stopped` with the problem; then send what follows the document `id` of that line,
     or everything again: a document that is stored with the same text and fields is `unchanged` and costs little."""
     engine, admission = engine_of(request), request.app.state.transfers
-    return StreamedAnswer(_Import(request, engine, admission).pieces(), unread=request)
+    return StreamedAnswer(_Import(request, engine, admission).pieces(), closes=True)
 
 
 class _Import:
@@ -342,12 +342,7 @@ async def delete_documents(request: Request, wanted: DeleteRequest) -> Response:
         if wanted.dry_run or not fitting:
             continue
         changes = [Delete(item.id, item.serial) for item in fitting]
-        while True:
-            try:
-                outcomes = await engine.write(engine.snapshot.served.id, changes, always=True)
-            except StaleModelError:
-                continue
-            break
+        outcomes = await engine.write(None, changes, always=True)
         deleted += sum(not isinstance(outcome, Problem) for outcome in outcomes)
     return answer({"matched": matched, "deleted": deleted, "model": engine.snapshot.served.reference})
 

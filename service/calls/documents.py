@@ -237,18 +237,11 @@ async def put_document(
 )
 async def delete_document(request: Request, id: PathId, if_match: IfMatch = LEFT_OUT) -> Response:
     """Deletes an added document; searches no longer find it."""
-    engine = engine_of(request)
-    for _ in range(_TRIES):
-        try:
-            (outcome,) = await engine.write(
-                engine.snapshot.served.id, [Delete(id, _serial(if_match), if_present=if_match == "*")]
-            )
-        except StaleModelError:
-            continue
-        if isinstance(outcome, Problem):
-            raise outcome
-        return Response(status_code=204)
-    raise _model_keeps_changing()
+    change = Delete(id, _serial(if_match), if_present=if_match == "*")
+    (outcome,) = await engine_of(request).write(None, [change])
+    if isinstance(outcome, Problem):
+        raise outcome
+    return Response(status_code=204)
 
 
 @write_router.post(

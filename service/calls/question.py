@@ -57,7 +57,7 @@ def filtered_neighbors(
         store: The added documents.
         wanted: The request.
         vector: float32 (dim,), norm 1.
-        excluded: The source and id that is no answer.
+        excluded: The source and id that must not be an answer.
 
     Raises:
         Problem: ``invalid-filter``, ``storage-unavailable``.

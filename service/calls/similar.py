@@ -46,11 +46,8 @@ class CachedRoute(ReadRoute):
                 if query is None:
                     return await handle(request)
                 state.access.check(request, self.right)
-                state.admission.enter()
-                try:
+                with state.admission.entered():
                     return await similar(request, query)
-                finally:
-                    state.admission.leave(0)
             state.access.check(request, self.right)
             state.engine.metrics.cached.inc()
             return answer(kept)
@@ -119,7 +116,7 @@ async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> 
 async def similar_batch(request: Request, batch: SimilarBatch) -> Response:
     """Queries by a word, by words added and subtracted (analogies), or by a vector; `without` projects directions out,
     `among` names the only candidates. Each item has a status of its own: one that fails does not fail the others. The
-    words of a query are no answers to it."""
+    words of a query are not among its answers."""
     engine = engine_of(request)
     snapshot = engine.snapshot
     served = snapshot.served

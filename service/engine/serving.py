@@ -211,16 +211,15 @@ class Engine:
         Raises:
             Problem: ``saturated``, ``storage-unavailable``, or what the function raises.
         """
-        try:
-            result: Result = await self.work_lane.submit(job, always=always)
-        except StoreError as error:
-            raise as_problem(error) from None
-        return result
+        return await self._worked(self.work_lane, job, always)
 
     async def long_work(self, job: Callable[[], Result], *, always: bool = False) -> Result:
         """Runs a function that takes long in the long lane, one at a time; otherwise as :meth:`work`."""
+        return await self._worked(self.long_lane, job, always)
+
+    async def _worked(self, lane: Lane[Callable[[], Any], Any], job: Callable[[], Result], always: bool) -> Result:
         try:
-            result: Result = await self.long_lane.submit(job, always=always)
+            result: Result = await lane.submit(job, always=always)
         except StoreError as error:
             raise as_problem(error) from None
         return result
@@ -230,7 +229,7 @@ class Engine:
         return max(lane.advice() for lane in self.lanes)
 
     async def write(
-        self, model: str, changes: Sequence[Put | Delete], *, always: bool = False
+        self, model: str | None, changes: Sequence[Put | Delete], *, always: bool = False
     ) -> list[Outcome | Problem]:
         """See :meth:`~service.engine.writing.DocumentWriter.write`."""
         return await self.writer.write(model, changes, always=always)

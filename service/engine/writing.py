@@ -8,11 +8,12 @@ documents from beginning to end.
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from service.engine.records import (
     Delete,
     DiskFullError,
     Mark,
+    MissingText,
     Outcome,
     Put,
     ReadOnlyError,
@@ -48,7 +50,7 @@ _log = logging.getLogger("service")
 
 
 def _quiet(n: int) -> None:
-    """Reports to nobody."""
+    """Drops a report of progress."""
 
 
 class StaleModelError(Exception):
@@ -64,9 +66,9 @@ def as_problem(error: StoreError) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class WriteJob:
-    """Changes of one request, with vectors of the model of that id."""
+    """Changes of one request, with vectors of the model of that id; None if they have no vectors."""
 
-    model: str
+    model: str | None
     changes: Sequence[Put | Delete]
 
 
@@ -160,12 +162,12 @@ class DocumentWriter:
     # writes
 
     async def write(
-        self, model: str, changes: Sequence[Put | Delete], *, always: bool = False
+        self, model: str | None, changes: Sequence[Put | Delete], *, always: bool = False
     ) -> list[Outcome | Problem]:
         """Writes changes; on return they are on the disk and in the index.
 
         Args:
-            model: The id of the model of their vectors.
+            model: The id of the model of their vectors; None if they only delete.
             changes: The changes.
             always: See :meth:`~service.engine.lanes.Lane.submit`.
 
@@ -193,11 +195,12 @@ class DocumentWriter:
         if not jobs:
             return []
         served, library = self.snapshot
-        changes = [change for job in jobs if job.model == served.id for change in job.changes]
+        fits = [job.model in (None, served.id) for job in jobs]
+        changes = [change for job in itertools.compress(jobs, fits) for change in job.changes]
         try:
             outcomes = self.store.write(changes) if changes else []
         except StoreError as error:
-            return [as_problem(error) if job.model == served.id else StaleModelError() for job in jobs]
+            return [as_problem(error) if fit else StaleModelError() for fit in fits]
         added: list[Entry] = []
         dead: list[int] = []
         for change, outcome in zip(changes, outcomes, strict=True):
@@ -212,7 +215,10 @@ class DocumentWriter:
             self._unchecked = True
             self._publish(Snapshot(served, library.changed(added, dead)))
         answers = iter([_refused(outcome) if isinstance(outcome, Refusal) else outcome for outcome in outcomes])
-        return [[next(answers) for _ in job.changes] if job.model == served.id else StaleModelError() for job in jobs]
+        return [
+            [next(answers) for _ in job.changes] if fit else StaleModelError()
+            for job, fit in zip(jobs, fits, strict=True)
+        ]
 
     def _publish(self, snapshot: Snapshot) -> None:
         """Replaces the snapshot, and merges segments in a thread of its own if that is worth doing."""
@@ -280,75 +286,59 @@ class DocumentWriter:
 
         A file that is open for reading only gets its missing vectors in the index alone.
         """
-        store = self.store
-        if not self._settings.read_only:
+        writes = not self._settings.read_only
+        if writes:
             self.embed_missing(served, report)
-        serials: list[int] = []
-        ids: list[str] = []
-        vectors: list[npt.NDArray[np.float32]] = []
+        entries: list[Entry] = []
         damaged: list[int] = []
-        after = 0
-        while page := store.vectors(served.id, after=after):
-            after = page[-1][0]
-            for serial, id, vector in page:
-                if vector is None:
-                    continue
-                if vector.shape == (served.dim,) and abs(float(np.linalg.norm(vector)) - 1.0) < _NORM_ERROR:
-                    serials.append(serial)
-                    ids.append(id)
-                    vectors.append(vector)
-                else:
-                    damaged.append(serial)
+        for entry in self._stored(served):
+            if entry.vector.shape == (served.dim,) and abs(float(np.linalg.norm(entry.vector)) - 1.0) < _NORM_ERROR:
+                entries.append(entry)
+            else:
+                damaged.append(entry.serial)
         if damaged:
-            _log.warning("%s: %d stored vectors are damaged", store.path, len(damaged))
-            if not self._settings.read_only:
-                store.drop_vectors(served.id, damaged)
+            _log.warning("%s: %d stored vectors are damaged", self.store.path, len(damaged))
+            if writes:
+                self.store.drop_vectors(served.id, damaged)
                 return self.library_of(served)
-        if self._settings.read_only:
-            for entry in self._unstored(served, report=report):
-                serials.append(entry.serial)
-                ids.append(entry.id)
-                vectors.append(entry.vector)
-        rows = np.stack(vectors) if vectors else np.empty((0, served.dim), np.float32)
-        order = np.argsort(np.array(serials, np.int64), kind="stable")
-        return Library.build(
-            served.dim, self._options, np.array(serials, np.int64)[order], [ids[i] for i in order.tolist()], rows[order]
-        )
+        if not writes:
+            entries = sorted([*entries, *self._unstored(served, report=report)], key=lambda entry: entry.serial)
+        serials = np.array([entry.serial for entry in entries], np.int64)
+        vectors = np.array([entry.vector for entry in entries], np.float32).reshape(-1, served.dim)
+        return Library.build(served.dim, self._options, serials, [entry.id for entry in entries], vectors)
 
     def embed_missing(self, served: ServedModel, report: Callable[[int], None] = _quiet) -> int:
         """Makes and stores the vectors that stored texts lack under a model; returns how many.
 
         ``report`` is called with the number so far.
         """
-        n = after = 0
-        bulk = BulkEncoder(served.embeddings)
-        while missing := self.store.without_vector(served.id, after=after):
-            after = missing[-1].serial
-            vectors = bulk.vectors_of([item.text for item in missing])
-            self.store.keep_vectors(
-                served.id,
-                [StoredVector(item.serial, vector) for item, vector in zip(missing, vectors, strict=True)],
-            )
-            n += len(missing)
-            report(n)
+        n = 0
+        for made in self._made(served, 0, report):
+            self.store.keep_vectors(served.id, [StoredVector(item.serial, vector) for item, vector in made])
+            n += len(made)
         return n
 
     def _unstored(self, served: ServedModel, after: int = 0, report: Callable[[int], None] = _quiet) -> list[Entry]:
         """The versions behind a serial whose vectors are not stored, with vectors."""
-        entries: list[Entry] = []
-        n = 0
-        bulk = BulkEncoder(served.embeddings)
+        pairs = itertools.chain.from_iterable(self._made(served, after, report))
+        return [Entry(item.serial, item.id, vector) for item, vector in pairs if vector is not None]
+
+    def _made(
+        self, served: ServedModel, after: int, report: Callable[[int], None]
+    ) -> Iterator[list[tuple[MissingText, npt.NDArray[np.float32] | None]]]:
+        """The texts behind a serial without a stored vector, some at a time, with their vectors made anew."""
+        n, bulk = 0, BulkEncoder(served.embeddings)
         while missing := self.store.without_vector(served.id, after=after):
             after = missing[-1].serial
-            vectors = bulk.vectors_of([item.text for item in missing])
-            entries += [
-                Entry(item.serial, item.id, vector)
-                for item, vector in zip(missing, vectors, strict=True)
-                if vector is not None
-            ]
+            yield list(zip(missing, bulk.vectors_of([item.text for item in missing]), strict=True))
             n += len(missing)
             report(n)
-        return entries
+
+    def _stored(self, served: ServedModel, after: int = 0) -> Iterator[Entry]:
+        """The versions behind a serial that have a stored vector, in the order of serials."""
+        while page := self.store.vectors(served.id, after=after):
+            after = page[-1][0]
+            yield from (Entry(serial, id, vector) for serial, id, vector in page if vector is not None)
 
     def swap(self, served: ServedModel, library: Library | None, mark: Mark | None = None) -> None:
         """Serves another model from now on; to be called in the write lane.
@@ -389,11 +379,8 @@ class DocumentWriter:
             if before is None or dead is None or mark.serial < before.serial:
                 library = self.library_of(served)
             else:
-                added = {entry.serial: entry for entry in self._unstored(served, before.serial)}
-                after = before.serial
-                while page := self.store.vectors(served.id, after=after):
-                    after = page[-1][0]
-                    added |= {serial: Entry(serial, id, vector) for serial, id, vector in page if vector is not None}
+                behind = [*self._unstored(served, before.serial), *self._stored(served, before.serial)]
+                added = {entry.serial: entry for entry in behind}
                 library = library.changed([added[serial] for serial in sorted(added)], dead)
             self.n_stored = self.store.count()
         self.mark = mark
@@ -433,12 +420,7 @@ class DocumentWriter:
             return library.changed([], dead.tolist()) if len(dead) else library
         if missing[0] <= library.last_serial:
             return self.library_of(served)
-        after = library.last_serial
-        added: list[Entry] = []
-        while page := self.store.vectors(served.id, after=after):
-            after = page[-1][0]
-            added += [Entry(serial, id, vector) for serial, id, vector in page if vector is not None]
-        return library.changed(added, dead.tolist())
+        return library.changed(list(self._stored(served, library.last_serial)), dead.tolist())
 
     def request_check(self) -> None:
         """Has the index compared with the documents file, if anything was written since the last time."""

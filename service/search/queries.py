@@ -53,7 +53,7 @@ class SearchQuery:
 
     @property
     def fetched(self) -> int:
-        """How many an index must give, so that ``k`` are left when those that are no answers have been dropped."""
+        """How many an index must give, so that ``k`` are left when those that must not be answers are dropped."""
         return self.k + len(self.excluded) + (self.excluded_id is not None)
 
 

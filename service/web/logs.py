@@ -79,11 +79,6 @@ def begin(scope: Scope) -> bytes:
     return id
 
 
-def request_id_of() -> str:
-    """The id of the request in progress."""
-    return REQUEST_ID.get()
-
-
 def log_request(scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
     """Writes the line of an answered request.
 

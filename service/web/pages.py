@@ -86,9 +86,7 @@ def _add_page_for_people(app: FastAPI, settings: Settings) -> None:
     async def map_page(request: Request) -> Response:
         access: Access = app.state.access
         admission: Admission = app.state.admission
-        admission.enter()
-        taken: list[int] = []
-        try:
+        with admission.entered() as taken:
             given = None
             if request.method == "POST":
                 body = await read_body(request, admission, taken, _MOST_FORM_BYTES)
@@ -103,8 +101,6 @@ def _add_page_for_people(app: FastAPI, settings: Settings) -> None:
                 raise Problem("unknown-path", detail)
             headers = {"Content-Security-Policy": _MAP_POLICY, "Cache-Control": "no-cache", **_NO_REFERRER}
             return FileResponse(path, headers=headers, media_type="text/html; charset=utf-8")
-        finally:
-            admission.leave(sum(taken))
 
     app.add_route("/", _admitted(app, page), include_in_schema=False)
     app.add_route("/page/{name}", _admitted(app, file), include_in_schema=False)
@@ -115,13 +111,11 @@ def _add_page_for_people(app: FastAPI, settings: Settings) -> None:
 def _admitted(app: FastAPI, handle: Handler) -> Handler:
     """A page that counts among the requests without a key."""
 
+    admission: Admission = app.state.open_admission
+
     async def admitted(request: Request) -> Response:
-        admission: Admission = app.state.open_admission
-        admission.enter()
-        try:
+        with admission.entered():
             return await handle(request)
-        finally:
-            admission.leave(0)
 
     return admitted
 
@@ -166,12 +160,8 @@ def _add_documentation(app: FastAPI, settings: Settings, document: bytes) -> Non
         return _with_policy(HTMLResponse(catalogue_page()))
 
     async def static(scope: Scope, receive: Receive, send: Send) -> None:
-        admission: Admission = app.state.open_admission
-        admission.enter()
-        try:
+        with app.state.open_admission.entered():
             await files(scope, receive, send)
-        finally:
-            admission.leave(0)
 
     for path, page in (
         ("/openapi.json", openapi_file),
@@ -185,7 +175,7 @@ def _add_documentation(app: FastAPI, settings: Settings, document: bytes) -> Non
 
 
 def _with_policy(response: HTMLResponse) -> HTMLResponse:
-    """A page with a policy that lets run its own scripts only."""
+    """A page with a policy under which only its own scripts run."""
     hashes = (base64.b64encode(hashlib.sha256(script).digest()) for script in _INLINE_SCRIPT.findall(response.body))
     scripts = " ".join(f"'sha256-{digest.decode()}'" for digest in hashes)
     response.headers["Content-Security-Policy"] = _DOCS_POLICY.format(scripts=scripts)

@@ -132,6 +132,20 @@ class Admission:
         self.n -= 1
         self.n_bytes -= n_bytes
 
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[list[int]]:
+        """Admits one request; the list gets the bytes of its body that were counted, which are given back at the end.
+
+        Raises:
+            Problem: ``saturated``.
+        """
+        self.enter()
+        taken: list[int] = []
+        try:
+            yield taken
+        finally:
+            self.leave(sum(taken))
+
     def take(self, n_bytes: int) -> None:
         """Counts bytes of a body as they arrive.
 

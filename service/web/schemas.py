@@ -58,6 +58,12 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class _Parameters(BaseModel):
+    """The parameters of a query string, whose values are text: a number is read from it."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
 def _exactly_one(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """JSON Schema of a choice: exactly one of several members is given, the others are null or omitted."""
     branches = [
@@ -78,6 +84,12 @@ _EMPTY: Final[dict[str, Any]] = {"maxItems": 0}
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
+
+
+class _Sparse(BaseModel):
+    """An answer whose members with a default are sent only if they say something."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
 
 
 Word = Annotated[str, Field(min_length=1, max_length=1_000, description="A word.")]
@@ -203,10 +215,8 @@ class Failed(_Answer):
 # similar
 
 
-class SimilarQuery(_Request):
+class SimilarQuery(_Parameters):
     """The parameters of ``GET /similar``."""
-
-    model_config = ConfigDict(extra="forbid", strict=False)
 
     word: Word
     without: Annotated[
@@ -217,10 +227,8 @@ class SimilarQuery(_Request):
     min_score: Annotated[Cosine, Field(description=_MIN_SCORE)] = LEFT_OUT
 
 
-class SimilarAnswer(_Answer):
+class SimilarAnswer(_Sparse):
     """The neighbours of one word."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     word: str
     without: list[str] | None = Field(None, description="The words projected out, if there are such.")
@@ -284,10 +292,8 @@ class SimilarBatch(_Request):
     )
 
 
-class SimilarFound(_Answer):
+class SimilarFound(_Sparse):
     """An answered item."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     status: Literal[200]
     neighbors: list[Neighbor]
@@ -373,10 +379,8 @@ class EmbedBatchAnswer(_Answer):
 # words
 
 
-class WordListQuery(_Request):
+class WordListQuery(_Parameters):
     """The parameters of ``GET /words``."""
-
-    model_config = ConfigDict(extra="forbid", strict=False)
 
     prefix: str = Field("", max_length=1_000)
     limit: Limit = 20
@@ -390,10 +394,8 @@ class WordEntry(_Answer):
     count: int = Field(ge=1)
 
 
-class WordList(_Answer):
+class WordList(_Sparse):
     """The most frequent words of a prefix."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     prefix: str
     words: list[WordEntry]
@@ -402,10 +404,8 @@ class WordList(_Answer):
     model: ModelRef
 
 
-class WordAnswer(_Answer):
+class WordAnswer(_Sparse):
     """A word with its vector."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     word: str
     rank: int | None = Field(ge=1, description="Null if the vector is composed.")
@@ -423,10 +423,8 @@ class DistanceQuery(_Request):
     b: Word
 
 
-class Distance(_Answer):
+class Distance(_Sparse):
     """How far two words are apart."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     a: str
     b: str
@@ -524,10 +522,8 @@ class FoundPassage(_Answer):
     highlights: list[tuple[int, int]]
 
 
-class DocumentNeighbor(_Answer):
+class DocumentNeighbor(_Sparse):
     """A document near to the query."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     id: str
     source: Literal["added", "trained"]
@@ -557,10 +553,8 @@ class FacetCount(_Answer):
     count: int = Field(ge=1)
 
 
-class SearchAnswer(_Answer):
+class SearchAnswer(_Sparse):
     """The neighbours of the query, of the kind of ``target``."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     target: Literal["documents", "words"]
     neighbors: list[DocumentNeighbor] | list[Neighbor]
@@ -593,10 +587,8 @@ class DocumentPut(_Request):
     fields: Fields = {}
 
 
-class DocumentListQuery(_Request):
+class DocumentListQuery(_Parameters):
     """The parameters of ``GET /documents``."""
-
-    model_config = ConfigDict(extra="forbid", strict=False)
 
     after: str = Field("", max_length=1_000, description="The last id of the page before.")
     limit: Limit = 100
@@ -635,10 +627,8 @@ class Document(_Answer):
     searchable: bool = Field(description="Whether the present model has a word of it.")
 
 
-class DocumentEntry(_Answer):
+class DocumentEntry(_Sparse):
     """A document of a list; revision, characters and dates of a trained document are null."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     id: str
     revision: int | None = Field(ge=1)
@@ -696,10 +686,8 @@ class ImportLine(_Request):
     updated: Any = None
 
 
-class ExportQuery(_Request):
+class ExportQuery(_Parameters):
     """The parameters of ``GET /documents:export``."""
-
-    model_config = ConfigDict(extra="forbid", strict=False)
 
     source: Literal["added", "trained"] = Field("added", description="Added documents, or those of the training.")
     after: str = Field("", max_length=1_000, description="The last id that a broken export delivered.")
@@ -899,10 +887,8 @@ class JobList(_Answer):
     jobs: list[Job]
 
 
-class Wait(_Request):
+class Wait(_Parameters):
     """The parameter of calls that begin a job."""
-
-    model_config = ConfigDict(extra="forbid", strict=False)
 
     wait: Annotated[float, Field(ge=0, le=3_600), BeforeValidator(_plain_number)] = Field(
         0.0, description="Answer when the job has ended, after so many seconds at the latest."

@@ -17,7 +17,6 @@ from service.problems import Problem, shown
 
 NDJSON: Final = "application/x-ndjson"
 _KINDS: Final = frozenset({NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines"})
-_LINGER_SECONDS: Final = 2.0
 _TICK_SECONDS: Final = 1.0
 _log = logging.getLogger("service")
 
@@ -116,17 +115,16 @@ class StreamedAnswer(Response):
 
     Args:
         pieces: The content.
-        unread: The request, if its body may be unread at the end: it is read for a moment, because closing the
-            connection at once could destroy the answer on its way.
+        closes: Whether the connection is closed behind the answer, because the body of the request may be unread then;
+            app.py reads on for a moment.
     """
 
     media_type = NDJSON
 
-    def __init__(self, pieces: AsyncIterator[bytes], unread: Request | None = None) -> None:
-        super().__init__(headers={"Connection": "close"} if unread is not None else None)
+    def __init__(self, pieces: AsyncIterator[bytes], *, closes: bool = False) -> None:
+        super().__init__(headers={"Connection": "close"} if closes else None)
         del self.headers["content-length"]
         self._pieces = pieces
-        self._unread = unread
         self._at_end: Callable[[], Any] = lambda: None
 
     def at_end(self, call: Callable[[], Any]) -> None:
@@ -144,8 +142,6 @@ class StreamedAnswer(Response):
                 await send({"type": "http.response.body", "body": first, "more_body": True})
                 async for piece in self._pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-            if self._unread is not None:
-                await _read_off(self._unread)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except Problem as problem:
             if not started:
@@ -153,10 +149,3 @@ class StreamedAnswer(Response):
             _log.warning("%s: the answer was cut off: %s", scope["path"], problem.detail)
         finally:
             self._at_end()
-
-
-async def _read_off(request: Request) -> None:
-    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            async for _ in request.stream():
-                pass
