@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from jose_embed.distributed.reductions import learn_documents
 from jose_embed.distributed.shard import ReadFacts, TrainFacts
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.model.embeddings import Embeddings
-from jose_embed.progress import Reporter, SilentReporter, amount_text
+from jose_embed.progress import Reporter, SilentReporter, amount_text, timed
 from jose_embed.storage.memory import mapped_table
 from jose_embed.text.corpus import CorpusStatistics
 from jose_embed.text.encode import chosen_words, nothing_to_train_on
@@ -35,7 +34,7 @@ from jose_embed.text.sources import Source
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import Tokenizer, text_facts
 from jose_embed.text.vocabulary import Vocabulary
-from jose_embed.training.checkpoints import Checkpoints
+from jose_embed.training.checkpoints import Checkpoints, RunFacts
 from jose_embed.training.engine import EngineOptions
 from jose_embed.training.keeper import Interrupts
 from jose_embed.training.machine import machine_facts
@@ -136,21 +135,26 @@ def train_on(job: Job, checkpoints: Checkpoints | None = None) -> Embeddings:
     phases: dict[str, float] = {}
     if checkpoints is not None:
         checkpoints.check(job.config, nodes=len(job.shards))
-    with _timed(phases, "reading"):
+    with timed(phases, "reading"):
         text = read_shares(job)
     _check_room(text, job.config, job.options)
     run = Run(job, text, checkpoints, phases)
-    with _timed(phases, "preparing"):
+    with timed(phases, "preparing"):
         run.prepare()
-    with _timed(phases, "training"):
+    with timed(phases, "training"):
         run.train()
-    with _timed(phases, "documents"):
+    with timed(phases, "documents"):
         parts = run.finish()
     return run.model(parts)
 
 
 def read_shares(job: Job) -> SharedText:
-    """Deal the files, read them on all machines, choose the vocabulary of the whole text, and encode."""
+    """Deal the files, read them on all machines, choose the vocabulary of the whole text, and encode.
+
+    Raises:
+        ConfigError: phrases, which need the whole text in one place.
+        CorpusError: text that cannot be read, or no word that is frequent enough.
+    """
     shards, config, reporter = job.shards, job.config, job.reporter
     settings = encoding_settings(config)
     tokenizer, choice = settings["tokenizer"], settings["choice"]
@@ -264,7 +268,7 @@ class Run:
         done = sum(self._done(shard) for shard in range(len(self._shards)))
         with (
             _together(self._shards, self._reporter, "training", n_words, "words", done, stop_if_interrupted),
-            interrupts if keeping else _nothing(),
+            interrupts if keeping else nullcontext(),
         ):
             at = max(0, self._passed(points) - 1)  # the last exchange is made again: it changes nothing
             while at < len(points):
@@ -285,7 +289,11 @@ class Run:
         return sum(all(self._done(shard) >= point.words_before(n) for shard, n in sizes) for point in points)
 
     def exchange(self, point: Point) -> None:
-        """Train all machines up to an exchange, and exchange."""
+        """Train all machines up to an exchange, and exchange.
+
+        Raises:
+            TrainingError: machines are lost again and again.
+        """
         shards, owners = self._shards, self._owners
         number = self._number + 1
         results = shards.handles("interval", point, returns=1 + (len(owners) if owners is not None else 0))
@@ -350,17 +358,8 @@ class Run:
         if not self._options.doc_output:
             documents = self._collected()
         try:
-            written = checkpoints.write(
-                [words[0], words[1], documents],
-                self.state(),
-                corpus=self._text,
-                keep_text=False,
-                config=self._config,
-                epochs=self._settled.epochs,
-                backend="ray",
-                phases=self._phases,
-                shards=self._states,
-            )
+            about = RunFacts(self._text, self._config, self._settled.epochs, "ray", self._phases)
+            written = checkpoints.write([words[0], words[1], documents], self.state(), about, self._states)
         except TrainingError as error:
             self._reporter.note(f"no checkpoint could be written: {error}")
         else:
@@ -546,18 +545,6 @@ def _check_room(text: SharedText, config: TrainConfig, options: EngineOptions) -
             f"the vectors of {text.n_documents:,} documents take {amount_text(n_bytes, 'bytes')}, too much for one "
             'array; let the machines write them with doc_output="FOLDER", or leave them out with doc_vectors="none"'
         )
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    phases[name] = phases.get(name, 0.0) + time.perf_counter() - started
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Random choices depend on the seed and on the place they are made for, the learni
 before, and chunks are trained in order. The tables and the place between two chunks are therefore the whole state of a
 run. With one worker, a run that is stopped anywhere and resumed ends with the same bytes as one that was never stopped.
 
-A run has a directory of its own, by custom ``NAME.jose.run`` beside the model ``NAME.jose``:
+A run has a directory of its own, usually ``NAME.jose.run`` beside the model ``NAME.jose``:
 
 =================== ===========================================================================================
 checkpoint-NNNNNN/  the newest two. In each: checkpoint.json (format, versions, settings, SHA-256 of the text,
@@ -34,7 +34,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.config import TrainConfig
+from jose_embed.config import TEXT_SETTINGS, TrainConfig
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import Reporter, SilentReporter, WarningNote
 from jose_embed.storage.atomic import DirectoryWriter, foreign_entry, reason, remove_directory, tidy
@@ -55,7 +55,7 @@ from jose_embed.storage.manifest import (
 )
 from jose_embed.storage.memory import release
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
-from jose_embed.text.kept import ENCODED_FILES, OWN_SETTINGS, is_encoded, open_encoded, write_encoded
+from jose_embed.text.kept import ENCODED_FILES, is_encoded, open_encoded, write_encoded
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, SourceReport, Sources, find_sources, printable, sha256_of
 from jose_embed.text.vocabulary import Vocabulary
@@ -118,6 +118,27 @@ class TextFacts(Protocol):
 
 
 @dataclass(frozen=True)
+class RunFacts:
+    """What checkpoints store of a run besides its state and its vectors.
+
+    Attributes:
+        corpus: The encoded text.
+        config: The settings, as the user gave them.
+        epochs: Epochs of the whole training.
+        backend: The name of the backend.
+        phases: Seconds spent before the training, by name.
+        keep_text: Also store the encoded text, once.
+    """
+
+    corpus: TextFacts
+    config: TrainConfig
+    epochs: int
+    backend: str
+    phases: Mapping[str, float]
+    keep_text: bool = False
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A complete checkpoint.
 
@@ -160,7 +181,7 @@ class Checkpoints:
     """The directory of a run; a context that locks it for this process.
 
     Args:
-        directory: By custom ``NAME.jose.run``; it is made when the first checkpoint is written.
+        directory: Usually ``NAME.jose.run``; it is made when the first checkpoint is written.
         every: Seconds between two checkpoints; 0 for none.
         clock: A monotonic clock, in seconds.
 
@@ -263,7 +284,7 @@ class Checkpoints:
             )
         before = self.latest.config
         for name, value in config.to_dict().items():
-            if name in _FREE or (given is not None and name in OWN_SETTINGS and name not in given):
+            if name in _FREE or (given is not None and name in TEXT_SETTINGS and name not in given):
                 continue
             if before.get(name) != value:
                 had = printable(str(before.get(name)))[:80]
@@ -360,30 +381,13 @@ class Checkpoints:
         """Whether it is time for the next checkpoint."""
         return self.every > 0.0 and self._clock() >= self._next
 
-    def write(
-        self,
-        tables: Tables,
-        state: RunState,
-        *,
-        corpus: TextFacts,
-        keep_text: bool,
-        config: TrainConfig,
-        epochs: int,
-        backend: str,
-        phases: Mapping[str, float],
-        shards: Sequence[RunState] = (),
-    ) -> Checkpoint:
+    def write(self, tables: Tables, state: RunState, about: RunFacts, shards: Sequence[RunState] = ()) -> Checkpoint:
         """Write a checkpoint, which becomes ``latest``, and remove all but the newest two.
 
         Args:
             tables: Center, context and document vectors, float32 (rows, dim).
             state: How far the run has come.
-            corpus: The encoded text.
-            keep_text: Also store the encoded text, once.
-            config: The settings, as the user gave them.
-            epochs: Epochs of the whole training.
-            backend: The name of the backend.
-            phases: Seconds spent so far, by name.
+            about: What is stored besides.
             shards: How far each machine has come, of a training on several machines.
 
         Raises:
@@ -394,11 +398,11 @@ class Checkpoints:
             if self._lock < 0:
                 os.makedirs(self.directory, exist_ok=True)
                 self._hold()
-            if keep_text and not self._text_is_kept and isinstance(corpus, EncodedCorpus):
+            if about.keep_text and not self._text_is_kept and isinstance(about.corpus, EncodedCorpus):
                 remove_directory(self.text, ENCODED_FILES)  # of a run that had no checkpoint yet, or damaged
-                write_encoded(corpus, self.text)
+                write_encoded(about.corpus, self.text)
                 self._text_is_kept = True
-            written = self._written(tables, state, corpus, config, epochs, backend, phases, shards)
+            written = self._written(tables, state, about, shards)
         except OSError as error:
             raise TrainingError(f"{self.directory}: cannot be written to ({reason(error)}); {_ELSEWHERE}") from error
         self.latest = written
@@ -427,38 +431,26 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _written(
-        self,
-        tables: Tables,
-        state: RunState,
-        corpus: TextFacts,
-        config: TrainConfig,
-        epochs: int,
-        backend: str,
-        phases: Mapping[str, float],
-        shards: Sequence[RunState],
-    ) -> Checkpoint:
+    def _written(self, tables: Tables, state: RunState, about: RunFacts, shards: Sequence[RunState]) -> Checkpoint:
         number = (self._numbers() or [0])[-1] + 1
         path = self.directory / f"checkpoint-{number:06d}"
         needed = sum(table.size * 4 for table in tables) + 200 * len(state.epochs) + 8192
         facts: dict[str, Any] = {
             "package_version": __version__,
             "run": self.run,
-            "config": config.to_dict(),
-            "epochs": epochs,
-            "backend": backend,
-            "corpus": _facts_of(corpus),
+            "config": about.config.to_dict(),
+            "epochs": about.epochs,
+            "backend": about.backend,
+            "corpus": _facts_of(about.corpus),
             "state": state.to_dict(),
-            "phases": dict(phases),
+            "phases": dict(about.phases),
             **({"shards": [each.to_dict() for each in shards]} if shards else {}),
         }
         with DirectoryWriter(path, needed_bytes=needed) as directory:
             for name, table in zip(_TABLES, tables, strict=True):
                 directory.write(f"{name}.npy", array_chunks(table, f"{name}.npy"))
             directory.write(_FACTS, [json_bytes(sealed(_KIND, facts, directory.files), _FACTS)])
-        return Checkpoint(
-            path, self.run, facts["config"], epochs, backend, facts["corpus"], state, facts["phases"], shards
-        )
+        return _checkpoint(path, facts, state, shards)
 
     def _numbers(self) -> list[int]:
         try:
@@ -560,14 +552,9 @@ def _opened(path: Path, reporter: Reporter) -> Checkpoint:
             raise directory.error(_FACTS, str(error)) from None
         check_sizes(directory, files)
         verify_files(directory, files, reporter)
-    return Checkpoint(
-        path,
-        facts["run"],
-        config,
-        facts["epochs"],
-        facts["backend"],
-        facts["corpus"],
-        state,
-        facts["phases"],
-        shards,
-    )
+    return _checkpoint(path, facts, state, shards)
+
+
+def _checkpoint(path: Path, facts: Mapping[str, Any], state: RunState, shards: Sequence[RunState]) -> Checkpoint:
+    names = ("run", "config", "epochs", "backend", "corpus", "phases")
+    return Checkpoint(path, **{name: facts[name] for name in names}, state=state, shards=shards)

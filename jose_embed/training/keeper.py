@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from jose_embed.compute.backends import Backend
-from jose_embed.config import TrainConfig
 from jose_embed.errors import JoseError
 from jose_embed.progress import Reporter, WarningNote
-from jose_embed.text.corpus import EncodedCorpus
-from jose_embed.training.checkpoints import Checkpoints, Tables
+from jose_embed.training.checkpoints import Checkpoints, RunFacts, Tables
 from jose_embed.training.schedule import RunState
 
 
@@ -23,12 +21,8 @@ class CheckpointKeeper:
     Args:
         checkpoints: Writes them.
         tables: Center, context and document vectors, float32 (rows, dim).
-        corpus: The encoded text.
-        keep_text: Whether the encoded text is stored too.
-        config: The settings, as the user gave them.
-        epochs: Epochs of the whole training.
+        about: What is stored besides.
         backend: Moves the vectors.
-        phases: Seconds spent before the training, by name.
         reporter: Receives a note for each checkpoint, and for each that could not be written.
 
     Raises:
@@ -40,23 +34,15 @@ class CheckpointKeeper:
         self,
         checkpoints: Checkpoints,
         tables: Tables,
-        corpus: EncodedCorpus,
-        keep_text: bool,
-        config: TrainConfig,
-        epochs: int,
+        about: RunFacts,
         backend: Backend,
-        phases: Mapping[str, float],
         reporter: Reporter,
     ) -> None:
         checkpoints.check_backend(backend.name)
         self._checkpoints = checkpoints
         self._tables = tables
-        self._corpus = corpus
-        self._keep_text = keep_text
-        self._config = config
-        self._epochs = epochs
+        self._about = about
         self._backend = backend
-        self._phases = phases
         self._reporter = reporter
         self._interrupts = Interrupts()
 
@@ -78,16 +64,7 @@ class CheckpointKeeper:
         """Write a checkpoint. If that fails, the training continues without it."""
         self._backend.collect()
         try:
-            written = self._checkpoints.write(
-                self._tables,
-                state,
-                corpus=self._corpus,
-                keep_text=self._keep_text,
-                config=self._config,
-                epochs=self._epochs,
-                backend=self._backend.name,
-                phases=self._phases,
-            )
+            written = self._checkpoints.write(self._tables, state, self._about)
         except JoseError as error:
             self._reporter.note(WarningNote(f"no checkpoint could be written: {error}"))
         else:

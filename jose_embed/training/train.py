@@ -37,7 +37,7 @@ from jose_embed.text.records import TextOptions, TextSettings
 from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
 from jose_embed.training.after_epoch import EpochEnd, OnEpoch
-from jose_embed.training.checkpoints import Checkpoints
+from jose_embed.training.checkpoints import Checkpoints, RunFacts
 from jose_embed.training.continued import Documents, check_continued, continued_config, opened
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
@@ -90,7 +90,7 @@ def train(
         progress: Show progress on standard error; by default in notebooks and interactive sessions.
         reporter: Receives the progress instead.
         keep_encoded: Directory that keeps the encoded text for the next training with the same text and settings.
-        checkpoint: Directory for checkpoints, by custom ``NAME.jose.run`` for a model ``NAME.jose``; removed at the end
+        checkpoint: Directory for checkpoints, usually ``NAME.jose.run`` for a model ``NAME.jose``; removed at the end
             of the training. Ctrl-C writes a checkpoint first. A begun ``Checkpoints`` object is left to the caller.
         checkpoint_every: Seconds between checkpoints; 0 for none, not even when interrupted.
         resume: Continue from the newest checkpoint, if there is one, with the same text and settings but
@@ -186,8 +186,8 @@ def fit(
     if checkpoints is None:
         state = train(state=state)
     else:
-        kept = (checkpoints, vectors, corpus, keep_text, config, settled.epochs, backend, phases, reporter)
-        with CheckpointKeeper(*kept) as keeper:
+        run_facts = RunFacts(corpus, config, settled.epochs, backend.name, phases, keep_text)
+        with CheckpointKeeper(checkpoints, vectors, run_facts, backend, reporter) as keeper:
             after_epoch.keep = keeper.keep_if_wanted
             state = train(state=state, keeper=keeper)
             keeper.keep_the_end(state)

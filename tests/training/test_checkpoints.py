@@ -26,7 +26,7 @@ from jose_embed.storage.manifest import manifest_checksum
 from jose_embed.text.encode import encode_texts
 from jose_embed.text.kept import kept_encoding, write_encoded
 from jose_embed.training import checkpoints, epochs
-from jose_embed.training.checkpoints import Checkpoints
+from jose_embed.training.checkpoints import Checkpoints, RunFacts
 from jose_embed.training.schedule import Chunk, RunState
 from jose_embed.training.train import train
 
@@ -678,16 +678,7 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
     state.add(Chunk(np.arange(2), 3, 0), ChunkResult(loss=1.5, active=3, pairs=4, positions=3))
     tables = [np.full((n, 16), n, np.float32) for n in (3, 3, 2)]
     with encode_texts(["a b", "c"], tokenizer="whitespace", min_count=1) as corpus, Checkpoints(tmp_path / "r") as kept:
-        written = kept.write(
-            [*tables],
-            state,
-            corpus=corpus,
-            keep_text=False,
-            config=config,
-            epochs=config.epochs,
-            backend="cpu",
-            phases={"reading": 2.0},
-        )
+        written = kept.write([*tables], state, RunFacts(corpus, config, config.epochs, "cpu", {"reading": 2.0}))
         assert (written.share, written.place) == (1 / 3, "epoch 1 of 3, 33% of the training")
         facts = json.loads((written.path / "checkpoint.json").read_text())
         assert facts["format"] == "jose-embed-checkpoint"
