@@ -67,6 +67,13 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 )
 
 
+#: The settings that an encoded text depends on.
+TEXT_SETTINGS: Final = (
+    "tokenizer", "normalize", "keep_joined", "keep_prefix", "min_count", "stop_words", "keep_words", "max_vocab",
+    "phrases",
+)  # fmt: skip
+
+
 def preset_settings(name: str) -> dict[str, Any]:
     """The settings of a preset, by name; settings that a user gives override them.
 

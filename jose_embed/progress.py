@@ -149,6 +149,14 @@ def amount_text(amount: float, unit: str = "") -> str:
     return " ".join(part for part in (text, prefix, unit) if part)
 
 
+@contextlib.contextmanager
+def timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds that the context takes to a phase."""
+    started = time.perf_counter()
+    yield
+    phases[name] = phases.get(name, 0.0) + time.perf_counter() - started
+
+
 def duration_text(seconds: float) -> str:
     """A duration with its unit.
 

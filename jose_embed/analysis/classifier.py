@@ -150,7 +150,7 @@ def read_classifier(path: str | os.PathLike[str]) -> Classifier:
         weights, biases = np.array(value["weights"], np.float64), np.array(value["biases"], np.float64)
         classes, model_id = value["classes"], value["model"]
         if not all(isinstance(name, str) for name in [model_id, *classes]):
-            raise ValueError("names of classes are no text")
+            raise ValueError("names of classes are not text")
         if weights.ndim != 2 or biases.shape != (len(classes),) or len(weights) != len(classes) or len(classes) < 2:
             raise ValueError("its numbers have the wrong shape")
         if not (np.isfinite(weights).all() and np.isfinite(biases).all()):

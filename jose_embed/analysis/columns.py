@@ -13,7 +13,7 @@ import numpy.typing as npt
 NO_VALUE: Final = 255
 MOST_COLUMNS: Final = 6  # 8 bytes of base64 for each point
 _MOST_VALUES: Final = 40  # of a category; the others are together
-_MOST_COUNTED: Final = 5_000  # different values, after which a field is no category
+_MOST_COUNTED: Final = 5_000  # different values, after which a field is not a category
 _FEW_NUMBERS: Final = 12  # different numbers that are a category
 
 

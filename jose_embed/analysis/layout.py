@@ -6,7 +6,7 @@ documents a sample is laid out, and every other document is placed among its nea
 given to the library, so that the result has the same bytes on any number of cores.
 
 Source: van der Maaten and Hinton, JMLR 2008; Linderman et al., Nature Methods 2019 (the interpolation that openTSNE
-computes); Böhm, Berens and Kobak, JMLR 2022 (equal weights of few neighbors in the place of a perplexity).
+computes); Böhm, Berens and Kobak, JMLR 2022 (equal weights of few neighbors instead of a perplexity).
 """
 
 from __future__ import annotations

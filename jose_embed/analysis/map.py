@@ -35,7 +35,7 @@ from jose_embed.analysis.places import Label, labels_of
 from jose_embed.analysis.product_codes import ProductCodes
 from jose_embed.analysis.topics import Topics, topics
 from jose_embed.errors import ConfigError
-from jose_embed.progress import Reporter, reporting
+from jose_embed.progress import Reporter, SilentReporter, reporting
 from jose_embed.storage.atomic import atomic_file
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class DocumentMap:
         starts: list[int] = []
         columns = [self._topic_column(order)]
         numbered = all(doc_id == str(row) for row, doc_id in enumerate(self.model.doc_ids, 1))
-        yield from self._texts(order, starts, columns, text_length, numbered, reporter)
+        yield from self._texts(order, starts, columns, text_length, numbered, reporter or SilentReporter())
         extent = np.ptp(self.positions, axis=0) if len(self.positions) else np.ones(2)
         least = self.positions.min(0, initial=0)
         places = np.round((self.positions[order] - least) * 65535).clip(0, 65535).astype("<u2")
@@ -188,7 +188,7 @@ class DocumentMap:
         columns: list[Column],
         text_length: int,
         numbered: bool,
-        reporter: Reporter | None,
+        reporter: Reporter,
     ) -> Iterator[bytes]:
         """The parts of the texts; fills ``starts``, the first point of each, and ``columns``."""
         names, texts = self._kept_fields(), bool(text_length and self.model.has_texts)
@@ -197,8 +197,7 @@ class DocumentMap:
         needed, doc_ids = texts or bool(names) or not numbered, self.model.doc_ids
         block: list[Any] = []
         size = first = 0
-        if reporter is not None:
-            reporter.start("writing", len(order), "documents")
+        reporter.start("writing", len(order), "documents")
         for begin in range(0, len(order), _BLOCK):
             rows = self.rows[order[begin : begin + _BLOCK]].tolist()
             kept = self.model.kept_documents(rows) if texts or names else [None] * len(rows)
@@ -220,15 +219,13 @@ class DocumentMap:
                         yield _text_part(len(starts), block)
                         starts.append(first)
                         first, size, block = first + len(block), 0, []
-            if reporter is not None:
-                reporter.advance(len(rows))
+            reporter.advance(len(rows))
         if block:
             yield _text_part(len(starts), block)
             starts.append(first)
         made = [builder.column() for builder in (*given.values(), *builders.values())]
         columns += [column for column in made if column is not None][:MOST_COLUMNS]
-        if reporter is not None:
-            reporter.finish()
+        reporter.finish()
 
     def _words(self) -> tuple[npt.NDArray[np.int8], dict[str, Any]]:
         """Words as documents, those that documents consist of first: int8 vectors, and factors of these."""

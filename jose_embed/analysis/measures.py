@@ -252,8 +252,8 @@ def ranking(scores: Iterable[npt.NDArray[Any] | None], relevant: Sequence[Sequen
     """The same of any scores of all documents.
 
     Args:
-        scores: For each query a number for each document, higher if it fits better; minus infinity if it is no answer.
-            None for a query that cannot be asked, which is left out and counted.
+        scores: For each query a number for each document, higher if it fits better; minus infinity if it
+            must not be an answer. None for a query that cannot be asked, which is left out and counted.
         relevant: For each query the rows of its relevant documents, at least one.
 
     Raises:

@@ -22,14 +22,8 @@ from jose_embed.cli.command import (
     text_rows,
 )
 from jose_embed.cli.text_options import add_text_options, text_settings
-from jose_embed.config import TrainConfig
+from jose_embed.config import TEXT_SETTINGS, TrainConfig
 from jose_embed.progress import amount_text, duration_text, log_event
-
-#: The settings of a training that an encoding depends on.
-_SETTINGS = (
-    "tokenizer", "normalize", "keep_joined", "keep_prefix", "min_count", "stop_words", "keep_words", "max_vocab",
-    "phrases",
-)  # fmt: skip
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +35,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the encoding of another text")
     for setting in dataclasses.fields(TrainConfig):
-        if setting.name in _SETTINGS:
+        if setting.name in TEXT_SETTINGS:
             parser.add_argument(
                 option_of(setting.name), default=setting.default, **setting_arguments(setting, type(setting.default))
             )
@@ -51,7 +45,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    config = TrainConfig.from_dict({name: getattr(arguments, name) for name in _SETTINGS})
+    config = TrainConfig.from_dict({name: getattr(arguments, name) for name in TEXT_SETTINGS})
     output = arguments.output if arguments.output is not None else str(default_output(arguments.sources, ".encoded"))
 
     from jose_embed.text.kept import encoding_settings, kept_encoding

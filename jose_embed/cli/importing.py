@@ -60,12 +60,12 @@ def _run(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output or Path(f"{source.resolve().stem}.jose")
 
     from jose_embed.adapters.importing import import_vectors
-    from jose_embed.model.embeddings import check_target
+    from jose_embed.model.files import check_model_target
     from jose_embed.storage.atomic import check_output
 
     files = [name for name in (arguments.words, arguments.counts) if name is not None]
     check_output(output, [source, *files], [source] if source.is_dir() else [])
-    check_target(output, overwrite=arguments.overwrite)
+    check_model_target(output, overwrite=arguments.overwrite)
     with nothing_written(), reporter_of(arguments) as reporter:
         model = import_vectors(
             source,

@@ -146,7 +146,7 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     output = Path(arguments.output) if arguments.output is not None else default_output(arguments.sources)
 
-    from jose_embed.model.embeddings import check_target
+    from jose_embed.model.files import check_model_target
     from jose_embed.storage.atomic import check_output
     from jose_embed.text.kept import encoding_settings
     from jose_embed.training.checkpoints import Checkpoints
@@ -168,7 +168,7 @@ def _run(arguments: argparse.Namespace) -> None:
                     checkpoints.remove()
                     reporter.note(f"{output}: the model is complete; there is nothing to resume")
                     return
-            check_target(output, overwrite=arguments.overwrite)
+            check_model_target(output, overwrite=arguments.overwrite)
             from jose_embed.model.embeddings import load
             from jose_embed.training.train import train
 

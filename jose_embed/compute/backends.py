@@ -71,8 +71,8 @@ def choose_backend(
 ) -> Chosen:
     """The backend that a training takes: "cpu" or "gpu".
 
-    "auto" is the GPU if there is one on which the model fits and ``workers`` is 0: a number of workers is a number
-    of threads to whoever chose it. What "auto" took, and why, is noted.
+    "auto" is the GPU if there is one on which the model fits and ``workers`` is 0: a number of workers means
+    threads to a user who sets it. What "auto" took, and why, is noted.
 
     Args:
         config: The settings.

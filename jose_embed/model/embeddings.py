@@ -7,14 +7,12 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
-from jose_embed.model.files import check_model_target
 from jose_embed.model.filters import Filter
 from jose_embed.model.inference import NO_MATRIX, DocumentEncoder, Flagged, default_weights
 from jose_embed.model.lookup import WordLookup
@@ -446,12 +444,3 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> Embeddings:
     If the text was split by a library of which another version is installed here, a warning is logged.
     """
     return Embeddings.load(path, verify=verify)
-
-
-def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """The absolute path of a model saved as ``path``, checked before hours of work.
-
-    Raises:
-        ModelError: as :meth:`Embeddings.save` would: taken, no directory to write to, or something that is not a model.
-    """
-    return check_model_target(path, overwrite=overwrite)

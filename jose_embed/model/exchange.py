@@ -25,12 +25,12 @@ import numpy.typing as npt
 
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.vector_files import VECTOR_FORMATS, vector_file, vector_format_of
+from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.storage.atomic import Chunk, atomic_file, plain_size, reason
 from jose_embed.storage.columns import MappedLines, encoded_text, first_repetition, line_chunks, row_blocks
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
-    from jose_embed.progress import Reporter
 
 FORMATS: Final = ("word2vec", "word2vec-binary", "safetensors")
 _SUFFIXES: Final = {
@@ -121,7 +121,7 @@ def export(
     if int8 and (format or (chosen is None and format_of(path))) != "safetensors":
         raise ConfigError("int8 is written in the format safetensors only; name a file .safetensors, or leave int8 out")
     if chosen is not None and chosen in VECTOR_FORMATS.values():
-        _write_rows(path, names, vectors, chosen, overwrite, reporter)
+        _write_rows(path, names, vectors, chosen, overwrite, reporter or SilentReporter())
         return
     write_vectors(
         path,
@@ -141,21 +141,18 @@ def _write_rows(
     vectors: npt.NDArray[np.float32],
     format: str,
     overwrite: bool,
-    reporter: Reporter | None,
+    reporter: Reporter,
 ) -> None:
-    if reporter is not None:
-        reporter.start("exporting", len(vectors), "rows")
+    reporter.start("exporting", len(vectors), "rows")
     remaining = iter(names)
     with atomic_file(path, overwrite=overwrite) as write:
         file = vector_file(format, write, vectors.shape[1])
         for first, block in row_blocks(vectors):
             write.share = (first + len(block)) / len(vectors)
             file.add(list(islice(remaining, len(block))), block)
-            if reporter is not None:
-                reporter.advance(len(block))
+            reporter.advance(len(block))
         file.finish()
-    if reporter is not None:
-        reporter.finish()
+    reporter.finish()
 
 
 def write_vectors(
@@ -184,6 +181,7 @@ def write_vectors(
     Raises:
         ConfigError, ModelError, TrainingError: as in :func:`export`.
     """
+    reporter = reporter or SilentReporter()
     format = format_of(path) if format is None else format
     if format not in FORMATS:
         raise ConfigError(f"format is {format!r}; it must be one of {_known_formats()}")
@@ -192,8 +190,7 @@ def write_vectors(
             f"{len(names)} names and {vectors.dtype} vectors of shape {vectors.shape} are not a table; "
             "it must have one name for each float32 row"
         )
-    if reporter is not None:
-        reporter.start("exporting", len(vectors), "rows")
+    reporter.start("exporting", len(vectors), "rows")
     with atomic_file(path, overwrite=overwrite) as write:
         if format == "safetensors":
             _write_safetensors(write, names, vectors, about or {}, reporter, int8)
@@ -204,10 +201,8 @@ def write_vectors(
             for first, block in row_blocks(vectors):
                 write.share = (first + len(block)) / len(vectors)
                 write(b"".join(row_bytes(_unbroken(next(remaining), format), row) for row in block))
-                if reporter is not None:
-                    reporter.advance(len(block))
-    if reporter is not None:
-        reporter.finish()
+                reporter.advance(len(block))
+    reporter.finish()
 
 
 def _unbroken(name: str, format: str) -> bytes:
@@ -232,7 +227,7 @@ def _write_safetensors(
     names: Sequence[str],
     vectors: npt.NDArray[np.float32],
     about: Mapping[str, str],
-    reporter: Reporter | None,
+    reporter: Reporter,
     int8: bool,
 ) -> None:
     """Layout: 8 bytes length of the JSON header, the header padded to a multiple of 8, the tensors without gaps.
@@ -255,8 +250,7 @@ def _write_safetensors(
     write(len(text).to_bytes(8, "little") + text)
     for _, block in row_blocks(vectors):
         write(_whole_numbers(block).data if int8 else np.ascontiguousarray(block, "<f4").data)
-        if reporter is not None:
-            reporter.advance(len(block))
+        reporter.advance(len(block))
     for chunk in line_chunks(names, "name"):
         write(chunk)
 

@@ -24,7 +24,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from jose_embed.model.parts import (
     decisive_facts,
 )
 from jose_embed.model.quality import QUALITY_NAME
+from jose_embed.progress import Reporter, SilentReporter
 from jose_embed.storage.atomic import Chunk, DirectoryWriter, FileFacts, check_target, foreign_entry, tidy
 from jose_embed.storage.columns import (
     MappedLines,
@@ -69,9 +70,6 @@ from jose_embed.storage.manifest import (
 )
 from jose_embed.text.texts import TEXTS_NAME, TextStore
 from jose_embed.version import __version__
-
-if TYPE_CHECKING:
-    from jose_embed.progress import Reporter
 
 _ATTEMPTS: Final = 3
 _INDECISIVE: Final = frozenset({TEXTS_NAME, f"{RARE_COUNTS}.npy"})  # no answer depends on them
@@ -147,15 +145,14 @@ def write_model(
     repetition = first_repetition(parts.doc_ids) if isinstance(parts.doc_ids, list | tuple) else None
     if repetition is not None:
         raise ModelError(f"the document id {repetition[:100]!r} is there more than once; the ids must differ")
-    if reporter is not None:
-        reporter.start("saving", needed, "bytes")
+    reporter = reporter or SilentReporter()
+    reporter.start("saving", needed, "bytes")
     with DirectoryWriter(path, overwrite=overwrite, known=_known_model, needed_bytes=needed) as directory:
         for name, chunks in _files(parts):
-            directory.write(name, chunks if reporter is None else counted(chunks, reporter.advance))
+            directory.write(name, counted(chunks, reporter.advance))
         manifest = _manifest(parts, directory.files)
         directory.write(MANIFEST_NAME, [json_bytes(manifest, MANIFEST_NAME)])
-    if reporter is not None:
-        reporter.finish()
+    reporter.finish()
     return manifest
 
 

@@ -107,7 +107,7 @@ class Filter:
         """The filter that a text says.
 
         Raises:
-            ConfigError: it is no filter, or longer than :data:`MOST_CHARACTERS`.
+            ConfigError: it is not a filter, or is longer than :data:`MOST_CHARACTERS`.
         """
         if len(text) > MOST_CHARACTERS:
             raise ConfigError(f"the filter has {len(text)} characters; at most {MOST_CHARACTERS} are allowed")

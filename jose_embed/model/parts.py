@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from jose_embed.errors import ModelError
 from jose_embed.storage.atomic import file_name_is_safe
-from jose_embed.storage.manifest import MANIFEST_NAME, json_copy, now
+from jose_embed.storage.manifest import MANIFEST_NAME
 from jose_embed.text.ngrams import Ngrams
 from jose_embed.text.texts import TEXTS_NAME, TextStore
 
@@ -80,53 +80,6 @@ class ModelParts:
     extra_json: Mapping[str, Any]
     about: Mapping[str, Any]
     texts: TextStore | None = None
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        words: Sequence[str],
-        counts: npt.ArrayLike,
-        center_vectors: npt.NDArray[np.float32],
-        context_vectors: npt.NDArray[np.float32],
-        doc_ids: Sequence[str],
-        doc_vectors: npt.NDArray[np.float32] | None,
-        doc_token_counts: npt.ArrayLike | None,
-        extra_arrays: Mapping[str, npt.NDArray[Any]] | None,
-        extra_json: Mapping[str, Any] | None,
-        texts: TextStore | None = None,
-        **about: Mapping[str, Any],
-    ) -> ModelParts:
-        """The checked parts of a new model; arguments as for :meth:`Embeddings.from_arrays`.
-
-        Args:
-            about: ``config``, ``tokenizer``, ``training``, ``corpus`` and perhaps ``text`` of the manifest.
-        """
-        if doc_vectors is None:
-            doc_vectors = np.empty((0, *np.shape(center_vectors)[1:]), np.float32)
-        if doc_token_counts is None:
-            doc_token_counts = np.ones(len(doc_vectors), np.int64)
-        if texts is not None:
-            kept = ({"texts": TEXTS_NAME} if texts.has_texts else {}) | {"fields": list(texts.fields)}
-            about = {**about, "text": {**about.get("text", {}), **kept}}
-        parts = cls(
-            words=words,
-            counts=_whole_numbers("counts", counts),
-            center_vectors=center_vectors,
-            context_vectors=context_vectors,
-            doc_ids=doc_ids,
-            doc_vectors=doc_vectors,
-            doc_token_counts=_whole_numbers("doc_token_counts", doc_token_counts),
-            extra_arrays=dict(extra_arrays or {}),
-            extra_json={name: json_copy(value, f"{name}.json") for name, value in (extra_json or {}).items()},
-            about={
-                "created": now(),
-                **{name: json_copy(dict(value), f"{name!r} of the manifest") for name, value in about.items()},
-            },
-            texts=texts,
-        )
-        parts.check()
-        return parts
 
     def without_texts(self) -> ModelParts:
         """The same parts without texts and fields of the documents and without the counts of rare words."""
@@ -257,7 +210,12 @@ def _check_largest(name: str, array: npt.NDArray[Any]) -> None:
         )
 
 
-def _whole_numbers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def whole_numbers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Values as int64.
+
+    Raises:
+        ModelError: they are not whole numbers; ``name`` names the array.
+    """
     array = np.asarray(values)
     if array.size and array.dtype.kind not in "iu":
         raise ModelError(f"{name} holds {array.dtype} values; it must hold whole numbers")

@@ -47,7 +47,7 @@ class PhraseJoiner:
         return self._rows.get(word)
 
     def joined(self, words: Iterable[str]) -> list[str]:
-        """The words of a text with phrases as one word each; unknown words are no neighbours and stay."""
+        """The words of a text with phrases as one word each; unknown words are not joined and stay."""
         found: list[str] = []
         before = -1  # the place of the neighbour in what was found
         for word in words:

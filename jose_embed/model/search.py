@@ -188,7 +188,7 @@ class DocumentSearch:
         return best_of(self.scores(question, mode), k, among)
 
     def scores(self, question: Question, mode: SearchMode) -> npt.NDArray[np.float32]:
-        """The scores of all documents, float32 (n_docs,); minus infinity for those that are no answers."""
+        """The scores of all documents, float32 (n_docs,); minus infinity for those that must not be answers."""
         by_words = self.words.scores(question.terms) if mode != "vector" else None
         cosines = self.cosines(question.vector) if question.vector is not None and mode != "words" else None
         return joined(by_words, cosines, self._known)
@@ -344,7 +344,7 @@ def parsed(filter: str | Filter | None) -> Filter | None:
     """A filter as it may be given.
 
     Raises:
-        ConfigError: no filter.
+        ConfigError: it is not a filter.
     """
     return Filter.parse(filter) if isinstance(filter, str) else filter
 
@@ -404,8 +404,8 @@ class SearchableModel(StoredModel):
             Fewer than ``k`` if no more documents have a word or direction in common with the question.
 
         Raises:
-            ConfigError: an unknown mode, or one that needs texts that are not kept; a ``k`` below 1; a filter that is
-                none or names another field.
+            ConfigError: an unknown mode, or one that needs texts that are not kept; a ``k`` below 1; a text
+                that is not a filter, or a filter of another field.
             ModelError: the kept texts are damaged.
 
         Example::

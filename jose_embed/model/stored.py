@@ -14,12 +14,12 @@ import numpy.typing as npt
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ModelError
 from jose_embed.model.files import manifest_of, open_model, write_model
-from jose_embed.model.parts import SUBWORD_VECTORS, ModelParts
+from jose_embed.model.parts import SUBWORD_VECTORS, ModelParts, whole_numbers
 from jose_embed.model.subwords import Subwords
 from jose_embed.progress import Reporter
 from jose_embed.storage.directory import FileState as FileState  # also for the service, which sees no storage
-from jose_embed.storage.manifest import MANIFEST_NAME
-from jose_embed.text.texts import KeptDocument, TextStore
+from jose_embed.storage.manifest import MANIFEST_NAME, json_copy, now
+from jose_embed.text.texts import TEXTS_NAME, KeptDocument, TextStore
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -90,23 +90,37 @@ class StoredModel:
         Raises:
             ModelError: shapes, dtypes or lengths that do not fit together, or values that are not JSON.
         """
-        parts = ModelParts.of(
+        if doc_vectors is None:
+            doc_vectors = np.empty((0, *np.shape(center_vectors)[1:]), np.float32)
+        if doc_token_counts is None:
+            doc_token_counts = np.ones(len(doc_vectors), np.int64)
+        if texts is not None:
+            kept = ({"texts": TEXTS_NAME} if texts.has_texts else {}) | {"fields": list(texts.fields)}
+            text = {**(text or {}), **kept}
+        about: dict[str, Mapping[str, Any]] = {
+            "config": config.to_dict() if isinstance(config, TrainConfig) else config or {},
+            "tokenizer": {"name": tokenizer, "settings": tokenizer_settings or {}},
+            "training": training or {},
+            "corpus": corpus or {},
+            **({} if text is None else {"text": text}),
+        }
+        parts = ModelParts(
             words=words,
-            counts=counts,
+            counts=whole_numbers("counts", counts),
             center_vectors=center_vectors,
             context_vectors=context_vectors,
             doc_ids=doc_ids,
             doc_vectors=doc_vectors,
-            doc_token_counts=doc_token_counts,
-            extra_arrays=extra_arrays,
-            extra_json=extra_json,
+            doc_token_counts=whole_numbers("doc_token_counts", doc_token_counts),
+            extra_arrays=dict(extra_arrays or {}),
+            extra_json={name: json_copy(value, f"{name}.json") for name, value in (extra_json or {}).items()},
+            about={
+                "created": now(),
+                **{name: json_copy(dict(value), f"{name!r} of the manifest") for name, value in about.items()},
+            },
             texts=texts,
-            config=config.to_dict() if isinstance(config, TrainConfig) else config or {},
-            tokenizer={"name": tokenizer, "settings": tokenizer_settings or {}},
-            training=training or {},
-            corpus=corpus or {},
-            **({} if text is None else {"text": text}),
         )
+        parts.check()
         return cls._of(parts)
 
     @classmethod
@@ -148,7 +162,7 @@ class StoredModel:
         temporary behind; the next one that saves under the same name removes it.
 
         Args:
-            path: The directory, by custom ``NAME.jose``.
+            path: The directory, usually ``NAME.jose``.
             overwrite: Replace an existing model; nothing but a model is ever replaced.
             reporter: Receives the phase "saving", in bytes.
 

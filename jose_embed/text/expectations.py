@@ -20,7 +20,7 @@ _MANY_UNKNOWN: Final = 0.2  # share of the documents without a known word
 _FEWEST: Final = 10  # documents or words that are worth a note
 _LONG: Final = 30  # letters of a word in a script without spaces
 _LONG_SHARE: Final = 0.01
-_SENTENCES: Final = 6.0  # letters of an average word that is no word but a clause
+_SENTENCES: Final = 6.0  # letters of an average word that is a clause and not a word
 _TWO_SPELLINGS: Final = 0.5
 
 

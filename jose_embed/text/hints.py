@@ -43,7 +43,7 @@ def first_look(name: str, head: bytes) -> str | None:
     """The hint for a plain text that begins with these bytes; ``None`` if it looks like one.
 
     Raises:
-        CorpusError: a JSON list in a file that is called so, which is no text at all.
+        CorpusError: a JSON list in a file that is called so, which is not text.
     """
     if b"\n" not in head and head.count(b"\r") > 1:
         return (

@@ -107,12 +107,6 @@ _PHRASES_NAME: Final = "phrases.json"
 _RARE_NAME: Final = "rare_counts.npy"
 _OPTIONAL_FILES: Final = frozenset({_IDS_NAME, _PHRASES_NAME, _RARE_NAME, TEXTS_NAME})
 
-#: The settings of a training that an encoding depends on.
-OWN_SETTINGS: Final = (
-    "tokenizer", "normalize", "keep_joined", "keep_prefix", "min_count", "stop_words", "keep_words", "max_vocab",
-    "phrases",
-)  # fmt: skip
-
 #: The names of all files of an encoded corpus.
 ENCODED_FILES: Final = _FILES | _OPTIONAL_FILES | {MANIFEST_NAME}
 
@@ -487,7 +481,7 @@ def encoding_settings(config: TrainConfig) -> dict[str, Any]:
 
     Raises:
         ConfigError: an unknown tokenizer, or settings that contradict each other.
-        CorpusError: a file that is no list of words.
+        CorpusError: a file that is not a list of words.
     """
     tokenizer = configured_tokenizer(config)
     choice = vocabulary_choice(config, tokenizer)

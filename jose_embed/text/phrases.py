@@ -89,7 +89,7 @@ def find_phrases(
         tokens: int32 (n_tokens,), rows of the vocabulary.
         offsets: int64 (n_documents + 1,), where documents begin.
         counts: int64 (n_words,), occurrences of each word.
-        min_count: Pairs that occur less often, or less often than five times, are no phrases.
+        min_count: Pairs that occur less often, or less often than five times, are not phrases.
         threshold: The least score.
 
     Returns:

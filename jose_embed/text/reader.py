@@ -12,7 +12,7 @@ so is a last line without a line end. A byte order mark at the start of a source
 by U+FFFD and counted, a NUL byte means that this is not text.
 
 Reading, decompressing, hashing and checking run in a thread of their own (:class:`BlockReader`), a few blocks ahead of
-whoever consumes them, so memory stays bounded whatever the size of the input.
+the code that consumes them, so memory stays bounded for input of any size.
 """
 
 from __future__ import annotations

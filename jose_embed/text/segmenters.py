@@ -187,14 +187,14 @@ class Jieba(Segmenter):
     """Chinese, by jieba.
 
     Its parsed dictionary is kept beside our compiled kernels: in the shared temporary directory, where jieba puts it,
-    anybody could have written it. jieba renames a new file into its place, so many processes may start at once.
+    any user could have written it. jieba renames a new file into its place, so many processes may start at once.
     """
 
     name, module, distributions, extra = "jieba", "jieba", ("jieba",), "chinese"
     script = _HAN
 
     def _loaded(self, module: Any) -> Any:
-        module.setLogLevel(logging.CRITICAL)  # a file that cannot be written is no error
+        module.setLogLevel(logging.CRITICAL)  # a file that cannot be written is not an error
         tokenizer, place = module.dt, importlib.import_module("jose_embed.compute.kernel_cache").usable_directory()
         if tokenizer.initialized:  # by the program, perhaps with words of its own
             return tokenizer

@@ -52,7 +52,7 @@ def vocabulary_choice(config: TrainConfig, tokenizer: Tokenizer) -> VocabularyCh
 
     Raises:
         ConfigError: a word is in both lists.
-        CorpusError: a file that is no list of words.
+        CorpusError: a file that is not a list of words.
     """
     stop, keep = (
         read_word_list(path, tokenizer) if path not in ("", "none") else frozenset()

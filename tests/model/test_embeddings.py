@@ -35,8 +35,8 @@ from jose_embed.errors import (
 )
 from jose_embed.model import files as modelfiles
 from jose_embed.model import nearest
-from jose_embed.model.embeddings import Embeddings, check_target, load
-from jose_embed.model.files import model_id
+from jose_embed.model.embeddings import Embeddings, load
+from jose_embed.model.files import check_model_target, model_id
 from jose_embed.model.query import DocumentNeighbor, Neighbor
 from jose_embed.storage.directory import MODEL
 from jose_embed.storage.manifest import manifest_checksum
@@ -195,14 +195,14 @@ def test_overwriting_and_saving_again(tmp_path: Path, saved: Path) -> None:
 def test_only_a_model_is_ever_overwritten(tmp_path: Path, model: Embeddings, saved: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
-    check_target(precious, overwrite=True)  # empty: nothing to lose
+    check_model_target(precious, overwrite=True)  # empty: nothing to lose
     (precious / "notes.txt").write_text("x")
     with pytest.raises(ModelError, match="is a directory, but not a model; only a model is ever overwritten"):
         model.save(precious, overwrite=True)
     for text in ('{"format": "other", "files": {}}', "[]", "nonsense", '{"format": "jose-embed", "files": 3}'):
         (precious / "manifest.json").write_text(text)
         with pytest.raises(ModelError, match="is a directory, but not a model"):
-            check_target(precious, overwrite=True)
+            check_model_target(precious, overwrite=True)
     with open(saved / "manifest.json") as file:
         manifest = json.load(file)
     manifest["files"]["notes.txt"] = {"bytes": 1, "sha256": ""}  # a manifest may claim anything

@@ -117,7 +117,7 @@ def _rules(config: TrainConfig, total_tokens: int, first_document: int) -> Rules
 
 
 def loss_of(text: Text, samples: SamplingTables, tables: Tables, config: TrainConfig, threads: int) -> float:
-    """The mean loss of a pair in a text whose documents are trained by nobody; no row moves.
+    """The mean loss of a pair in a text that is not trained; no row moves.
 
     Args:
         text: Some documents.
