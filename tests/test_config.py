@@ -6,7 +6,10 @@ import dataclasses
 import json
 import math
 import os
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,3 +234,27 @@ def test_an_unknown_argument_of_a_query_is_refused_with_its_counterpart(
 ) -> None:
     with pytest.raises(TypeError, match=message):
         getattr(Embeddings, method)(None, **arguments)
+
+
+@pytest.mark.slow
+def test_a_wrong_setting_is_an_error_of_type_checkers(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    lines = {
+        'jose_embed.train(documents=["a"], dim=5)': "",
+        'jose_embed.train(documents=["a"], dimm=5)': "[call-arg]",
+        'jose_embed.train(documents=["a"], dim="5")': "[arg-type]",
+        "JoseVectorizer(dim=5)": "",
+        "JoseVectorizer(dimm=5)": "[call-arg]",
+        'settings: TrainSettings = {"dimm": 5}': "[typeddict-unknown-key]",
+    }
+    imports = (
+        "import jose_embed",
+        "from jose_embed.adapters.sklearn import JoseVectorizer",
+        "from jose_embed.config import TrainSettings",
+    )
+    (tmp_path / "calls.py").write_text("\n".join((*imports, *lines)))
+    environment = os.environ | {"MYPYPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "calls.py"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    found = {int(line.split(":")[1]): line.split()[-1] for line in ended.stdout.splitlines() if ": error: " in line}
+    assert found == {row: code for row, code in enumerate(lines.values(), len(imports) + 1) if code}, ended.stdout

@@ -19,6 +19,7 @@ A library is imported at the first text. Its version and that of its dictionary 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -203,9 +204,13 @@ class Jieba(Segmenter):
             tokenizer.initialized = True
             return tokenizer
         tokenizer.tmp_dir = tokenizer.tmp_dir or str(place)
-        if not tokenizer.dictionary and not tokenizer.cache_file:  # jieba's own, which changes with its version
-            tokenizer.cache_file = f"jieba-{self.versions()['library_version']}.cache"
+        named = tokenizer.cache_file
+        if not named:  # jieba compares at most times of change, so an exchanged dictionary could have no effect
+            with tokenizer.get_dict_file() as dictionary:
+                digest = hashlib.sha256(dictionary.read()).hexdigest()
+            tokenizer.cache_file = f"jieba-{self.versions()['library_version']}-{digest[:16]}.cache"
         tokenizer.initialize()
+        tokenizer.cache_file = named  # another dictionary of the program is another file
         return tokenizer
 
     def _segment(self, library: Any, text: str) -> Iterable[Found]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -131,7 +132,14 @@ def test_jieba_keeps_its_dictionary_in_our_cache(tmp_path: Path, monkeypatch: py
     kept.write_bytes(kept.read_bytes()[:9])
     assert split(ours) == ["质量", "太差", "了"]
     assert split(ours, None) == ["质量", "太差", "了"]
-    assert {path.name for path in ours.iterdir()} == {kept.name, f"jieba-{importlib.metadata.version('jieba')}.cache"}
+    assert len(list(ours.iterdir())) == 2
+    earlier = small.stat().st_mtime - 9
+    small.write_text("质量太 9 n\n")
+    os.utime(small, (earlier, earlier))
+    assert split(ours) == ["质量太", "差", "了"]
+    assert jieba.dt.cache_file is None
+    version = importlib.metadata.version("jieba")
+    assert all(re.fullmatch(rf"jieba-{version}-[0-9a-f]{{16}}\.cache", path.name) for path in ours.iterdir())
     assert not list((tmp_path / "tmp").iterdir())
 
 
