@@ -18,10 +18,12 @@ A message says what is wrong, the value, what is allowed and what to do. It writ
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, SupportsIndex
 
 
 class JoseError(Exception):
@@ -163,3 +165,32 @@ def did_you_mean(name: str, known: Iterable[str], shown: Callable[[str], str] = 
     longer = [one for one in known if min(len(one), len(name)) >= 3 and (one.startswith(name) or name.startswith(one))]
     close = longer or difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {shown(close[0])}?" if close else ""
+
+
+def whole_number(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """An argument that is a whole number, of Python or NumPy, within bounds.
+
+    Args:
+        name: The argument, for the message.
+        value: What was given.
+        least: The smallest number that is allowed.
+        most: The largest; None for no bound.
+
+    Raises:
+        ConfigError: it is something else.
+
+    Example:
+        >>> whole_number("k", 3)
+        3
+        >>> whole_number("nodes", 0, 1, 1024)
+        Traceback (most recent call last):
+        ...
+        jose_embed.errors.ConfigError: nodes is 0; it must be a whole number from 1 to 1024
+    """
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        with contextlib.suppress(TypeError):  # an array has the method, too
+            number = operator.index(value)
+            if number >= least and (most is None or number <= most):
+                return number
+    bounds = f"from {least} up" if most is None else f"from {least} to {most}"
+    raise ConfigError(f"{name} is {value!r}; it must be a whole number {bounds}")

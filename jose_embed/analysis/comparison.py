@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, whole_number
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.storage.columns import row_blocks
 
@@ -101,11 +101,8 @@ def compare(
 
         print(jose_embed.compare(jose_embed.load("2024.jose"), jose_embed.load("2025.jose")).overlap)
     """
-    for name, value in (("neighbors", neighbors), ("n_compared", n_compared), ("min_count", min_count)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be a whole number from 1 up")
-    if n_moved < 0:
-        raise ConfigError(f"n_moved is {n_moved}; it must be a whole number from 0 up")
+    n_moved, min_count = whole_number("n_moved", n_moved, 0), whole_number("min_count", min_count)
+    neighbors, n_compared = whole_number("neighbors", neighbors), whole_number("n_compared", n_compared)
     places = {word: row for row, word in enumerate(second.words)}
     pairs = [(row, place) for row, word in enumerate(first.words) if (place := places.get(word)) is not None]
     if len(pairs) < 2:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, whole_number
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
@@ -45,8 +44,7 @@ def near_duplicates(model: Embeddings, *, above: float = 0.98, k: int = 1000) ->
     model.require_documents()
     if not (isinstance(above, int | float) and 0 < above <= 1):
         raise ConfigError(f"above is {above!r}; it must be a cosine above 0 and at most 1")
-    if isinstance(k, bool) or operator.index(k) < 1:
-        raise ConfigError(f"k is {k!r}; it must be a whole number from 1 up")
+    k = whole_number("k", k)
     rows = np.flatnonzero(model.doc_token_counts)
     found = np.empty((0, 2), np.int64)
     cosines = np.empty(0)

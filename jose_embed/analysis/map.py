@@ -17,7 +17,6 @@ import base64
 import gzip
 import hashlib
 import json
-import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from jose_embed.analysis.pictures import map_picture
 from jose_embed.analysis.places import Label, labels_of
 from jose_embed.analysis.product_codes import ProductCodes
 from jose_embed.analysis.topics import Topics, topics
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, whole_number
 from jose_embed.progress import Reporter, SilentReporter, reporting
 from jose_embed.storage.atomic import atomic_file
 
@@ -100,7 +99,7 @@ class DocumentMap:
             TrainingError: a full disk.
             ConfigError: ``text_length`` below 0.
         """
-        _whole("text_length", text_length, 0)
+        whole_number("text_length", text_length, 0)
         with atomic_file(path, overwrite=overwrite) as write:
             for piece in self.pieces(title=title, text_length=text_length, reporter=reporter):
                 write(piece)
@@ -299,7 +298,7 @@ def map(
     """
     model.require_documents()
     if n_topics is not None:
-        _whole("n_topics", n_topics, 1, MOST_TOPICS)
+        whole_number("n_topics", n_topics, 1, MOST_TOPICS)
     given = dict(fields or {})
     for name, values in given.items():
         if len(values) != model.n_docs:
@@ -345,13 +344,3 @@ def _base64(data: bytes) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{_base64(hashlib.sha256(text.encode()).digest())}"
-
-
-def _whole(name: str, value: int, least: int, most: int | None = None) -> None:
-    try:
-        fits = not isinstance(value, bool) and least <= operator.index(value) <= (most or value)
-    except TypeError:
-        fits = False
-    if not fits:
-        allowed = f"from {least} to {most}" if most else f"from {least} up"
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number {allowed}")

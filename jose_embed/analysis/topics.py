@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -35,7 +34,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from jose_embed.analysis.vmf import Mixture, fit_mixture, refined_means, spherical_starts
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, whole_number
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
@@ -168,11 +167,11 @@ def topics(
     """
     model.require_documents()
     rows = np.flatnonzero(model.doc_token_counts)
-    n_words, n_documents = _whole("n_words", n_words, 0), _whole("n_documents", n_documents, 0)
-    seed = _whole("seed", seed, 0)
+    n_words, n_documents = whole_number("n_words", n_words, 0), whole_number("n_documents", n_documents, 0)
+    seed = whole_number("seed", seed, 0)
     if not len(rows):
         raise ConfigError("the model has no document with a known word; topics need documents")
-    if n_topics is not None and _whole("n_topics", n_topics, 1) > len(rows):
+    if n_topics is not None and whole_number("n_topics", n_topics, 1) > len(rows):
         raise ConfigError(f"n_topics is {n_topics}; there are {len(rows):,} documents with known words")
     with threadpool_limits(1):  # the same bytes on any machine, and small products are faster so
         return _topics(model, rows, n_topics, n_words, n_documents, among, seed)
@@ -312,13 +311,3 @@ def _words(
         best = of_topic[np.lexsort((allowed[of_topic], -scores[of_topic]))[:n_words]]
         found.append((allowed[best].astype(np.int64), scores[best]))
     return found
-
-
-def _whole(name: str, value: int, least: int) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = -1
-    if number < least:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number from {least} up")
-    return number

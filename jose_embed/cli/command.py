@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, JoseError, counterpart, did_you_mean
 from jose_embed.progress import JoinedReporter, Reporter, log_event, reporter_for
-from jose_embed.version import __version__
 
 if TYPE_CHECKING:
     from jose_embed.text.corpus import EncodedCorpus
@@ -184,6 +183,8 @@ class _Version(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from jose_embed.version import __version__  # asks the installed package, which takes as long as the rest
+
         print(f"{parser.prog} {__version__}")
         parser.exit()
 

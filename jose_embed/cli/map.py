@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 
 from jose_embed.cli.command import Command, add_model, add_quiet, nothing_written, positive_whole_number, reporter_of
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, whole_number
 from jose_embed.progress import amount_text
 
 
@@ -42,8 +42,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output or Path(f"{Path(arguments.model).resolve().stem}.html")
-    if arguments.text_length < 0:
-        raise ConfigError(f"text_length is {arguments.text_length}; it must be a whole number from 0 up")
+    whole_number("text_length", arguments.text_length, 0)
 
     from jose_embed.analysis.map import map
     from jose_embed.cli.query import labels_of_all

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError
+from jose_embed.errors import ConfigError, ModelError, NoKnownWordsError, whole_number
 from jose_embed.model.filters import Filter
 from jose_embed.model.inference import NO_MATRIX, DocumentEncoder, Flagged, default_weights
 from jose_embed.model.lookup import WordLookup
@@ -22,7 +22,6 @@ from jose_embed.model.query import (
     Neighbor,
     Query,
     Words,
-    at_least_one,
     listed_words,
     names_arguments,
     nearest_documents,
@@ -241,8 +240,8 @@ class Embeddings(SearchableModel):
             UnknownWordError: a word of the query is unknown.
             ConfigError: a query that :meth:`query` refuses, or a ``k`` or ``max_rank`` below 1.
         """
-        k = at_least_one("k", k)
-        rows = self.n_words if max_rank is None else at_least_one("max_rank", max_rank)
+        k = whole_number("k", k)
+        rows = self.n_words if max_rank is None else whole_number("max_rank", max_rank)
         if word is not None and not isinstance(word, str):
             if vector is not None:
                 raise ConfigError("vector is given twice, as the first argument and as vector=; give it once")
@@ -305,7 +304,7 @@ class Embeddings(SearchableModel):
             ['1']
         """
         self.require_documents()
-        k = at_least_one("k", k)
+        k = whole_number("k", k)
         if sum(value is not None for value in (doc_id, index, text, word, vector)) != 1:
             raise ConfigError("a query is one of: doc_id, index, text, word, vector; give exactly one of these")
         excluded: tuple[int, ...] = ()
@@ -364,7 +363,7 @@ class Embeddings(SearchableModel):
             ConfigError: not exactly one query, an unknown document, a vector without a direction, a ``k`` below 1, a
                 ``shrinkage`` below 0, or a document of a model that keeps no document vectors.
         """
-        k = at_least_one("k", k)
+        k = whole_number("k", k)
         if not (isinstance(shrinkage, int | float) and 0 <= shrinkage < math.inf):
             raise ConfigError(f"shrinkage is {shrinkage!r}; it must be a number from 0 up")
         if sum(value is not None for value in (document, text, vector)) != 1:

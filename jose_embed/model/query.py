@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
@@ -252,21 +251,6 @@ def listed_words(name: str, words: Words) -> list[str]:
         if not isinstance(word, str):
             raise ConfigError(f"{name} holds {word!r}; it must be a word or a list of words")
     return names
-
-
-def at_least_one(name: str, value: int) -> int:
-    """A whole number from 1 up.
-
-    Raises:
-        ConfigError: it is not; ``name`` names the argument.
-    """
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1 up")
-    return number
 
 
 def _projected_out(

@@ -24,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.compute.jit import jit
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, whole_number
 from jose_embed.model.filters import FieldTable, Filter
 from jose_embed.model.inference import DocumentEncoder
 from jose_embed.model.inflections import Inflections
 from jose_embed.model.nearest import nearest_among
 from jose_embed.model.passages import Passage, best_passage
-from jose_embed.model.query import at_least_one, names_arguments
+from jose_embed.model.query import names_arguments
 from jose_embed.model.stored import StoredModel
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import valid_text
@@ -417,8 +417,8 @@ class SearchableModel(StoredModel):
         self.require_documents()
         if not isinstance(text, str):
             raise ConfigError(f"a question is text, not {type(text).__name__}")
-        k = at_least_one("k", k)
-        n_words = None if passage_words is None else at_least_one("passage_words", passage_words)
+        k = whole_number("k", k)
+        n_words = None if passage_words is None else whole_number("passage_words", passage_words)
         search = self.document_search
         if n_words is not None and not search.has_texts:
             raise ConfigError("passages need texts, which the model does not keep; train with keep_text=True")

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, whole_number
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,8 @@ class EngineOptions:
         for name, allowed in (("engine", ("local", "ray")), ("deltas", ("float32", "int8"))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        for name, most in (("nodes", 1024), ("exchanges", 1024)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1 to {most}")
+        for name in ("nodes", "exchanges"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1, 1024))
         for name in ("address", "doc_output"):
             value = getattr(self, name)
             if isinstance(value, os.PathLike):

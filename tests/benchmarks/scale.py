@@ -26,7 +26,7 @@ from ledger import header, markdown_table
 
 from jose_embed.analysis import measures
 from jose_embed.config import TrainConfig
-from jose_embed.distributed.combiner import Moves, moved
+from jose_embed.distributed.combiner import Moves
 from jose_embed.distributed.exchange import Owner
 from jose_embed.distributed.shard import Shard
 from jose_embed.distributed.training import Job, train_on
@@ -35,7 +35,7 @@ from jose_embed.training.engine import EngineOptions
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "distributed"))
 
-from local_group import LocalGroup
+from local_group import LocalGroup, MeanOwner
 
 FILES_OF_A_MACHINE = 4
 FULL = 32  # float exchanges of an epoch that bytes are compared with
@@ -55,17 +55,6 @@ class CountingGroup(LocalGroup):
             else:  # to all other machines
                 self.n_bytes += sum(each.n_bytes for each in moves) * (len(self) - 1)
         return found
-
-
-class MeanOwner(Owner):
-    """Plain averaging of the tables."""
-
-    def combine(self, number: int, *moves: Moves) -> tuple[Moves]:
-        n = len(moves[0].values) // 2
-        before = np.concatenate(self._rows[:, :n])
-        after = moved(before, sum(each.deltas() for each in moves) / np.float32(len(moves)))
-        self._rows[:, :n] = after.reshape(2, n, self._rows.shape[2])
-        return (Moves(after),)
 
 
 def trained(

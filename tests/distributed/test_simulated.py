@@ -13,12 +13,12 @@ import numpy as np
 import planted
 import pytest
 import simulated
+from local_group import LocalGroup, MeanOwner
 
 import jose_embed
 from jose_embed.cli.program import train_main
 from jose_embed.config import TrainConfig
-from jose_embed.distributed import exchange, training
-from jose_embed.distributed.combiner import Moves, moved
+from jose_embed.distributed import training
 from jose_embed.distributed.dealing import dealt
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import SilentReporter
@@ -68,17 +68,6 @@ def test_text_vocabulary_and_ids_do_not_depend_on_the_number_of_machines(folder:
     assert np.allclose(several.infer([text])[0], several.doc_vectors[5], atol=1e-6)
 
 
-class MeanOwner(exchange.Owner):
-    """Plain averaging of the tables, which the combiner replaces."""
-
-    def combine(self, number: int, *moves: Moves) -> tuple[Moves]:
-        n = len(moves[0].values) // 2
-        before = np.concatenate(self._rows[:, :n])
-        after = moved(before, sum(each.deltas() for each in moves) / np.float32(len(moves)))
-        self._rows[:, :n] = after.reshape(2, n, self._rows.shape[2])
-        return (Moves(after),)
-
-
 def test_four_machines_keep_the_quality_that_averaging_loses(tmp_path: Path) -> None:
     # Few epochs: vectors that are averaged have hardly left their start.
     texts = planted.corpus(1600, seed=3)
@@ -88,7 +77,7 @@ def test_four_machines_keep_the_quality_that_averaging_loses(tmp_path: Path) -> 
     for name, nodes in (("one", 1), ("four", 4), ("mean", 4)):
         made = simulated.groups(nodes)
         if name == "mean":
-            made = made[0], simulated.LocalGroup(lambda _: MeanOwner(False), nodes)
+            made = made[0], LocalGroup(lambda _: MeanOwner(False), nodes)
         model = simulated.train(folder, nodes, config, made=made)
         rows, groups = planted.word_groups(model)
         found[name] = (
