@@ -89,7 +89,7 @@ def test_labels_do_not_overlap_and_thin_out(browser: Any, file: Path) -> None:
                 for b in found[i + 1 :]:
                     assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
         x, y = visit.page.evaluate("[joseMap.about.labels[0].x / 65535, joseMap.about.labels[0].y / 65535]")
-        visit.page.evaluate("([x, y]) => joseMap.show(x, y, 2.2)", [x, y])
+        visit.page.evaluate("([x, y]) => joseMap.show(x, y, 4)", [x, y])
         visit.page.wait_for_timeout(150)
         near = visit.page.evaluate("joseMap.labels()")
         total = visit.page.evaluate("joseMap.about.labels.filter((l) => l.level === 0).length")

@@ -122,6 +122,7 @@ function zoomTo(zoom, sx, sy) {
 }
 function show(x, y, zoom) {
   [view.x, view.y, view.zoom] = [x, y, zoom];
+  scale = fit() * zoom;                                           // a key may ask for words before the next frame
   redraw(true);
 }
 const showAll = () => show(about.extent[0] / 2, about.extent[1] / 2, 1);
