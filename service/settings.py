@@ -277,15 +277,14 @@ class Settings:
         found = ((named_key(part), number) for number, part in listed)
         return {key: own or f"{name.removesuffix('_key')}-{number}" for (own, key), number in found}
 
-    def with_present_keys(self, environment: Mapping[str, str] | None = None) -> Settings:
+    def with_present_keys(self) -> Settings:
         """The same settings, with the keys that the files of ``JOSE_READ_KEY_FILE`` and ``JOSE_WRITE_KEY_FILE`` hold.
 
         Raises:
             ConfigError: a file cannot be read, or holds something that is not a key.
         """
-        variables = os.environ if environment is None else environment
         names = {f"{PREFIX}{name.upper()}_FILE": name for name in ("read_key", "write_key")}
-        files = {field: (name, variables[name]) for name, field in names.items() if name in variables}
+        files = {field: (name, os.environ[name]) for name, field in names.items() if name in os.environ}
         changed: dict[str, Any] = {field: _secret(name, path) for field, (name, path) in files.items()}
         return dataclasses.replace(self, **changed)
 

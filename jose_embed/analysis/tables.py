@@ -241,7 +241,6 @@ def classification_table(
     methods: Sequence[evaluation.ClassifyMethod] = ("knn", "logistic"),
     n_train: int | None = None,
     folds: int = 10,
-    seed: int = 0,
 ) -> Table:
     """Accuracy and macro F1, one row per method; arguments as in :func:`jose_embed.analysis.measures.classify`.
 
@@ -255,9 +254,7 @@ def classification_table(
     n_rows = None if n_train is None else n_train - int(np.count_nonzero(documents.left_out < n_train))
     rows = []
     for method in methods:
-        score = evaluation.classify(
-            documents.vectors, documents.labels, n_train=n_rows, folds=folds, seed=seed, method=method
-        )
+        score = evaluation.classify(documents.vectors, documents.labels, n_train=n_rows, folds=folds, method=method)
         rows.append((titles[method], score.accuracy, score.macro_f1))
     split = f"{folds} folds, mean ± deviation over them"
     if n_train is not None:

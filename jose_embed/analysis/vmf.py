@@ -31,6 +31,7 @@ _TERMS: Final = 14  # of the expansion for large order
 _LEAST_ORDER: Final = 24.0  # from which on it has all digits
 _MOST_KAPPA: Final = 1e6
 _BLOCK: Final = 1 << 13  # documents whose memberships are held at a time
+_START_STEPS: Final = 8  # of k-means that a start takes
 
 
 # ---- one distribution -----------------------------------------------------------------------------------------------
@@ -230,14 +231,13 @@ def _memberships(log_densities: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt
     return p, (np.log(sums) + largest)[:, 0]
 
 
-def spherical_starts(vectors: Vectors, n_topics: int, random: np.random.Generator, *, steps: int = 8) -> Floats:
+def spherical_starts(vectors: Vectors, n_topics: int, random: np.random.Generator) -> Floats:
     """Mean directions to start from: k-means++ on the sphere and some steps of spherical k-means.
 
     Args:
         vectors: float32 (n, dim), rows of norm 1.
         n_topics: From 1 to n.
         random: Draws the starts.
-        steps: Of k-means.
 
     Source: Arthur and Vassilvitskii, k-means++, SODA 2007.
     """
@@ -251,7 +251,7 @@ def spherical_starts(vectors: Vectors, n_topics: int, random: np.random.Generato
         best = int(distances.sum(1).argmin())  # the greedy variant: of some candidates the one that helps most
         chosen.append(int(candidates[best]))
         distance = distances[best]
-    return refined_means(vectors, vectors[chosen].astype(np.float64), steps)
+    return refined_means(vectors, vectors[chosen].astype(np.float64), _START_STEPS)
 
 
 def refined_means(vectors: Vectors, means: Floats, steps: int) -> Floats:
