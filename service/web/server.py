@@ -31,8 +31,6 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Server", "serve"]
-
 _HANGUP: Final = getattr(signal, "SIGHUP", None)  # there is none on Windows
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # A thread that computes gives the interpreter's lock back after this time.
