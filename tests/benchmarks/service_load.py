@@ -217,7 +217,6 @@ def running(model: Path, documents: Path) -> Iterator[Service]:
     for line in process.stderr:
         if "jose-serve: http://" in line:
             port = int(line.split()[1].rpartition(":")[2])
-        if "Application startup complete" in line:
             break
     ready = time.perf_counter() - began
     # Whatever it has to say further must not fill the pipe.
