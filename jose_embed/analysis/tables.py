@@ -26,8 +26,6 @@ from jose_embed.analysis.gold_sets import (
 from jose_embed.analysis.measures import Spread
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.model.search import SearchMode, chosen_mode
-from jose_embed.text.reader import BlockReader
-from jose_embed.text.sources import find_sources
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
@@ -339,21 +337,6 @@ def report(
     if not tables:
         raise ConfigError("nothing to report on; give word pairs, analogies, sentence pairs, questions or labels")
     return tables
-
-
-def read_texts(file: PathLike) -> list[str]:
-    """The lines of a text file, plain or compressed, as documents.
-
-    Raises:
-        CorpusError: the file cannot be read.
-    """
-    texts: list[str] = []
-    with BlockReader(find_sources(str(file)), whole_lines=True) as reader:
-        for block in reader:
-            texts += block.data.decode().removesuffix("\n").split("\n")
-    if not texts:
-        raise CorpusError(f"{file}: is empty; one line is expected for each document")
-    return texts
 
 
 def _inferred(model: Embeddings, texts: Sequence[str]) -> npt.NDArray[np.float32]:

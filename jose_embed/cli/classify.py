@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jose_embed.cli.command import Command, add_model, positive_whole_number
-from jose_embed.cli.query import print_json, print_table
+from jose_embed.cli.query import labels_of_all, print_json, print_table
 from jose_embed.cli.text_options import add_text_options, read_documents
 from jose_embed.cli.topics import add_formats, kept_texts, print_csv
 from jose_embed.errors import ConfigError
@@ -89,14 +89,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def _labels(arguments: argparse.Namespace, n_docs: int) -> list[str]:
     """The label of each document; empty if a field has no value."""
     if arguments.labels is not None:
-        from jose_embed.analysis.tables import read_texts
-
-        labels = [line.strip() for line in read_texts(arguments.labels)]
-        if len(labels) != n_docs:
-            raise ConfigError(
-                f"{arguments.labels}: {len(labels):,} lines for {n_docs:,} documents; --labels needs one line for each"
-                " document of the model, in the same order"
-            )
+        labels = [line.strip() for line in labels_of_all([arguments.labels], n_docs)]
         if "" in labels:
             raise ConfigError(f"{arguments.labels}: line {labels.index('') + 1} is empty; every document needs a label")
         return labels

@@ -12,7 +12,7 @@ from jose_embed.analysis import tables as reports
 from jose_embed.analysis.measures import ClassificationScore, Spread, unit_rows
 from jose_embed.analysis.tables import Table
 from jose_embed.cli.program import main
-from jose_embed.errors import ConfigError, CorpusError
+from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.inference import Flagged
 
@@ -169,14 +169,6 @@ def test_tables_in_markdown_and_as_values() -> None:
     values = json.loads(json.dumps(table.to_dict(), allow_nan=False))
     assert values["rows"][0]["spread"] == {"mean": 0.5, "deviation": pytest.approx(0.3535534), "values": [0.25, 0.75]}
     assert values["rows"][1]["share"] is None
-
-
-def test_texts_are_lines(tmp_path: Path) -> None:
-    path = tmp_path / "texts.txt"
-    path.write_bytes("one\n\nthrée".encode())
-    assert reports.read_texts(path) == ["one", "", "thrée"]
-    with pytest.raises(CorpusError, match=r"missing\.txt"):
-        reports.read_texts(tmp_path / "missing.txt")
 
 
 # ---- the command --------------------------------------------------------------------------------------------------
