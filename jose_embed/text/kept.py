@@ -581,7 +581,7 @@ def _reused(
         why = _why_not(manifest, reports, found, settings, reporter)
         if why is None:
             return _renamed(_opened(directory, manifest, True, reporter), found)
-    if not overwrite and [report.path for report in reports] != [_absolute(source) for source in found]:
+    if not overwrite and [report.path for report in reports] != [source.place() for source in found]:
         names = " ".join(printable(report.name)[-100:] for report in reports[:3]) + (" ..." if len(reports) > 3 else "")
         place = printable(os.fspath(path))
         advice = "name another directory, or replace it with jose encode and overwrite=True"
@@ -620,14 +620,10 @@ def _encoded_among(names: Sequence[str | os.PathLike[str]]) -> str | None:
     return next((printable(os.fspath(path)) for path in paths if is_encoded(path)), None)
 
 
-def _absolute(source: Source) -> str | None:
-    return source.place()
-
-
 def _renamed(corpus: EncodedCorpus, found: Sequence[Source]) -> EncodedCorpus:
     """The same corpus with its sources under the names by which they are called today."""
     corpus.sources = [
-        dataclasses.replace(report, name=source.name, path=_absolute(source))
+        dataclasses.replace(report, name=source.name, path=source.place())
         for report, source in zip(corpus.sources, found, strict=True)
     ]
     if isinstance(corpus.doc_ids, DocumentIds):
