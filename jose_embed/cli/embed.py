@@ -112,9 +112,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from jose_embed.compute.backends import check_backend
     from jose_embed.model.embeddings import load
+    from jose_embed.model.vector_files import VECTOR_FORMATS, vector_format_of
     from jose_embed.storage.atomic import atomic_file, check_output
     from jose_embed.text.sources import find_sources
 
+    if output.suffix and vector_format_of(output) is None:
+        endings = ", ".join(VECTOR_FORMATS)
+        raise ConfigError(f"{output}: no format has the ending {output.suffix!r}; use one of {endings}")
     for written in filter(None, (output, details)):
         check_output(written, [source.path or "-" for source in find_sources(arguments.sources)], [arguments.model])
     check_backend(arguments.backend)

@@ -148,6 +148,8 @@ class _Sink:
         self._write = write
 
     def write(self, data: Any) -> int:
+        if self._write.closed:  # an error ended the file; pyarrow still writes its end when its writer is collected
+            return len(data)
         return self._write(bytes(data))
 
     def tell(self) -> int:

@@ -335,11 +335,13 @@ class FileWriter:
     Attributes:
         written: Bytes written so far.
         share: The share of the work that they are, 0 if unknown; used to estimate the space that a full disk lacks.
+        closed: Whether the file was closed, so that nothing more may be written.
     """
 
     def __init__(self, descriptor: int, path: str, folder: Path) -> None:
         self.written = 0
         self.share = 0.0
+        self.closed = False
         self._descriptor = descriptor
         self._path = path
         self._folder = folder
@@ -352,6 +354,8 @@ class FileWriter:
         """
         wanted = self.written + memoryview(chunk).nbytes
         try:
+            if self.closed:  # its descriptor may be that of another file by now
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             return _write_all(self._descriptor, chunk, self._count)
         except OSError as error:
             raise self.explained(error, wanted) from error
@@ -408,6 +412,7 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
                 yield writer
                 os.fsync(descriptor)
             finally:
+                writer.closed = True
                 os.close(descriptor)
             if overwrite:
                 os.replace(temporary, target)

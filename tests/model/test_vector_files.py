@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,10 @@ import pytest
 
 import jose_embed
 from jose_embed.cli.program import main
+from jose_embed.errors import ModelError
 from jose_embed.model.exchange import export
+from jose_embed.model.vector_files import vector_file
+from jose_embed.storage.atomic import atomic_file
 
 IDS = ["a", 'b "c", d', "\u4e2d x"]
 TEXTS = ["red green", "salt pepper", "red pepper"]
@@ -64,6 +70,30 @@ def test_records_are_embedded(model: Path, tmp_path: Path, ending: str) -> None:
     assert ids == IDS
     assert np.array_equal(vectors, jose_embed.load(model).infer(TEXTS))
     assert [line.split("\t")[0] for line in details.read_text(encoding="utf-8").splitlines()] == ["id", *IDS]
+
+
+def test_an_unknown_ending_is_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.txt").write_text("red\n")
+    assert main(["embed", str(model), str(tmp_path / "x.txt"), "-o", str(tmp_path / "a.xlsx")]) == 2
+    assert "no format has the ending '.xlsx'; use one of .npy, .csv, .jsonl, " in capsys.readouterr().err
+    assert not (tmp_path / "a.xlsx").exists()
+
+
+@pytest.mark.parametrize("ending", ["npy", "csv", "jsonl", "parquet"])
+def test_a_writer_that_is_left_writes_nothing_more(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / f"a.{ending}"
+    with suppress(KeyboardInterrupt), atomic_file(path) as write:
+        file = vector_file(ending, write, 2)
+        file.add(["a"], np.zeros((1, 2), np.float32))
+        raise KeyboardInterrupt
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of an exception in the finalizer
+        del file
+        gc.collect()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ModelError, match="cannot be written"):  # and never to another file with the same descriptor
+        write(b"late")
 
 
 def test_numbers_are_ids_of_lines(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
