@@ -273,8 +273,12 @@ def sources_or_documents(given: Any) -> tuple[Any, Any]:
         >>> sources_or_documents(["a.txt", "b.txt"]), sources_or_documents(("the cat", "a dog"))
         ((['a.txt', 'b.txt'], None), (None, ('the cat', 'a dog')))
     """
-    if given is None or isinstance(given, (str, bytes, os.PathLike)):
+    if isinstance(given, (bytes, bytearray)):
+        raise CorpusError("the text is bytes; give the name of a file, or a list of strings, as in [text.decode()]")
+    if given is None or isinstance(given, (str, os.PathLike)):
         return given, None
+    if isinstance(given, (list, tuple)) and not given:
+        raise CorpusError("the list is empty; give names of files, or one string for each document")
     if isinstance(given, Iterator):
         head = list(islice(given, _NAMES_LOOKED_AT))
         given = chain(head, given)

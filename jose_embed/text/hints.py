@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from jose_embed.errors import CorpusError
 from jose_embed.text.records_csv import looks_like_table
+from jose_embed.text.records_json import ONE_PER_LINE, is_json_list
 from jose_embed.text.sources import Source, SourceReport, printable
 
 _FEW_LINES = 100  # lines on average, for files that may be one document each
@@ -27,7 +28,7 @@ def looks_like(head: str) -> str | None:
     lines = [line for line in head.split("\n")[:-1] if line.strip()][:20]
     if len(lines) >= 2 and all(map(_is_json_object, lines)):
         return "jsonl"
-    if head.lstrip()[:1] == "[" and head.lstrip()[1:].lstrip()[:1] == "{":
+    if is_json_list(head):
         return "json"
     return "csv" if len(lines) >= 4 and looks_like_table(head) else None
 
@@ -43,23 +44,26 @@ def first_look(name: str, head: bytes) -> str | None:
     """The hint for a plain text that begins with these bytes; ``None`` if it looks like one.
 
     Raises:
-        CorpusError: a JSON list in a file that is called so, which is not text.
+        CorpusError: JSON in a file that is called so, which is not text.
     """
     if b"\n" not in head and head.count(b"\r") > 1:
         return (
             f"{printable(name)}: lines end in carriage returns, so all of it is one document; "
             "convert the line ends first (tr '\\r' '\\n')"
         )
-    match looks_like(head[: 1 << 16].decode(errors="replace")):
+    start = head[: 1 << 16].decode(errors="replace")
+    kind, is_called_json = looks_like(start), ".json" in name.lower()[-10:]
+    if is_called_json and (kind in ("json", "jsonl") or start.lstrip()[:1] == "{"):
+        what, remedy = {
+            "jsonl": ("is JSON Lines by its content", "format='jsonl' reads its records"),
+            "json": ("is a JSON list, which is not read", ONE_PER_LINE),
+        }.get(kind or "", ("is a JSON object, which is not read", "write one object per document, each in one line"))
+        raise CorpusError(f"{printable(name)}: {what}; {remedy}, and format='text' reads it as plain text")
+    match kind:
         case "jsonl":
             return f"{printable(name)}: looks like JSON Lines but is read as plain text; format='jsonl' reads records"
-        case "json" if ".json" in name.lower()[-10:]:
-            raise CorpusError(
-                f"{printable(name)}: is a JSON list, which is not read; write one object per line (JSON Lines), "
-                "or read it as plain text with format='text'"
-            )
         case "json":
-            return f"{printable(name)}: looks like a JSON list but is read as plain text; write one object per line"
+            return f"{printable(name)}: looks like a JSON list but is read as plain text; {ONE_PER_LINE}"
         case "csv":
             return f"{printable(name)}: looks like a table but is read as plain text; format='csv' reads records"
     return None

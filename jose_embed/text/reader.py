@@ -24,7 +24,7 @@ import queue
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, assert_never, overload
+from typing import Any, Final, NamedTuple, assert_never, overload
 
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import WarningNote
@@ -49,6 +49,7 @@ _BLOCKS_AHEAD = 3
 _SMALLEST_BLOCK = PIECE // 2  # smaller pieces (pipes, zstd) are joined
 _BOM = b"\xef\xbb\xbf"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # UTF-16 and UTF-32
+_MUCH_DAMAGE = 0.01  # share of the lines with invalid UTF-8
 
 
 class Block(NamedTuple):
@@ -250,6 +251,7 @@ class BlockReader:
                 yield from self._plain(source, file, report)
             case "csv" | "tsv":
                 lines = self._decoded_lines(file, report)
+                how["hint"] = self._hint
                 batches = read_csv(lines, source.name, self._options, self._faults, tabs=format == "tsv", **how)
                 yield from self._counted(batches, file, report)
             case "jsonl":
@@ -268,6 +270,9 @@ class BlockReader:
                     pass
             case _:
                 assert_never(format)
+
+    def _hint(self, message: str) -> None:
+        self.notes.append(WarningNote(message))
 
     def _decoded_lines(self, file: Input, report: SourceReport) -> Iterator[str]:
         return (_decoded(data, report) for data in self._cut(self._pieces(file, report, hashed=False), report, None))
@@ -290,12 +295,17 @@ class BlockReader:
         ``_SMALLEST_BLOCK`` bytes but for the last."""
         held: list[bytes] = []
         size = 0
-        for piece in decompressed(file, self._max_expansion):
+        head = b""
+        pieces = decompressed(file, self._max_expansion)
+        for piece in pieces:
             if hashed:
                 self._hash.update(piece)
                 self._last = piece[-1:]
+            if len(head) < _HEAD:
+                head += piece[:_HEAD]
             if (nul := piece.find(b"\0")) >= 0:
-                raise CorpusError(f"{file.name}: {_binary(piece, nul, report.n_bytes)}")
+                head += next(pieces, b"")[:_HEAD] if len(head) < _HEAD else b""  # a first piece may be very short
+                raise CorpusError(f"{file.name}: {_kind(head) or _binary(piece, nul, report.n_bytes)}")
             report.n_bytes += len(piece)
             held.append(piece)
             size += len(piece)
@@ -349,6 +359,23 @@ class BlockReader:
 
 
 _WIDE = "this is UTF-16 or UTF-32 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"
+_HEAD = 512  # bytes that tell the format of a file
+_KINDS: Final = (  # files that people take for text: where their mark is, the mark, what they are
+    (
+        0,
+        b"PK\x03\x04",
+        "this is a ZIP archive or an Office document; unpack it, or save it as text, a sheet as CSV (UTF-8)",
+    ),
+    (0, b"\xd0\xcf\x11\xe0", "this is an old Office document; save it as text, a sheet as CSV (UTF-8)"),
+    (0, b"%PDF-", "this is a PDF; extract its text first (pdftotext)"),
+    (0, b"PAR1", "this is a Parquet file; format='parquet' reads it"),
+    (257, b"ustar", "this is a tar archive; unpack it and give the folder"),
+)
+
+
+def _kind(head: bytes) -> str | None:
+    """What a binary source is, if its first bytes are those of a well-known format."""
+    return next((what for at, mark, what in _KINDS if head.startswith(mark, at)), None)
 
 
 def _binary(piece: bytes, nul: int, n_before: int) -> str:
@@ -358,7 +385,7 @@ def _binary(piece: bytes, nul: int, n_before: int) -> str:
     if n_before == 0 and (piece.startswith(_WIDE_MARKS) or looks_wide):
         return _WIDE
     what = f"byte {n_before + nul:,} is NUL, so this is binary data and not text"
-    return f"{what}; give text in UTF-8, plain or as .gz, .bz2, .xz, .zst"
+    return f"{what}; give text in UTF-8, plain or as .gz, .bz2, .xz, .zst, without NUL (tr -d '\\0')"
 
 
 def _decoded(data: bytes, report: SourceReport) -> str:
@@ -401,8 +428,15 @@ def complaints(reports: Sequence[SourceReport]) -> Iterator[str]:
         n_bytes = sum(report.invalid_bytes for report in broken)
         files = f" in {len(broken):,} files" if len(broken) > 1 else ""
         where = f"{printable(broken[0].name)}, line {broken[0].first_invalid}"
-        what = f"invalid UTF-8: {n_bytes:,} bytes in {n_lines:,} lines{files} were replaced by U+FFFD"
-        yield WarningNote(f"{what} (the first in {where})")
+        what = f"invalid UTF-8: {n_bytes:,} bytes in {n_lines:,} lines{files} were"
+        if not n_bytes:  # records of escaped characters
+            what = f"NUL characters or halves of surrogate pairs in {n_lines:,} documents{files} were"
+        # Damage is rare; a text in another encoding has it wherever a letter is not of ASCII.
+        foreign = n_lines > _MUCH_DAMAGE * sum(report.n_lines for report in broken) and n_bytes
+        remedy = (
+            "; if the text is in another encoding, convert it first (iconv -f WINDOWS-1252 -t UTF-8)" if foreign else ""
+        )
+        yield WarningNote(f"{what} replaced by U+FFFD (the first in {where}){remedy}")
     replaced = [report for report in reports if report.was_replaced]
     if replaced:
         more = f" and {len(replaced) - 1:,} more" if len(replaced) > 1 else ""

@@ -255,8 +255,9 @@ def choose_columns(name: str, found: Mapping[str, float], options: TextOptions) 
         by_name = {column.lower(): column for column in reversed(list(found))}
         text = tuple(by_name[known] for known in TEXT_NAMES if known in by_name)[:1]
     if not text:
-        others = [column for column in found if column != id and column not in options.keep_fields]
-        text = tuple(column for column in others if found[column] > _LONG_TEXT)
+        text = tuple(column for column in found if column != id and found[column] > _LONG_TEXT)
+        if len(text) > 1:
+            text = tuple(column for column in text if column not in options.keep_fields)
         if len(text) != 1:
             raise CorpusError(
                 f"{printable(name)}: the column of the text is not known; {_listed_columns(found)}; "

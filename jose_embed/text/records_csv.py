@@ -93,6 +93,7 @@ def read_csv(
     *,
     chosen: Callable[[Iterable[str], Columns], object] = lambda *_: None,
     changed: Callable[[int], object] = lambda _: None,
+    hint: Callable[[str], object] = lambda _: None,
     tabs: bool = False,
 ) -> Iterator[RecordBatch]:
     """Read a table with a line of column names.
@@ -104,6 +105,7 @@ def read_csv(
         faults: Takes the malformed records.
         chosen: Called with all columns and those that are read.
         changed: Called with numbers of documents that had NUL characters or lone surrogates.
+        hint: Called with a sentence for the user if there seem to be no column names.
         tabs: Whether a tab is expected between fields.
 
     Raises:
@@ -127,11 +129,17 @@ def read_csv(
     header = [column.strip() for column in first]
     if not header:
         return
-    columns = choose_columns(name, _column_lengths(dialect, sample, header), options)
+    records = _first_records(dialect, sample, len(header))
+    columns = choose_columns(name, _column_lengths(records, header), options)
     for column in [*columns.text, *filter(None, [columns.id]), *columns.kept]:
         if header.count(column) > 1:
             raise CorpusError(f"{printable(name)}: there are {header.count(column)} columns {column!r}; rename them")
     chosen(header, columns)
+    if not options.text_field and not columns.usual and _is_record(header, records):
+        hint(
+            f"{printable(name)}: the first line looks like a record, but is taken for the names of the columns; "
+            "if the table has no names, put a line with names before it, such as: id,text"
+        )
     yield from _csv_batches(rows, table, header, columns, options, faults, name, changed)
 
 
@@ -233,13 +241,37 @@ class _Table:
                     yield line
 
 
-def _column_lengths(dialect: _Dialect, sample: str, header: Sequence[str]) -> dict[str, float]:
+def _first_records(dialect: _Dialect, sample: str, width: int) -> list[list[str]]:
+    rows = islice(_Table([sample]).rows(dialect), 1, SAMPLED_RECORDS)
+    return [row for row in rows if isinstance(row, list) and len(row) == width]
+
+
+def _column_lengths(records: Sequence[Sequence[str]], header: Sequence[str]) -> dict[str, float]:
     """The average number of characters of each column."""
-    rows = [row for row in islice(_Table([sample]).rows(dialect), 1, SAMPLED_RECORDS) if isinstance(row, list)]
-    rows = [row for row in rows if len(row) == len(header)]
     return {
-        column: sum(len(row[at]) for row in rows) / max(1, len(rows)) for at, column in enumerate(header)
+        column: sum(len(row[at]) for row in records) / max(1, len(records)) for at, column in enumerate(header)
     }  # fmt: skip
+
+
+def _is_record(header: Sequence[str], records: Sequence[Sequence[str]]) -> bool:
+    """Whether the line of column names looks like one more record.
+
+    A name is a value if other records have it in its column, too, if it is a number as all values of the column are, or
+    if it is longer than names are.
+    """
+    for at, name in enumerate(header):
+        values = [row[at] for row in records]
+        is_common = bool(name) and values.count(name) > len(values) / 100
+        if len(name) > _LONGEST_NAME or is_common or (_is_number(name) and values and all(map(_is_number, values))):
+            return True
+    return False
+
+
+_LONGEST_NAME = 120  # characters; questions of a survey are names, too
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).removeprefix("-").isdecimal()
 
 
 def _csv_reason(error: csv.Error) -> str:

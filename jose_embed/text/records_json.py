@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
 
+from jose_embed.errors import CorpusError
 from jose_embed.text.records import (
     SAMPLED_RECORDS,
     TEXT_NAMES,
@@ -18,8 +19,21 @@ from jose_embed.text.records import (
     choose_columns,
     id_fault,
 )
+from jose_embed.text.sources import printable
 
+ONE_PER_LINE: Final = "write one object per line (jq -c '.[]')"
 _MISSING: Final = object()
+
+
+def is_json_list(head: str) -> bool:
+    """Whether a text begins as a list of objects.
+
+    Example:
+        >>> is_json_list('[ {"a": 1},'), is_json_list('["a"]')
+        (True, False)
+    """
+    start = head.lstrip()
+    return start[:1] == "[" and start[1:].lstrip()[:1] == "{"
 
 
 def read_json_lines(
@@ -42,7 +56,7 @@ def read_json_lines(
         changed: Called with numbers of documents that had NUL characters or lone surrogates.
 
     Raises:
-        CorpusError: a field that no record of the first block has.
+        CorpusError: a field that no record of the first block has, or a list of records in place of lines.
 
     Example:
         >>> options = TextOptions(keep_fields="n.m")
@@ -53,6 +67,8 @@ def read_json_lines(
     scan: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
     blocks = iter(blocks)
     first = next(blocks, "")
+    if is_json_list(first):
+        raise CorpusError(f"{printable(name)}: is a JSON list, which is not read; {ONE_PER_LINE}")
     lengths = _field_lengths(first)
     if not lengths:
         columns = Columns(options.text_field or TEXT_NAMES[:1], options.id_field, options.keep_fields)

@@ -270,11 +270,24 @@ def test_invalid_utf8_is_reported(write: Callable[..., Path]) -> None:
         assert c.statistics.invalid_utf8_lines == 2
         assert c.statistics.invalid_utf8_bytes == 4
         assert set(c.vocabulary.words) == {"fine", "na\ufffdve", "\ufffd"}
-    message = "invalid UTF-8: 4 bytes in 2 lines were replaced by U+FFFD (the first in x, line 2)"
+    message = (
+        "invalid UTF-8: 4 bytes in 2 lines were replaced by U+FFFD (the first in x, line 2); if the text is in another "
+        "encoding, convert it first (iconv -f WINDOWS-1252 -t UTF-8)"
+    )
     assert reporter.notes == [message]
     write("y", b"\xff\n")
     with encode(["x", "y"], min_count=1, reporter=reporter):
         assert reporter.notes[1] == message.replace("4 bytes in 2 lines", "5 bytes in 3 lines in 2 files")
+
+
+def test_a_damaged_line_among_many_is_no_other_encoding(write: Callable[..., Path]) -> None:
+    reporter = Recorder()
+    with encode(write("x", b"fine\n" * 100 + b"\xff\n"), min_count=1, reporter=reporter):
+        assert reporter.notes == [
+            "invalid UTF-8: 1 bytes in 1 lines were replaced by U+FFFD (the first in x, line 101)"
+        ]
+    with encode(write("a.jsonl", b'{"text": "a\\u0000b"}\n'), min_count=1, reporter=reporter):
+        assert reporter.notes[2].startswith("NUL characters or halves of surrogate pairs in 1 documents were replaced")
 
 
 def test_characters_that_are_none_are_reported() -> None:

@@ -247,3 +247,12 @@ def test_files_and_texts_in_one_list_are_refused_with_one_of_each(tmp_path: Path
         with pytest.raises(CorpusError, match=r"a b\.txt' is a file, but 'a text' is not; give either files or texts"):
             sources_or_documents(given)
     assert sources_or_documents([str(file)]) == ([str(file)], None)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [(b"one two", "the text is bytes; give the name of a file"), ([], "the list is empty; give names of files")],
+)
+def test_what_is_neither_a_name_nor_a_document(given: Any, says: str) -> None:
+    with pytest.raises(CorpusError, match=says):
+        jose_embed.train(given, progress=False)

@@ -163,8 +163,11 @@ def test_invalid_utf8_is_replaced_and_counted(read: Read) -> None:
 
 
 def test_binary_data_is_refused(read: Read) -> None:
-    expected = "so this is binary data and not text; give text in UTF-8, plain or as .gz, .bz2, .xz, .zst"
-    assert refusal(read, b"PK\x03\x04\x00\x00") == f"0: byte 4 is NUL, {expected}"
+    expected = (
+        "so this is binary data and not text; give text in UTF-8, plain or as .gz, .bz2, .xz, .zst, without NUL "
+        "(tr -d '\\0')"
+    )
+    assert refusal(read, b"PK\x03\x05\x00\x00") == f"0: byte 4 is NUL, {expected}"
     assert refusal(read, b"fine\n", b"x" * (3 << 20) + b"\0") == f"1: byte {3 << 20:,} is NUL, {expected}"
     assert refusal(read, gzip.compress(b"a\0")) == f"0: byte 1 is NUL, {expected}"
 

@@ -489,6 +489,67 @@ def test_a_json_list_is_no_text(write: Callable[..., Path]) -> None:
     assert read(path, format="text")[0].count(b"\n") == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"text": "a b"}\n{"text": "c"}\n', "is JSON Lines by its content; format='jsonl' reads its records"),
+        ('{\n "data": [1]\n}\n', "is a JSON object, which is not read"),
+    ],
+)
+def test_json_of_other_shapes_is_no_text(write: Callable[..., Path], content: str, says: str) -> None:
+    path = write("a.json.gz", gzip.compress(content.encode()))
+    assert f"a.json.gz: {says}" in refusal(path)
+    assert read(path, format="text")[0].count(b"\n") == content.count("\n")
+
+
+def test_a_json_list_is_no_json_lines(write: Callable[..., Path]) -> None:
+    path = write("a.jsonl", '[\n{"text": "a b"},\n{"text": "c"}\n]\n')
+    assert refusal(path) == "a.jsonl: is a JSON list, which is not read; write one object per line (jq -c '.[]')"
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        (b"PK\x03\x04\x14\x00", "a ZIP archive or an Office document; unpack it"),
+        (b"\xd0\xcf\x11\xe0\xa1\x00", "an old Office document; save it as text"),
+        (b"%PDF-1.4\n" + b"x" * 600 + b"\0", "a PDF; extract its text first"),
+        (b"PAR1\x15\x00", "a Parquet file; format='parquet' reads it"),
+        (b"a.txt".ljust(257, b"\0") + b"ustar", "a tar archive; unpack it"),
+        (gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar"), "a tar archive; unpack it"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_files_of_other_programs_are_named(write: Callable[..., Path], name: str, head: bytes, says: str) -> None:
+    assert refusal(write(name, head)).startswith(f"{name}: this is {says}")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "".join(f"{n},the text of the document number {n} which is long\n" for n in range(9)),
+        "".join(f"{'good' if n % 2 else 'bad'},the text of the document number {n} which is long\n" for n in range(9)),
+        "a text " * 30 + "\n" + "another text " * 30 + "\n",
+    ],
+)
+def test_a_table_without_column_names_is_noticed(write: Callable[..., Path], table: str) -> None:
+    notes = read(write("a.csv", table))[2]
+    assert [note.startswith("a.csv: the first line looks like a record") for note in notes] == [False, True]
+    assert len(read(write("b.csv", f"id{(',' in table and ',text') or ''}\n{table}"))[2]) == 1
+
+
+def test_a_long_question_is_a_column_name(write: Callable[..., Path]) -> None:
+    name = "What did you like most about the product that you bought from us?"
+    assert (
+        len(read(write("a.csv", f'"When","{name}"\n' + '2024-01-01,"the colour of it and also the smell"\n' * 5))[2])
+        == 1
+    )
+
+
+def test_the_only_text_may_be_kept_as_a_field(write: Callable[..., Path]) -> None:
+    path = write("a.csv", "id,review\n" + "1,a review with more than thirty characters in it\n")
+    assert read(path, keep_fields="review")[0].startswith(b"a review")
+
+
 def test_a_hint_about_small_files(write: Callable[..., Path]) -> None:
     for number in range(6):
         write(f"texts/{number}.txt", "two\nlines\n")
