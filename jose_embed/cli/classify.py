@@ -8,7 +8,7 @@ from pathlib import Path
 from jose_embed.cli.command import Command, add_model, positive_whole_number
 from jose_embed.cli.query import labels_of_all, print_json, print_table
 from jose_embed.cli.text_options import add_text_options, read_documents
-from jose_embed.cli.topics import add_formats, kept_texts, print_csv
+from jose_embed.cli.topics import add_formats, check_field, kept_texts, print_csv
 from jose_embed.errors import ConfigError
 
 
@@ -94,11 +94,9 @@ def _labels(arguments: argparse.Namespace, n_docs: int) -> list[str]:
             raise ConfigError(f"{arguments.labels}: line {labels.index('') + 1} is empty; every document needs a label")
         return labels
     store = kept_texts(arguments.model)
-    if store is None:
-        raise ConfigError("--field needs a model with kept fields; train it with --keep-fields")
+    check_field(arguments.field, store, n_docs)
+    assert store is not None
     values = [kept.fields.get(arguments.field) for kept in store.read(range(n_docs))]
-    if all(value is None for value in values):
-        raise ConfigError(f"no document has a field {arguments.field!r}; --field takes the name of a kept field")
     return ["" if value is None else str(value) for value in values]
 
 

@@ -28,7 +28,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jose_embed.config import TrainConfig
 from jose_embed.errors import ConfigError, JoseError, counterpart, did_you_mean
@@ -138,6 +138,7 @@ def as_options(message: str, names: Collection[str]) -> str:
     return _ARGUMENT.sub(typed, message)
 
 
+_TRAINED_WITH: Final = frozenset({"keep_text", "keep_fields", "doc_vectors"})  # all commands may miss what these leave
 _QUOTES = "\"'"
 _ARGUMENT = re.compile(
     r"""(?<![\w./'"-])(?P<name>[a-z]\w*)(?:=(?P<value>"[^"]*"|'[^']*'|\.\.\.|[\w.]*\w)|(?![\w/'"=:-]|\.\w))"""
@@ -331,7 +332,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
     except _UsageError as error:
         return _failed(*error.args, log_json=_LOG_JSON in typed)
     except JoseError as error:
-        return failed(as_options(str(error), chosen.options))
+        return failed(as_options(str(error), chosen.options | _TRAINED_WITH))
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else int(signal.SIGINT)
         word = "interrupted" if number == signal.SIGINT else "terminated"

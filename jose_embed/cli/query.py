@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import combining, east_asian_width
 
 from jose_embed.cli.command import Command, add_model, positive_whole_number, reporter_of, visible
 from jose_embed.errors import ConfigError, CorpusError, ModelError
@@ -299,10 +300,19 @@ def _is_encoding(arguments: argparse.Namespace) -> bool:
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns, aligned to the right except for the last, which may hold any script."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in [titles, *([visible(cell) for cell in row] for row in rows)]:
-        print("  ".join([*(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)), row[-1]]))
+    """Print columns, aligned to the right except for the last."""
+    shown = [list(titles), *([visible(cell) for cell in row] for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        padded = (" " * (width - _width(cell)) + cell for cell, width in zip(row[:-1], widths, strict=False))
+        print("  ".join([*padded, row[-1]]))
+
+
+def _width(text: str) -> int:
+    """The columns of a terminal that a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum((not combining(c)) + (east_asian_width(c) in "WF") for c in text)
 
 
 def print_json(value: Any) -> None:

@@ -27,14 +27,15 @@ def _run(arguments: argparse.Namespace) -> None:
     model = load(arguments.model)
     files = model.manifest["files"]
     size = sum(files[name]["bytes"] for name in (TEXTS_NAME, f"{RARE_COUNTS}.npy") if name in files)
-    if not size:
+    if not size and arguments.output is None:
         print(f"{arguments.model}: holds no texts of documents and no counts of rare words; nothing to do")
         return
     output = arguments.output or Path(arguments.model)
     with nothing_written(), reporter_of(arguments) as reporter, copied_quality(arguments.model, output):
         model.without_texts().save(output, overwrite=arguments.overwrite or arguments.output is None, reporter=reporter)
     if not arguments.quiet:
-        less = f"without texts and fields of documents and counts of rare words ({amount_text(size, 'bytes')} less)"
+        less = f"{amount_text(size, 'bytes')} less" if size else "it held none"
+        less = f"without texts and fields of documents and counts of rare words ({less})"
         print(f"{output}: the same model {less}")
 
 

@@ -8,6 +8,7 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,8 @@ def _run_topics(arguments: argparse.Namespace) -> None:
 
     model = load(arguments.model)
     store = kept_texts(arguments.model)
-    if arguments.by and store is None:
-        raise ConfigError("--by needs a model with kept fields; train it with --keep-fields")
+    if arguments.by:
+        check_field(arguments.by, store, model.n_docs)
     found = topics(model, arguments.k, n_words=arguments.words, n_documents=arguments.documents, seed=arguments.seed)
     if arguments.assign:
         _print_assigned(found, *read_documents(arguments.assign, arguments, model), arguments)
@@ -139,21 +140,17 @@ def _print_assigned(found: Topics, ids: Sequence[str], texts: Sequence[str], arg
 def _print_by_field(found: Topics, store: TextStore, arguments: argparse.Namespace) -> None:
     counts: Counter[tuple[str, int]] = Counter()
     totals: Counter[str] = Counter()
-    known = False
     for start in range(0, len(found.doc_topics), _BATCH):
         numbers = found.doc_topics[start : start + _BATCH].tolist()
         for number, kept in zip(numbers, store.read(range(start, start + len(numbers))), strict=True):
-            known = known or arguments.by in kept.fields
             value = kept.fields.get(arguments.by)
             name = _NO_VALUE if value is None else str(value)
             if number >= 0:
                 counts[name, number] += 1
                 totals[name] += 1
-    if not known:
-        raise ConfigError(f"no document has a field {arguments.by!r}; --by takes the name of a kept field")
     rows = [
         (value, topic.number, counts[value, topic.number], counts[value, topic.number] / totals[value], topic.words)
-        for value in sorted(totals)
+        for value in sorted(totals, key=_numbers_first)
         for topic in found
         if counts[value, topic.number]
     ]
@@ -166,6 +163,28 @@ def _print_by_field(found: Topics, store: TextStore, arguments: argparse.Namespa
     titles = [arguments.by, "topic", "documents", "share", "words"]
     cells = [[value, str(number), str(n), f"{share:.4f}", " ".join(words)] for value, number, n, share, words in rows]
     (print_csv if arguments.csv else print_table)(titles, cells)
+
+
+def _numbers_first(value: str) -> tuple[bool, float, str]:
+    """The key that sorts numbers by their value, before everything else."""
+    with suppress(ValueError):
+        if (number := float(value)) == number:
+            return False, number, value
+    return True, 0.0, value
+
+
+def check_field(name: str, store: TextStore | None, n_docs: int) -> None:
+    """Passes if a model of n documents keeps this field.
+
+    Raises:
+        ConfigError: it does not; names the fields that are kept.
+    """
+    from jose_embed.model.filters import no_field
+
+    if store is None:
+        raise no_field(name, ())
+    if name not in store.fields and not any(name in kept.fields for kept in store.read(range(n_docs))):
+        raise no_field(name, store.fields)
 
 
 def kept_texts(path: str) -> TextStore | None:

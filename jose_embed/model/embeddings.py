@@ -432,8 +432,8 @@ class Embeddings(SearchableModel):
             raise ConfigError(f"document id {doc_id!r} is not text; ids are text such as '1' (use index= for a row)")
         row = self.document_index(doc_id)
         if row is None:
-            example = f" such as {self.doc_ids[0]!r}" if self.n_docs else " (the model has no documents)"
-            raise ConfigError(f"there is no document {doc_id!r}; ids are as in doc_ids{example}")
+            example = f"ids are such as {self.doc_ids[0]!r}" if self.n_docs else "the model has no documents"
+            raise ConfigError(f"there is no document {doc_id!r}; {example}")
         return row
 
 

@@ -213,6 +213,17 @@ class Column:
         return np.fromiter(fit, np.bool_, len(self.values))
 
 
+def no_field(field: str, names: Sequence[str]) -> ConfigError:
+    """The error for a field that is not among the kept ones.
+
+    Example:
+        >>> print(no_field("yaer", ["year", "lang"]))
+        there is no field 'yaer'; kept are year, lang
+    """
+    kept = f"kept are {', '.join(names)}" if names else "no fields are kept (--keep-fields)"
+    return ConfigError(f"there is no field {field[:100]!r}; {kept}")
+
+
 class FieldTable:
     """The fields of many documents, by field: codes of their values, made when a field is first asked for.
 
@@ -247,8 +258,7 @@ class FieldTable:
         for name in (field, field.split(".")[0]):
             if name in self.names:
                 return name
-        kept = f"kept are {', '.join(self.names)}" if self.names else "no fields are kept (--keep-fields)"
-        raise ConfigError(f"there is no field {field[:100]!r}; {kept}")
+        raise no_field(field, self.names)
 
     def column(self, name: str) -> Column:
         """A field."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+import jose_embed
 from jose_embed.analysis.classifier import Classifier, cross_validation, fit_classifier, read_classifier
 from jose_embed.cli.program import main
 from jose_embed.errors import ConfigError, ModelError
@@ -134,7 +136,7 @@ def test_classes_of_a_kept_field(model_path: Path, capsys: pytest.CaptureFixture
     # Neither the document without the field nor the untrained one.
     assert [each["n_documents"] for each in report["classes"]] == [29, 30, 29]
     assert main(["classify", str(model_path), "--field", "nothing"]) == 2
-    assert "no document has a field 'nothing'" in capsys.readouterr().err
+    assert "there is no field 'nothing'; no fields are kept (--keep-fields)" in capsys.readouterr().err
 
 
 def test_topics_by_a_kept_field_and_with_texts(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +145,7 @@ def test_topics_by_a_kept_field_and_with_texts(model_path: Path, capsys: pytest.
     assert {row["kind"] for row in rows} == {"class 0", "class 1", "class 2", "(none)"}
     assert sum(int(row["documents"]) for row in rows) == N_DOCS - 1
     assert main(["topics", str(model_path), "-k", "3", "--by", "nothing"]) == 2
-    assert "no document has a field 'nothing'" in capsys.readouterr().err
+    assert "there is no field 'nothing'; no fields are kept (--keep-fields)" in capsys.readouterr().err
     assert main(["topics", str(model_path), "-k", "3", "--json"]) == 0
     for topic in json.loads(capsys.readouterr().out):
         assert all(document["text"] == f"text {document['id']}" for document in topic["documents"])
@@ -185,3 +187,20 @@ def test_labels_of_another_number_or_model_are_refused(
         == 2
     )
     assert "fitted on another model" in capsys.readouterr().err
+
+
+def test_kept_fields_are_named_and_numbers_are_sorted_by_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"a text of some words about {'stars' if n % 2 else 'wine'},{n % 12},x\n" for n in range(60))
+    (tmp_path / "a.csv").write_text(f"text,rating,kind\n{rows}", encoding="utf-8")
+    settings: Any = {"min_count": 1, "epochs": 1, "dim": 5, "progress": False, "keep_fields": ("rating", "kind")}
+    path = jose_embed.train(tmp_path / "a.csv", **settings).save(tmp_path / "m.jose")
+    assert main(["topics", str(path), "-k", "1", "--by", "rating", "--csv"]) == 0
+    found = [int(row["rating"]) for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert found == list(range(12))
+    for command in (["topics", str(path), "--by", "kin"], ["classify", str(path), "--field", "kin"]):
+        assert main(command) == 2
+        assert "there is no field 'kin'; kept are rating, kind" in capsys.readouterr().err
+    assert main(["search", str(path), "stars", "--mode", "words"]) == 2
+    assert "or train with --keep-text" in capsys.readouterr().err

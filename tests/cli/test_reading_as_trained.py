@@ -12,6 +12,7 @@ import planted
 import pytest
 
 from jose_embed.cli.program import main, train_main
+from jose_embed.cli.query import print_table
 from jose_embed.model.embeddings import Embeddings, load
 
 
@@ -103,3 +104,8 @@ def test_a_model_that_does_not_say_how_it_was_trained(
     about.save(tmp_path / "bare.jose")
     assert main(["embed", str(tmp_path / "bare.jose"), "new.csv", "-o", str(tmp_path / "v.npy")]) == 0
     assert "text from 'text', ids are record numbers" in capsys.readouterr().err
+
+
+def test_columns_of_wide_letters_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["name", "n"], [["\u624b\u673a", "1"], ["cafe\u0301", "2"], ["ab", "3"]])
+    assert capsys.readouterr().out.split("\n")[:4] == ["name  n", "\u624b\u673a  1", "cafe\u0301  2", "  ab  3"]

@@ -1039,7 +1039,7 @@ def test_documents_are_those_of_brute_force_and_never_untrained(model: Embedding
     [
         ({}, ConfigError, "give exactly one"),
         ({"doc_id": "1", "word": "x"}, ConfigError, "give exactly one"),
-        ({"doc_id": "none"}, ConfigError, "no document 'none'; ids are as in doc_ids such as '1'"),
+        ({"doc_id": "none"}, ConfigError, "no document 'none'; ids are such as '1'"),
         ({"doc_id": 1}, ConfigError, r"document id 1 is not text; ids are text such as '1' \(use index= for a row"),
         ({"index": 7}, ConfigError, "row 7 does not exist; there are 7, counted from 0"),
         ({"index": -1}, ConfigError, "row -1 does not exist"),

@@ -120,6 +120,9 @@ def test_strip(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert read_quality(path, before.id) == quality
     assert main(["strip", str(model)]) == 0
     assert "nothing to do" in capsys.readouterr().out
+    assert main(["strip", str(model), "-o", "again.jose"]) == 0  # a script that goes on with it finds it
+    assert "again.jose: the same model without texts" in capsys.readouterr().out
+    assert jose_embed.load("again.jose", verify=True).id == before.id
     assert before.kept_documents([1])[0].text == "red green"  # the model that is open keeps its file
 
 
