@@ -98,7 +98,8 @@ def test_pickled_with_a_saved_model(model: Embeddings, tmp_path: Path) -> None:
 def test_a_missing_library_is_named(
     model: Embeddings, library: str, make: Callable[[Embeddings], Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, library, None)
+    for name in (library, f"{library}.backend"):  # a loaded submodule is found without its package
+        monkeypatch.setitem(sys.modules, name, None)
     bertopic._embedder_class.cache_clear()
     with pytest.raises(MissingExtraError, match=rf'^{message} packages .*"jose-embed\[{library}\]"$'):
         make(model)
