@@ -20,8 +20,10 @@ Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import math
 import sqlite3
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -218,15 +220,19 @@ class WordIndex:
             texts: The texts in the order of the documents.
             tokenizer: Splits them.
         """
-        connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=OFF")
-        try:
-            connection.execute("BEGIN")
-            n_documents = write_index(connection, texts, tokenizer)
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise ModelError(_NO_ROOM.format(error)) from error
-        return cls(lambda statement, values: connection.execute(statement, values).fetchall(), n_documents)
+        with contextlib.ExitStack() as undone:
+            connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            undone.callback(connection.close)
+            try:
+                connection.execute("PRAGMA journal_mode=OFF")
+                connection.execute("BEGIN")
+                n_documents = write_index(connection, texts, tokenizer)
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise ModelError(_NO_ROOM.format(error)) from error
+            index = cls(lambda statement, values: connection.execute(statement, values).fetchall(), n_documents)
+            weakref.finalize(index, undone.pop_all().close)
+        return index
 
     @cached_property
     def words(self) -> SortedWords:

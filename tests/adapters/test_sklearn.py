@@ -41,6 +41,8 @@ CHECKS = [
     estimator_checks.check_get_params_invariance,
     estimator_checks.check_set_params,
     estimator_checks.check_parameters_default_constructible,
+    estimator_checks.check_estimators_unfitted,
+    estimator_checks.check_get_feature_names_out_error,
 ]
 
 

@@ -182,7 +182,7 @@ def test_every_damaged_byte_is_found_or_harmless(model: Path) -> None:
 )
 def test_files_that_are_not_of_texts(model: Path, statement: str) -> None:
     path = model / TEXTS_NAME
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(statement)
     connection.close()
     with pytest.raises(ModelError, match=f"{TEXTS_NAME}: the kept texts are damaged"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -145,14 +146,14 @@ def test_a_replica_that_cannot_read_says_how_far_it_is_behind(own: Path, starter
     assert writer.stop() == 0
     replica = starter(own, "--read-only")
     documents = own.with_name("own.documents.sqlite3")
-    with sqlite3.connect(documents) as database:
+    with contextlib.closing(sqlite3.connect(documents, isolation_level=None)) as database:
         database.execute("ALTER TABLE counter RENAME TO lost")
     database.close()
     wait_for(lambda: replica.get("/info").json()["documents"]["behind_seconds"] > 5)
     (warning,) = replica.get("/readyz").json()["warnings"]
     assert "behind the documents file: own.documents.sqlite3 cannot be read" in warning
     assert set(found(replica)) == {"a"}
-    with sqlite3.connect(documents) as database:
+    with contextlib.closing(sqlite3.connect(documents, isolation_level=None)) as database:
         database.execute("ALTER TABLE lost RENAME TO counter")
     database.close()
     wait_for(lambda: replica.get("/readyz").json()["warnings"] == [])

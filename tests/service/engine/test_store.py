@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -166,14 +167,14 @@ def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
 
 def test_databases_of_others(tmp_path: Path) -> None:
     path = tmp_path / "d.sqlite3"
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("CREATE TABLE things (x)")
     database.close()
     with pytest.raises(StoreError, match="another program"):
         Store(path)
     newer = tmp_path / "newer.sqlite3"
     Store(newer).close()
-    with sqlite3.connect(newer) as database:
+    with contextlib.closing(sqlite3.connect(newer, isolation_level=None)) as database:
         database.execute("PRAGMA user_version = 3")
     database.close()
     with pytest.raises(StoreError, match="has the format 3, but this version reads up to 2"):
@@ -264,7 +265,7 @@ def test_texts_of_megabytes_are_stored_as_any_text(tmp_path: Path) -> None:
     assert found.text == text
     assert [item.text for item in store.without_vector("m2")] == [text]
     store.close()
-    with sqlite3.connect(tmp_path / "d.sqlite3") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "d.sqlite3", isolation_level=None)) as database:
         assert database.execute("SELECT typeof(text), text = ?, characters FROM documents", (text,)).fetchone() == (
             "text",
             1,
@@ -431,7 +432,7 @@ def filled(path: Path, n: int = 400) -> None:
 
 def pages_of(path: Path, table: str) -> list[int]:
     """The pages of a table or index, the first is its root."""
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         try:
             rows = database.execute("SELECT pageno FROM dbstat WHERE name = ? ORDER BY pageno", (table,)).fetchall()
         except sqlite3.OperationalError:
@@ -482,7 +483,7 @@ def test_a_damaged_text_is_one_line_and_changes_nothing(tmp_path: Path) -> None:
 def test_a_missing_table(tmp_path: Path, table: str) -> None:
     path = tmp_path / "d.sqlite3"
     filled(path)
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(f"DROP TABLE {table}")
     database.close()
     if table == "documents":
@@ -498,7 +499,7 @@ def test_a_missing_table(tmp_path: Path, table: str) -> None:
 def test_a_counter_without_a_row(tmp_path: Path) -> None:
     path = tmp_path / "d.sqlite3"
     filled(path)
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("DELETE FROM counter")
     database.close()
     store = Store(path)

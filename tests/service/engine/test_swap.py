@@ -395,7 +395,7 @@ def test_a_damaged_documents_file_at_start(two_models: Models, tmp_path: Path, s
     running = starter(two_models[0][0], "--documents", str(documents))
     assert running.put("a", "w5").status_code == 201
     assert running.stop() == 0
-    with sqlite3.connect(documents) as database:
+    with contextlib.closing(sqlite3.connect(documents, isolation_level=None)) as database:
         database.execute(f"DROP TABLE {table}")
     database.close()
     if table == "documents":
