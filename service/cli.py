@@ -91,8 +91,9 @@ def _serve(arguments: Sequence[str]) -> int:
     parser.add_argument("--read-only", action="store_true", default=None, help="refuse every write")
     parser.add_argument(
         "--index",
-        choices=("exact", "hnsw"),
-        help="exact search (the default), or approximate search, faster on large models (hnsw)",
+        choices=("auto", "exact", "hnsw"),
+        help="exact search, approximate search by a graph (hnsw), or exact below JOSE_EXACT_ROWS documents and "
+        "by codes from there on (auto, the default)",
     )
     parser.add_argument("--access-log", action="store_true", default=None, help="a line for every request")
     settings = Settings.from_environment(**vars(parser.parse_args(arguments)))

@@ -33,7 +33,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/,A-Z]+")
 
-IndexKind = Literal["exact", "hnsw"]
+IndexKind = Literal["auto", "exact", "hnsw"]
 
 
 def _option(
@@ -96,7 +96,15 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _option(
         (), "further Host names that are answered while no key is set, separated by commas"
     )
-    index: IndexKind = _option("exact", "exact search, or approximate by an HNSW graph", choices=("exact", "hnsw"))
+    index: IndexKind = _option(
+        "auto",
+        "exact search, approximate search by an HNSW graph, or chosen by the number of documents: exact below "
+        "JOSE_EXACT_ROWS, from there on by codes that find 99 of 100 true neighbours",
+        choices=("auto", "exact", "hnsw"),
+    )
+    exact_rows: int = _option(
+        500_000, "with JOSE_INDEX=auto, documents from which on they are searched by codes", low=1_000, high=1 << 31
+    )
     hnsw_links: int = _option(32, "links per node of the HNSW graph", low=4, high=128)
     hnsw_build_width: int = _option(200, "candidates looked at while the HNSW graph is built", low=8, high=4_096)
     hnsw_search_width: int = _option(128, "candidates looked at in a search of the HNSW graph", low=8, high=4_096)

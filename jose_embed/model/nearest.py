@@ -85,15 +85,16 @@ def nearest_among(
     matrix: npt.NDArray[np.float32],
     query: npt.NDArray[np.float32],
     k: int,
-    may: npt.NDArray[np.bool_],
+    may: npt.NDArray[Any],
     *,
     excluded: npt.NDArray[np.int64] | None = None,
     factors: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The same among the rows where ``may``, bool (n,), is true; few such rows are copied, so that they cost little."""
-    if int(np.count_nonzero(may)) >= _GATHERED * len(may):
+    """The same among the rows where ``may``, bool (n,), is true; few such rows are copied, so that they cost little.
+    ``may`` may also be these rows, int64, rising."""
+    if may.dtype == np.bool_ and int(np.count_nonzero(may)) >= _GATHERED * len(may):
         return nearest_rows(matrix, query, k, excluded=excluded, may=may, factors=factors)
-    rows = np.flatnonzero(may)
+    rows = np.flatnonzero(may) if may.dtype == np.bool_ else may
     if excluded is not None:
         rows = np.setdiff1d(rows, excluded)
     found, scores = nearest_rows(matrix[rows], query, k, factors=None if factors is None else factors[rows])

@@ -38,7 +38,7 @@ from jose_embed.text.word_index import WordIndex
 
 SearchMode = Literal["hybrid", "vector", "words"]
 
-_WORDS_SHARE: Final = 0.75  # of the exact words in a hybrid score
+WORDS_SHARE: Final = 0.75  # of the exact words in a hybrid score
 _BLOCK_ROWS: Final = 16_384
 _LEAST_SCALE: Final = 1e-3  # of the largest: axes that the matrix has shrunk away stay away
 
@@ -71,6 +71,20 @@ class SearchResult(NamedTuple):
     text: str | None = None
     fields: Mapping[str, Any] = MappingProxyType({})
     passage: Passage | None = None
+
+
+class Scales(NamedTuple):
+    """What the scores of all documents are divided by when they are joined.
+
+    Attributes:
+        words: The largest score by words.
+        mean: The mean cosine.
+        cosine: The largest cosine.
+    """
+
+    words: float
+    mean: float
+    cosine: float
 
 
 class Question(NamedTuple):
@@ -171,14 +185,15 @@ class DocumentSearch:
                 counts[key] = counts.get(key, 0) + 1
         return Question(found.vector, tuple(counts.items()), found.composed)
 
-    def best(self, question: Question, k: int, mode: SearchMode, among: npt.NDArray[np.bool_] | None = None) -> Ranked:
+    def best(self, question: Question, k: int, mode: SearchMode, among: npt.NDArray[Any] | None = None) -> Ranked:
         """The best documents, best first, equal ones by row.
 
         Args:
             question: The question.
             k: At least 1.
             mode: How they are compared.
-            among: bool (n_docs,): the documents that may be answers; all if None.
+            among: bool (n_docs,): the documents that may be answers; all if None. By vector also their rows: int64,
+                rising.
 
         Returns:
             Rows, int64, and scores, float64, at most ``k``: cosines by vector; by words, and without a vector, BM25.
@@ -193,12 +208,27 @@ class DocumentSearch:
         cosines = self.cosines(question.vector) if question.vector is not None and mode != "words" else None
         return joined(by_words, cosines, self._known)
 
-    def cosines(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The cosines of a question and all documents, without the reliability matrix: float32 (n_docs,)."""
+    def cosines(
+        self, vector: npt.NDArray[np.float32], rows: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The cosines of a question and all documents, or those of some rows, without the reliability matrix:
+        float32."""
         query, scale = self.query_of(vector)
-        out = np.empty(len(self._vectors), np.float32)
-        write_products(self._vectors, query * np.float32(scale), self._factors, out)
+        vectors, factors = self._vectors, self._factors
+        if rows is not None:
+            vectors, factors = vectors[rows], factors[rows]
+        out = np.empty(len(vectors), np.float32)
+        write_products(vectors, query * np.float32(scale), factors, out)
         return out
+
+    @cached_property
+    def sum_of_known(self) -> npt.NDArray[np.float64]:
+        """float64 (dim,): the sum of all documents with a direction, each times its factor, see :meth:`query_of`."""
+        total = np.zeros(self._vectors.shape[1])
+        for first in range(0, len(self._vectors), _BLOCK_ROWS):
+            some = slice(first, first + _BLOCK_ROWS)
+            total += (self._factors[some] * self._known[some]) @ self._vectors[some]
+        return total
 
     def passage(self, question: Question, text: str, n_words: int) -> Passage:
         """The part of a text that answers a question; windows of ``n_words`` words."""
@@ -207,9 +237,11 @@ class DocumentSearch:
             weights |= dict.fromkeys(spellings, (number, self.words.rarity(spellings)))
         return best_passage(text, n_words, weights, question.vector, self._encoder)
 
-    def _by_vector(self, vector: npt.NDArray[np.float32], k: int, among: npt.NDArray[np.bool_] | None) -> Ranked:
+    def _by_vector(self, vector: npt.NDArray[np.float32], k: int, among: npt.NDArray[Any] | None) -> Ranked:
         query, scale = self.query_of(vector)
-        may = self._known if among is None else self._known & among
+        may = self._known
+        if among is not None:
+            may = may & among if among.dtype == np.bool_ else among[may[among]]
         factors = self._factors if len(self._inverse) else None
         found, scores = nearest_among(self._vectors, query, k, may, factors=factors)
         return found, np.clip(scores * scale, -1, 1)
@@ -271,7 +303,10 @@ class DocumentSearch:
 
 
 def joined(
-    by_words: npt.NDArray[np.float32] | None, cosines: npt.NDArray[np.float32] | None, known: npt.NDArray[np.bool_]
+    by_words: npt.NDArray[np.float32] | None,
+    cosines: npt.NDArray[np.float32] | None,
+    known: npt.NDArray[np.bool_],
+    scales: Scales | None = None,
 ) -> npt.NDArray[np.float32]:
     """The scores of documents by words, by meaning or by both: float32 (n,); minus infinity for those without any.
 
@@ -279,6 +314,7 @@ def joined(
         by_words: float32 (n,): BM25, 0 for documents without a word of the question; None to search by meaning.
         cosines: float32 (n,); None to search by words.
         known: bool (n,): which documents have a direction.
+        scales: Those of all documents, if these are some of them.
     """
     nothing = np.float32(-np.inf)
     if by_words is None or not by_words.any():
@@ -288,10 +324,11 @@ def joined(
     n_known = max(1, int(np.count_nonzero(known)))
     if n_known < len(cosines):
         cosines = np.where(known, cosines, np.float32(0))
-    cosines = cosines - np.float32(cosines.sum(dtype=np.float64) / n_known)
-    top = max(float(cosines.max()), 1e-6)
-    of_words = by_words * np.float32(_WORDS_SHARE / float(by_words.max()))
-    fused = of_words + cosines * np.float32((1 - _WORDS_SHARE) / top)
+    mean = np.float32(cosines.sum(dtype=np.float64) / n_known if scales is None else scales.mean)
+    cosines = cosines - mean
+    top = max(float(cosines.max()) if scales is None else scales.cosine - float(mean), 1e-6)
+    of_words = by_words * np.float32(WORDS_SHARE / (float(by_words.max()) if scales is None else scales.words))
+    fused = of_words + cosines * np.float32((1 - WORDS_SHARE) / top)
     if n_known < len(cosines):  # documents without a known word are found by other words only
         fused[~known] = np.where(of_words[~known] > 0, of_words[~known], nothing)
     return fused

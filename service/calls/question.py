@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.filters import Filter
 from jose_embed.model.nearest import nearest_among
-from jose_embed.model.search import Question, SearchMode, best_of, chosen_mode, joined
+from jose_embed.model.search import WORDS_SHARE, Question, Scales, SearchMode, best_of, chosen_mode, joined
 from service.calls.embed import within_limit
 from service.calls.kept import damaged_texts, found_json
 from service.engine.store import Store
@@ -25,6 +25,9 @@ from service.search.added import AddedDocuments
 from service.search.queries import Found, Snapshot, angles
 from service.web.route import answer, engine_of
 from service.web.schemas import SearchRequest
+
+_SCORED: Final = 0.25  # of the documents: if more have to be scored, all are, which is faster
+_ROUNDING: Final = 1e-4  # of a joined score
 
 
 async def answer_to_question(request: Request, wanted: SearchRequest) -> Response:
@@ -62,19 +65,14 @@ def filtered_neighbors(
     Raises:
         Problem: ``invalid-filter``, ``storage-unavailable``.
     """
-    documents = _Documents.of(snapshot, store, wanted)
-    model = snapshot.served.embeddings
+    documents = Documents.of(snapshot, store, wanted)
     k = wanted.k + (excluded is not None)
-    rows, cosines = nearest_among(model.doc_vectors, vector, k, documents.trained)
-    ranked = [*zip(rows.tolist(), np.clip(cosines, -1, 1).tolist(), strict=True)]
-    if documents.added is not None:
-        at, scores = documents.added.nearest(vector, k, documents.of_added, as_question=False)
-        ranked += zip((len(documents.trained) + place for place in at), scores, strict=True)
+    ranked = documents.nearest(vector, k)
     found = documents.found(ranked, vector, k, wanted.min_score)
     return [one for one in found if (one["source"], one["id"]) != excluded][: wanted.k]
 
 
-class _Documents(NamedTuple):
+class Documents(NamedTuple):
     """The documents of a request: the trained ones by row, behind them the added ones.
 
     Attributes:
@@ -90,7 +88,7 @@ class _Documents(NamedTuple):
     of_added: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, snapshot: Snapshot, store: Store, wanted: SearchRequest) -> _Documents:
+    def of(cls, snapshot: Snapshot, store: Store, wanted: SearchRequest) -> Documents:
         served, library = snapshot
         added = served.added.of(library, store) if wanted.source != "trained" and len(library) else None
         names = added.names if added is not None else frozenset[str]()
@@ -127,6 +125,17 @@ class _Documents(NamedTuple):
             counted = [(values[key], n) for key, n in both.most_common()]
         return [{"value": value, "count": count} for value, count in counted]
 
+    def nearest(self, vector: npt.NDArray[np.float32], k: int) -> list[tuple[int, float]]:
+        """The ``k`` nearest trained and the ``k`` nearest added documents to a direction, and their cosines."""
+        served = self.snapshot.served
+        may = served.candidates(vector, k, self.trained)
+        rows, cosines = nearest_among(served.embeddings.doc_vectors, vector, k, may)
+        ranked = [*zip(rows.tolist(), np.clip(cosines, -1, 1).tolist(), strict=True)]
+        if self.added is not None:
+            at, scores = self.added.nearest(vector, k, self.of_added, as_question=False)
+            ranked += zip((len(self.trained) + place for place in at), scores, strict=True)
+        return ranked
+
     def best(self, question: Question, k: int, mode: SearchMode) -> list[tuple[int, float]]:
         """The best documents by a question in words, best first, and their scores."""
         search = self.snapshot.served.embeddings.document_search
@@ -134,7 +143,9 @@ class _Documents(NamedTuple):
         if mode == "vector":
             if question.vector is None:
                 return []
-            rows, cosines = search.best(question, k, mode, self.trained)
+            query, _ = search.query_of(question.vector)
+            may = self.snapshot.served.candidates(query, k, self.trained, as_question=True)
+            rows, cosines = search.best(question, k, mode, may)
             ranked = [*zip(rows.tolist(), cosines.tolist(), strict=True)]
             if added is not None:
                 at, scores = added.nearest(question.vector, k, self.of_added, as_question=True)
@@ -142,18 +153,86 @@ class _Documents(NamedTuple):
             return ranked
         known = self.snapshot.served.embeddings.known_documents
         by_words = search.words.scores(question.terms)
-        of_both = None if question.vector is None or mode == "words" else search.cosines(question.vector)
         may = self.trained
         if added is not None:
             by_words = np.concatenate([by_words, added.by_words(question)])
             known = np.concatenate([known, np.ones(len(added), np.bool_)])
             may = np.concatenate([may, self.of_added])
-            if of_both is not None and question.vector is not None:
-                of_both = np.concatenate([of_both, added.cosines(question.vector)])
-        rows, scores_of = best_of(joined(by_words, of_both, known), k, may)
+        vector = None if mode == "words" else question.vector
+        if vector is not None and (of_some := self._by_both(by_words, vector, k, known, may)) is not None:
+            return of_some
+        rows, scores_of = best_of(joined(by_words, self._cosines(vector), known), k, may)
         if mode == "words" and len(scores_of):
             scores_of = scores_of / max(float(scores_of[0]), 1e-9)
         return [*zip(rows.tolist(), scores_of.tolist(), strict=True)]
+
+    def _cosines(
+        self, vector: npt.NDArray[np.float32] | None, places: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float32] | None:
+        """The cosines of a question and all documents, or some of them, in rising order: float32."""
+        search, n = self.snapshot.served.embeddings.document_search, len(self.trained)
+        if vector is None:
+            return None
+        made = search.cosines(vector, None if places is None else places[places < n])
+        if self.added is None:
+            return made
+        at = None if places is None else places[places >= n] - n
+        return np.concatenate([made, self.added.cosines(vector, at)])
+
+    def _by_both(
+        self,
+        by_words: npt.NDArray[np.float32],
+        vector: npt.NDArray[np.float32],
+        k: int,
+        known: npt.NDArray[np.bool_],
+        may: npt.NDArray[np.bool_],
+    ) -> list[tuple[int, float]] | None:
+        """The best by words and meaning, where documents are searched by codes; None if all have to be scored.
+
+        Words make ``WORDS_SHARE`` of a score. So with k scores known, a document with too few of the words is worse
+        than these, unless it is among the nearest by meaning.
+        """
+        served, added = self.snapshot.served, self.added
+        if served.documents.index.kind != "ivf" and (added is None or not added.by_codes):
+            return None
+        near = self._nearest(vector, k, may)
+        anywhere = near if np.array_equal(may, known) else self._nearest(vector, k, known)
+        top, most = float(by_words.max()), _SCORED * len(by_words)
+        if top <= 0 or not len(anywhere) or max(len(near), len(anywhere)) > most:
+            return None
+        search = served.embeddings.document_search
+        query, scale = search.query_of(vector)
+        total = search.sum_of_known if added is None else search.sum_of_known + added.total
+        largest = self._cosines(vector, anywhere)
+        assert largest is not None
+        mean = float(total @ query) * scale / int(np.count_nonzero(known))
+        scales = Scales(top, mean, float(largest.max()))
+
+        def scored(places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+            return joined(by_words[places], self._cosines(vector, places), known[places], scales)
+
+        places = np.union1d(near, best_of(by_words, k, may)[0])
+        scores = scored(places)
+        if len(scores) >= k:
+            least = float(np.partition(scores, len(scores) - k)[len(scores) - k]) - _ROUNDING
+            words = max(top * (least - 1 + WORDS_SHARE) / WORDS_SHARE, float(np.finfo(np.float32).tiny))
+            places = np.union1d(near, np.flatnonzero((by_words >= np.float32(words)) & may))
+            if len(places) > most:
+                return None
+            scores = scored(places)
+        rows, best = best_of(scores, k)
+        return [*zip(places[rows].tolist(), best.tolist(), strict=True)]
+
+    def _nearest(self, vector: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Places, int64, rising, among which are the ``k`` nearest to a question."""
+        served, n = self.snapshot.served, len(self.trained)
+        query, _ = served.embeddings.document_search.query_of(vector)
+        known = served.embeddings.known_documents
+        rows = served.candidates(query, k, may[:n] & known, as_question=True)
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        if self.added is None:
+            return rows
+        return np.concatenate([rows, n + self.added.candidates(query, k, may[n:], as_question=True)[0]])
 
     def found(
         self, ranked: Sequence[tuple[int, float]], vector: npt.NDArray[np.float32] | None, k: int, least: float | None
@@ -187,7 +266,7 @@ class _Documents(NamedTuple):
         if place < len(self.trained):
             return self.snapshot.served.embeddings.doc_ids[place]
         assert self.added is not None
-        return self.added.ids[place - len(self.trained)]
+        return self.added.id(place - len(self.trained))
 
 
 def _key(value: Any) -> bytes:
@@ -208,7 +287,7 @@ def _answered(snapshot: Snapshot, store: Store, wanted: SearchRequest, text: str
             raise ConfigError("passages need texts, which the model does not keep; train with --keep-text")
     except ConfigError as error:
         raise Problem("invalid-request", str(error), errors=[]) from None
-    documents = _Documents.of(snapshot, store, wanted)
+    documents = Documents.of(snapshot, store, wanted)
     try:
         facets = {name: documents.facets(name) for name in wanted.facets}
         question = search.question(text)

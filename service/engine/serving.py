@@ -74,7 +74,11 @@ class Engine:
         self.started = datetime.datetime.now(datetime.UTC)
         self._born = time.monotonic()
         self._options = IndexOptions(
-            settings.index, settings.hnsw_links, settings.hnsw_build_width, settings.hnsw_search_width
+            settings.index,
+            settings.hnsw_links,
+            settings.hnsw_build_width,
+            settings.hnsw_search_width,
+            settings.exact_rows,
         )
         self._probe: asyncio.Task[tuple[dict[str, float], list[str]]] | None = None
         bound = settings.max_waiting

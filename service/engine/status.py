@@ -143,8 +143,17 @@ def info(engine: Engine) -> dict[str, Any]:
         "training": model.manifest["config"],
         "index": {
             "kind": served.words.kind,
-            "recall_at_10": round(served.recall, 4),
+            "recall_at_10": round(engine.snapshot.recall, 4),
             "searchable_trained_documents": served.n_searchable,
+            "documents": [
+                {
+                    "rows": len(index),
+                    "kind": index.kind,
+                    "recall_at_10": round(index.codes_recall, 4),
+                    "bytes": index.vectors.nbytes + index.codes_bytes,
+                }
+                for index in engine.snapshot.indexes
+            ],
         },
         "documents": {
             "stored": engine.writer.n_stored,
@@ -185,8 +194,12 @@ def metrics_of(engine: Engine) -> Metrics:
         "jose_trained_documents": ("Documents of the model.", of_snapshot(lambda now: now.served.embeddings.n_docs)),
         "jose_model_bytes": ("Bytes of the model's arrays and indexes.", of_snapshot(lambda now: now.served.n_bytes)),
         "jose_index_recall": (
-            "Share of the true 10 nearest words that the index finds.",
-            of_snapshot(lambda now: now.served.recall),
+            "Share of the true 10 nearest words or documents that the worst index finds.",
+            of_snapshot(lambda now: now.recall),
+        ),
+        "jose_documents_by_codes": (
+            "Documents, trained and added, that are searched by codes and not exactly.",
+            of_snapshot(lambda now: sum(len(index) for index in now.indexes if index.kind == "ivf")),
         ),
         "jose_kept_answer_bytes": ("Bytes of kept answers.", of_snapshot(lambda now: now.served.answers.n_bytes)),
         "jose_stored_documents": ("Added documents.", lambda: writer.n_stored),

@@ -13,6 +13,7 @@ import logging
 import sqlite3
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from service.engine.codes import CodesMaker
 from service.engine.lanes import Lane, call, lower_thread_priority
 from service.engine.records import (
     Delete,
@@ -102,6 +104,7 @@ class DocumentWriter:
         self.n_unsearchable = 0
         self.n_repairs = 0
         self.closing = False
+        self._codes = CodesMaker(lambda: self.snapshot, lambda job: self.lane.post(job))
         self.lane: Lane[WriteJob | Callable[[], Any], Any] = Lane(
             "write", self._run, threads=1, most=_WRITES, bound=settings.max_waiting
         )
@@ -120,7 +123,7 @@ class DocumentWriter:
         except BaseException:
             store.close()
             raise
-        self._snapshot = Snapshot(served, library)
+        self._publish(Snapshot(served, library))
         if not settings.read_only:
             self._note_model(served)
             self.lane.post(self._drop_other_models)
@@ -131,6 +134,7 @@ class DocumentWriter:
         self.lane.close()
         if self._merging is not None:
             self._merging.join()
+        self._codes.close()
         for store in (self._store, self._retired):
             if store is not None:
                 store.close()
@@ -221,8 +225,9 @@ class DocumentWriter:
         ]
 
     def _publish(self, snapshot: Snapshot) -> None:
-        """Replaces the snapshot, and merges segments in a thread of its own if that is worth doing."""
+        """Replaces the snapshot; merges segments and makes codes in threads of their own if that is worth doing."""
         self._snapshot = snapshot
+        self._codes.begin()
         if self._merging is not None and self._merging.is_alive():
             return
         served, library = snapshot
@@ -289,11 +294,11 @@ class DocumentWriter:
         writes = not self._settings.read_only
         if writes:
             self.embed_missing(served, report)
-        entries: list[Entry] = []
+        table = _Table(served.dim, self.store.count())
         damaged: list[int] = []
         for entry in self._stored(served):
             if entry.vector.shape == (served.dim,) and abs(float(np.linalg.norm(entry.vector)) - 1.0) < _NORM_ERROR:
-                entries.append(entry)
+                table.add(entry)
             else:
                 damaged.append(entry.serial)
         if damaged:
@@ -302,10 +307,9 @@ class DocumentWriter:
                 self.store.drop_vectors(served.id, damaged)
                 return self.library_of(served)
         if not writes:
-            entries = sorted([*entries, *self._unstored(served, report=report)], key=lambda entry: entry.serial)
-        serials = np.array([entry.serial for entry in entries], np.int64)
-        vectors = np.array([entry.vector for entry in entries], np.float32).reshape(-1, served.dim)
-        return Library.build(served.dim, self._options, serials, [entry.id for entry in entries], vectors)
+            for entry in self._unstored(served, report=report):
+                table.add(entry)
+        return Library.build(served.dim, self._options, *table.in_order())
 
     def embed_missing(self, served: ServedModel, report: Callable[[int], None] = _quiet) -> int:
         """Makes and stores the vectors that stored texts lack under a model; returns how many.
@@ -464,3 +468,36 @@ def _refused(refusal: Refusal) -> Problem:
     if present is None:
         return Problem("precondition-failed", f"{name} is not there, but If-Match asks for one")
     return Problem("precondition-failed", f"{name} is there already, but If-None-Match asks for none")
+
+
+class _Table:
+    """Entries on their way into an index: their vectors are written to the table that the index keeps, so that a start
+    needs the room for one.
+
+    Args:
+        dim: The dimension.
+        n: How many there will be, unless documents are added meanwhile.
+    """
+
+    def __init__(self, dim: int, n: int) -> None:
+        self._vectors = np.empty((n, dim), np.float32)
+        self._serials = array("q")
+        self._ids: list[str] = []
+
+    def add(self, entry: Entry) -> None:
+        """Takes an entry."""
+        n = len(self._ids)
+        if n == len(self._vectors):
+            more = np.empty((1_000 + n // 8, self._vectors.shape[1]), np.float32)
+            self._vectors = np.concatenate([self._vectors, more])
+        self._vectors[n] = entry.vector
+        self._serials.append(entry.serial)
+        self._ids.append(entry.id)
+
+    def in_order(self) -> tuple[npt.NDArray[np.int64], list[str], npt.NDArray[np.float32]]:
+        """Serials, rising, int64 (n,), ids and vectors, float32 (n, dim)."""
+        serials, ids, vectors = np.array(self._serials, np.int64), self._ids, self._vectors[: len(self._ids)]
+        if (np.diff(serials) > 0).all():
+            return serials, ids, vectors
+        order = np.argsort(serials, kind="stable")
+        return serials[order], [ids[i] for i in order.tolist()], vectors[order]

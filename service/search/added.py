@@ -16,6 +16,7 @@ import threading
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -59,6 +60,7 @@ class AddedTexts:
         self._clear()
 
     def _clear(self) -> None:
+        self._last: tuple[Library, AddedDocuments] | None = None
         self._serials = array("q")
         self._lengths = array("l")
         self._factors = array("f")
@@ -75,6 +77,8 @@ class AddedTexts:
             source: Where their texts are.
         """
         with self._lock:
+            if self._last is not None and self._last[0] is library and self._source is source:
+                return self._last[1]
             if self._source is not source or len(self._serials) > 2 * len(library) + _DEAD:
                 self._source = source
                 self._clear()
@@ -84,7 +88,9 @@ class AddedTexts:
                 self._take(page, library)
             parts: list[Segment | Tail] = [*library.segments, *([library.tail] if library.tail is not None else [])]
             serials = np.array(self._serials, np.int64)
-            return AddedDocuments(self, self._search, library.dim, parts, serials, frozenset(self._names))
+            made = AddedDocuments(self, self._search, library.dim, parts, serials, frozenset(self._names))
+            self._last = library, made
+            return made
 
     def _take(self, page: Sequence[StoredText], library: Library) -> None:
         found = [library.vector(one.serial) for one in page]
@@ -124,10 +130,10 @@ class AddedTexts:
                 total += index.gains(spellings, weight, sums, discounts)
         return total
 
-    def factors(self) -> npt.NDArray[np.float32]:
-        """What the product of each vector with a question is multiplied by: float32."""
-        with self._lock:
-            return np.array(self._factors, np.float32)
+    def factors(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What the products of some vectors with a question are multiplied by: float32."""
+        with self._lock:  # while a view of it is there, the array cannot grow
+            return np.frombuffer(self._factors, np.float32)[places]
 
     def fitting(self, filter: Filter) -> npt.NDArray[np.bool_]:
         """Which versions fit a filter; only new ones are looked at when it is asked again."""
@@ -158,7 +164,6 @@ class AddedDocuments:
         names: The names of their fields.
 
     Attributes:
-        ids: Their ids.
         names: The names of their fields.
     """
 
@@ -174,7 +179,6 @@ class AddedDocuments:
         self._texts, self._search, self._dim, self.names = texts, search, dim, names
         self._parts: list[tuple[Segment | Tail, npt.NDArray[np.int64]]] = []
         places: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-        self.ids: list[str] = []
         for part in parts:
             of_part = np.asarray(part.serials)
             at = np.minimum(np.searchsorted(serials, of_part), max(len(serials) - 1, 0))
@@ -183,21 +187,29 @@ class AddedDocuments:
             rows = np.flatnonzero(there & ~part.dead[: len(of_part)])
             self._parts.append((part, rows))
             places.append(at[rows])
-            self.ids += [part.ids[row] for row in rows.tolist()]
         self._places = np.concatenate(places)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._places)
 
-    def vectors(self, at: Iterable[int]) -> npt.NDArray[np.float32]:
+    def id(self, place: int) -> str:
+        """The id of a document."""
+        for part, rows in self._parts:
+            if place < len(rows):
+                return part.ids[int(rows[place])]
+            place -= len(rows)
+        raise IndexError(place)
+
+    def vectors(self, at: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The vectors of some documents: float32 (n, dim)."""
-        ends = np.cumsum([len(rows) for _, rows in self._parts])
-        found: list[npt.NDArray[np.float32]] = []
-        for place in at:
-            which = int(np.searchsorted(ends, place, side="right"))
-            part, rows = self._parts[which]
-            found.append(part.vector(int(rows[place - (ends[which] - len(rows))])))
-        return np.array(found, np.float32).reshape(len(found), self._dim)
+        places = np.array(at, np.int64)
+        found = np.empty((len(places), self._dim), np.float32)
+        first = 0
+        for part, rows in self._parts:
+            here = np.flatnonzero((places >= first) & (places < first + len(rows)))
+            found[here] = _table(part)[rows[places[here] - first]]
+            first += len(rows)
+        return found
 
     def by_words(self, question: Question) -> npt.NDArray[np.float32]:
         """The scores by words: float32 (n,), comparable with those of the trained documents."""
@@ -213,18 +225,35 @@ class AddedDocuments:
             factors: float32 (n,); 1 if None.
         """
         out = [np.empty(0, np.float32)]
-        for part, rows in self._parts:
-            table = part.index.vectors if isinstance(part, Segment) else part.rows[: part.length]
-            made = np.empty(len(table), np.float32)
-            write_products(table, vector, np.ones(len(table), np.float32), made)
-            out.append(made[rows])
+        out += [_products(_table(part), vector)[rows] for part, rows in self._parts]
         products = np.concatenate(out)
         return products if factors is None else products * factors
 
-    def cosines(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """As :meth:`DocumentSearch.cosines`: float32 (n,)."""
+    def cosines(
+        self, vector: npt.NDArray[np.float32], at: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """As :meth:`DocumentSearch.cosines`: float32."""
         query, scale = self._search.query_of(vector)
-        return self.products(query * np.float32(scale), self._texts.factors()[self._places])
+        if at is not None:
+            return _products(self.vectors(at), query * np.float32(scale)) * self._texts.factors(self._places[at])
+        return self.products(query * np.float32(scale), self._texts.factors(self._places))
+
+    @cached_property
+    def total(self) -> npt.NDArray[np.float64]:
+        """As :attr:`DocumentSearch.sum_of_known`: float64 (dim,)."""
+        total, first = np.zeros(self._dim), 0
+        factors = self._texts.factors(self._places)
+        for part, rows in self._parts:
+            of_part = np.zeros(len(_table(part)), np.float32)
+            of_part[rows] = factors[first : first + len(rows)]
+            total += of_part @ _table(part)
+            first += len(rows)
+        return total
+
+    @property
+    def by_codes(self) -> bool:
+        """Whether a part of them is searched by codes."""
+        return any(isinstance(part, Segment) and part.index.kind == "ivf" for part, _ in self._parts)
 
     def nearest(
         self, vector: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], *, as_question: bool
@@ -238,15 +267,36 @@ class AddedDocuments:
             as_question: Compare without the reliability matrix, as for short questions.
         """
         query, scale = self._search.query_of(vector) if as_question else (vector, 1.0)
-        factors = self._texts.factors()[self._places] if as_question else np.ones(len(self), np.float32)
-        rough = self.products(query, factors)
-        rows = np.flatnonzero(may)
+        rows, rough = self.candidates(query, k, may, as_question=as_question)
+        factors = self._texts.factors(self._places[rows]) if as_question else np.ones(len(rows), np.float32)
         n = k + _SLACK
         if n < len(rows):
-            rows = rows[np.sort(np.argpartition(-rough[rows], n)[:n])]
-        exact = (self.vectors(rows.tolist()) * query.astype(np.float64)).sum(axis=1) * factors[rows] * scale
+            best = np.sort(np.argpartition(-rough * factors, n)[:n])
+            rows, factors = rows[best], factors[best]
+        exact = (self.vectors(rows.tolist()) * query.astype(np.float64)).sum(axis=1) * factors * scale
         order = np.argsort(-exact, kind="stable")[:k]
         return rows[order].tolist(), np.clip(exact[order], -1, 1).tolist()
+
+    def candidates(
+        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], *, as_question: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Places, int64, rising, among which are the ``k`` nearest documents that may be answers; and the products of
+        their vectors with the query, float32."""
+        places, products, first = [np.empty(0, np.int64)], [np.empty(0, np.float32)], 0
+        for part, rows in self._parts:
+            table, allowed, found = _table(part), may[first : first + len(rows)], None
+            if isinstance(part, Segment) and part.index.kind == "ivf":
+                of_part = np.zeros(len(table), np.bool_)
+                of_part[rows[allowed]] = True
+                found = part.index.candidates(query, k, of_part, as_question=as_question)
+            if found is not None:
+                places.append(first + np.searchsorted(rows, found))
+                products.append(table[found] @ query)
+            else:
+                places.append(first + np.flatnonzero(allowed))
+                products.append(_products(table, query)[rows[allowed]])
+            first += len(rows)
+        return np.concatenate(places), np.concatenate(products)
 
     def fitting(self, filter: Filter | None) -> npt.NDArray[np.bool_]:
         """Which documents fit a filter, all for None: bool (n,)."""
@@ -255,3 +305,15 @@ class AddedDocuments:
     def fields(self, at: npt.NDArray[np.int64]) -> list[Mapping[str, Any]]:
         """The fields of some documents."""
         return self._texts.fields(self._places[at].tolist())
+
+
+def _table(part: Segment | Tail) -> npt.NDArray[np.float32]:
+    """The vectors of a part, of dead rows too: float32 (n, dim)."""
+    return part.index.vectors if isinstance(part, Segment) else part.rows[: part.length]
+
+
+def _products(table: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The products of all rows with a vector: float32 (n,)."""
+    made = np.empty(len(table), np.float32)
+    write_products(table, vector, np.ones(len(table), np.float32), made)
+    return made

@@ -1,18 +1,22 @@
-"""Cosine search over unit rows: exact, or approximate by an HNSW graph. The only file that imports FAISS.
+"""Cosine search over unit rows: exact, by codes where there are many rows, or by an HNSW graph.
 
-An index is never changed after it was built, so any number of threads may search it. Whatever arithmetic FAISS chooses
-for a batch, the scores that leave here are computed again in float64 and sorted by score, then row: an answer does not
-depend on the questions beside it.
+The rows of an index are never changed, so any number of threads may search it; codes may be added to it once. Whatever
+arithmetic FAISS chooses for a batch, the scores that leave here are computed again in float64 and sorted by score, then
+row: an answer does not depend on the questions beside it.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 import faiss
 import numpy as np
 import numpy.typing as npt
+
+from service.search.codes import LEAST_RECALL, Codes, StoppedError
 
 __all__ = ["SLACK", "CosineIndex", "Hits", "IndexOptions", "best"]
 
@@ -24,6 +28,13 @@ SMALLEST_GRAPH: Final = 10_000
 MATRIX_PRODUCT_QUERIES: Final = 6
 # Numbers that are scored again at a time: half a megabyte in float64.
 SCORED_NUMBERS: Final = 65_536
+# Selected rows are scored one by one if they are less than this part of the rows that a search by codes reads.
+GATHERED: Final = 0.25
+_MEASURED_K: Final = 10
+# What a question without the reliability matrix needs: candidates for each neighbour, and a part of the lists.
+_QUESTION_ROWS: Final = 40
+_QUESTION_LISTS: Final = 0.25
+_log = logging.getLogger("service")
 
 
 class Hits(NamedTuple):
@@ -38,23 +49,25 @@ class IndexOptions:
     """How an index is built and searched.
 
     Args:
-        kind: "exact" or "hnsw".
+        kind: "exact", "hnsw", or "auto": exact, and for documents by codes from ``exact_rows`` on.
         links: Links per node of the graph.
         build_width: Candidates looked at while it is built.
         search_width: Candidates looked at in a search.
+        exact_rows: See ``kind``.
     """
 
-    kind: Literal["exact", "hnsw"] = "exact"
+    kind: Literal["auto", "exact", "hnsw"] = "auto"
     links: int = 32
     build_width: int = 200
     search_width: int = 128
+    exact_rows: int = 500_000
 
 
 class CosineIndex:
-    """An immutable index over unit rows.
+    """An index over unit rows.
 
     Args:
-        vectors: float32, shape (n, dim), norm 1; copied.
+        vectors: float32, shape (n, dim), norm 1; must not be changed any more.
         options: See :class:`IndexOptions`.
 
     Example:
@@ -64,25 +77,66 @@ class CosineIndex:
     """
 
     def __init__(self, vectors: npt.NDArray[np.float32], options: IndexOptions | None = None) -> None:
-        options = options or IndexOptions()
+        self._options = options = options or IndexOptions()
         self.n_rows, self.dim = vectors.shape
-        self.kind = options.kind if self.n_rows >= SMALLEST_GRAPH else "exact"
-        self._search_width = options.search_width
         # A process-wide number of FAISS, in units of queries times dimensions; every index here has the model's
         # dimension.
         faiss.cvar.distance_compute_blas_threshold = MATRIX_PRODUCT_QUERIES * self.dim
-        storage: Any = faiss.IndexFlatIP(self.dim)
-        self._index: Any = storage
-        if self.kind == "hnsw":
-            self._index = faiss.IndexHNSWFlat(self.dim, options.links, faiss.METRIC_INNER_PRODUCT)
-            self._index.hnsw.efConstruction = options.build_width
-            storage = faiss.downcast_index(self._index.storage)
-        if self.n_rows:
+        self._rows = np.ascontiguousarray(vectors, np.float32).view()
+        self._rows.flags.writeable = False
+        self._codes: Codes | None = None
+        self._without_codes = False  # they could not be made, or would find too little
+        self._graph: Any = None
+        if options.kind == "hnsw" and self.n_rows >= SMALLEST_GRAPH:
+            self._graph = faiss.IndexHNSWFlat(self.dim, options.links, faiss.METRIC_INNER_PRODUCT)
+            self._graph.hnsw.efConstruction = options.build_width
             # At once: in blocks FAISS would reserve up to twice the room.
-            self._index.add(np.ascontiguousarray(vectors, np.float32))
-            self._rows = np.asarray(_Rows(self._index, int(storage.get_xb()), (self.n_rows, self.dim)))
-        else:
-            self._rows = np.empty((0, self.dim), np.float32)
+            self._graph.add(self._rows)
+            storage: Any = faiss.downcast_index(self._graph.storage)
+            self._rows = np.asarray(_Rows(self._graph, int(storage.get_xb()), (self.n_rows, self.dim)))
+
+    @property
+    def kind(self) -> Literal["exact", "ivf", "hnsw"]:
+        """How it is searched now."""
+        return "hnsw" if self._graph is not None else "exact" if self._codes is None else "ivf"
+
+    @property
+    def codes_recall(self) -> float:
+        """The share of the true 10 nearest rows that the codes find, as measured when they were made; 1.0 without."""
+        return 1.0 if self._codes is None else self._codes.recall
+
+    @property
+    def codes_bytes(self) -> int:
+        """The memory of the codes."""
+        return 0 if self._codes is None else self._codes.n_bytes
+
+    def wants_codes(self, least_rows: int) -> bool:
+        """Whether it has at least so many rows and no codes, and making them has not failed."""
+        return self.n_rows >= least_rows and self._codes is None and not self._without_codes
+
+    def add_codes(self, stopped: Callable[[], bool]) -> None:
+        """Makes the codes, and searches by them from then on; meanwhile the search is exact, and stays so if they
+        cannot be made or find too little. The log says which.
+
+        Args:
+            stopped: Asked several times a second; the making ends, to be done another time, when it says True.
+        """
+        try:
+            codes = Codes(self._rows, _MEASURED_K + SLACK, stopped)
+        except StoppedError:
+            return
+        except Exception as error:  # MemoryError, or what FAISS raises: the service does not depend on it
+            self._without_codes = True
+            _log.warning("%d documents are searched exactly: their codes cannot be made: %r", self.n_rows, error)
+            return
+        if codes.recall < LEAST_RECALL:
+            self._without_codes = True
+            message = "%d documents are searched exactly: codes would find %.4f of the neighbours"
+            _log.warning(message, self.n_rows, codes.recall)
+            return
+        self._codes = codes
+        message = "%d documents are searched by codes of %.1f MB from now on: recall@10 %.4f"
+        _log.info(message, self.n_rows, codes.n_bytes / 1e6, codes.recall)
 
     def __len__(self) -> int:
         return int(self.n_rows)
@@ -107,16 +161,7 @@ class CosineIndex:
         if not n:
             return [Hits(np.empty(0, np.int64), np.empty(0))] * len(queries)
         fetched = min(n, k + SLACK)
-        chosen = faiss.IDSelectorRange(0, n) if n < self.n_rows else None
-        parameters = None
-        if self.kind == "hnsw":
-            parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
-                efSearch=max(self._search_width, fetched), sel=chosen
-            )
-        elif chosen is not None:
-            parameters = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
-        faiss.omp_set_num_threads(1)  # of the calling thread; parallel are the callers
-        _, found = self._index.search(np.ascontiguousarray(queries, np.float32), fetched, params=parameters)
+        found = self._found(np.ascontiguousarray(queries, np.float32), fetched, n)
         if found.min() < 0:  # a graph may find fewer than asked for
             return [best(self._rows, rows[rows >= 0], query, k) for query, rows in zip(queries, found, strict=True)]
         found.sort(axis=1)  # so that a stable order of the scores settles ties by row
@@ -129,6 +174,55 @@ class CosineIndex:
             scores = np.clip(np.take_along_axis(scores, order, axis=1), -1.0, 1.0)
             hits += map(Hits, np.take_along_axis(rows, order, axis=1), scores)
         return hits
+
+    def _found(self, queries: npt.NDArray[np.float32], k: int, n: int) -> npt.NDArray[np.int64]:
+        """The ``k`` best of the first ``n`` rows by rounded scores: int64 (q, k), in no order."""
+        if self._codes is not None and n == self.n_rows and k <= GATHERED * self._codes.n_read:
+            found = self._codes.search(queries, k)
+            if found.min() >= 0:
+                return found
+        faiss.omp_set_num_threads(1)  # of the calling thread; parallel are the callers
+        chosen = faiss.IDSelectorRange(0, n) if n < self.n_rows else None
+        if self._graph is not None:
+            parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
+                efSearch=max(self._options.search_width, k), sel=chosen
+            )
+            return np.asarray(self._graph.search(queries, k, params=parameters)[1])
+        found, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        pointers = map(faiss.swig_ptr, (queries, self._rows))
+        sizes = (self.dim, len(queries), self.n_rows, k)
+        exact: Any = faiss.knn_inner_product
+        exact(*pointers, *sizes, faiss.swig_ptr(scores), faiss.swig_ptr(found), chosen)
+        return found
+
+    def candidates(
+        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], *, as_question: bool = False
+    ) -> npt.NDArray[np.int64] | None:
+        """Rows among which are the ``k`` nearest, for a caller that scores them.
+
+        Args:
+            query: float32 (dim,), norm 1.
+            k: At least 1.
+            may: bool (n_rows,): the rows that may be answers.
+            as_question: The scores will be products of ``query`` and the rows, each times a factor of the row's
+                (:mod:`jose_embed.model.search`): more rows are candidates, from more lists.
+
+        Returns:
+            int64, rising, at least ``k``; None if all rows should be scored: there are no codes, few rows may be
+            answers, or the codes find too few.
+        """
+        codes = self._codes
+        n = (k if not as_question else _QUESTION_ROWS * k) + SLACK
+        share = _QUESTION_LISTS if as_question else 0.0
+        if (
+            codes is None
+            or np.count_nonzero(may) < GATHERED * codes.n_read
+            or n > max(codes.n_read, share * self.n_rows)
+        ):
+            return None
+        found = codes.search(query[None], n, may, least_share=share)[0]
+        found = np.sort(found[found >= 0])
+        return found if len(found) >= n else None
 
     def recall(self, k: int = 10, n_queries: int = 200, seed: int = 0) -> float:
         """The share of the true ``k`` nearest rows that :meth:`search` finds, measured on rows of the index itself.

@@ -22,6 +22,8 @@ import numpy.typing as npt
 from service.search.index import SLACK, CosineIndex, Hits, IndexOptions, best
 
 TAIL_ROWS: Final = 2_048
+# Of many documents, an index of this part of the rows that may be searched exactly gets codes.
+_LARGE: Final = 8
 
 
 class Entry(NamedTuple):
@@ -141,6 +143,19 @@ class Library:
         if self.tail is not None:
             return int(self.tail.serials[-1])
         return int(self.segments[-1].serials[-1]) if self.segments else 0
+
+    @property
+    def recall(self) -> float:
+        """The least share of the true 10 nearest documents that one of the indexes finds; 1.0 for exact search."""
+        return min((segment.index.codes_recall for segment in self.segments), default=1.0)
+
+    def index_without_codes(self) -> CosineIndex | None:
+        """A large index that should be searched by codes, because there are so many documents."""
+        if self.options.kind != "auto" or len(self) < self.options.exact_rows:
+            return None
+        least = self.options.exact_rows // _LARGE
+        indexes = (segment.index for segment in self.segments)
+        return next((index for index in indexes if index.wants_codes(least)), None)
 
     def serials(self) -> npt.NDArray[np.int64]:
         """The serials of all living rows: int64, rising."""

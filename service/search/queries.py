@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.search.index import Hits, best
+from service.search.index import CosineIndex, Hits, best
 from service.search.library import DocumentHit, Library
 from service.search.served_model import ServedModel
 
@@ -21,6 +21,16 @@ class Snapshot(NamedTuple):
 
     served: ServedModel
     library: Library
+
+    @property
+    def recall(self) -> float:
+        """The least share of the true 10 nearest that one of the indexes finds; 1.0 for exact search."""
+        return min(self.served.recall, self.library.recall)
+
+    @property
+    def indexes(self) -> list[CosineIndex]:
+        """The indexes of the documents: of the trained ones, and of the added ones but for the newest."""
+        return [self.served.documents.index, *(segment.index for segment in self.library.segments)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from jose_embed.errors import ModelError
 from jose_embed.model.stored import FileState
 from service.search.added import AddedTexts
 from service.search.index import CosineIndex, Hits, IndexOptions
-from service.search.library import DocumentHit
+from service.search.library import DocumentHit, Segment
 from service.search.prefix_index import PrefixIndex
 from service.search.texts import ServedEmbeddings, vectors_of
 
@@ -24,6 +24,7 @@ __all__ = ["Answers", "ServedModel"]
 _TESTED_WORDS: Final = 64
 _ATTEMPTS: Final = 3
 _ENTRY_BYTES: Final = 400  # overhead of an entry beside its key and its value
+_MOST_UNKNOWN: Final = 1 / 8  # of the documents, that are in the index; with more, the others are copied
 
 
 class Answers:
@@ -65,7 +66,7 @@ class ServedModel:
     """The served model.
 
     Args:
-        embeddings: The model; its word vectors are held once, inside the index.
+        embeddings: The model; its vectors are held once.
         options: How words and trained documents are indexed.
         cache_bytes: For kept answers.
 
@@ -75,10 +76,10 @@ class ServedModel:
         name: Its directory's name without the ending.
         words: The index of the center vectors; a row is a rank by frequency, from 0.
         prefix_index: The vocabulary by spelling.
-        recall: Share of the true 10 nearest words that the index finds; 1.0 for exact search.
+        documents: The index of the trained documents; a serial is a row of the model. Documents without a known word
+            are dead.
         answers: Kept answers of this model.
         added: Words and fields of the added documents.
-        n_bytes: Bytes of the arrays and indexes.
         reported: Names of changed files that the log has already.
     """
 
@@ -86,24 +87,18 @@ class ServedModel:
         self.id = embeddings.id
         self.name = (embeddings.path.name if embeddings.path is not None else "model").removesuffix(".jose")
         self.dim = embeddings.dim
+        self._options = options
         self.words = CosineIndex(embeddings.center_vectors, options)
-        trained = np.flatnonzero(embeddings.known_documents)
-        self._document_rows = None if len(trained) == embeddings.n_docs else trained
-        self._documents = CosineIndex(
-            embeddings.doc_vectors if self._document_rows is None else embeddings.doc_vectors[trained], options
-        )
-        self.embeddings = embeddings.with_vectors(
-            self.words.vectors, self._documents.vectors if self._document_rows is None else embeddings.doc_vectors
-        )
+        self.documents = _segment_of(embeddings, options)
+        indexed = self.documents.index.vectors  # a graph has a copy of its own
+        doc_vectors = indexed if len(indexed) == embeddings.n_docs else embeddings.doc_vectors
+        self.embeddings = embeddings.with_vectors(self.words.vectors, doc_vectors)
         self.prefix_index = PrefixIndex(embeddings.words)
-        self.recall = self.words.recall()
+        self._words_recall = self.words.recall()
         self.answers = Answers(cache_bytes)
         self._lock = threading.Lock()
         self._files: dict[Path, FileState | None] = {}
         self.reported: list[str] = []
-        indexes = self.words.vectors.nbytes + self._documents.vectors.nbytes
-        shared = indexes if self._document_rows is None else self.words.vectors.nbytes
-        self.n_bytes = self.embeddings.n_bytes - shared + indexes
         self.added = AddedTexts(self.embeddings.document_search)
         self.reference = {"id": self.id, "version": str(embeddings.manifest["created"])}
 
@@ -195,17 +190,53 @@ class ServedModel:
     @property
     def n_searchable(self) -> int:
         """Trained documents that a search can find."""
-        return len(self._documents)
+        return len(self.documents.index) - self.documents.n_dead
+
+    @property
+    def recall(self) -> float:
+        """Share of the true 10 nearest that the worse of both indexes finds; 1.0 for exact search."""
+        return min(self._words_recall, self.documents.index.codes_recall)
+
+    def index_without_codes(self) -> CosineIndex | None:
+        """The index of the trained documents, if it has so many rows that it should be searched by codes."""
+        index, options = self.documents.index, self._options
+        return index if options.kind == "auto" and index.wants_codes(options.exact_rows) else None
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the arrays and indexes."""
+        index, model = self.documents.index, self.embeddings
+        copied = 0 if len(index) == model.n_docs else index.vectors.nbytes
+        return model.n_bytes + copied + index.codes_bytes
+
+    def candidates(
+        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], *, as_question: bool = False
+    ) -> npt.NDArray[Any]:
+        """The documents among which are the ``k`` nearest to a direction.
+
+        Args:
+            query: float32 (dim,), norm 1.
+            k: At least 1.
+            may: bool (n_docs,): the documents that may be answers; all of them have a known word.
+            as_question: See :meth:`~service.search.index.CosineIndex.candidates`.
+
+        Returns:
+            int64, rising: their rows; or ``may``, if all of it has to be scored.
+        """
+        index, serials = self.documents.index, self.documents.serials
+        if index.kind != "ivf":
+            return may
+        rows = index.candidates(query, k, may if len(index) == len(may) else may[serials], as_question=as_question)
+        return may if rows is None else serials[rows]
 
     def search_documents(self, queries: npt.NDArray[Any], k: int) -> list[list[DocumentHit]]:
         """The ``k`` trained documents nearest to each query, shape (q, dim); untrained ones are never found."""
-        return [self._named(hits) for hits in self._documents.search(queries, k)]
+        return [self._named(hits) for hits in self.documents.search(queries, k)]
 
     def _named(self, hits: Hits) -> list[DocumentHit]:
-        ids, rows, vectors = self.embeddings.doc_ids, hits.rows, self._documents.vectors
-        originals = rows if self._document_rows is None else self._document_rows[rows]
-        pairs = zip(originals.tolist(), rows.tolist(), hits.scores.tolist(), strict=True)
-        return [DocumentHit(ids[original], score, vectors[row]) for original, row, score in pairs]
+        ids, rows, vectors = self.embeddings.doc_ids, hits.rows, self.documents.index.vectors
+        pairs = zip(self.documents.serials[rows].tolist(), rows.tolist(), hits.scores.tolist(), strict=True)
+        return [DocumentHit(ids[serial], score, vectors[row]) for serial, row, score in pairs]
 
     def document(self, id: str) -> npt.NDArray[np.float32] | None:
         """The vector of a trained document: float32 (dim,).
@@ -245,3 +276,16 @@ class ServedModel:
         """Words of the vocabulary within a few typing mistakes."""
         with self._lock:
             return self.embeddings.suggestions(word)
+
+
+def _segment_of(embeddings: ServedEmbeddings, options: IndexOptions) -> Segment:
+    """The index of the trained documents, over the model's rows if nearly all have a known word."""
+    known = embeddings.known_documents
+    serials = np.arange(len(known))
+    n_unknown = len(known) - int(np.count_nonzero(known))
+    if n_unknown <= _MOST_UNKNOWN * len(known):
+        return Segment(CosineIndex(embeddings.doc_vectors, options), serials, embeddings.doc_ids, ~known, n_unknown)
+    serials = np.flatnonzero(known)
+    ids = [embeddings.doc_ids[row] for row in serials.tolist()]
+    vectors = embeddings.doc_vectors[serials]
+    return Segment(CosineIndex(vectors, options), serials, ids, np.zeros(len(serials), np.bool_))

@@ -51,7 +51,7 @@ def test_every_kind_of_value() -> None:
         ({"JOSE_PORT": ""}, "JOSE_PORT is ''"),
         ({"JOSE_BODY_SECONDS": "nan"}, "JOSE_BODY_SECONDS is nan"),
         ({"JOSE_READ_ONLY": "maybe"}, "JOSE_READ_ONLY is 'maybe'; it must be true or false"),
-        ({"JOSE_INDEX": "fast"}, "JOSE_INDEX is 'fast'; it must be one of exact, hnsw"),
+        ({"JOSE_INDEX": "fast"}, "JOSE_INDEX is 'fast'; it must be one of auto, exact, hnsw"),
         ({"JOSE_READ_KEY": "short"}, "JOSE_READ_KEY holds a key of 5 characters"),
         ({"JOSE_READ_KEY": READ_KEY}, "JOSE_READ_KEY is set, but writing needs no key"),
         ({"JOSE_READ_KEY": READ_KEY, "JOSE_WRITE_KEY": READ_KEY}, "hold the same key"),
@@ -157,7 +157,7 @@ def test_the_settings_are_shown_at_start_with_secrets_masked(
     running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment=KEYS)
     written = "".join(running.lines)
     assert "JOSE_READ_KEY = 1 key, masked" in written
-    assert "JOSE_INDEX = exact" in written
+    assert "JOSE_INDEX = auto" in written
     assert READ_KEY not in written
     assert READ_KEY not in running.get("/info").text
     assert str(tmp_path) not in running.get("/info").text, "what needs no key tells no paths"

@@ -459,6 +459,8 @@ def test_the_service_tells_about_itself(served: Served, model_a: Model) -> None:
     assert set(served.get("/readyz").json()["checks"]) == {"index", "inference", "documents"}
     info = served.get("/info").json()
     assert info["model"]["id"] == model_a[1].id
+    of_trained = {"rows": 120, "kind": "exact", "recall_at_10": 1.0, "bytes": 120 * 24 * 4}
+    assert info["index"].pop("documents")[0] == of_trained
     assert info["index"] == {"kind": "exact", "recall_at_10": 1.0, "searchable_trained_documents": 108}
     page = served.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
