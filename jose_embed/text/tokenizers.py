@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.config import TrainConfig
-from jose_embed.errors import ConfigError
+from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.text.normalization import check_form, normalized
 
 # What a character does. A letter and a sigma may start a word. The last three are kept before a word; inside of one
@@ -403,8 +403,20 @@ class ImportedTokenizer:
         return {}
 
     def __call__(self, text: str) -> list[str]:
-        """The words of one text, in order."""
-        return list(self._split(text))
+        """The words of one text, in order.
+
+        Raises:
+            CorpusError: the function fails, or gives something else than words.
+        """
+        try:
+            words = self._split(text)
+            if isinstance(words, (str, bytes)):
+                raise TypeError(f"it gave {type(words).__name__}, not a list of words")
+            return list(words)
+        except Exception as error:  # of any kind, as it is foreign code
+            raise CorpusError(
+                f"the tokenizer {self.name!r} failed: {type(error).__name__}: {str(error)[:500]}"
+            ) from error
 
 
 _FACTORIES: dict[str, Callable[..., Tokenizer]] = {"words": WordTokenizer, "whitespace": WhitespaceTokenizer}

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -285,6 +286,23 @@ def test_a_worker_that_fails_is_an_error(own: str, word: str, message: str, monk
     monkeypatch.setattr(segment_pool, "_WORTH_STARTING", 20)
     with pytest.raises(CorpusError, match=message):
         encode_texts([f"hello {word} world"] * 10, tokenizer=own, workers=2)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise KeyError('no such letter')", r"^the tokenizer 'faulty:split' failed: KeyError: 'no such letter'$"),
+        ("return 5", r"^the tokenizer 'faulty:split' failed: TypeError: 'int' object is not iterable$"),
+        ("return text", r"^the tokenizer 'faulty:split' failed: TypeError: it gave str, not a list of words$"),
+    ],
+)
+def test_a_faulty_function_is_an_error(code: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty = ModuleType("faulty")
+    exec(f"def split(text):\n    {code}\n", faulty.__dict__)
+    monkeypatch.setitem(sys.modules, "faulty", faulty)
+    monkeypatch.setattr(tokenizers, "_FACTORIES", dict(tokenizers._FACTORIES))
+    with pytest.raises(CorpusError, match=message):
+        encode_texts(["one two"] * 10, tokenizer="faulty:split", workers=1)
 
 
 def test_a_script_needs_no_main_guard(own: str) -> None:
