@@ -229,19 +229,19 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Mapping[
     from jose_embed.compute.backends import check_backend, choose_backend, is_for_the_cpu
     from jose_embed.text.kept import text_for
     from jose_embed.text.records import TextOptions
-    from jose_embed.training.continued import check_continued, continued_config, opened
+    from jose_embed.training.continued import opened
     from jose_embed.training.estimate import estimate
     from jose_embed.training.given import check_init, given_vectors
 
     is_for_the_cpu(config)
     check_backend(config.backend)
     text_options = TextOptions(**text_settings(arguments))
-    if config.continue_from:
-        config = continued_config(given)
+    continued = opened(config.continue_from, config.earlier_text)
+    if continued is not None:
+        config = continued.config(given)
+        continued.check(config, text_options)
     if config.init:
         check_init(config.init)
-    check_continued(config, text_options)
-    continued = opened(config)
     text, config = text_for(
         arguments.sources,
         config,

@@ -44,7 +44,7 @@ from jose_embed.text.word_table import Ends, Ids, VocabularyLookup
 from jose_embed.training.finish import learn_documents
 from jose_embed.training.given import GivenVectors, model_vectors
 
-__all__ = ["Continued", "Documents", "check_continued", "continued_config", "opened"]
+__all__ = ["Continued", "Documents", "opened"]
 
 #: Settings that the vectors or words of the old model depend on.
 _FIXED: Final = (
@@ -77,13 +77,60 @@ class Continued:
     """The model that a training continues.
 
     Args:
+        name: The directory of the model, as it was given.
         model: The model.
         corpus: The encoded text of its documents, if there is one.
     """
 
-    def __init__(self, model: Embeddings, corpus: EncodedCorpus | None = None) -> None:
+    def __init__(self, name: str, model: Embeddings, corpus: EncodedCorpus | None = None) -> None:
+        self.name = name
         self.model = model
         self._corpus = corpus
+
+    def config(self, settings: Mapping[str, Any]) -> TrainConfig:
+        """The settings of the model, with those that are given.
+
+        Args:
+            settings: The given settings by name, ``continue_from`` among them.
+
+        Raises:
+            ConfigError: a setting that must be that of the model, or a model without the settings of a training.
+        """
+        stored = dict(self.model.manifest["config"])
+        if not stored.keys() >= set(_FIXED):
+            raise ConfigError(
+                f"{self.name}: was not trained by this program, so it cannot be continued; use init={self.name!r}"
+            )
+        for setting in _FIXED:
+            if setting in settings and settings[setting] != stored[setting]:
+                raise ConfigError(
+                    f"{setting} is {settings[setting]!r}, but {self.name} has {stored[setting]!r}; a model is "
+                    "continued with its own, so leave it out"
+                )
+        known = TrainConfig().to_dict().keys()
+        kept = {key: value for key, value in stored.items() if key in known and key not in _OWN}
+        return TrainConfig.from_dict({**kept, **settings})
+
+    def check(self, config: TrainConfig, options: TextOptions) -> None:
+        """Check before the text is read that the model can be continued with these settings.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        model, name = self.model, self.name
+        if config.init:
+            raise ConfigError("init and continue_from both say where words begin; leave one of them out")
+        if PHRASES in model.extra_json:
+            raise ConfigError(f"{name}: has phrases, whose counts cannot be continued; train anew on all text")
+        kept = model.texts
+        had = (False, ()) if kept is None else (kept.has_texts, tuple(kept.fields))
+        if had != (options.keep_text, options.keep_fields) and config.doc_vectors != "none":
+            fields = ", ".join(had[1])
+            raise ConfigError(
+                f"{name}: keeps {'texts' if had[0] else 'no texts'} and "
+                f"{f'the fields {fields}' if fields else 'no fields'} of its documents; use the same keep_text and "
+                "keep_fields, so that all documents have them"
+            )
 
     @property
     def has_text(self) -> bool:
@@ -244,7 +291,7 @@ class Continued:
                 some = store.read(range(first, min(first + _TEXTS_AT_ONCE, store.n_documents)))
                 texts = [each.text or "" for each in some] if store.has_texts else None
                 joined.append(texts, [each.fields for each in some] if store.fields else None, len(some))
-        joined.finish()
+        joined.finish(corpus.tokenizer)
         return joined
 
 
@@ -266,75 +313,28 @@ def vocabulary_rows(words: Sequence[str], vocabulary: Vocabulary) -> npt.NDArray
     return np.array([vocabulary.index(word) for word in words], np.int64)
 
 
-def opened(config: TrainConfig) -> Continued | None:
-    """The model that the settings continue, with its encoded text if one is named; None if there is none to continue.
-
-    Raises:
-        ConfigError: a model that cannot be continued, or a text that is not the model's.
-        ModelError, CorpusError: they cannot be read.
-    """
-    if not config.continue_from:
-        if config.earlier_text:
-            raise ConfigError("earlier_text is the text of the model to continue; add continue_from, or leave it out")
-        return None
-    model = load(config.continue_from)
-    corpus = None
-    if config.earlier_text:
-        corpus = open_encoded(config.earlier_text)
-        if corpus.statistics.sha256 != model.manifest["corpus"].get("sha256") or corpus.n_documents != model.n_docs:
-            raise ConfigError(
-                f"earlier_text is {config.earlier_text!r}, which is not the text of {config.continue_from}; name the "
-                "encoding that the model was trained on, or leave it out"
-            )
-    return Continued(model, corpus)
-
-
-def check_continued(config: TrainConfig, options: TextOptions) -> None:
-    """Check before the text is read that the model can be continued.
-
-    Raises:
-        ConfigError: it cannot, or not with these settings.
-        ModelError, CorpusError: it or its text cannot be read.
-    """
-    continued = opened(config)
-    if continued is None:
-        return
-    model, name = continued.model, config.continue_from
-    if config.init:
-        raise ConfigError("init and continue_from both say where words begin; leave one of them out")
-    if PHRASES in model.extra_json:
-        raise ConfigError(f"{name}: has phrases, whose counts cannot be continued; train anew on all text")
-    kept = model.texts
-    had = (False, ()) if kept is None else (kept.has_texts, tuple(kept.fields))
-    if had != (options.keep_text, options.keep_fields) and config.doc_vectors != "none":
-        fields = ", ".join(had[1])
-        raise ConfigError(
-            f"{name}: keeps {'texts' if had[0] else 'no texts'} and {f'the fields {fields}' if fields else 'no fields'}"
-            " of its documents; use the same keep_text and keep_fields, so that all documents have them"
-        )
-
-
-def continued_config(settings: Mapping[str, Any]) -> TrainConfig:
-    """The settings of the model to continue, with those that are given.
+def opened(continue_from: str, earlier_text: str = "") -> Continued | None:
+    """The model to continue, with its encoded text if one is named; None if there is none to continue.
 
     Args:
-        settings: The given settings by name, ``continue_from`` among them.
+        continue_from: The setting of this name.
+        earlier_text: The setting of this name.
 
     Raises:
-        ConfigError: a setting that must be that of the model, or a model without the settings of a training.
-        ModelError: no model.
+        ConfigError: a text without a model, or one that is not the model's.
+        ModelError, CorpusError: they cannot be read.
     """
-    name = settings["continue_from"]
-    model = load(name)
-    stored = dict(model.manifest["config"])
-    if not stored.keys() >= set(_FIXED):
-        raise ConfigError(f"{name}: was not trained by this program, so it cannot be continued; use init={name!r}")
-    for setting in _FIXED:
-        if setting in settings and settings[setting] != stored[setting]:
+    if not continue_from:
+        if earlier_text:
+            raise ConfigError("earlier_text is the text of the model to continue; add continue_from, or leave it out")
+        return None
+    model = load(continue_from)
+    corpus = None
+    if earlier_text:
+        corpus = open_encoded(earlier_text)
+        if corpus.statistics.sha256 != model.manifest["corpus"].get("sha256") or corpus.n_documents != model.n_docs:
             raise ConfigError(
-                f"{setting} is {settings[setting]!r}, but {name} has {stored[setting]!r}; a model is continued with "
-                "its own, so leave it out"
+                f"earlier_text is {earlier_text!r}, which is not the text of {continue_from}; name the encoding that "
+                "the model was trained on, or leave it out"
             )
-    known = TrainConfig().to_dict().keys()
-    kept = {key: value for key, value in stored.items() if key in known and key not in _OWN}
-    return TrainConfig.from_dict({**kept, **settings})
+    return Continued(continue_from, model, corpus)

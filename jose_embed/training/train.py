@@ -38,7 +38,7 @@ from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
 from jose_embed.training.after_epoch import EpochEnd, OnEpoch
 from jose_embed.training.checkpoints import Checkpoints, RunFacts
-from jose_embed.training.continued import Documents, check_continued, continued_config, opened
+from jose_embed.training.continued import Continued, Documents, opened
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import finish_words, learn_documents
@@ -114,9 +114,11 @@ def train(
         model = jose_embed.train("more.csv", text_field="review", continue_from="reviews.jose")
     """
     options, engine = TextOptions.taken_from(by_name := dict(settings)), EngineOptions.taken_from(by_name)
-    config, given = _settings_of(config, preset, by_name)
+    config, given, continued = _settings_of(config, preset, by_name)
     source, documents = sources_or_documents(source) if documents is None else (source, documents)
     _check_arguments(source, documents, ids, keep_encoded, checkpoint, resume, config, options)
+    if continued is not None:
+        continued.check(config, options)
     if documents is not None:
         documents = given_documents(documents, ids, options)
         if documents.are_tokens and "tokenizer" not in given:
@@ -132,11 +134,11 @@ def train(
             return _on_ray(source, config, engine, options, reporter, checkpoints, temporary_directory)
         with _timed(phases, "reading"):
             read = (source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options)
-            corpus, config, keep_text = _encoded(*read)
+            corpus, config, keep_text = _encoded(*read, continued)
         with corpus:
             return fit(
                 corpus, config, reporter=reporter, phases=phases, checkpoints=checkpoints, keep_text=keep_text,
-                temporary_directory=temporary_directory, on_epoch=on_epoch,
+                temporary_directory=temporary_directory, on_epoch=on_epoch, continued=continued,
             )  # fmt: skip
 
 
@@ -150,6 +152,7 @@ def fit(
     keep_text: bool = False,
     temporary_directory: PathLike | None = None,
     on_epoch: OnEpoch | None = None,
+    continued: Continued | None = None,
 ) -> Embeddings:
     """Train on an encoded corpus.
 
@@ -161,12 +164,13 @@ def fit(
         checkpoints: Where checkpoints are written, and where the run continues if there is one.
         keep_text: Keep the encoded text beside the checkpoints.
         temporary_directory: Directory of mapped document vectors.
+        continued: The model that ``config.continue_from`` names; opened here if omitted.
     """
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
     settled = config.for_text(corpus.vocabulary.n_tokens)
     with _timed(phases, "preparing"):
-        continued = opened(settled)
+        continued = continued or opened(settled.continue_from, settled.earlier_text)
         given = given_vectors(settled, corpus) if continued is None else continued.vectors(corpus, settled)
         device = choose_backend(settled, corpus.vocabulary.counts, corpus.offsets, reporter)
         tables = allocate_tables(corpus, settled, device, temporary_directory)
@@ -231,22 +235,24 @@ def _fill(
 
 def _settings_of(
     config: TrainConfig | None, preset: str | None, settings: dict[str, Any]
-) -> tuple[TrainConfig, Collection[str]]:
-    """The settings, and the names of those that differ from the default or were given by name."""
+) -> tuple[TrainConfig, Collection[str], Continued | None]:
+    """The settings, the names of those that differ from the default or were given by name, the model to continue."""
     chosen = {**(preset_settings(preset) if preset is not None else {}), **settings}
     config = config or TrainConfig()
     for name in chosen:
         if name not in TrainSettings.__annotations__:
             known = [*Settings.__annotations__, *list(signature(train).parameters)[:-1]]
             raise ConfigError(f"unknown setting {name}{counterpart(name, known)}")
-    if continue_from := chosen.get("continue_from") or config.continue_from:
-        defaults = TrainConfig().to_dict()
-        chosen = {name: value for name, value in config.to_dict().items() if value != defaults[name]} | chosen
-        config = continued_config({**chosen, "continue_from": continue_from})
-    elif chosen:
-        config = TrainConfig.from_dict({**config.to_dict(), **chosen})
+    settings = {**config.to_dict(), **chosen}
+    continued = opened(settings["continue_from"], settings["earlier_text"])
     defaults = TrainConfig().to_dict()
-    return config, chosen.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}
+    if continued is not None:
+        chosen = {name: value for name, value in config.to_dict().items() if value != defaults[name]} | chosen
+        config = continued.config(chosen)
+    elif chosen:
+        config = TrainConfig.from_dict(settings)
+    given = chosen.keys() | {name for name, value in config.to_dict().items() if value != defaults[name]}
+    return config, given, continued
 
 
 def _check_arguments(
@@ -276,7 +282,6 @@ def _check_arguments(
         check_init(config.init)
     if config.continue_from and keep_encoded is not None:
         raise ConfigError("keep_encoded keeps a text and its own words; leave it out with continue_from")
-    check_continued(config, options)
     if resume and checkpoint is None:
         raise ConfigError("resume needs the directory of the checkpoints; add checkpoint=...")
     if config.patience and not config.held_out:
@@ -365,6 +370,7 @@ def _encoded(
     temporary_directory: PathLike | None,
     reporter: Reporter,
     text_options: TextOptions,
+    continued: Continued | None,
 ) -> tuple[EncodedCorpus, TrainConfig, bool]:
     """The encoded text, the settings with its tokenizer and minimal count, and whether checkpoints keep the text."""
     encoded_before = source is not None and _is_encoded(source)
@@ -378,7 +384,7 @@ def _encoded(
         ):
             return corpus, config, keep_text
     options: dict[str, Any] = {"reporter": reporter, "directory": temporary_directory, "options": text_options}
-    if (continued := opened(config)) is not None:
+    if continued is not None:
         options["earlier"] = earlier = continued.words
         if earlier.rare is None:
             reporter.note(f"{config.continue_from}: has no counts of rare words; they are counted in the new text only")

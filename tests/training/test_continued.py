@@ -49,6 +49,19 @@ def continued(old: Path) -> Embeddings:
     return jose_embed.train(documents=NEW, continue_from=str(old), **RUN)
 
 
+def test_the_model_is_opened_once(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is checked is what is continued, also if another model takes its name meanwhile."""
+    names: list[str] = []
+
+    def load(name: str) -> Embeddings:
+        names.append(name)
+        return jose_embed.load(name)
+
+    monkeypatch.setattr("jose_embed.training.continued.load", load)
+    jose_embed.train(documents=NEW[:5], continue_from=str(old), **RUN)
+    assert names == [str(old)]
+
+
 def test_counts_are_those_of_both_texts(old: Path, continued: Embeddings) -> None:
     whole = jose_embed.train(documents=OLD + NEW, **SETTINGS, **RUN)
     assert dict(zip(continued.words, continued.counts, strict=True)) == dict(
@@ -98,7 +111,9 @@ def test_documents_without_their_text_are_carried_and_marked(old: Path, continue
 ORDER = np.concatenate([ALL.topics[:118], ALL.topics[120:198]])
 
 
-def test_documents_with_their_text_are_made_anew(with_texts: Path, tmp_path: Path) -> None:
+def test_documents_with_their_text_are_made_anew(
+    with_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [*NEW, "nothing known"]
     model = jose_embed.train(documents=texts, continue_from=str(with_texts), keep_text=True, **RUN)
     assert model.manifest["training"]["continued"]["carried_documents"] == 0
@@ -107,6 +122,9 @@ def test_documents_with_their_text_are_made_anew(with_texts: Path, tmp_path: Pat
     kept = jose_embed.load(tmp_path / "m.jose").texts
     assert kept is not None
     assert list(kept.every_text()) == OLD + texts
+    # The index of words is stored with the texts, as by any training, and not made anew.
+    monkeypatch.delattr("jose_embed.text.word_index.WordIndex.of_texts")
+    kept.word_index(model.tokenizer)
 
 
 def test_an_encoded_text_serves_as_well(old: Path, tmp_path: Path) -> None:
