@@ -9,7 +9,9 @@ Prints tables, in Markdown; kNN(3) and k-means NMI (three seeds) of all document
 - Without an option: smaller models, then a training on a twentieth of the text, alone and from the vectors that the
   rest of the text gives, at several pulls. One training seed.
 - ``--continued``: a training on all text; one on four fifths and then on the last fifth, without and with the old text;
-  with ``--parts``, a chain of equal parts. Processor seconds of the last step, with one worker.
+  with ``--parts``, a chain of equal parts. Processor seconds of the last step, with one worker. Then over the seeds:
+  mean and spread (standard deviation), the share of the time of a training on all text, and the difference from it with
+  its standard error; spread and error need two seeds.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 import corpora
 import numpy as np
+import numpy.typing as npt
 
 import jose_embed
 from jose_embed.adapters.importing import import_vectors
@@ -82,16 +85,15 @@ def smaller_models(corpus: corpora.Corpus) -> None:
             print(f"| --init-pull {pull:g} | {quality(held, corpus)} |", flush=True)
 
 
-def figures(model: Embeddings, corpus: corpora.Corpus) -> str:
-    """kNN and NMI of the documents' vectors if there are labels, MEN and STS, as cells of a table."""
-    cells = []
+def figures(model: Embeddings, corpus: corpora.Corpus) -> list[float]:
+    """kNN and NMI of the documents' vectors if there are labels, MEN and STS."""
+    found = []
     if corpus.labels is not None:
         vectors = corpus.in_file_order(np.array(model.doc_vectors))
         knn = measures.classify(vectors, corpus.labels, n_train=corpus.description.n_train).accuracy.mean
-        cells = [knn, measures.cluster(vectors, corpus.labels, seeds=range(3)).nmi.mean]
+        found = [knn, measures.cluster(vectors, corpus.labels, seeds=range(3)).nmi.mean]
     men = read_scored_pairs(corpora.DATA / "wordsim" / "men.tsv")
-    cells += [measures.word_similarity(model.words, model.center_vectors, men).spearman, sts(model)]
-    return " | ".join(f"{cell:.3f}" for cell in cells)
+    return [*found, measures.word_similarity(model.words, model.center_vectors, men).spearman, sts(model)]
 
 
 def sts(model: Embeddings) -> float:
@@ -101,39 +103,81 @@ def sts(model: Embeddings) -> float:
     return float(measures.sts(first, second, [pair.score for pair in pairs]).spearman)
 
 
+class Trainings:
+    """The trainings of one corpus: prints a line for each, and keeps what the summary needs."""
+
+    def __init__(self, corpus: corpora.Corpus) -> None:
+        self.corpus = corpus
+        self.columns = ["kNN(3)", "NMI", "MEN", "STS"] if corpus.labels is not None else ["MEN", "STS"]
+        self.kept: dict[str, list[list[float]]] = {}  # by training: for each seed its seconds and figures
+        print(
+            f"| training | seed | CPU seconds | {' | '.join(self.columns)} |\n|---|---|---|{'---|' * len(self.columns)}"
+        )
+
+    def train(self, what: str, seed: int, texts: list[str], /, **settings: Any) -> Embeddings:
+        """A model; one of all documents is measured."""
+        started = time.process_time()
+        model = jose_embed.train(documents=texts, workers=1, progress=False, **settings)
+        seconds, cells = time.process_time() - started, ""
+        if model.n_docs == len(self.corpus.texts):
+            found = figures(model, self.corpus)
+            self.kept.setdefault(what, []).append([seconds, *found])
+            cells = " | ".join(f"{value:.4f}" for value in found)
+        print(f"| {what} | {seed} | {seconds:.0f} | {cells} |", flush=True)
+        return model
+
+    def summary(self) -> None:
+        """Print mean and spread over the seeds, and differences from the first kind of training."""
+        print(f"\n| training | seeds | share of time | {' | '.join(self.columns)} |")
+        print(f"|---|---|---|{'---|' * len(self.columns)}")
+        first = next(iter(self.kept))
+        whole = np.array(self.kept[first])
+        for what, rows in self.kept.items():
+            values = np.array(rows)
+            cells = []
+            error = np.sqrt(_spread(values) ** 2 / len(values) + _spread(whole) ** 2 / len(whole))
+            for column in range(1, values.shape[1]):
+                mean, spread = values[:, column].mean(), _spread(values)[column]
+                cell = f"{mean:.4f}" if len(rows) == 1 else f"{mean:.4f} ± {spread:.4f}"
+                if what != first:
+                    difference = mean - whole[:, column].mean()
+                    cell += f" ({difference:+.4f}" + (")" if len(rows) == 1 else f", error {error[column]:.4f})")
+                cells.append(cell)
+            share = values[:, 0].mean() / whole[:, 0].mean()
+            print(f"| {what} | {len(rows)} | {share:.2f} | {' | '.join(cells)} |", flush=True)
+
+
+def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The standard deviation of each column; NaN for one row."""
+    return values.std(0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
+
+
 def continued(corpus: corpora.Corpus, n_seeds: int, n_parts: int) -> None:
     """Print a training on all text beside continued ones."""
     lines = corpus.lines()
     old, new = lines[: len(lines) * 4 // 5], lines[len(lines) * 4 // 5 :]
-    columns = (["kNN(3)", "NMI"] if corpus.labels is not None else []) + ["MEN", "STS"]
-    print(f"| training | seed | CPU seconds | {' | '.join(columns)} |\n|---|---|---|{'---|' * len(columns)}")
-
-    def trained(what: str, texts: list[str], **settings: Any) -> Embeddings:
-        started = time.process_time()
-        model = jose_embed.train(documents=texts, workers=1, progress=False, **settings)
-        seconds = time.process_time() - started
-        print(f"| {what} | {seed} | {seconds:.0f} | {figures(model, corpus) if model.n_docs == len(lines) else ''} |")
-        return model
-
+    trainings = Trainings(corpus)
     epochs = {} if corpus.labels is not None else {"epochs": corpus.description.epochs}
     for seed in range(1, n_seeds + 1):
         settings: dict[str, Any] = {"tokenizer": "whitespace", "seed": seed, **epochs}
         with tempfile.TemporaryDirectory() as folder:
             start, text = Path(folder) / "start.jose", Path(folder) / "text.encoded"
-            trained("all", lines, **settings)
+            trainings.train("all", seed, lines, **settings)
             if n_parts > 2:
                 parts = np.array_split(np.arange(len(lines)), n_parts)
                 options = settings
-                for part in parts:
+                for number, part in enumerate(parts, 1):
                     some = [lines[row] for row in part]
-                    trained(f"+ {len(some):,} documents", some, **options).save(start, overwrite=True)
+                    model = trainings.train(f"part {number} of {n_parts}", seed, some, **options)
+                    model.save(start, overwrite=True)
                     options = {"continue_from": str(start)}
                 continue
-            trained("four fifths", old, **settings).save(start)
-            trained("+ a fifth", new, continue_from=str(start))
+            trainings.train("four fifths", seed, old, **settings).save(start)
+            trainings.train("+ a fifth", seed, new, continue_from=str(start))
             with encode_texts(old, tokenizer="whitespace") as encoded:
                 write_encoded(encoded, text)
-            trained("+ a fifth, with the old text", new, continue_from=str(start), earlier_text=str(text))
+            trainings.train("+ a fifth, with the old text", seed, new, continue_from=str(start), earlier_text=str(text))
+    trainings.summary()
 
 
 def main() -> None:
