@@ -116,9 +116,7 @@ def train(
     options, engine = TextOptions.taken_from(by_name := dict(settings)), EngineOptions.taken_from(by_name)
     config, given, continued = _settings_of(config, preset, by_name)
     source, documents = sources_or_documents(source) if documents is None else (source, documents)
-    _check_arguments(source, documents, ids, keep_encoded, checkpoint, resume, config, options)
-    if continued is not None:
-        continued.check(config, options)
+    _check_arguments(source, documents, ids, keep_encoded, checkpoint, resume, config, options, continued)
     if documents is not None:
         documents = given_documents(documents, ids, options)
         if documents.are_tokens and "tokenizer" not in given:
@@ -264,6 +262,7 @@ def _check_arguments(
     resume: bool,
     config: TrainConfig,
     options: TextOptions,
+    continued: Continued | None,
 ) -> None:
     """Check the arguments of :func:`train` against each other.
 
@@ -282,6 +281,8 @@ def _check_arguments(
         check_init(config.init)
     if config.continue_from and keep_encoded is not None:
         raise ConfigError("keep_encoded keeps a text and its own words; leave it out with continue_from")
+    if continued is not None:
+        continued.check(config, options)
     if resume and checkpoint is None:
         raise ConfigError("resume needs the directory of the checkpoints; add checkpoint=...")
     if config.patience and not config.held_out:
