@@ -292,8 +292,8 @@ class DocumentWriter:
         A file that is open for reading only gets its missing vectors in the index alone.
         """
         writes = not self._settings.read_only
-        if writes:
-            self.embed_missing(served, report)
+        if writes:  # the few that came since; they do not begin the report again
+            self.embed_missing(served)
         table = _Table(served.dim, self.store.count())
         damaged: list[int] = []
         for entry in self._stored(served):
