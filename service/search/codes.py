@@ -25,7 +25,6 @@ _BLOCK_QUERIES: Final = 20
 _LANES: Final = 16  # FAISS compares codes by vector instructions if their length is a multiple of it; six times as fast
 _SHARES: Final = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)  # of the lists, that are read
 _MANY: Final = 100  # neighbours; more of them lie in more lists
-_SELECTED: Final = 0.9  # of the rows: with more, no selector pays
 
 
 class StoppedError(Exception):
@@ -143,10 +142,12 @@ class Codes:
             least_share: Read at least this part of the lists.
         """
         selector, share = None, 1.0
-        if may is not None and (share := float(np.count_nonzero(may)) / self.n_rows) < _SELECTED:
+        n_excluded = 0 if may is None else self.n_rows - int(np.count_nonzero(may))
+        if may is not None and n_excluded > k:
+            share = 1 - n_excluded / self.n_rows
             selector = faiss.IDSelectorBitmap(np.packbits(may, bitorder="little"))  # type: ignore[call-arg, arg-type]
-        elif may is not None:
-            k = math.ceil(k / share)
+        else:
+            k += n_excluded  # they are dropped below, which costs less than a selector
         # Neighbours that are further away lie in more lists.
         probes = max(self._probes * max(1.0, k / _MANY) ** 0.5, least_share * self.n_lists)
         probes = min(self.n_lists, math.ceil(probes * max(share, 1e-3) ** -0.5))

@@ -58,7 +58,7 @@ def _answered(search: DocumentSearch, text: str, mode: SearchMode) -> object:
 
 
 def _memory(name: str) -> int:
-    """Megabytes of this process: VmRSS, or its peak VmHWM."""
+    """Megabytes of this process: VmRSS, its peak VmHWM, or RssAnon, without mapped files."""
     return int(Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()[0]) // 1000
 
 
@@ -124,7 +124,8 @@ def by_codes(path: Path, texts: list[str]) -> None:
     seconds = time.thread_time() - began, time.perf_counter() - start
     print(f"codes: {index.codes_bytes / 1e6:.0f} MB in {seconds[0]:.0f} s of the processor ({seconds[1]:.0f} s)")
     print(f"recall@10 {index.codes_recall:.4f} by its own test")
-    print(f"resident {_memory('VmRSS')} MB, peak {_memory('VmHWM')} MB", flush=True)
+    kinds = f"peak {_memory('VmHWM')} MB, {_memory('RssAnon')} MB not of files"
+    print(f"resident {_memory('VmRSS')} MB, {kinds}", flush=True)
     print("| question | exact p50 / p99 ms | by codes p50 / p99 ms | recall@10 |\n|---|--:|--:|--:|")
     for name, (found, times) in measured().items():
         true, before = exact[name]

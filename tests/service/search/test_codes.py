@@ -87,6 +87,18 @@ def test_candidates_may_be_answers_and_are_enough(index: CosineIndex, share: flo
     assert bool(n_narrowed) == (share > 0.1)
 
 
+def test_few_excluded_rows_do_not_make_the_search_exact(index: CosineIndex) -> None:
+    query = topics(1, 5)[0]
+    order = np.argsort(-(index.vectors @ query))
+    for n_excluded in (1, 5, 18, 19, 60):
+        may = np.ones(6_000, np.bool_)
+        may[order[:n_excluded]] = False
+        rows = index.candidates(query, 10, may)
+        assert rows is not None
+        assert may[rows].all()
+        assert len(np.intersect1d(rows, order[n_excluded : n_excluded + 10])) >= 9
+
+
 def test_a_filter_far_from_the_query_has_all_rows_scored(index: CosineIndex) -> None:
     query = topics(1, 5)[0]
     far = (index.vectors @ query) < 0
