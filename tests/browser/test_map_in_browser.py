@@ -75,16 +75,19 @@ def test_it_opens_and_draws(browser: Any, file: Path, size: str, dark: bool) -> 
         visit.picture(f"map-{size}-{'dark' if dark else 'light'}")
 
 
+#: The edges of the visible labels: left, top, right and bottom.
+BOXES = """[...document.querySelectorAll('.label')].filter((n) => n.style.visibility === 'visible')
+    .map((n) => { const b = n.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; })"""
+
+
 def test_labels_do_not_overlap_and_thin_out(browser: Any, file: Path) -> None:
     with visited(browser, file.as_uri()) as visit:
         ready(visit)
         far = visit.page.evaluate("joseMap.labels().length")
-        boxes = """[...document.querySelectorAll('.label')].filter((n) => n.style.visibility === 'visible')
-            .map((n) => { const b = n.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; })"""
         for zoom in (1, 2, 4):
             visit.page.evaluate("(zoom) => joseMap.show(joseMap.view.x, joseMap.view.y, zoom)", zoom)
             visit.page.wait_for_timeout(150)
-            found = visit.page.evaluate(boxes)
+            found = visit.page.evaluate(BOXES)
             for i, a in enumerate(found):
                 for b in found[i + 1 :]:
                     assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
@@ -95,6 +98,25 @@ def test_labels_do_not_overlap_and_thin_out(browser: Any, file: Path) -> None:
         total = visit.page.evaluate("joseMap.about.labels.filter((l) => l.level === 0).length")
         assert far == total == 3
         assert len(near) > 1
+
+
+def test_labels_at_the_edge_are_not_cut(browser: Any, file: Path) -> None:
+    with visited(browser, file.as_uri()) as visit:
+        ready(visit)
+        for goal in (5, DESKTOP[0] - 5):  # where the middle of the first label is brought, in pixels
+            visit.page.evaluate(
+                """(goal) => { const { toScreen, position, show } = joseMap, label = joseMap.about.labels[0];
+                const x = label.x / 65535, y = label.y / 65535;
+                show(x, y, 2);
+                const scale = (toScreen(1)[0] - toScreen(0)[0]) / (position(1)[0] - position(0)[0]);
+                show(x + (toScreen(0)[0] + (x - position(0)[0]) * scale - goal) / scale, y, 2); }""",
+                goal,
+            )
+            visit.page.wait_for_timeout(150)
+            found = visit.page.evaluate(BOXES)
+            assert found
+            assert all(left >= 0 and right <= DESKTOP[0] for left, _, right, _ in found)
+            assert any(left < 10 or right > DESKTOP[0] - 10 for left, _, right, _ in found)
 
 
 def test_hover_and_click_show_the_document(browser: Any, file: Path, drawn: jose_embed.DocumentMap) -> None:

@@ -268,6 +268,7 @@ function placeLabels() {
       [sx, sy] = toScreen(label.x, label.y);
       sx = Math.round(sx - label.w / 2); sy = Math.round(sy - label.h / 2);
       on = sx > -label.w / 2 && sx < wide - label.w / 2 && sy > headed && sy < high - label.h;
+      sx = Math.max(4, Math.min(sx, wide - label.w - 4)); // at the edge it is moved, not cut
       const gap = label.level ? 8 : 3;
       on = on && !taken.some(([x, y, w, h]) => sx < x + w + gap && x < sx + label.w + gap && sy < y + h + gap && y < sy + label.h + gap);
     }
