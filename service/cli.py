@@ -22,8 +22,6 @@ from jose_embed.version import __version__
 from service.settings import PREFIX, Settings, named_key
 from service.web import logs
 
-__all__ = ["main"]
-
 _USAGE_ERROR: Final = 2
 _EPILOG: Final = """\
 commands:

@@ -44,8 +44,6 @@ from jose_embed.text.word_table import Ends, Ids, VocabularyLookup
 from jose_embed.training.finish import learn_documents
 from jose_embed.training.given import GivenVectors, model_vectors
 
-__all__ = ["Continued", "Documents", "opened"]
-
 #: Settings that the vectors or words of the old model depend on.
 _FIXED: Final = (
     "dim", "tokenizer", "normalize", "keep_joined", "keep_prefix", "word_method", "doc_method", "phrases",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +25,7 @@ from jose_embed.config import TrainConfig, TrainSettings, available_workers, pre
 from jose_embed.errors import ConfigError, counterpart
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.parts import PHRASES, RARE_COUNTS, SUBWORDS
-from jose_embed.progress import Reporter, SilentReporter, reporting
+from jose_embed.progress import Reporter, SilentReporter, reporting, timed
 from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.text.documents import GivenDocuments, given_documents, sources_or_documents
@@ -130,7 +129,7 @@ def train(
     ):
         if engine.engine == "ray":
             return _on_ray(source, config, engine, options, reporter, checkpoints, temporary_directory)
-        with _timed(phases, "reading"):
+        with timed(phases, "reading"):
             read = (source, documents, config, given, keep_encoded, checkpoints, temporary_directory, reporter, options)
             corpus, config, keep_text = _encoded(*read, continued)
         with corpus:
@@ -167,7 +166,7 @@ def fit(
     reporter = reporter or SilentReporter()
     phases = dict(phases or {})
     settled = config.for_text(corpus.vocabulary.n_tokens)
-    with _timed(phases, "preparing"):
+    with timed(phases, "preparing"):
         continued = continued or opened(settled.continue_from, settled.earlier_text)
         given = given_vectors(settled, corpus) if continued is None else continued.vectors(corpus, settled)
         device = choose_backend(settled, corpus.vocabulary.counts, corpus.offsets, reporter)
@@ -195,7 +194,7 @@ def fit(
             keeper.keep_the_end(state)
     backend.collect()
     phases["training"] = sum(epoch["seconds"] for epoch in state.epochs)
-    with _timed(phases, "documents"):
+    with timed(phases, "documents"):
         subwords = finish_words(corpus.vocabulary, settled, vectors, reporter)
         reporter.start("document weights", corpus.n_documents, "documents")
         read_in_order(tables.document)
@@ -351,14 +350,6 @@ def _begun(
         checkpoints.begin(resume, reporter)
         yield checkpoints
         checkpoints.remove()
-
-
-@contextmanager
-def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
-    """Add the seconds that the context takes to a phase."""
-    started = time.perf_counter()
-    yield
-    phases[name] = phases.get(name, 0.0) + time.perf_counter() - started
 
 
 def _encoded(

@@ -18,8 +18,6 @@ import numpy.typing as npt
 
 from service.search.codes import LEAST_RECALL, Codes, StoppedError
 
-__all__ = ["SLACK", "CosineIndex", "Hits", "IndexOptions", "best"]
-
 # Candidates fetched beyond k, so that the order within FAISS's rounding is settled by the exact scores.
 SLACK: Final = 8
 # Below this many rows a graph is slower to build than it ever gains.

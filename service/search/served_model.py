@@ -19,8 +19,6 @@ from service.search.library import DocumentHit, Segment
 from service.search.prefix_index import PrefixIndex
 from service.search.texts import ServedEmbeddings, vectors_of
 
-__all__ = ["Answers", "ServedModel"]
-
 _TESTED_WORDS: Final = 64
 _ATTEMPTS: Final = 3
 _ENTRY_BYTES: Final = 400  # overhead of an entry beside its key and its value
