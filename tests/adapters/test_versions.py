@@ -35,3 +35,9 @@ def test_lower_bounds_are_tested() -> None:
         name, bound = re.match(r"([\w.-]+)>=([\d.]+)", need).groups()
         if not need.startswith("backports"):
             assert re.fullmatch(rf"{re.escape(bound)}(\.0)*", oldest[name.lower()]), need
+
+
+def test_licences_of_every_extra_are_listed() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| (`[^|]+) \|", page.section("Licences of what the extras bring"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(extras) - {"bench", "dev"}
