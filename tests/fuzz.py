@@ -54,7 +54,7 @@ from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import find_sources
 from jose_embed.text.texts import TextStore
 from jose_embed.text.tokenizers import get_tokenizer
-from jose_embed.training.checkpoints import Checkpoints
+from jose_embed.training.checkpoints import Checkpoints, RunFacts
 from jose_embed.training.schedule import RunState
 
 HANG = 20  # seconds of the processor; of the clock, thirty times as many: a busy machine is no finding
@@ -190,13 +190,8 @@ class Fuzzer:
             tables = [table(rows) for rows in (corpus.vocabulary.n_words, corpus.vocabulary.n_words, len(corpus))]
             self.tables = tables
             with Checkpoints(folder / "valid.run") as checkpoints:
-                facts: dict[str, Any] = {
-                    "config": TrainConfig(),
-                    "epochs": 10,
-                    "backend": "cpu",
-                    "phases": {"reading": 1.5},
-                }
-                checkpoints.write(tables, RunState(), corpus=corpus, keep_text=False, **facts)
+                facts = RunFacts(corpus, TrainConfig(), 10, "cpu", {"reading": 1.5})
+                checkpoints.write(tables, RunState(), facts)
         self.vectors = {}
         for format in FORMATS:
             export(self.model, folder / "valid.vectors", format=format, overwrite=True)

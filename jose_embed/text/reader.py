@@ -94,6 +94,7 @@ class BlockReader:
 
     Example:
         >>> import tempfile
+        >>> from jose_embed.text.sources import find_sources
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     _ = file.write(b"one two"), file.flush()
         ...     with BlockReader(find_sources(file.name)) as reader:

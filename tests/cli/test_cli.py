@@ -584,7 +584,10 @@ def test_embed_never_replaces_what_it_reads(
     text = tmp_path / "e.txt"
     text.write_text("cat\n")
     os.link(text, "hard.npy")
-    for options in (("-o", "e.txt"), ("-o", "hard.npy"), ("-o", "v.npy", "--details", "e.txt")):
+    assert "no format has the ending '.txt'" in refused(
+        main, "embed", model_path, "e.txt", "-o", "e.txt", "--overwrite"
+    )
+    for options in (("-o", "hard.npy"), ("-o", "v.npy", "--details", "e.txt")):
         for source in ("e.txt", "*.txt", "."):
             assert "which is read; choose another" in refused(
                 main, "embed", model_path, source, *options, "--overwrite"
