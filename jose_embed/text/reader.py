@@ -46,6 +46,7 @@ from jose_embed.text.sources import Format, Input, Source, SourceReport, printab
 
 LINE_LIMIT = 16 << 20  # bytes that may have to stay together in memory
 _BLOCKS_AHEAD = 3
+_TABLES_SHOWN = 5  # tables with different columns of texts that are named
 _SMALLEST_BLOCK = PIECE // 2  # smaller pieces (pipes, zstd) are joined
 _BOM = b"\xef\xbb\xbf"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # UTF-16 and UTF-32
@@ -118,6 +119,7 @@ class BlockReader:
         self.reports: list[SourceReport] = []
         self.notes: list[str] = []
         self.columns: Columns | None = None
+        self._shown: set[tuple[str, ...]] = set()  # columns of texts
         self._options = options or TextOptions()
         self._formats = ["text" if options is None else format_of(source, options) for source in sources]
         named = self._options.text_field or self._options.keep_fields or self._options.id_field
@@ -242,8 +244,9 @@ class BlockReader:
             report.first_invalid = report.first_invalid or report.n_lines + 1
 
         def chosen(found: Iterable[str], columns: Columns) -> None:
-            if self.columns is None:
-                self.columns = columns
+            self.columns = self.columns or columns
+            if columns.text not in self._shown and len(self._shown) < _TABLES_SHOWN:
+                self._shown.add(columns.text)
                 self.notes.append(columns_note(source.name, found, columns))
 
         how: dict[str, Any] = {"chosen": chosen, "changed": changed}

@@ -545,6 +545,16 @@ def test_a_long_question_is_a_column_name(write: Callable[..., Path]) -> None:
     )
 
 
+def test_tables_with_other_columns_are_named_too(write: Callable[..., Path]) -> None:
+    for name in ("a", "b"):
+        write(f"tables/{name}.csv", "id,text\n1,one\n")
+    for name in ("c", "d"):
+        write(f"tables/{name}.csv", "id,body\n1,one\n")
+    notes = read("tables")[2]
+    assert [note.split(": ")[0] for note in notes] == [os.path.join("tables", "a.csv"), os.path.join("tables", "c.csv")]
+    assert "text from 'body'" in notes[1]
+
+
 def test_the_only_text_may_be_kept_as_a_field(write: Callable[..., Path]) -> None:
     path = write("a.csv", "id,review\n" + "1,a review with more than thirty characters in it\n")
     assert read(path, keep_fields="review")[0].startswith(b"a review")
