@@ -387,13 +387,12 @@ class Store:
             # On a read-only file system SQLite cannot create its shared memory: if there is none, nobody writes.
             shared = self.path.resolve().with_name(f"{self.path.resolve().name}-shm")
             how = "mode=ro" if os.access(self.path.parent, os.W_OK) or shared.exists() else "immutable=1"
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("PRAGMA query_only = ON")
-            return connection
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        place = str(self.path) if write else f"{self.path.absolute().as_uri()}?{how}"
+        connection = sqlite3.connect(place, uri=not write, isolation_level=None, check_same_thread=False)
         try:
+            if not write:
+                connection.execute("PRAGMA query_only = ON")
+                return connection
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise StoreError(
