@@ -169,9 +169,8 @@ class Store:
         """Stores vectors of versions under a model; versions that are gone by now are skipped."""
         with self._transaction() as database:
             database.executemany(
-                "INSERT OR REPLACE INTO vectors SELECT ?1, ?2, ?3 "
-                "WHERE EXISTS (SELECT 1 FROM documents WHERE serial = ?2)",
-                [(model, item.serial, _blob(item.vector)) for item in vectors],
+                "INSERT OR REPLACE INTO vectors SELECT ?, serial, ? FROM documents WHERE serial = ?",
+                [(model, _blob(item.vector), item.serial) for item in vectors],
             )
 
     def drop_vectors(self, model: str, serials: Sequence[int]) -> None:
