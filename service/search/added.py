@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,8 @@ class AddedTexts:
         self._clear()
 
     def _clear(self) -> None:
-        self._last: tuple[Library, AddedDocuments] | None = None
+        # Of a library that is still served: after a merge the segments before it must not be held here.
+        self._made: WeakKeyDictionary[Library, AddedDocuments] = WeakKeyDictionary()
         self._serials = array("q")
         self._lengths = array("l")
         self._factors = array("f")
@@ -77,8 +79,8 @@ class AddedTexts:
             source: Where their texts are.
         """
         with self._lock:
-            if self._last is not None and self._last[0] is library and self._source is source:
-                return self._last[1]
+            if self._source is source and (known := self._made.get(library)) is not None:
+                return known
             if self._source is not source or len(self._serials) > 2 * len(library) + _DEAD:
                 self._source = source
                 self._clear()
@@ -89,7 +91,7 @@ class AddedTexts:
             parts: list[Segment | Tail] = [*library.segments, *([library.tail] if library.tail is not None else [])]
             serials = np.array(self._serials, np.int64)
             made = AddedDocuments(self, self._search, library.dim, parts, serials, frozenset(self._names))
-            self._last = library, made
+            self._made[library] = made
             return made
 
     def _take(self, page: Sequence[StoredText], library: Library) -> None:

@@ -95,9 +95,9 @@ class Segment:
         return Hits(hits.rows[kept], hits.scores[kept])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Library:
-    """All added documents that have a vector under one model.
+    """All added documents that have a vector under one model. Two libraries are equal only if they are the same one.
 
     Args:
         dim: The model's dimension.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,3 +102,13 @@ def test_another_file_is_read_anew(model: Embeddings) -> None:
     for text in ("zebra", "apple"):
         found = texts.of(library, Source({1: (text, "{}")}))
         assert (found.by_words(question) > 0).tolist() == [text == "zebra"]
+
+
+def test_a_library_that_is_replaced_is_not_kept(model: Embeddings) -> None:
+    source, texts = Source({1: ("red fox", "{}")}), AddedTexts(model.document_search)
+    library = Library(6, IndexOptions()).changed([Entry(1, "a", unit_rows(1, 6, 1)[0])], [])
+    documents = texts.of(library, source)
+    assert texts.of(library, source) is documents
+    library_ref, documents_ref = weakref.ref(library), weakref.ref(documents)
+    del library, documents
+    assert (library_ref(), documents_ref()) == (None, None)
