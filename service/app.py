@@ -306,6 +306,7 @@ class _Sending:
         self.n_bytes += len(body)
         if not more:
             self.ended = time.perf_counter()
+            # Behind an exception, which is a 500, nobody calls linger().
             self._lingers = more = self.body_unread and self.status < 500
         for first in range(0, max(1, len(body)), _ANSWER_SLICE):
             last = first + _ANSWER_SLICE

@@ -23,6 +23,7 @@ from jose_embed.text.records import (
 from jose_embed.text.sources import printable
 
 _SAMPLE = 1 << 16  # characters that the dialect and the columns are found in
+_LONGEST_NAME = 120  # characters of a column's name; questions of a survey are names, too
 
 
 class _Dialect(NamedTuple):
@@ -265,9 +266,6 @@ def _is_record(header: Sequence[str], records: Sequence[Sequence[str]]) -> bool:
         if len(name) > _LONGEST_NAME or is_common or (_is_number(name) and values and all(map(_is_number, values))):
             return True
     return False
-
-
-_LONGEST_NAME = 120  # characters; questions of a survey are names, too
 
 
 def _is_number(text: str) -> bool:

@@ -186,33 +186,32 @@ def test_a_body_over_the_limit(small: Served, path: str) -> None:
     assert (just.status_code, kind_of(just)) == (400, "malformed-json")
 
 
+def answer_to(served: Served, length: int, *pieces: bytes) -> str:
+    """Everything that comes back for a request whose head announces ``length`` bytes, sent in pieces."""
+    host, port = urlsplit(served.url).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head(host, length))
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.02)
+        return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+
+
 def test_a_refused_body_that_is_sent_on_gets_its_answer(small: Served) -> None:
     # A reset connection loses the answer, and a proxy makes 502 of it.
-    host, port = urlsplit(small.url).netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(head(host, 1_000_000))
-        for _ in range(10):
-            connection.sendall(b" " * 100_000)
-            time.sleep(0.02)
-        answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+    answer = answer_to(small, 1_000_000, *[b" " * 100_000] * 10)
     assert answer.startswith("HTTP/1.1 413 ")
     assert "body-too-large" in answer
 
 
 def test_a_refused_body_that_never_ends_is_not_awaited(small: Served) -> None:
-    host, port = urlsplit(small.url).netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(head(host, 1_000_000) + b"{")
-        answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+    answer = answer_to(small, 1_000_000, b"{")
     assert answer.startswith("HTTP/1.1 413 ")
     assert small.get("/readyz").status_code == 200
 
 
 def test_a_body_that_does_not_come(small: Served) -> None:
-    host, port = urlsplit(small.url).netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(head(host, 1_000) + b"{")
-        answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+    answer = answer_to(small, 1_000, b"{")
     assert answer.startswith("HTTP/1.1 408 ")
     assert "body-too-slow" in answer
     assert small.get("/readyz").status_code == 200
