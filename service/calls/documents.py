@@ -192,7 +192,7 @@ async def put_document(
     if_none_match: IfNoneMatch = LEFT_OUT,
 ) -> Response:
     """Stores a text and its fields under an id; searches find it at once. A text without a known word has no vector and
-    is refused."""
+    is refused, unless the model composes one (`composed`)."""
     engine = engine_of(request)
     text, _ = within_limit(document.text, engine.settings.max_text_characters)
     fields = fields_text(document.fields)
@@ -352,7 +352,8 @@ def _results(
 
 
 def _written(outcome: Outcome, made: Inferred) -> dict[str, Any]:
-    return {"id": outcome.id, "revision": outcome.serial, "tokens": made.n_tokens, "known": made.n_known}
+    head = {"id": outcome.id, "revision": outcome.serial, "tokens": made.n_tokens, "known": made.n_known}
+    return head | ({"composed": True} if made.composed else {})
 
 
 def _serial(if_match: str | None) -> int | None:

@@ -31,7 +31,8 @@ router = calls(ReadRoute, "OpenAI", prefix="/v1")
 )
 async def embeddings(request: Request, wanted: OpenAIRequest) -> Response:
     """As OpenAI's call of this name. Token ids are an error: the model's own tokenizer reads the texts. So is a text
-    without a known word, unless the service's setting `JOSE_V1_UNKNOWN_TEXT` says which vector it gets."""
+    without a known word, unless the model composes its vector (`composed`) or the service's setting
+    `JOSE_V1_UNKNOWN_TEXT` says which vector it gets."""
     engine = engine_of(request)
     served = engine.snapshot.served
     _check_name(served, wanted.model)
@@ -71,10 +72,11 @@ async def _vectors(engine: Engine, served: ServedModel, texts: Sequence[str], wa
                     "object": "embedding",
                     "index": i,
                     "embedding": None if vector is None else encoded(vector, wanted.encoding_format),
-                },
+                }
+                | ({"composed": True} if item.composed else {}),  # OpenAI's clients keep members they do not know
                 option=orjson.OPT_SERIALIZE_NUMPY,
             )
-            for i, vector in enumerate(vectors)
+            for i, (item, vector) in enumerate(zip(made, vectors, strict=True))
         ]
         tail = orjson.dumps({"model": wanted.model, "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens}})
         return b'{"object":"list","data":[' + b",".join(pieces) + b"]," + tail[1:]

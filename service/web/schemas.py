@@ -83,11 +83,7 @@ _EMPTY: Final[dict[str, Any]] = {"maxItems": 0}
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
-
-
-class _Sparse(BaseModel):
-    """An answer whose members with a default are sent only if they say something."""
+    """An answer; members with a default are sent only if they say something."""
 
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
 
@@ -227,7 +223,7 @@ class SimilarQuery(_Parameters):
     min_score: Annotated[Cosine, Field(description=_MIN_SCORE)] = LEFT_OUT
 
 
-class SimilarAnswer(_Sparse):
+class SimilarAnswer(_Answer):
     """The neighbours of one word."""
 
     word: str
@@ -292,7 +288,7 @@ class SimilarBatch(_Request):
     )
 
 
-class SimilarFound(_Sparse):
+class SimilarFound(_Answer):
     """An answered item."""
 
     status: Literal[200]
@@ -394,7 +390,7 @@ class WordEntry(_Answer):
     count: int = Field(ge=1)
 
 
-class WordList(_Sparse):
+class WordList(_Answer):
     """The most frequent words of a prefix."""
 
     prefix: str
@@ -404,7 +400,7 @@ class WordList(_Sparse):
     model: ModelRef
 
 
-class WordAnswer(_Sparse):
+class WordAnswer(_Answer):
     """A word with its vector."""
 
     word: str
@@ -423,7 +419,7 @@ class DistanceQuery(_Request):
     b: Word
 
 
-class Distance(_Sparse):
+class Distance(_Answer):
     """How far two words are apart."""
 
     a: str
@@ -522,7 +518,7 @@ class FoundPassage(_Answer):
     highlights: list[tuple[int, int]]
 
 
-class DocumentNeighbor(_Sparse):
+class DocumentNeighbor(_Answer):
     """A document near to the query."""
 
     id: str
@@ -553,7 +549,7 @@ class FacetCount(_Answer):
     count: int = Field(ge=1)
 
 
-class SearchAnswer(_Sparse):
+class SearchAnswer(_Answer):
     """The neighbours of the query, of the kind of ``target``."""
 
     target: Literal["documents", "words"]
@@ -611,6 +607,7 @@ class DocumentWritten(_Answer):
     tokens: int = Field(ge=0)
     known: int = Field(ge=0)
     coverage: float = Field(ge=0, le=1)
+    composed: Composed = None
     model: ModelRef
 
 
@@ -624,10 +621,10 @@ class Document(_Answer):
     fields: dict[str, Any] = Field(description="Those it was stored with, or that the model keeps.")
     created: str | None = Field(description="Null for a trained document.")
     updated: str | None = Field(description="Null for a trained document.")
-    searchable: bool = Field(description="Whether the present model has a word of it.")
+    searchable: bool = Field(description="Whether the present model has a vector for it.")
 
 
-class DocumentEntry(_Sparse):
+class DocumentEntry(_Answer):
     """A document of a list; revision, characters and dates of a trained document are null."""
 
     id: str
@@ -726,6 +723,7 @@ class PutDone(_Answer):
     revision: int = Field(ge=1)
     tokens: int = Field(ge=0)
     known: int = Field(ge=0)
+    composed: Composed = None
 
 
 class DeleteDone(_Answer):
@@ -774,6 +772,7 @@ class OpenAIVector(_Answer):
     object: Literal["embedding"]
     index: int = Field(ge=0)
     embedding: list[float] | str | None = Field(description="Null only by the setting JOSE_V1_UNKNOWN_TEXT=null.")
+    composed: Composed = None
 
 
 class OpenAIUsage(_Answer):

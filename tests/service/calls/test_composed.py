@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
+import openai
 import pytest
 from serving import Served, start, unit_rows
 
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.parts import SUBWORD_VECTORS, SUBWORDS
+from service.app import OPENAPI_FILE
 
 
 @pytest.fixture(scope="module")
@@ -74,5 +77,36 @@ def test_texts_of_unknown_words(running: Served, model: Embeddings) -> None:
         assert (found["composed"], bool(found["neighbors"])) == (True, True), query
     assert "composed" not in running.post("/search", {"text": "walk"}).json()
     assert running.post("/search", {"text": "walking", "mode": "vector"}).json()["composed"] is True
-    assert running.put("new", "walking").status_code in (200, 201)
+    assert running.put("new", "walking").json()["composed"] is True
     assert running.post("/search", {"text": "walking", "k": 1}).json()["neighbors"][0]["id"] == "new"
+    assert "composed" not in running.put("known", "walking walk").json()
+    operations = [{"op": "put", "id": "a", "text": "singing"}, {"op": "put", "id": "b", "text": "song"}]
+    marked, unmarked = running.post("/documents:batch", {"operations": operations}).json()["results"]
+    assert (marked["composed"], "composed" in unmarked) == (True, False)
+
+
+def test_openai_s_client_shows_which_vectors_are_composed(running: Served, model: Embeddings) -> None:
+    texts = ["walking singing", "walk", "walking walk"]  # known words alone make the third
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+        for encoding in ("base64", "float"):
+            made = client.embeddings.create(input=texts, model="m", encoding_format=encoding)
+            assert [getattr(item, "composed", None) for item in made.data] == [True, None, None]
+        np.testing.assert_allclose([item.embedding for item in made.data], model.infer(texts), atol=1e-6)
+        with pytest.raises(openai.UnprocessableEntityError, match="input 1: the text holds no word at all"):
+            client.embeddings.create(input=["walking", "?!"], model="m")
+
+
+def test_the_document_requires_no_member_that_is_left_out(running: Served) -> None:
+    schemas = json.loads(OPENAPI_FILE.read_text(encoding="utf-8"))["components"]["schemas"]
+    texts = {"input": ["walking", "walk"], "model": "m"}
+    for name, answer in (
+        ("EmbedAnswer", running.post("/embed-doc", {"text": "walk"}).json()),
+        ("EmbeddedItem", running.post("/embed-doc", {"texts": ["walk"]}).json()["results"][0]),
+        ("SimilarAnswer", running.get("/similar?word=walk").json()),
+        ("WordAnswer", running.get("/words/walk").json()),
+        ("Distance", running.get("/distance?a=walk&b=talk").json()),
+        ("SearchAnswer", running.post("/search", {"text": "walk"}).json()),
+        ("DocumentWritten", running.put("written", "walk").json()),
+        *(("OpenAIVector", item) for item in running.post("/v1/embeddings", texts).json()["data"]),
+    ):
+        assert set(schemas[name]["required"]) <= set(answer) <= set(schemas[name]["properties"]), name
