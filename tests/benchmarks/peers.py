@@ -195,7 +195,7 @@ def _ours(path: Path, settings: Settings, recipe: str) -> Trained:
 
     options: dict[str, Any] = {"epochs": settings.epochs, "seed": settings.seed, "workers": settings.threads}
     options |= recipe_settings(recipe)
-    with _measured() as clock:
+    with measured() as clock:
         model = jose_embed.train(path, tokenizer="whitespace", **options)
     if model.dim != settings.dim:
         raise ValueError(f"our default has {model.dim} dimensions, the peers have {settings.dim}; pass --dim")
@@ -214,7 +214,7 @@ def _reference(executable: str, path: Path, settings: Settings, *, documents: bo
         command += ["-doc-output", "documents"] if documents else []
         command += ["-size", settings.dim, "-window", settings.window, "-min-count", settings.min_count]
         command += ["-iter", settings.epochs, "-threads", settings.threads, "-debug", 0]
-        with _measured() as clock:
+        with measured() as clock:
             subprocess.run([str(part) for part in command], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         words, word_vectors = _read_text_vectors(Path(folder) / "words")
         doc_vectors = _read_text_vectors(Path(folder) / "documents")[1] if documents else None
@@ -231,7 +231,7 @@ def _wordllama(python: str, corpus: Corpus, *, documents: bool) -> Trained:
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         return np.asarray(rows / np.where(norms == 0, 1, norms), np.float32)
 
-    with _measured() as clock:
+    with measured() as clock:
         vectors = infer(corpus.lines()) if documents else None
     return Trained(vectors, (), np.empty((0, 256), np.float32), infer, clock)
 
@@ -241,7 +241,7 @@ def _doc2vec(corpus: Corpus, settings: Settings) -> Trained:
 
     _quiet_gensim()
     lines = corpus.lines()
-    with _measured() as clock:
+    with measured() as clock:
         tagged = [TaggedDocument(line.split(), [row]) for row, line in enumerate(lines)]
         model = Doc2Vec(
             tagged,
@@ -268,7 +268,7 @@ def _word2vec(corpus: Corpus, settings: Settings) -> Trained:
 
     _quiet_gensim()
     path = corpus.write()
-    with _measured() as clock:
+    with measured() as clock:
         model = Word2Vec(
             corpus_file=str(path),
             sg=1,
@@ -291,7 +291,7 @@ def _tfidf(corpus: Corpus, settings: Settings) -> Trained:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     lines = corpus.lines()
-    with _measured() as clock:
+    with measured() as clock:
         weigher = TfidfVectorizer(
             token_pattern=r"\S+", lowercase=False, sublinear_tf=True, min_df=settings.min_count, max_df=0.5
         )
@@ -338,7 +338,8 @@ def _quiet_gensim() -> None:
 
 
 @contextmanager
-def _measured() -> Iterator[Clock]:
+def measured() -> Iterator[Clock]:
+    """The time of the block; the figures are there after it."""
     clock = Clock()
     start, cpu_start = time.perf_counter(), _cpu_seconds()
     yield clock
