@@ -9,8 +9,11 @@ import pytest
 
 from jose_embed.compute.cpu.simd import (
     active_bits,
+    equal_bits,
     exponential,
+    inverse_root,
     lane_sum,
+    load_lanes,
     popcount,
     row_primitives,
     store_lanes,
@@ -58,23 +61,26 @@ def test_gather_products(n_chunks: int) -> None:
 
 @pytest.mark.parametrize("n_chunks", CHUNKS)
 @pytest.mark.parametrize("bits", [1 << 0, 1 << 31, 0b1011, 0xFFFF_FFFF])
-def test_step_rows(n_chunks: int, bits: int) -> None:
+@pytest.mark.parametrize("measured", [0, 0xFFFF, 0xFFFF_FFFF])
+def test_step_rows(n_chunks: int, bits: int, measured: int) -> None:
     step = row_primitives(n_chunks).step_rows
 
     @jit
-    def run(rows: Any, indices: Any, bits: Any, anchors: Any, own: Any, towards: Any, weight: Any, total: Any) -> None:
-        step(rows, indices, bits, anchors, np.uint64(2), own, towards, weight, total)
+    def run(rows: Any, indices: Any, bits: Any, measured: Any, anchors: Any, factors: Any, total: Any) -> None:
+        step(rows, indices, bits, anchors, np.uint64(2), factors[0], factors[1], factors[2], total, measured)
 
     random = np.random.default_rng(4)
     rows, anchors, total = table(n_chunks, 60, 5), table(n_chunks, 3, 6), table(n_chunks, 1, 7)
     indices = random.permutation(60)[:32].astype(np.uint32)
-    own, towards, weight = (random.standard_normal(32).astype(np.float32) for _ in range(3))
+    factors = random.standard_normal((3, 32)).astype(np.float32)
+    own, towards, weight = factors
     before = rows.astype(np.float64)
-    run(rows, indices, np.uint64(bits), anchors, own, towards, weight, total)
+    run(rows, indices, np.uint64(bits), np.uint64(measured), anchors, factors, total)
     moved = [r for r in range(32) if bits >> r & 1]
     for r in moved:
         wanted = own[r] * before[indices[r]] + towards[r] * anchors[2].astype(np.float64)
-        assert np.allclose(rows[indices[r]], wanted / np.linalg.norm(wanted), atol=1e-6)
+        wanted /= np.linalg.norm(wanted) if measured >> r & 1 else 1
+        assert np.allclose(rows[indices[r]], wanted, atol=1e-5)
     untouched = np.setdiff1d(np.arange(60), indices[moved])
     assert np.array_equal(rows[untouched], before[untouched])
     assert np.allclose(total[0], sum(weight[r] * before[indices[r]] for r in moved), atol=1e-4)
@@ -85,7 +91,7 @@ def test_a_row_that_stands_twice_is_moved_twice_and_stays_on_the_sphere() -> Non
 
     @jit
     def run(rows: Any, indices: Any, bits: Any, anchors: Any, own: Any, towards: Any, weight: Any, total: Any) -> None:
-        step(rows, indices, bits, anchors, np.uint64(0), own, towards, weight, total)
+        step(rows, indices, bits, anchors, np.uint64(0), own, towards, weight, total, bits)
 
     rows, anchors = table(1, 1, 1), table(1, 1, 2)
     first = rows[0].astype(np.float64)
@@ -123,13 +129,14 @@ def test_add_rows_and_prefetch() -> None:
     add, prefetch = primitives.add_rows, primitives.prefetch_row
 
     @jit
-    def run(out: Any, a: Any, b: Any) -> None:
+    def run(out: Any, a: Any, b: Any) -> Any:
         prefetch(a, np.uint64(2))
-        add(out, a, np.uint64(2), b, np.uint64(1))
+        return add(out, a, np.uint64(2), b, np.uint64(1))
 
     out, a, b = table(2, 1, 1), table(2, 3, 2), table(2, 2, 3)
-    run(out, a, b)
+    square = run(out, a, b)
     assert np.array_equal(out[0], a[2] + b[1])
+    assert square == pytest.approx(float(out[0] @ out[0]), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -207,3 +214,16 @@ def test_the_exponential_of_each_lane() -> None:
         run(rows, np.arange(32, dtype=np.uint32) % 16, np.eye(1, 16, dtype=np.float32), out)
         wanted = np.exp(np.clip(rows[:, 0].astype(np.float64), -87, 88)) / 2
         assert np.allclose(out, wanted, rtol=2.4e-7, atol=0, equal_nan=True)
+
+
+def test_lanes_are_loaded_and_compared() -> None:
+    @jit
+    def run(numbers: Any, out: Any, rows: Any, row: Any) -> Any:
+        store_lanes(out, 1, inverse_root(load_lanes(numbers, 3)))
+        return equal_bits(rows, 2, row)
+
+    numbers, out = np.arange(1, 33, dtype=np.float32), np.zeros(18, np.float32)
+    rows = np.array([7, 9, *range(14), 9, 9, 9], np.uint32)
+    assert run(numbers, out, rows, np.uint32(9)) == 1 << 9 | 1 << 14 | 1 << 15
+    assert np.allclose(out[1:17], numbers[3:19] ** -0.5, rtol=1e-6)
+    assert not out[[0, 17]].any()

@@ -13,8 +13,11 @@ from numba import float32, int64, uint32, uint64
 from jose_embed.compute import sampling
 from jose_embed.compute.cpu.simd import (
     active_bits,
+    equal_bits,
     exponential,
+    inverse_root,
     lane_sum,
+    load_lanes,
     popcount,
     row_primitives,
     store_lanes,
@@ -90,10 +93,25 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
             ((uint64(1) << uint64(n_negatives)) - uint64(1)) << uint64(_N)
         )
 
-    @jit(fastmath=True)
+    @jit(fastmath=True, inline=True)
+    def move_rows(
+        s: Any, table: Any, moving: Any, measured: Any, anchors: Any, anchor: Any, inverse_norm: Any, h: Any
+    ) -> Any:  # fmt: skip
+        # A step is tangential, x + t (v - (x.v) x), so that a negative's length follows from h = x.v, unless the row
+        # was moved after h was taken. Then it is measured, and for positives, of which there are few: so no error adds
+        # up from step to step.
+        towards = load_lanes(s.towards, _N)
+        square = one / (inverse_norm * inverse_norm)  # of the anchor's length
+        unit = inverse_root(one + towards * towards * (square - h * h))
+        store_lanes(s.own, _N, unit * load_lanes(s.own, _N))
+        store_lanes(s.towards, _N, unit * towards)
+        step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves, measured)
+
+    # Inlined, because a call passes a hundred numbers.
+    @jit(fastmath=True, inline=True)
     def hinges(
         s: Any, table: Any, n_positives: Any, n_negatives: Any, anchors: Any, anchor: Any,
-        inverse_norm: Any, scale: Any, margin: Any, sharpness: Any, rate: Any,
+        inverse_norm: Any, scale: Any, margin: Any, sharpness: Any, rate: Any, measured: Any,
     ) -> Any:  # fmt: skip
         # f, h: products of positives and negatives with the anchor, -f and h of absent ones so small that no hinge is
         # active; g: the hinge, in which -f and h stand alike; q: the step scale of the anchor. The loop is over the
@@ -143,13 +161,13 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
             store_lanes(s.own, int64(others), one + strengths * beside)
             store_lanes(s.towards, int64(others), -sign * strengths)
             store_lanes(s.weight, int64(others), -sign * rate * weight)
-            step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves)
+            move_rows(s, table, moving, measured, anchors, anchor, inverse_norm, h)
         return lane_sum(losses), active, moving
 
     @jit(fastmath=True)
     def logistic(
         s: Any, table: Any, n_positives: Any, n_negatives: Any, anchors: Any, anchor: Any,
-        inverse_norm: Any, scale: Any, margin: Any, sharpness: Any, rate: Any,
+        inverse_norm: Any, scale: Any, margin: Any, sharpness: Any, rate: Any, measured: Any,
     ) -> Any:  # fmt: skip
         # The loss of a pair is a sum over its two rows, so each row has one term, times the rows of the other kind.
         f = gather_products(table, s.rows, 0, n_positives, anchors, anchor, far)
@@ -170,7 +188,7 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
         store_lanes(s.towards, _N, zero - strength)
         store_lanes(s.weight, _N, zero - rate * q * (one + scale * h))
         moving = all_bits(n_positives, n_negatives)
-        step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves)
+        move_rows(s, table, moving, measured, anchors, anchor, inverse_norm, h)
         return lane_sum(losses), active, moving
 
     contrast = logistic if objective == "cross-entropy" else hinges
@@ -187,6 +205,10 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
             drawn = row_of(private, draw_word(samples, random_bits(key, draw * n_negatives + e)))
             s.coming[e] = drawn
             prefetch_row(center, uint64(drawn))
+        repeated = uint64(0)  # the bits of those that stand before
+        for e in range(n_negatives):
+            repeated |= equal_bits(s.coming, 0, s.coming[e]) & ~((uint64(2) << uint64(e)) - uint64(1))
+        return repeated
 
     @jit(fastmath=True)
     def train(
@@ -196,7 +218,6 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
         # From here on a word is the index of its row: the worker's own copy if there is one.
         center, context, document_table = tables.center, tables.context, tables.document
         window, n_negatives, n_doc_negatives = rules.window, rules.negatives, rules.doc_negatives
-        row = n_chunks * LANES
         rows, coming, kept = s.rows, s.coming, s.kept
         loss = 0.0
         active = uint64(0)
@@ -226,16 +247,17 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
                 for i in range(min(n, window + 1)):
                     prefetch_row(center, uint64(kept[i]))
                 draw = number // rules.positions_per_draw
-                draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
+                repeated = draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
                 for i in range(n):
                     word = kept[i]
                     k = int64(0)
                     for e in range(n_negatives):
                         rows[_N + k] = coming[e]
                         k += int64(coming[e] != word)
+                    again = repeated if k == n_negatives else ~uint64(0)
                     if number + 1 == (draw + 1) * rules.positions_per_draw:
                         draw += 1
-                        draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
+                        repeated = draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
                     if i + 1 < n:
                         prefetch_row(context, uint64(kept[i + 1]))
                     if i + 1 + window < n:
@@ -252,15 +274,16 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
                             at += 1
                         if m == 0 or k == 0:
                             continue
+                        measured = again
+                        for j in range(m):
+                            measured |= equal_bits(rows, _N, rows[j])
+                        measured = (measured << uint64(_N)) | all_bits(m, 0)
                         if joint:
-                            add_rows(s.mixed, context, uint64(word), document_table, anchor)
-                            cosine = zero
-                            for c in range(row):
-                                cosine += context[word, c] * document_table[anchor, c]
-                            norm = np.sqrt(max(two + two * cosine, float32(1e-6)))
+                            square = add_rows(s.mixed, context, uint64(word), document_table, anchor)
+                            norm = np.sqrt(max(square, float32(1e-6)))
                             step = contrast(
                                 s, center, m, k, s.mixed, uint64(0), one / norm, half, rules.margin, rules.sharpness,
-                                context_rate,
+                                context_rate, measured,
                             )  # fmt: skip
                             if step[2] != uint64(0):
                                 move_row(context, uint64(word), s.moves, uint64(0), one)
@@ -268,7 +291,7 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
                         else:
                             step = contrast(
                                 s, center, m, k, context, uint64(word), one, one, rules.margin, rules.sharpness,
-                                context_rate,
+                                context_rate, measured,
                             )  # fmt: skip
                             if step[2] != uint64(0):
                                 move_row(context, uint64(word), s.moves, uint64(0), one)
@@ -286,7 +309,7 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
                             rows[_N + e] = row_of(private, draw_word(samples, bits))
                         step = contrast(
                             s, center, m, n_doc_negatives, document_table, anchor, one, one, rules.margin,
-                            rules.sharpness, document_rate,
+                            rules.sharpness, document_rate, ~uint64(0),
                         )  # fmt: skip
                         if step[2] != uint64(0):
                             move_row(document_table, anchor, s.moves, uint64(0), one)

@@ -213,6 +213,17 @@ def exponential(typing_context: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def inverse_root(typing_context: Any, vector: Any) -> Any:
+    """1 / sqrt of each lane."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        root = _call(builder, "llvm.sqrt.v16f32", _VECTOR, arguments)
+        return builder.fdiv(ir.Constant(_VECTOR, [1.0] * LANES), root)
+
+    return lanes(lanes), code
+
+
+@intrinsic
 def active_bits(typing_context: Any, vector: Any) -> Any:
     """A uint64 whose bit r is set if lane r is above zero or NaN."""
 
@@ -220,6 +231,20 @@ def active_bits(typing_context: Any, vector: Any) -> Any:
         return builder.zext(builder.bitcast(_above_zero(builder, arguments[0]), _I16), _I64)
 
     return types.uint64(lanes), code
+
+
+@intrinsic
+def equal_bits(typing_context: Any, array: Any, start: Any, value: Any) -> Any:
+    """A uint64 whose bit r is set if ``array[start + r] == value``, r < 16, for a contiguous uint32 array."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        wide = ir.VectorType(_I32, LANES)
+        place = builder.gep(_data(context, builder, sig.args[0], arguments[0]), [arguments[1]])
+        numbers = builder.load(builder.bitcast(place, wide.as_pointer()), align=4)
+        equal = builder.icmp_unsigned("==", numbers, _splat(builder, arguments[2], wide))
+        return builder.zext(builder.bitcast(equal, _I16), _I64)
+
+    return types.uint64(array, types.int64, types.uint32), code
 
 
 @intrinsic
@@ -240,6 +265,17 @@ def popcount(typing_context: Any, bits: Any) -> Any:
         return _call(builder, "llvm.ctpop.i64", _I64, arguments)
 
     return types.uint64(types.uint64), code
+
+
+@intrinsic
+def load_lanes(typing_context: Any, array: Any, start: Any) -> Any:
+    """``array[start : start + 16]`` of a contiguous float32 array."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        place = builder.gep(_data(context, builder, sig.args[0], arguments[0]), [arguments[1]])
+        return builder.load(builder.bitcast(place, _VECTOR.as_pointer()), align=4)
+
+    return lanes(array, types.int64), code
 
 
 @intrinsic
@@ -276,16 +312,17 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
         Lane r holds table[rows[first + r]].anchors[anchor] for r < n <= 16, and ``absent`` in the rest. Rows are taken
         four at a time: ``rows`` must hold valid indices up to the next multiple of four.
 
-    ``step_rows(table, rows, bits, anchors, anchor, own, towards, weight, sum)``
+    ``step_rows(table, rows, bits, anchors, anchor, own, towards, weight, sum, measured)``
         For each set bit r of ``bits`` (not 0), with x = table[rows[r]] and v = anchors[anchor]: adds weight[r] x to the
-        row ``sum[0]``, which it first clears, and writes x <- (own[r] x + towards[r] v) / |...|, the norm being
-        measured. A row that stands twice is moved twice, one move after the other.
+        row ``sum[0]``, which it first clears, and writes x <- own[r] x + towards[r] v, over its length if bit r of
+        ``measured`` is set. Rows of the other bits are moved first, each kind in the order of the bits. A row that
+        stands twice is moved twice, one move after the other.
 
     ``move_row(table, row, sums, sum, scale)``
         x <- R_x(scale (I - x x^T) y) for x = table[row], y = sums[sum]: retraction along a tangent projection.
 
     ``add_rows(out, a, i, b, j)``
-        out[0] = a[i] + b[j].
+        out[0] = a[i] + b[j]; returns the square of its length.
 
     ``prefetch_row(table, row)``
         Asks for the row's cache lines.
@@ -360,7 +397,7 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
     @intrinsic
     def step_rows(
         ctx: Any, table: Any, rows: Any, bits: Any, anchors: Any, anchor: Any,
-        own: Any, towards: Any, weight: Any, total: Any,
+        own: Any, towards: Any, weight: Any, total: Any, measured: Any,
     ) -> Any:  # fmt: skip
         def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
             base, indices, own_at, towards_at, weight_at, sum_base = (
@@ -368,32 +405,51 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
             )
             anchor_base = _data(context, builder, sig.args[3], arguments[3])
             v = load_row(builder, row_pointer(builder, anchor_base, arguments[4]))
-            before, loop, end = builder.block, *(builder.append_basic_block(f"step.{name}") for name in ("row", "end"))
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            left = builder.phi(_I64)
-            sums = [builder.phi(_VECTOR) for _ in range(n_chunks)]
-            left.add_incoming(arguments[2], before)
-            for phi in sums:
-                phi.add_incoming(_ZERO, before)
-            r = _call(builder, "llvm.cttz.i64", _I64, [left, ir.Constant(_I1, 1)])
-            index = builder.load(builder.gep(indices, [r]))
-            pointer = row_pointer(builder, base, builder.zext(index, _I64))
-            a, b, w = (_splat(builder, builder.load(builder.gep(at, [r]))) for at in (own_at, towards_at, weight_at))
-            x = load_row(builder, pointer)
-            sums_after = [_multiply_add(builder, w, x[i], sums[i]) for i in range(n_chunks)]
-            y = [_multiply_add(builder, a, x[i], builder.fmul(b, v[i])) for i in range(n_chunks)]
-            store_row(builder, scaled(builder, _inverse_root(builder, _product_sum(builder, y, y)), y), pointer)
-            rest = builder.and_(left, builder.sub(left, ir.Constant(_I64, 1)))
-            left.add_incoming(rest, builder.block)
-            for phi, after in zip(sums, sums_after, strict=True):
-                phi.add_incoming(after, builder.block)
-            builder.cbranch(builder.icmp_unsigned("!=", rest, ir.Constant(_I64, 0)), loop, end)
-            builder.position_at_end(end)
-            store_row(builder, sums_after, row_pointer(builder, sum_base, ir.Constant(_I64, 0)))
+
+            def moved(bits: Any, start: Sequence[Any], measured: bool) -> list[Any]:
+                before = builder.block
+                row, end = (builder.append_basic_block(f"step.{name}") for name in ("row", "end"))
+                none = ir.Constant(_I64, 0)
+                builder.cbranch(builder.icmp_unsigned("!=", bits, none), row, end)
+                builder.position_at_end(row)
+                left = builder.phi(_I64)
+                sums = [builder.phi(_VECTOR) for _ in range(n_chunks)]
+                left.add_incoming(bits, before)
+                for phi, begun in zip(sums, start, strict=True):
+                    phi.add_incoming(begun, before)
+                r = _call(builder, "llvm.cttz.i64", _I64, [left, ir.Constant(_I1, 1)])
+                index = builder.load(builder.gep(indices, [r]))
+                pointer = row_pointer(builder, base, builder.zext(index, _I64))
+                a, b, w = (
+                    _splat(builder, builder.load(builder.gep(at, [r]))) for at in (own_at, towards_at, weight_at)
+                )
+                x = load_row(builder, pointer)
+                after = [_multiply_add(builder, w, x[i], sums[i]) for i in range(n_chunks)]
+                y = [_multiply_add(builder, a, x[i], builder.fmul(b, v[i])) for i in range(n_chunks)]
+                if measured:
+                    y = scaled(builder, _inverse_root(builder, _product_sum(builder, y, y)), y)
+                store_row(builder, y, pointer)
+                rest = builder.and_(left, builder.sub(left, ir.Constant(_I64, 1)))
+                left.add_incoming(rest, builder.block)
+                for phi, added in zip(sums, after, strict=True):
+                    phi.add_incoming(added, builder.block)
+                last = builder.block
+                builder.cbranch(builder.icmp_unsigned("!=", rest, none), row, end)
+                builder.position_at_end(end)
+                ended = [builder.phi(_VECTOR) for _ in range(n_chunks)]
+                for phi, begun, added in zip(ended, start, after, strict=True):
+                    phi.add_incoming(begun, before)
+                    phi.add_incoming(added, last)
+                return ended
+
+            known = builder.and_(arguments[2], builder.not_(arguments[9]))
+            total = moved(known, [_ZERO] * n_chunks, False)
+            total = moved(builder.and_(arguments[2], arguments[9]), total, True)
+            store_row(builder, total, row_pointer(builder, sum_base, ir.Constant(_I64, 0)))
             return context.get_dummy_value()
 
-        return types.void(table, rows, types.uint64, anchors, types.uint64, own, towards, weight, total), code
+        bits = types.uint64
+        return types.void(table, rows, bits, anchors, types.uint64, own, towards, weight, total, bits), code
 
     @intrinsic
     def move_row(ctx: Any, table: Any, row: Any, sums: Any, which: Any, scale: Any) -> Any:
@@ -425,10 +481,11 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
                 for at in (1, 3)
             )
             place = row_pointer(builder, _data(context, builder, sig.args[0], arguments[0]), ir.Constant(_I64, 0))
-            store_row(builder, [builder.fadd(p, q) for p, q in zip(x, y, strict=True)], place)
-            return context.get_dummy_value()
+            both = [builder.fadd(p, q) for p, q in zip(x, y, strict=True)]
+            store_row(builder, both, place)
+            return _product_sum(builder, both, both)
 
-        return types.void(out, a, types.uint64, b, types.uint64), code
+        return types.float32(out, a, types.uint64, b, types.uint64), code
 
     @intrinsic
     def prefetch_row(ctx: Any, table: Any, row: Any) -> Any:
