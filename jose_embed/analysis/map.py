@@ -311,8 +311,8 @@ def map(
     with reporting(reporter, progress) as shown:
         vectors = np.ascontiguousarray(model.doc_vectors[rows])
         placed: Layout = layout(vectors, seed=seed, reporter=shown)
-        shown.start("topics", 1, "step")
-        found = topics(model, n_topics, seed=seed)
+        found = topics(model, n_topics, seed=seed, reporter=shown)
+        shown.start("labels", 1, "step")
         labels = labels_of(model, found, rows, vectors, placed.positions, seed=seed)
         shown.advance(1)
         shown.finish()

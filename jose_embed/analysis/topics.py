@@ -35,6 +35,7 @@ from threadpoolctl import threadpool_limits
 
 from jose_embed.analysis.vmf import Mixture, fit_mixture, refined_means, spherical_starts
 from jose_embed.errors import ConfigError, whole_number
+from jose_embed.progress import Reporter, SilentReporter, reporting
 
 if TYPE_CHECKING:
     from jose_embed.model.embeddings import Embeddings
@@ -143,6 +144,8 @@ def topics(
     n_documents: int = 3,
     among: Collection[str] | None = None,
     seed: int = 0,
+    reporter: Reporter | None = None,
+    progress: bool | None = None,
 ) -> Topics:
     """The topics of a model's documents.
 
@@ -153,6 +156,9 @@ def topics(
         n_documents: Typical documents of each topic.
         among: Only these words describe topics, such as a vocabulary without stop words; None for all.
         seed: Of the starts. The same model and seed give the same bytes.
+        reporter: Receives the phases "number" (if it is to be found), "starts", "mixture" and "assigning"; None
+            shows them as ``progress`` says.
+        progress: Whether to show progress; None shows it in notebooks and interactive sessions.
 
     Returns:
         The topics, largest first; fewer than ``n_topics`` if the mixture empties some.
@@ -173,8 +179,9 @@ def topics(
         raise ConfigError("the model has no document with a known word; topics need documents")
     if n_topics is not None and whole_number("n_topics", n_topics, 1) > len(rows):
         raise ConfigError(f"n_topics is {n_topics}; there are {len(rows):,} documents with known words")
-    with threadpool_limits(1):  # the same bytes on any machine, and small products are faster so
-        return _topics(model, rows, n_topics, n_words, n_documents, among, seed)
+    # One thread: the same bytes on any machine, and small products are faster so.
+    with threadpool_limits(1), reporting(reporter, progress) as shown:
+        return _topics(model, rows, n_topics, n_words, n_documents, among, seed, shown)
 
 
 def _topics(
@@ -185,19 +192,23 @@ def _topics(
     n_documents: int,
     among: Collection[str] | None,
     seed: int,
+    reporter: Reporter,
 ) -> Topics:
     directions = model.word_directions
     vectors = np.empty((len(rows), model.dim), np.float32)
     for start in range(0, len(rows), _BLOCK):
         vectors[start : start + _BLOCK] = directions.centered(model.doc_vectors[rows[start : start + _BLOCK]])
-    k = number_of_topics(vectors, seed=seed) if n_topics is None else n_topics
-    mixture = _fit(vectors, k, seed)
+    k = number_of_topics(vectors, seed=seed, reporter=reporter) if n_topics is None else n_topics
+    mixture = _fit(vectors, k, seed, reporter)
     of_documents = np.empty(len(rows), np.int64)
     cosines = np.empty((len(rows), len(mixture)), np.float32)
+    reporter.start("assigning", len(rows), "documents")
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
         of_documents[block] = mixture.log_densities(vectors[block]).argmax(1)
         cosines[block] = vectors[block] @ mixture.means.T.astype(np.float32)
+        reporter.advance(len(of_documents[block]))
+    reporter.finish()
     doc_topics = np.full(model.n_docs, -1, np.int64)
     doc_topics[rows] = of_documents
     words = _words(model, directions, mixture, n_words, among)
@@ -221,13 +232,16 @@ def _topics(
     return Topics(model, found, mixture, doc_topics)
 
 
-def number_of_topics(vectors: Vectors, *, seed: int = 0, most: int = MOST_TOPICS) -> int:
+def number_of_topics(
+    vectors: Vectors, *, seed: int = 0, most: int = MOST_TOPICS, reporter: Reporter | None = None
+) -> int:
     """The elbow of the logarithmic distortion, from 3 to ``most``; see the head of this file.
 
     Args:
         vectors: float32 (n, dim), centered directions of norm 1; of more than 8,000 a seeded sample is used.
         seed: Of the starts and the sample.
         most: The largest number looked for; no more than one topic for 14 documents is.
+        reporter: Receives the phase "number", in centres of k-means.
 
     Returns:
         The number; for fewer than 42 documents it is 3, or 1 if there are fewer than 3.
@@ -249,10 +263,14 @@ def number_of_topics(vectors: Vectors, *, seed: int = 0, most: int = MOST_TOPICS
         k = min(largest, max(k + 1, round(1.06 * k)))
         numbers.append(k)
     gains = []
+    reporter = reporter or SilentReporter()
+    reporter.start("number", sum(numbers), "centres")
     for k in numbers:
         random = np.random.default_rng([seed, k])
         cosine = max(_mean_cosine(sample, spherical_starts(sample, k, random)) for _ in range(_SEARCH_STARTS))
         gains.append(-math.log(max(1 - cosine, 1e-12)))
+        reporter.advance(k)
+    reporter.finish()
     x, window = np.log(numbers), math.log(_WINDOW)
 
     def gain(at: float) -> float:
@@ -269,16 +287,24 @@ def number_of_topics(vectors: Vectors, *, seed: int = 0, most: int = MOST_TOPICS
     return found
 
 
-def _fit(vectors: Vectors, k: int, seed: int) -> Mixture:
+def _fit(vectors: Vectors, k: int, seed: int, reporter: Reporter) -> Mixture:
     """The mixture of the best of many starts, largest topic first."""
     sample = _sampled(vectors, max(_SAMPLED_FOR_STARTS, k), seed)
     random = np.random.default_rng([seed, k])
-    starts = [spherical_starts(sample, k, random) for _ in range(_STARTS)]
+    reporter.start("starts", _STARTS, "starts")
+    starts = []
+    for _ in range(_STARTS):
+        starts.append(spherical_starts(sample, k, random))
+        reporter.advance(1)
+    reporter.finish()
+    reporter.start("mixture", 1, "step")
     starts.sort(key=lambda means: -_mean_cosine(sample, means))
     finalists = [refined_means(sample, means, 50) for means in starts[:_FINALISTS]]
     mixture = fit_mixture(sample, max(finalists, key=lambda means: _mean_cosine(sample, means)))
     if len(sample) < len(vectors):
         mixture = fit_mixture(vectors, dataclasses.replace(mixture, log_likelihood=-math.inf), iterations=5)
+    reporter.advance(1)
+    reporter.finish()
     order = np.argsort(-mixture.shares, kind="stable")
     return Mixture(mixture.means[order], mixture.kappas[order], mixture.shares[order], mixture.log_likelihood)
 

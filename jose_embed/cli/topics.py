@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli.command import Command, add_model, positive_whole_number
+from jose_embed.cli.command import Command, add_model, add_quiet, positive_whole_number, reporter_of
 from jose_embed.cli.query import print_json, print_table, short_text
 from jose_embed.cli.text_options import add_text_options, read_documents
 from jose_embed.errors import ConfigError
@@ -45,6 +45,7 @@ def _configure_topics(parser: argparse.ArgumentParser) -> None:
     )
     add_text_options(parser.add_argument_group("the texts of --assign"), keeping=False)
     add_formats(parser)
+    add_quiet(parser)
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
@@ -65,9 +66,18 @@ def _run_topics(arguments: argparse.Namespace) -> None:
     store = kept_texts(arguments.model)
     if arguments.by:
         check_field(arguments.by, store, model.n_docs)
-    found = topics(model, arguments.k, n_words=arguments.words, n_documents=arguments.documents, seed=arguments.seed)
-    if arguments.assign:
-        _print_assigned(found, *read_documents(arguments.assign, arguments, model), arguments)
+    new = read_documents(arguments.assign, arguments, model) if arguments.assign else None
+    with reporter_of(arguments) as reporter:
+        found = topics(
+            model,
+            arguments.k,
+            n_words=arguments.words,
+            n_documents=arguments.documents,
+            seed=arguments.seed,
+            reporter=reporter,
+        )
+    if new is not None:
+        _print_assigned(found, *new, arguments)
     elif arguments.by and store is not None:
         _print_by_field(found, store, arguments)
     elif arguments.json:
@@ -214,13 +224,16 @@ def _configure_near_duplicates(parser: argparse.ArgumentParser) -> None:
         "-k", type=positive_whole_number, default=1000, metavar="N", help="print at most N pairs (default: 1000)"
     )
     add_formats(parser)
+    add_quiet(parser)
 
 
 def _run_near_duplicates(arguments: argparse.Namespace) -> None:
     from jose_embed.analysis.duplicates import near_duplicates
     from jose_embed.model.embeddings import load
 
-    pairs = near_duplicates(load(arguments.model), above=arguments.above, k=arguments.k)
+    model = load(arguments.model)
+    with reporter_of(arguments) as reporter:
+        pairs = near_duplicates(model, above=arguments.above, k=arguments.k, reporter=reporter)
     if arguments.json:
         print_json([{"a": pair.a, "b": pair.b, "cosine": pair.cosine} for pair in pairs])
         return

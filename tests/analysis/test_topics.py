@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jose_embed.analysis.topics import number_of_topics
 from jose_embed.cli.program import main
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
+from jose_embed.progress import SilentReporter
 
 DIM = 30
 N_TOPICS, WORDS_EACH, DOCS_EACH = 6, 12, 60
@@ -142,6 +144,42 @@ def test_a_model_without_documents_is_refused() -> None:
         jose_embed.topics(planted(doc_token_counts=[0] * (N_TOPICS * DOCS_EACH + 1)))
 
 
+class Phases(SilentReporter):
+    """Notes the phases: name, total and what was done."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, int | None, int]] = []
+        self._running: list[tuple[str, int | None]] = []
+        self._done = 0
+
+    def start(self, phase: str, total: int | None, unit: str, done: int = 0) -> None:
+        assert not self._running, "phases do not overlap"
+        self._running.append((phase, total))
+        self._done = done
+
+    def advance(self, amount: int, **figures: float) -> None:
+        self._done += amount
+
+    def finish(self, **figures: float) -> None:
+        self.ended.append((*self._running.pop(), self._done))
+
+
+def test_phases_are_reported_and_their_totals_are_what_is_done() -> None:
+    found, given, pairs, none = Phases(), Phases(), Phases(), Phases()
+    jose_embed.topics(planted(), reporter=found)
+    jose_embed.topics(planted(), 3, reporter=given)
+    assert [name for name, _, _ in found.ended] == ["number", "starts", "mixture", "assigning"]
+    assert [name for name, _, _ in given.ended] == ["starts", "mixture", "assigning"]
+    n = 1300  # more than two blocks of rows
+    many = {"doc_ids": [str(row) for row in range(n)], "doc_token_counts": [1] * n}
+    near_duplicates(planted(**many, doc_vectors=np.tile(np.eye(DIM, dtype=np.float32), (44, 1))[:n]), reporter=pairs)
+    assert pairs.ended == [("comparing", n * (n - 1) // 2, n * (n - 1) // 2)]
+    near_duplicates(planted(doc_token_counts=[0] * (N_TOPICS * DOCS_EACH + 1)), reporter=none)
+    assert none.ended == [("comparing", 0, 0)]
+    for phases in (found, given):
+        assert all(total == done > 0 for _, total, done in phases.ended)
+
+
 # ---- the command line ---------------------------------------------------------------------------------------------
 
 
@@ -157,6 +195,18 @@ def test_topics_as_table_json_and_csv(model_path: Path, capsys: pytest.CaptureFi
     assert main(["topics", str(model_path), "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert sum(int(row["documents"]) for row in rows) == N_TOPICS * DOCS_EACH
+
+
+@pytest.mark.parametrize("command", [["topics"], ["near-duplicates", "--above", "0.8"]])
+def test_progress_goes_to_standard_error_and_quiet_leaves_it_out(
+    command: list[str], model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, str(model_path), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)
+    assert re.search(r"^(assigning: 360 documents|comparing: 64.6 k pairs) in ", shown.err, re.MULTILINE)
+    assert main([*command, str(model_path), "--json", "--quiet"]) == 0
+    assert capsys.readouterr() == (shown.out, "")
 
 
 def test_assigned_lines(model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
