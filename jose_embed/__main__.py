@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jose_embed.cli.program import main
+from jose_embed.programs import jose
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(jose())

@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(str(error), logging.ERROR)
         return _USAGE_ERROR
     except KeyboardInterrupt:
+        _say("interrupted", logging.ERROR)
         return 130
 
 

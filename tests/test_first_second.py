@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,39 @@ def test_training_works_after_an_interrupt_in_the_first_second(delay: float) -> 
         [sys.executable, "-c", PROGRAM, str(delay)], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert (ended.returncode, ended.stdout) == (0, "3 (1, 8)\n"), ended.stderr
+
+
+# ---- entry points -------------------------------------------------------------------------------------------------
+
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+
+# Found in the place of the standard library's, it interrupts the import of whatever imports it.
+INTERRUPTING_MODULE = """
+import os, signal
+os.kill(os.getpid(), signal.SIGINT)
+while True:
+    pass
+"""
+
+
+def run_script(program: str, *arguments: str, searched: str = "") -> subprocess.CompletedProcess[str]:
+    """A program as an installation starts it, with a folder that is searched for modules first."""
+    module, function = SCRIPTS[program].split(":")
+    code = f"import sys\nfrom {module} import {function}\nsys.exit({function}())"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([searched, str(ROOT)])}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("program", SCRIPTS)
+def test_the_entry_points_run_the_programs(program: str) -> None:
+    ended = run_script(program, "--help")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"usage: {program} ")
+
+
+@pytest.mark.parametrize("program", SCRIPTS)
+def test_an_interrupt_while_a_program_is_imported_is_one_line(program: str, tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text(INTERRUPTING_MODULE, encoding="utf-8")
+    ended = run_script(program, searched=str(tmp_path))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", f"{program}: interrupted\n")
