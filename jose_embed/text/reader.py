@@ -24,7 +24,7 @@ import queue
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, assert_never, overload
+from typing import Final, NamedTuple, assert_never, overload
 
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import WarningNote
@@ -34,6 +34,7 @@ from jose_embed.text.records import (
     RECORD_LIMIT,
     Columns,
     Faults,
+    Reading,
     RecordBatch,
     TextOptions,
     columns_note,
@@ -249,23 +250,22 @@ class BlockReader:
                 self._shown.add(columns.text)
                 self.notes.append(columns_note(source.name, found, columns))
 
-        how: dict[str, Any] = {"chosen": chosen, "changed": changed}
+        reading = Reading(source.name, self._options, self._faults, chosen, changed, self._hint)
         match format:
             case "text":
                 yield from self._plain(source, file, report)
             case "csv" | "tsv":
                 lines = self._decoded_lines(file, report)
-                how["hint"] = self._hint
-                batches = read_csv(lines, source.name, self._options, self._faults, tabs=format == "tsv", **how)
+                batches = read_csv(lines, reading, tabs=format == "tsv")
                 yield from self._counted(batches, file, report)
             case "jsonl":
                 lines = self._decoded_lines(file, report)
-                batches = read_json_lines(lines, source.name, self._options, self._faults, **how)
+                batches = read_json_lines(lines, reading)
                 yield from self._counted(batches, file, report)
             case "parquet" | "arrow":
                 size = source.size() or 0
                 handed_out = 0
-                for batch, share in read_arrow(source, format, self._options, self._faults, **how):
+                for batch, share in read_arrow(source, format, reading):
                     consumed = int(share * size)
                     report.n_bytes += len(batch.data)
                     yield self._block(batch, consumed - handed_out, report)

@@ -196,6 +196,32 @@ class Faults:
         return f"{n} skipped: {'; '.join(self.first)}{more}"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the records of one source are read, and who is told of them.
+
+    Attributes:
+        name: The source, for messages.
+        options: The columns to read.
+        faults: Takes the malformed records.
+        chosen: Called with all columns and those that are read.
+        changed: Called with numbers of documents that had characters which no file of a model can hold: NUL, lone
+            surrogates, invalid UTF-8.
+        hint: Called with a sentence for the user.
+    """
+
+    name: str
+    options: TextOptions
+    faults: Faults = field(default_factory=Faults)
+    chosen: Callable[[Iterable[str], Columns], object] = lambda *_: None
+    changed: Callable[[int], object] = lambda _: None
+    hint: Callable[[str], object] = lambda _: None
+
+    def fault(self, place: str, reason: str) -> None:
+        """Note a malformed record; raises as :meth:`Faults.add`."""
+        self.faults.add(self.name, place, reason)
+
+
 def format_of(source: Source, options: TextOptions) -> Format:
     """The format of a source: the one that was chosen, or that of its name's ending.
 
@@ -320,8 +346,7 @@ class BatchBuilder:
 
     Args:
         columns: The columns that are read.
-        keep_text: Whether the texts are handed on too.
-        changed: Called with the number of documents that had characters which no file of a model can hold.
+        reading: Says whether the texts are kept, and is told of changed documents.
 
     Attributes:
         may_hold_nul: Whether a text may hold a NUL.
@@ -330,10 +355,9 @@ class BatchBuilder:
         fields: The fields to keep, if there are any.
     """
 
-    def __init__(self, columns: Columns, keep_text: bool, changed: Callable[[int], object]) -> None:
+    def __init__(self, columns: Columns, reading: Reading) -> None:
         self._columns = columns
-        self._keep_text = keep_text
-        self._changed = changed
+        self._reading = reading
         self.may_hold_nul = False
         self.texts: list[str] = []
         self.ids: list[str] = []
@@ -344,12 +368,12 @@ class BatchBuilder:
         texts, ids, kept = self.texts, self.ids, self.fields
         data, n_changed = join_documents(texts, may_hold_nul=self.may_hold_nul)
         if n_changed:
-            self._changed(n_changed)
+            self._reading.changed(n_changed)
         batch = RecordBatch(
             data,
             len(texts),
             ids.copy() if self._columns.id is not None else None,
-            texts.copy() if self._keep_text else None,
+            texts.copy() if self._reading.options.keep_text else None,
             kept.copy() if self._columns.kept else None,
         )
         for part in (texts, ids, kept):

@@ -18,9 +18,8 @@ from jose_embed.errors import CorpusError, MissingExtraError
 from jose_embed.text.records import (
     SAMPLED_RECORDS,
     Columns,
-    Faults,
+    Reading,
     RecordBatch,
-    TextOptions,
     choose_columns,
     id_fault,
     join_documents,
@@ -48,24 +47,13 @@ class _Arrow(NamedTuple):
             raise MissingExtraError(f"{printable(name)}: this format", "parquet") from None
 
 
-def read_arrow(
-    source: Source,
-    format: str,
-    options: TextOptions,
-    faults: Faults,
-    *,
-    chosen: Callable[[Iterable[str], Columns], object] = lambda *_: None,
-    changed: Callable[[int], object] = lambda _: None,
-) -> Iterator[tuple[RecordBatch, float]]:
+def read_arrow(source: Source, format: str, reading: Reading) -> Iterator[tuple[RecordBatch, float]]:
     """Read a Parquet or Arrow file (the stream or the file format).
 
     Args:
         source: The file.
         format: ``"parquet"`` or ``"arrow"``.
-        options: The columns to read; ``a.b`` is the field b of the struct a.
-        faults: Takes records whose id is null.
-        chosen: Called with all columns and those that are read.
-        changed: Called with numbers of documents that had NUL characters or invalid UTF-8.
+        reading: The columns to read (``a.b`` is the field b of the struct a), and what is called.
 
     Yields:
         A batch, and the share of the file's records that were read so far.
@@ -80,13 +68,13 @@ def read_arrow(
     try:
         opened = _parquet(arrow, source) if format == "parquet" else _ipc(arrow, source)
         lengths = _column_lengths(arrow, opened)
-        columns = choose_columns(source.name, lengths, options)
-        chosen(lengths, columns)
+        columns = choose_columns(source.name, lengths, reading.options)
+        reading.chosen(lengths, columns)
         _check_types(arrow, opened.schema, columns, source.name)
         n_read = 0
         wanted = list(dict.fromkeys([*columns.text, *([columns.id] if columns.id else []), *columns.kept]))
         for table in opened.tables(wanted):
-            batch = _batch(arrow, _flattened(table), columns, options, faults, source.name, n_read, changed)
+            batch = _batch(arrow, _flattened(table), columns, reading, n_read)
             n_read += table.num_rows
             yield batch, n_read / max(1, opened.n_rows)
     except (arrow.pa.ArrowException, OSError) as error:
@@ -214,16 +202,7 @@ def _strings(arrow: _Arrow, column: Any) -> Any:
     return column.combine_chunks() if isinstance(column, arrow.pa.ChunkedArray) else column
 
 
-def _batch(
-    arrow: _Arrow,
-    table: Any,
-    columns: Columns,
-    options: TextOptions,
-    faults: Faults,
-    name: str,
-    n_before: int,
-    changed: Callable[[int], object],
-) -> RecordBatch:
+def _batch(arrow: _Arrow, table: Any, columns: Columns, reading: Reading, n_before: int) -> RecordBatch:
     ids = None
     if columns.id is not None:
         ids = _strings(arrow, table[columns.id]).to_pylist()
@@ -231,7 +210,7 @@ def _batch(
         if any(reasons):
             for row, reason in enumerate(reasons, n_before + 1):
                 if reason:
-                    faults.add(name, f"row {row:,}", reason)
+                    reading.fault(f"row {row:,}", reason)
             table = table.filter(arrow.pa.array([reason is None for reason in reasons]))
             ids = [value for value, reason in zip(ids, reasons, strict=True) if reason is None]
     texts = [_strings(arrow, table[column]) for column in columns.text]
@@ -246,9 +225,8 @@ def _batch(
     if columns.kept:
         values = [[_json_value(value) for value in table[column].to_pylist()] for column in columns.kept]
         fields = [dict(zip(columns.kept, row, strict=True)) for row in zip(*values, strict=True)]
-    return RecordBatch(
-        _lines(arrow, text, changed), table.num_rows, ids, _texts(arrow, text) if options.keep_text else None, fields
-    )
+    kept = _texts(arrow, text) if reading.options.keep_text else None
+    return RecordBatch(_lines(arrow, text, reading.changed), table.num_rows, ids, kept, fields)
 
 
 def _lines(arrow: _Arrow, text: Any, changed: Callable[[int], object]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import chain, islice
 from typing import Final, NamedTuple
@@ -14,9 +14,8 @@ from jose_embed.text.records import (
     SAMPLED_RECORDS,
     BatchBuilder,
     Columns,
-    Faults,
+    Reading,
     RecordBatch,
-    TextOptions,
     choose_columns,
     id_fault,
 )
@@ -86,37 +85,25 @@ def _widths(dialect: _Dialect, sample: str) -> list[int]:
     return widths[: max(1, len(widths) - 1)] if len(sample) >= _SAMPLE else widths
 
 
-def read_csv(
-    blocks: Iterable[str],
-    name: str,
-    options: TextOptions,
-    faults: Faults,
-    *,
-    chosen: Callable[[Iterable[str], Columns], object] = lambda *_: None,
-    changed: Callable[[int], object] = lambda _: None,
-    hint: Callable[[str], object] = lambda _: None,
-    tabs: bool = False,
-) -> Iterator[RecordBatch]:
+def read_csv(blocks: Iterable[str], reading: Reading, *, tabs: bool = False) -> Iterator[RecordBatch]:
     """Read a table with a line of column names.
 
     Args:
         blocks: The text; each block ends at a line end.
-        name: The source, for messages.
-        options: The columns to read.
-        faults: Takes the malformed records.
-        chosen: Called with all columns and those that are read.
-        changed: Called with numbers of documents that had NUL characters or lone surrogates.
-        hint: Called with a sentence for the user if there seem to be no column names.
+        reading: The columns to read, and what is called; there is a hint if there seem to be no column names.
         tabs: Whether a tab is expected between fields.
 
     Raises:
         CorpusError: a column that is not there, or one that is there twice.
 
     Example:
-        >>> [batch] = read_csv(['id,text\\n1,"a\\nb"\\n2,c\\n'], "a.csv", TextOptions(id_field="id"), Faults())
+        >>> from jose_embed.text.records import TextOptions
+        >>> reading = Reading("a.csv", TextOptions(id_field="id"))
+        >>> [batch] = read_csv(['id,text\\n1,"a\\nb"\\n2,c\\n'], reading)
         >>> batch.data, batch.ids
         (b'a b\\nc\\n', ['1', '2'])
     """
+    name, options = reading.name, reading.options
     csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))  # 131,072 characters by default
     table = _Table(blocks)
     sample = table.head[:_SAMPLE]
@@ -135,13 +122,13 @@ def read_csv(
     for column in [*columns.text, *filter(None, [columns.id]), *columns.kept]:
         if header.count(column) > 1:
             raise CorpusError(f"{printable(name)}: there are {header.count(column)} columns {column!r}; rename them")
-    chosen(header, columns)
+    reading.chosen(header, columns)
     if not options.text_field and not columns.usual and _is_record(header, records):
-        hint(
+        reading.hint(
             f"{printable(name)}: the first line looks like a record, but is taken for the names of the columns; "
             "if the table has no names, put a line with names before it, such as: id,text"
         )
-    yield from _csv_batches(rows, table, header, columns, options, faults, name, changed)
+    yield from _csv_batches(rows, table, header, columns, reading)
 
 
 def _csv_batches(
@@ -149,26 +136,23 @@ def _csv_batches(
     table: _Table,
     header: list[str],
     columns: Columns,
-    options: TextOptions,
-    faults: Faults,
-    name: str,
-    changed: Callable[[int], object],
+    reading: Reading,
 ) -> Iterator[RecordBatch]:
     width, text_at = len(header), [header.index(column) for column in columns.text]
     only_text = text_at[0] if len(text_at) == 1 else None
     id_at = header.index(columns.id) if columns.id is not None else None
     kept_at = [(column, header.index(column)) for column in columns.kept]
-    batch = BatchBuilder(columns, options.keep_text, changed)
+    batch = BatchBuilder(columns, reading)
     texts = batch.texts
     begun, line = table.n_blocks, table.n_lines + 1  # the line on which the next record starts
     for row in rows:
         if isinstance(row, csv.Error):
-            faults.add(name, f"line {line}", _csv_reason(row))
+            reading.fault(f"line {line}", _csv_reason(row))
         elif len(row) != width:
             if row:
-                faults.add(name, f"line {line}", f"{len(row)} fields, but {width} columns")
+                reading.fault(f"line {line}", f"{len(row)} fields, but {width} columns")
         elif id_at is not None and (reason := id_fault(row[id_at])) is not None:
-            faults.add(name, f"line {line}", reason)
+            reading.fault(f"line {line}", reason)
         else:
             texts.append(row[only_text] if only_text is not None else "\n".join([row[at] for at in text_at]))
             if id_at is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
 
@@ -13,9 +13,8 @@ from jose_embed.text.records import (
     TEXT_NAMES,
     BatchBuilder,
     Columns,
-    Faults,
+    Reading,
     RecordBatch,
-    TextOptions,
     choose_columns,
     id_fault,
 )
@@ -36,36 +35,25 @@ def is_json_list(head: str) -> bool:
     return start[:1] == "[" and start[1:].lstrip()[:1] == "{"
 
 
-def read_json_lines(
-    blocks: Iterable[str],
-    name: str,
-    options: TextOptions,
-    faults: Faults,
-    *,
-    chosen: Callable[[Iterable[str], Columns], object] = lambda *_: None,
-    changed: Callable[[int], object] = lambda _: None,
-) -> Iterator[RecordBatch]:
+def read_json_lines(blocks: Iterable[str], reading: Reading) -> Iterator[RecordBatch]:
     """Read one JSON object per line; blank lines are passed over.
 
     Args:
         blocks: The text; each block ends at a line end.
-        name: The source, for messages.
-        options: The fields to read; ``a.b`` is the field b of the object a.
-        faults: Takes the malformed records.
-        chosen: Called with all fields and those that are read.
-        changed: Called with numbers of documents that had NUL characters or lone surrogates.
+        reading: The fields to read (``a.b`` is the field b of the object a), and what is called.
 
     Raises:
         CorpusError: a field that no record of the first block has, or a list of records in place of lines.
 
     Example:
-        >>> options = TextOptions(keep_fields="n.m")
-        >>> [batch] = read_json_lines(['{"text": "a", "n": {"m": 1}}\\n'], "a.jsonl", options, Faults())
+        >>> from jose_embed.text.records import TextOptions
+        >>> reading = Reading("a.jsonl", TextOptions(keep_fields="n.m"))
+        >>> [batch] = read_json_lines(['{"text": "a", "n": {"m": 1}}\\n'], reading)
         >>> batch.data, batch.fields
         (b'a\\n', [{'n.m': 1}])
     """
     scan: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-    blocks = iter(blocks)
+    name, options, blocks = reading.name, reading.options, iter(blocks)
     first = next(blocks, "")
     if is_json_list(first):
         raise CorpusError(f"{printable(name)}: is a JSON list, which is not read; {ONE_PER_LINE}")
@@ -74,8 +62,8 @@ def read_json_lines(
         columns = Columns(options.text_field or TEXT_NAMES[:1], options.id_field, options.keep_fields)
     else:
         columns = choose_columns(name, lengths, options)
-        chosen(lengths, columns)
-    batch = BatchBuilder(columns, options.keep_text, changed)
+        reading.chosen(lengths, columns)
+    batch = BatchBuilder(columns, reading)
     texts_alone = columns.text[0] if len(columns.text) == 1 and columns.id is None and not columns.kept else None
     n_lines = 0
     for block in chain([first], blocks):
@@ -89,12 +77,12 @@ def read_json_lines(
                 record, reason = _parsed_again(scan, line)
                 if record is None:
                     if reason:
-                        faults.add(name, f"line {number}", reason)
+                        reading.fault(f"line {number}", reason)
                     continue
             if texts_alone is not None and type(record) is dict and type(text := record.get(texts_alone)) is str:
                 batch.texts.append(text)  # by far the most frequent case
             elif (fault := _take(record, columns, batch)) is not None:
-                faults.add(name, f"line {number}", fault)
+                reading.fault(f"line {number}", fault)
         n_lines += block.count("\n")
         if batch.texts:
             yield batch.taken()

@@ -21,7 +21,7 @@ from jose_embed.text.encode import encode
 from jose_embed.text.reader import BlockReader
 from jose_embed.text.records import (
     Columns,
-    Faults,
+    Reading,
     RecordBatch,
     TextOptions,
     choose_columns,
@@ -162,7 +162,7 @@ def test_any_table_is_read_as_it_was_written(records: list[tuple[str, int]], del
     if cut < 3:  # the sample is the first block
         blocks = ["".join(blocks[:3]), *blocks[3:]]
     options = TextOptions(text_field="text", keep_fields="number", keep_text=True)
-    batches = list(read_csv(blocks, "a.csv", options, Faults()))
+    batches = list(read_csv(blocks, Reading("a.csv", options)))
     assert [text for batch in batches for text in batch.texts or ()] == [text for text, _ in records]
     data, _, fields = documents(batches)
     assert data == lines([text for text, _ in records])
@@ -304,7 +304,7 @@ def test_any_record_is_read_as_it_was_written(records: list[tuple[str, Any]], as
     block = "".join(f"{json.dumps(value, ensure_ascii=ascii)}\r\n" for value in values)
     block = block.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     options = TextOptions(text_field="text")
-    data, _, _ = documents(read_json_lines([block], "a.jsonl", options, Faults()))
+    data, _, _ = documents(read_json_lines([block], Reading("a.jsonl", options)))
     again = [json.loads(line)["text"] for line in block.split("\n")[:-1]]
     assert data == lines([valid_text(text) for text in again])
 
