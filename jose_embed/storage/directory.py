@@ -116,7 +116,7 @@ class DirectoryReader:
         except NotADirectoryError:
             raise kind.error(f"{self.path}: is a file, not {kind.article} {kind.noun} directory; {kind.made}") from None
         except (OSError, ValueError) as error:
-            raise kind.error(f"{self.path}: cannot be read ({reason(error)})") from None
+            raise kind.error(f"{self.path}: cannot be read ({reason(error)}){_to_be_allowed(error)}") from None
 
     def __enter__(self) -> DirectoryReader:
         return self
@@ -129,6 +129,12 @@ class DirectoryReader:
     def error(self, name: str, what: str, to_do: str | None = None) -> JoseError:
         """An error that names the file."""
         return self.kind.error(f"{self.path / name}: {what}; {to_do or self.kind.advice}")
+
+    def not_one(self, why: str) -> JoseError:
+        """An error that the directory is not of the kind; ``why`` says what is found, or not found, in it."""
+        kind = self.kind
+        what = f"is a directory, but not {kind.article} {kind.noun} ({why})"
+        return kind.error(f"{self.path}: {what}; check the path, or {kind.made}")
 
     def size(self, name: str) -> int:
         """The size of a file in bytes."""
@@ -227,13 +233,20 @@ class DirectoryReader:
                 descriptor = os.open(self.path / name, flags)
         except FileNotFoundError:
             self.vanished = True
+            if name == self.kind.manifest:
+                raise self.not_one(f"it has no {name}") from None
             raise self.error(name, "is missing") from None
         except OSError as error:
-            raise self.error(name, f"cannot be read ({reason(error)})") from None
+            raise self.error(name, f"cannot be read ({reason(error)})", _to_be_allowed(error)[2:] or None) from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise self.error(name, "is not a regular file")
         return descriptor
+
+
+def _to_be_allowed(error: Exception) -> str:
+    allowed = "; change its permissions, or run this as a user who may read it"
+    return allowed if isinstance(error, PermissionError) else ""
 
 
 def _where_it_went(path: Path, kind: DirectoryKind) -> str:

@@ -165,22 +165,29 @@ def read_manifest(
         JoseError: of the directory's kind: no manifest, not JSON, of another format, of a newer version, with a field
             that is not what it must be, or with a wrong checksum.
     """
-    manifest = open_manifest(directory)
+    manifest = open_manifest(directory, has_files=has_files)
     check_manifest(directory, manifest, rules, optional, has_files=has_files, newer=newer)
     return manifest
 
 
-def open_manifest(directory: DirectoryReader) -> dict[str, Any]:
+def open_manifest(directory: DirectoryReader, *, has_files: bool = True) -> dict[str, Any]:
     """The manifest of a container of the directory's kind; of its fields only ``format`` is checked.
+
+    Args:
+        directory: The open directory.
+        has_files: Whether the manifest describes the whole directory, and not only itself.
 
     Raises:
         JoseError: of the directory's kind.
     """
     kind = directory.kind
-    manifest = _strict_json(directory, kind.manifest)
-    if not isinstance(manifest, dict) or manifest.get("format") != kind.format:
-        what = f'does not describe {kind.article} {kind.noun} (it lacks "format": "{kind.format}")'
-        raise directory.error(kind.manifest, what)
+    value = _strict_json(directory, kind.manifest)
+    manifest: dict[str, Any] = value if isinstance(value, dict) else {}
+    found = manifest.get("format")
+    if found != kind.format:
+        other = "" if found is None else f", but has {_shown(found)}"
+        what = f'lacks "format": "{kind.format}"{other}'
+        raise directory.not_one(f"its {kind.manifest} {what}") if has_files else directory.error(kind.manifest, what)
     return manifest
 
 

@@ -112,7 +112,7 @@ def test_figures_of_another_model_do_not_count(model: Path) -> None:
     ("content", "message"),
     [
         (b"{", "is not JSON"),
-        (b"[]", "does not describe a table of figures"),
+        (b"[]", 'lacks "format": "jose-embed-evaluation"'),
         (b'{"format": "jose-embed-evaluation", "format_version": 2}', "has the format version 2, newer than 1"),
         (
             b'{"format": "jose-embed-evaluation", "format_version": 1, "model": "x", "tables": [1]}',

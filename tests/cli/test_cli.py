@@ -276,6 +276,29 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "BlockReader", read)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info M", "similar M a", "words M a", "documents M 1", "search M a", "topics M", "near-duplicates M",
+        "map M -o out", "classify M --labels text", "strip M -o out", "embed M text -o out.npy", "export M -o out.vec",
+        "eval report M", "compare M M", "train text -o out --min-count 1 --init M",
+        "train text -o out --min-count 1 --continue-from M",
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_no_model_is_called_so(
+    command: str, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "M").mkdir()
+    (tmp_path / "M" / "a.txt").write_text("not a model")
+    (tmp_path / "text").write_text("one two\n" * 20)
+    line = refused(main, *command.split())
+    assert line.endswith(
+        ": M: is a directory, but not a model (it has no manifest.json); check the path, or train one with jose-train"
+    )
+    assert sorted(os.listdir(tmp_path)) == ["M", "text"]
+
+
 @pytest.mark.usefixtures("no_work")
 def test_what_cannot_be_written_is_refused_before_reading(
     refused: Callable[..., str], model_path: Path, tmp_path: Path

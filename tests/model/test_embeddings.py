@@ -355,7 +355,10 @@ def test_each_missing_cut_or_longer_file_is_named(saved: Path, verify: bool) -> 
     for file in sorted(saved.iterdir()):
         data = file.read_bytes()
         file.unlink()
-        with pytest.raises(ModelError, match=f"{file.name}: is missing; take the model from a good copy"):
+        missing = f"{file.name}: is missing; take the model from a good copy"
+        if file.name == "manifest.json":
+            missing = r"m\.jose: is a directory, but not a model .it has no manifest.json.; check the path, or train one with"
+        with pytest.raises(ModelError, match=missing):
             Embeddings.load(saved, verify=verify)
         for damaged in (b"", data[: len(data) // 2], data[:-1], data + b"\0"):
             file.write_bytes(damaged)
@@ -407,7 +410,10 @@ def setting(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (setting("format", to="other"), "does not describe a model"),
+        (
+            setting("format", to="other"),
+            'not a model .its manifest.json lacks "format": "jose-embed", but has \'other\'',
+        ),
         (setting("format_version", to=3), "has the format version 3, newer than 2, .*; update jose-embed"),
         (setting("format_version", to=0), "format version 0; it must be a whole number from 1"),
         (setting("format_version", to="1"), "format version '1'"),
@@ -635,7 +641,7 @@ def test_the_manifest_has_a_place_for_facts_about_the_text(tmp_path: Path) -> No
 )
 def test_a_manifest_that_is_no_manifest_is_refused(saved: Path, text: bytes) -> None:
     (saved / "manifest.json").write_bytes(text)
-    with pytest.raises(ModelError, match=r"manifest\.json: .*; "):
+    with pytest.raises(ModelError, match=r"manifest\.json.*; "):
         load(saved)
 
 

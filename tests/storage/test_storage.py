@@ -550,3 +550,28 @@ def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="pipe: is not a regular file"), atomic_file(tmp_path / "pipe", overwrite=True):
         pass
     assert (tmp_path / "pipe").is_fifo()
+
+
+# ---- what is not a model -----------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_may_not_be_read_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "m")
+    opened = os.open
+
+    def refuse(refused: str) -> Callable[..., int]:
+        def open_or_refuse(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> int:
+            if Path(path).name == refused:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return opened(path, *arguments, **options)
+
+        monkeypatch.setattr(os, "supports_dir_fd", {*os.supports_dir_fd, open_or_refuse})
+        return open_or_refuse
+
+    advice = r"cannot be read \(Permission denied\); change its permissions, or run this as a user who may read it$"
+    monkeypatch.setattr(os, "open", refuse("m"))
+    with pytest.raises(ModelError, match=f"/m: {advice}"):
+        DirectoryReader(tmp_path / "m")
+    monkeypatch.setattr(os, "open", refuse("a.txt"))
+    with DirectoryReader(tmp_path / "m") as directory, pytest.raises(ModelError, match=rf"/m/a\.txt: {advice}"):
+        directory.read("a.txt")

@@ -246,7 +246,11 @@ def test_every_damaged_byte_is_found(encoding: Path, name: str) -> None:
         file.write_bytes(wrong)
         assert refusal(encoding).startswith(f"{encoding}/")
     file.unlink()
-    assert refusal(encoding) == f"{file}: is missing; remove it and encode the text again"
+    if name == "manifest.json":
+        what = "is a directory, but not an encoded corpus (it has no manifest.json)"
+        assert refusal(encoding) == f"{encoding}: {what}; check the path, or make one with jose encode"
+    else:
+        assert refusal(encoding) == f"{file}: is missing; remove it and encode the text again"
 
 
 def test_what_is_no_encoding(encoding: Path, tmp_path: Path) -> None:

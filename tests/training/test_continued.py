@@ -167,7 +167,7 @@ def test_refused(old: Path, with_texts: Path, tmp_path: Path) -> None:
     )
     jose_embed.train(documents=["new york is big"] * 20, phrases=True, **SETTINGS, **RUN).save(tmp_path / "pairs.jose")
     for given, error, message in (
-        ({"continue_from": str(tmp_path)}, ModelError, "manifest.json: is missing"),
+        ({"continue_from": str(tmp_path)}, ModelError, "is a directory, but not a model"),
         ({"continue_from": str(tmp_path / "given.jose")}, ConfigError, "was not trained by this program"),
         ({"continue_from": str(tmp_path / "pairs.jose")}, ConfigError, "has phrases"),
         ({"continue_from": str(old), "dim": 32}, ConfigError, r"dim is 32, but .* has 16"),
@@ -181,7 +181,11 @@ def test_refused(old: Path, with_texts: Path, tmp_path: Path) -> None:
             "continue_from starts trainings on one",
         ),
         ({"earlier_text": str(old)}, ConfigError, "add continue_from"),
-        ({"continue_from": str(old), "earlier_text": str(old)}, CorpusError, "does not describe an encoded corpus"),
+        (
+            {"continue_from": str(old), "earlier_text": str(old)},
+            CorpusError,
+            "is a directory, but not an encoded corpus",
+        ),
     ):
         with pytest.raises(error, match=message):
             jose_embed.train(documents=NEW, **given)

@@ -124,7 +124,7 @@ def test_refused(other: Path, tmp_path: Path) -> None:
     for given, error, message in (
         ({"init": str(tmp_path / "v.txt")}, ConfigError, "no word of the text"),
         ({"init": str(tmp_path / "absent.vec")}, ModelError, "there is no such file"),
-        ({"init": str(tmp_path)}, ModelError, "manifest.json: is missing"),
+        ({"init": str(tmp_path)}, ModelError, "is a directory, but not a model"),
         ({"init": str(other), "init_pull": -1}, ConfigError, "init_pull is -1"),
     ):
         with pytest.raises(error, match=message):
