@@ -357,7 +357,7 @@ def test_each_missing_cut_or_longer_file_is_named(saved: Path, verify: bool) -> 
         file.unlink()
         missing = f"{file.name}: is missing; take the model from a good copy"
         if file.name == "manifest.json":
-            missing = r"m\.jose: is a directory, but not a model .it has no manifest.json.; check the path, or train one with"
+            missing = r"m\.jose: is a directory, but not a model .it has no manifest.json.; check the path, or train"
         with pytest.raises(ModelError, match=missing):
             Embeddings.load(saved, verify=verify)
         for damaged in (b"", data[: len(data) // 2], data[:-1], data + b"\0"):
