@@ -25,7 +25,7 @@ import os
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 
@@ -56,7 +56,6 @@ from jose_embed.storage.manifest import (
     verify_files,
     whole_number,
 )
-from jose_embed.text.compression import EXPANSION_LIMIT
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
 from jose_embed.text.encode import encode
 from jose_embed.text.phrases import Phrase, phrases_from
@@ -407,11 +406,9 @@ def kept_encoding(
     path: str | os.PathLike[str],
     *,
     tokenizer: str | Tokenizer = "words",
-    normalize: str = "nfc",
     min_count: int = 5,
     overwrite: bool = False,
     reporter: Reporter | None = None,
-    max_expansion: float | None = EXPANSION_LIMIT,
     options: TextOptions | None = None,
     choice: VocabularyChoice | None = None,
     workers: int = 1,
@@ -426,11 +423,9 @@ def kept_encoding(
         sources: As for :func:`~jose_embed.text.encode.encode`.
         path: The directory of the encoded corpus.
         tokenizer: A registered name, or a tokenizer.
-        normalize: As for ``encode``.
         min_count: Words that occur less often are left out; at least 1.
         overwrite: Replace the encoding of any other text, too, also a damaged one.
         reporter: Receives the progress and the reasons for an encoding.
-        max_expansion: As for ``encode``.
         options: How tables and records are read, and what is kept of them.
         choice: Which words the vocabulary has, besides the frequent ones.
         workers: Processes of a slow tokenizer.
@@ -440,7 +435,7 @@ def kept_encoding(
         CorpusError: text that cannot be read; something else at ``path``; a damaged encoding.
         TrainingError: no room on the disk.
     """
-    chosen = normalizing(get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer, normalize)
+    chosen = normalizing(get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer, "nfc")
     reporter, options = reporter or SilentReporter(), options or TextOptions()
     choice = choice or VocabularyChoice()
     names = listed(sources)
@@ -467,7 +462,6 @@ def kept_encoding(
         min_count=min_count,
         reporter=reporter,
         directory=target.parent,
-        max_expansion=max_expansion,
         options=options,
         choice=choice,
         workers=workers,
@@ -476,7 +470,16 @@ def kept_encoding(
     return open_encoded(path, verify=False)
 
 
-def encoding_settings(config: TrainConfig) -> dict[str, Any]:
+class EncodingSettings(TypedDict):
+    """Arguments of :func:`~jose_embed.text.encode.encode` by name."""
+
+    tokenizer: Tokenizer
+    min_count: int
+    choice: VocabularyChoice
+    workers: int
+
+
+def encoding_settings(config: TrainConfig) -> EncodingSettings:
     """The arguments of :func:`~jose_embed.text.encode.encode` that the settings of a training make.
 
     Raises:
@@ -525,10 +528,10 @@ def text_for(
     place = _encoded_among(names)
     if place is None:
         settings = encoding_settings(config)
-        settings |= {"reporter": reporter, "options": options}
-        if keep_encoded is None:
-            return encode(names, directory=directory, earlier=earlier, **settings), config
-        return kept_encoding(names, keep_encoded, **settings), config
+        if keep_encoded is not None:
+            return kept_encoding(names, keep_encoded, reporter=reporter, options=options, **settings), config
+        corpus = encode(names, reporter=reporter, directory=directory, options=options, earlier=earlier, **settings)
+        return corpus, config
     if earlier is not None:
         raise ConfigError(f"{place}: is an encoded corpus, whose rare words are lost; continue with the text itself")
     if len(names) > 1:

@@ -199,7 +199,7 @@ class Continued:
             counts = np.diff(whole.offsets)
         else:
             learned = learn_documents(corpus, config, tables, backend=backend, threads=threads)
-            learned = self._blended(learned, corpus, config)
+            learned = self._blended(learned, corpus)
             if config.doc_method == "words":
                 inputs = _inputs(learned, tables)
                 directions_writer(backend, inputs, threads=threads)(corpus.tokens, corpus.offsets, tables.document)
@@ -216,9 +216,7 @@ class Continued:
             return padded_table(rows, config.dim)
         return mapped_table(rows, width, directory, "the document vectors")
 
-    def _blended(
-        self, learned: dict[str, npt.NDArray[Any]], corpus: EncodedCorpus, config: TrainConfig
-    ) -> dict[str, npt.NDArray[Any]]:
+    def _blended(self, learned: dict[str, npt.NDArray[Any]], corpus: EncodedCorpus) -> dict[str, npt.NDArray[Any]]:
         """What the new text teaches, beside what the old one taught."""
         old, vocabulary = self.model, corpus.vocabulary
         places = vocabulary_rows(old.words, vocabulary)
