@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 
 import jose_embed
 from jose_embed.analysis.duplicates import near_duplicates
-from jose_embed.analysis.topics import number_of_topics
+from jose_embed.analysis.topics import _words, number_of_topics
+from jose_embed.analysis.vmf import Mixture
 from jose_embed.cli.program import main
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
@@ -92,6 +95,20 @@ def test_a_given_number_and_a_given_vocabulary() -> None:
     words = [word for topic in found for word in topic.words]
     assert sorted(words) == ["t0w1", "t1w1"]
     assert len(jose_embed.topics(planted(), 1)) == 1
+
+
+def test_a_topic_whose_words_are_nearer_to_another_one_is_not_described_by_rare_words() -> None:
+    def at(degrees: Sequence[float]) -> np.ndarray:
+        return np.column_stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+
+    rows = at([0, 1, 24, 24.5, 90]).astype(np.float32)  # two of the first topic, two between both, a rare one
+    model = SimpleNamespace(n_words=5, counts=np.array([1000, 1000, 1000, 1000, 1]))
+    directions = SimpleNamespace(rows=rows, reliability=lambda shrinkage: np.ones(5, np.float32))
+    mixture = Mixture(at([0, 50]), np.full(2, 10.0), np.full(2, 0.5), 0.0)
+    first, second = _words(model, directions, mixture, 2, None)  # type: ignore[arg-type]
+    assert first[0].tolist() == [0, 1]
+    assert second[0].tolist() == [3, 2]
+    assert second[1] == pytest.approx(np.cos(np.radians([25.5, 26])) * 1000 / 1100, rel=1e-4)
 
 
 def test_texts_are_assigned() -> None:
