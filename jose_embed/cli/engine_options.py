@@ -60,6 +60,7 @@ def show_forecast(found: Forecast, *, log_json: bool) -> None:
     """Print the time of a training by number of machines, and say when one machine is faster."""
     text, exchange, measured = found.text, found.exchange, found.exchange.nodes
     whole = exchange.seconds(text.n_words)
+    fewer = f", measured on {exchange.most_words:,} words" if text.n_words > exchange.most_words else ""
     if log_json:
         log_event(
             "summary",
@@ -74,7 +75,7 @@ def show_forecast(found: Forecast, *, log_json: bool) -> None:
         "words": f"{text.n_tokens:,}",
         "vocabulary": f"{text.n_words:,} different words",
         "epochs": f"{found.config.epochs:,}",
-        "exchange": f"{duration_text(whole)} of all words with {measured} machines, measured on fewer words",
+        "exchange": f"{duration_text(whole)} of all words with {measured} machines{fewer}",
     }
     rows |= {
         f"{n} machine{'s' if n > 1 else ''}": f"about {duration_text(seconds)}, efficiency {found.efficiency(n):.2f}"

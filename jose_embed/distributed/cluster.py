@@ -10,8 +10,10 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from jose_embed.config import TrainConfig, available_workers
@@ -99,7 +101,7 @@ def connected(address: str | None, nodes: int = 1) -> Iterator[Any]:
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ConfigError: no cluster answers.
+        ConfigError: no cluster answers, or ``address`` is not such a one.
     """
     try:
         ray = import_module("ray")
@@ -108,6 +110,8 @@ def connected(address: str | None, nodes: int = 1) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    if address is not None:
+        _check_address(address)
     how: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # Listening on the loopback alone: whoever reaches a Ray cluster can run programs there.
@@ -119,10 +123,7 @@ def connected(address: str | None, nodes: int = 1) -> Iterator[Any]:
         ray.init(**how)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise ConfigError(
-            f"address is {address!r}, and no Ray cluster answers there ({reason}); start one with ray start --head, or "
-            "leave address out to use this machine alone"
-        ) from None
+        raise _no_cluster(address, reason) from None
     finally:  # Ray replaces them
         for number, handler in handlers.items():
             with contextlib.suppress(ValueError, TypeError):
@@ -131,6 +132,34 @@ def connected(address: str | None, nodes: int = 1) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray itself tries for minutes.
+
+    Raises:
+        ConfigError: not ``auto`` or ``HOST:PORT``, or no answer.
+    """
+    found = address
+    if address == "auto":  # as Ray finds it; the file stays behind when a cluster dies
+        current = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+        found = os.environ.get("RAY_ADDRESS") or (current.read_text().strip() if current.is_file() else "auto")
+    if found == "auto":  # Ray looks for a cluster on this machine
+        return
+    host, _, port = found.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"address is {found!r}; it must be auto or HOST:PORT, as ray start --head shows it")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise _no_cluster(found, str(error)) from None
+
+
+def _no_cluster(address: str | None, reason: str) -> ConfigError:
+    return ConfigError(
+        f"address is {address!r}, and no Ray cluster answers there ({reason}); start one with ray start --head, or "
+        "leave address out to use this machine alone"
+    )
 
 
 @contextlib.contextmanager

@@ -29,17 +29,20 @@ class Exchange:
         nodes: The machines that were measured.
         call_seconds: a, the time of an exchange of no words.
         word_seconds: b, the time of each word.
+        most_words: The most words that were measured; the time of more is extrapolated.
     """
 
     nodes: int
     call_seconds: float
     word_seconds: float
+    most_words: int
 
     def seconds(self, n_words: int, nodes: int | None = None) -> float:
         """The time of an exchange of so many words, with so many machines.
 
         Example:
-            >>> Exchange(2, 0.02, 1e-6).seconds(100_000), Exchange(2, 0.02, 1e-6).seconds(100_000, 1)
+            >>> exchange = Exchange(2, 0.02, 1e-6, 50_000)
+            >>> exchange.seconds(100_000), exchange.seconds(100_000, 1)
             (0.12, 0.0)
         """
         n = nodes or self.nodes
@@ -99,18 +102,14 @@ def forecast(job: Job) -> Forecast:
 
 
 def measured_exchange(run: Run, nodes: int, n_words: int) -> Exchange:
-    """Measure exchanges of few and of many words, in which no row has moved."""
+    """Measure exchanges of few and of many words, in which no row has moved: medians, the first is not counted."""
     few, many = min(_FEW, n_words // 2), min(_MANY, n_words)
-    times = {limit: exchange_seconds(run, limit, _REPEATS) for limit in (few, many)}
-    per_word = max(0.0, (times[many] - times[few]) / max(1, many - few))
-    return Exchange(nodes, max(0.0, times[few] - few * per_word), per_word)
-
-
-def exchange_seconds(run: Run, limit: int, repeats: int) -> float:
-    """The median time of some exchanges of the words below ``limit``, after one that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        run.exchange(Point(0, 0, 0, 1, limit))
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    times: dict[int, list[float]] = {few: [], many: []}
+    for _ in range(_REPEATS + 1):  # in turn: other programs on the machines then slow both
+        for limit, found in times.items():
+            started = time.perf_counter()
+            run.exchange(Point(0, 0, 0, 1, limit))
+            found.append(time.perf_counter() - started)
+    seconds = {limit: statistics.median(found[1:]) for limit, found in times.items()}
+    per_word = max(0.0, (seconds[many] - seconds[few]) / max(1, many - few))
+    return Exchange(nodes, max(0.0, seconds[few] - few * per_word), per_word, many)

@@ -53,7 +53,8 @@ class EngineOptions:
         if self.engine == "local" and (
             given := [one.name for one in fields(self) if getattr(self, one.name) != one.default]
         ):
-            raise ConfigError(f'{given[0]} needs a cluster; add engine="ray", or leave it out')
+            value = getattr(self, given[0])
+            raise ConfigError(f'{given[0]} is {value!r}, which needs a cluster; add engine="ray", or leave it out')
 
     @property
     def int8(self) -> bool:

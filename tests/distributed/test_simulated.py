@@ -6,6 +6,9 @@ import dataclasses
 import importlib.util
 import json
 import signal
+import socket
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import jose_embed
 from jose_embed.cli.program import train_main
 from jose_embed.config import TrainConfig
 from jose_embed.distributed import training
+from jose_embed.distributed.cluster import connected
 from jose_embed.distributed.dealing import dealt
 from jose_embed.errors import ConfigError, CorpusError
 from jose_embed.progress import SilentReporter
@@ -257,7 +261,7 @@ def test_engine_settings_that_cannot_be(folder: Path) -> None:
     for settings, message in (
         ({"engine": "spark"}, "engine is 'spark'; it must be one of local, ray"),
         ({"engine": "ray", "nodes": 0}, "nodes is 0; it must be a whole number from 1 to 1024"),
-        ({"nodes": 2}, 'nodes needs a cluster; add engine="ray"'),
+        ({"nodes": 2}, 'nodes is 2, which needs a cluster; add engine="ray"'),
         ({"engine": "ray", "deltas": "int4"}, "deltas is 'int4'; it must be one of float32, int8"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -274,6 +278,35 @@ def test_without_ray_one_line_says_how_to_install_it(
     assert train_main([str(folder), "--engine", "ray", "--nodes", "2", "--output", output]) == 2
     install = "engine='ray' needs packages that are not installed; run: pip install \"jose-embed[ray]\""
     assert capsys.readouterr().err.splitlines()[-1].endswith(install.replace("engine='ray'", "--engine ray"))
+
+
+@pytest.mark.parametrize("found_by", ["address", "variable", "file"])
+def test_a_cluster_that_does_not_answer_is_refused_at_once(
+    found_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would try for minutes, also with the file that a cluster left behind when it died."""
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: False))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    if found_by == "variable":
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    elif found_by == "file":
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(f"{address}\n")
+    with (
+        pytest.raises(ConfigError, match=rf"address is '{address}', and no Ray cluster answers there"),
+        connected(address if found_by == "address" else "auto"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("address", ["nonsense", "ray://x:1", "x:0", "x:65536", ":6379"])
+def test_an_address_is_auto_or_host_and_port(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(ConfigError, match=r"it must be auto or HOST:PORT"), connected(address):
+        pass
 
 
 def test_document_vectors_too_many_for_one_array_need_a_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
