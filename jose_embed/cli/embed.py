@@ -102,6 +102,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
         if details is not None or arguments.workers is not None:
             raise ConfigError("--details and --workers belong to a single machine; leave them out with --engine ray")
+        if str(output).endswith((".npy", ".csv", ".jsonl")):
+            raise ConfigError(f"{output}: with --engine ray the output is a folder of Parquet files; name a folder")
         _run_on_ray(arguments, load(arguments.model))
         return
     if arguments.address is not None or isinstance(output, str):

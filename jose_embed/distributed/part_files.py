@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -19,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.errors import MissingExtraError, TrainingError
+from jose_embed.errors import ConfigError, MissingExtraError, TrainingError
 from jose_embed.text.records import TextOptions
 from jose_embed.text.remote import is_remote, opened_store
 from jose_embed.text.texts import KeptDocument
@@ -127,9 +128,41 @@ class PartFile:
         except OSError as error:
             raise self._failed(error) from None
 
+    def remove(self) -> None:
+        """Delete the file that was written."""
+        try:
+            self._store.delete_file(self._path)
+        except OSError as error:
+            raise self._failed(error) from None
+
     def _failed(self, error: OSError) -> TrainingError:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         return TrainingError(f"{self._shown}: cannot be written ({reason}); make it accessible, or name another folder")
+
+
+def check_folder(folder: str, *, resumed: bool) -> None:
+    """Refuse a folder before a training whose documents are to be written there.
+
+    Args:
+        folder: The folder, also of an object store.
+        resumed: Whether an interrupted training continues, which may have written some files.
+
+    Raises:
+        ConfigError: it holds documents of another training.
+        MissingExtraError: pyarrow is not installed.
+        TrainingError: it cannot be written.
+    """
+    file = PartFile(folder, f".check-{secrets.token_hex(4)}", 1)
+    with file:
+        pass
+    file.remove()
+    store, path = _store(folder)
+    found = store.get_file_info(import_module("pyarrow.fs").FileSelector(path))
+    names = sorted(one.base_name for one in found if re.fullmatch(r"part-\d+\.parquet", one.base_name))
+    if names and not resumed:
+        raise ConfigError(
+            f"{folder.partition('?')[0]}: holds {names[0]} of another training; remove it, or name another folder"
+        )
 
 
 def facts_of_part(folder: str, name: str) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from jose_embed.compute.tables import DocumentInputs
 from jose_embed.config import TrainConfig
 from jose_embed.distributed.combiner import Moves
 from jose_embed.distributed.exchange import Point, SharedRows
-from jose_embed.distributed.part_files import PartFile
+from jose_embed.distributed.part_files import PartFile, check_folder
 from jose_embed.model.inference import NO_MATRIX, TERM_WEIGHTS
 from jose_embed.storage.memory import read_in_order
 from jose_embed.text.corpus import CorpusStatistics, EncodedCorpus
@@ -175,6 +175,10 @@ class Shard:
     def stop(self) -> None:
         """End the current interval at the next chunk; may be called while it runs."""
         self._stopped.set()
+
+    def check_output(self, folder: str, resumed: bool) -> None:
+        """Refuse a folder to which :meth:`write_documents` could not write; see ``part_files.check_folder``."""
+        check_folder(folder, resumed=resumed)
 
     # ---- text --------------------------------------------------------------------------------------------------------
 

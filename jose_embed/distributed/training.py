@@ -135,6 +135,10 @@ def train_on(job: Job, checkpoints: Checkpoints | None = None) -> Embeddings:
     phases: dict[str, float] = {}
     if checkpoints is not None:
         checkpoints.check(job.config, nodes=len(job.shards))
+    if job.options.doc_output:  # before the work
+        job.shards.values(
+            "check_output", job.options.doc_output, checkpoints is not None and checkpoints.latest is not None
+        )
     with timed(phases, "reading"):
         text = read_shares(job)
     _check_room(text, job.config, job.options)

@@ -657,6 +657,9 @@ def test_embed_refuses_before_it_reads(
     assert "does not exist; make it first" in refused(main, "embed", model_path, "no.txt", "-o", "no/v.npy")
     assert "no such file" in refused(main, "embed", model_path, "no.txt", "-o", "v.npy")
     assert "required: -o/--output" in refused(main, "embed", model_path, "no.txt")
+    ray = ("embed", model_path, "no.txt", "--engine", "ray", "-o")
+    assert "v.npy: with --engine ray the output is a folder" in refused(main, *ray, "v.npy")
+    assert "--details and --workers belong to a single machine" in refused(main, *ray, "v", "--workers", "2")
     assert [path.name for path in tmp_path.iterdir()] == ["there.npy"]
     assert Path("there.npy").read_text() == "mine"
 

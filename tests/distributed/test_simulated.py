@@ -24,7 +24,7 @@ from jose_embed.config import TrainConfig
 from jose_embed.distributed import training
 from jose_embed.distributed.cluster import connected
 from jose_embed.distributed.dealing import dealt
-from jose_embed.errors import ConfigError, CorpusError
+from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import SilentReporter
 from jose_embed.text.records import TextOptions
 from jose_embed.text.sources import Source, find_sources
@@ -326,3 +326,17 @@ def test_machines_write_their_documents_as_parquet(folder: Path, tmp_path: Path)
     assert np.array_equal(np.array(table["vector"].to_pylist(), np.float32), model.doc_vectors)
     assert table["tokens"].to_pylist() == model.doc_token_counts.tolist()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
+
+
+def test_a_place_for_documents_is_refused_before_the_text_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(training, "read_shares", lambda _: pytest.fail("the text is read"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"file/\.check-\w+: cannot be written"):
+        simulated.train(folder, 2, CONFIG, doc_output=str(tmp_path / "file"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "part-00003.parquet").write_text("")
+    with pytest.raises(ConfigError, match=r"out: holds part-00003\.parquet of another training; remove it"):
+        simulated.train(folder, 2, CONFIG, doc_output=str(tmp_path / "out"))
