@@ -36,7 +36,7 @@ fi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-train demo-query demo-serve demo-stop install-dev test lint types unit smoke test-slow docs \
-	test-gpu test-image test-compose test-adapters test-ray bench-scale test-keras test-oldest test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
+	test-gpu test-image test-compose test-adapters test-ray bench-scale bench-cluster test-keras test-oldest test-browser soak fuzz bench bench-sizes bench-cores bench-quality bench-inference bench-gpu bench-service clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -196,6 +196,10 @@ test-ray: $(RAY_VENV)/.ray  ## the engine on a Ray cluster of two nodes on this 
 
 bench-scale: $(RAY_VENV)/.ray  ## quality and bytes by the number of machines, simulated
 	$(RAY_VENV)/bin/python tests/benchmarks/scale.py --deltas int8
+
+bench-cluster: $(RAY_VENV)/.ray  ## forecast against measured exchanges, time and memory of a training on two nodes
+	$(RAY_VENV)/bin/python tests/benchmarks/cluster.py exchanges
+	$(RAY_VENV)/bin/python tests/benchmarks/cluster.py newsgroups --deltas int8
 
 test-image: $(VENV)/.dev  ## the Dockerfile's steps and the compose file's services, without Docker
 	$(PY) tests/service/image.py

@@ -7,6 +7,7 @@ exchange, less the longest training of a machine. Prints the medians over the ro
 `newsgroups`: 20 Newsgroups end to end: compressed JSON lines with ids, texts and fields that are kept, checkpoints, the
 model, and batch embedding; the forecast, the time and the quality, and the memory of each process.
 
+    make bench-cluster
     python tests/benchmarks/cluster.py exchanges --words 4000 40000 200000 --rounds 5
     python tests/benchmarks/cluster.py newsgroups --epochs 10 --deltas int8
 """
