@@ -18,7 +18,7 @@ from jose_embed.distributed.training import Job, Run, SharedText, read_shares
 from jose_embed.errors import ConfigError
 
 _NODES = (1, 2, 4, 8, 16, 32, 64)
-_FEW, _MANY, _REPEATS = 5_000, 100_000, 5
+_FEW, _MANY, _REPEATS = 5_000, 200_000, 5
 
 
 @dataclass(frozen=True)

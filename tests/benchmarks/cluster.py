@@ -96,7 +96,7 @@ def write_text(folder: Path, n_words: int, n_tokens: int) -> None:
 
 def exchanges(arguments: argparse.Namespace, place: Path) -> None:
     """Forecasts against trainings."""
-    config = TrainConfig(dim=100, min_count=1, workers=1, epochs=1, tokenizer="whitespace", backend="cpu")
+    config = TrainConfig(dim=100, min_count=1, workers=1, epochs=3, tokenizer="whitespace", backend="cpu")
     forecasts, measured = defaultdict[Any, list[float]](list), defaultdict[Any, list[float]](list)
     for n_words in arguments.words:
         write_text(place / str(n_words), n_words, arguments.tokens)
@@ -104,22 +104,28 @@ def exchanges(arguments: argparse.Namespace, place: Path) -> None:
         for n_words in arguments.words:
             settings = (str(place / str(n_words)), config, options_of(arguments), TextOptions(), SilentReporter())
             with job_on_ray(*settings) as job:
-                exchange = forecast(job).exchange
+                found = forecast(job)
             with job_on_ray(*settings) as job:
                 run = TimedRun(job, read_shares(job))
                 run.times = defaultdict(list)
                 run.prepare()
+                started = time.perf_counter()
                 run.train()
-            for limit, times in run.times.items():
-                forecasts[n_words, limit].append(exchange.seconds(limit))
-                measured[n_words, limit].append(statistics.median(times))
-                line = {"words": n_words, "limit": limit, "forecast": exchange.seconds(limit), "measured": times}
+                seconds = time.perf_counter() - started
+            pairs = {
+                f"exchange of {limit:,}": (found.exchange.seconds(limit), statistics.median(times))
+                for limit, times in run.times.items()
+            } | {"training": (found.seconds[2], seconds)}
+            for what, pair in pairs.items():
+                for kept, figure in zip((forecasts, measured), pair, strict=True):
+                    kept[n_words, what].append(figure)
+                line = {"words": n_words, "what": what, "forecast": pair[0], "measured": pair[1]}
                 print(json.dumps(line), file=sys.stderr, flush=True)
     rows = []
-    for n_words, limit in measured:
-        one, other = (statistics.median(found[n_words, limit]) for found in (forecasts, measured))
-        rows.append([f"{n_words:,}", f"{limit:,}", f"{one:.3f}", f"{other:.3f}", f"{one / other - 1:+.0%}"])
-    print(markdown_table(["vocabulary", "words exchanged", "forecast, s", "measured, s", "error"], rows))
+    for n_words, what in measured:
+        one, other = (statistics.median(kept[n_words, what]) for kept in (forecasts, measured))
+        rows.append([f"{n_words:,}", what, f"{one:.3f}", f"{other:.3f}", f"{one / other - 1:+.0%}"])
+    print(markdown_table(["vocabulary", "time of", "forecast, s", "measured, s", "error"], rows))
 
 
 # ---- 20 Newsgroups -------------------------------------------------------------------------------------------------
@@ -222,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["exchanges", "newsgroups"])
     parser.add_argument("--words", nargs="+", type=int, default=[4_000, 40_000, 200_000], help="sizes of vocabularies")
-    parser.add_argument("--tokens", type=int, default=600_000, help="running words of each text")
+    parser.add_argument("--tokens", type=int, default=300_000, help="running words of each text")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10, help="of 20 Newsgroups")
     parser.add_argument("--exchanges", type=int, default=8, help="of an epoch")
