@@ -1,15 +1,17 @@
-"""Exact nearest rows by inner product, block by block, in bounded memory."""
+"""Exact nearest rows by inner product: of a whole table block by block, in bounded memory, or of some of its rows."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.compute.jit import jit
+
 BLOCK_ROWS: Final = 65_536
 _SCORED_ROWS: Final = 4_096
-_GATHERED: Final = 0.3  # of the rows: a smaller share is copied before it is scored
+_READ_ALONE: Final = 0.2  # of the rows: it takes longer to read a larger share, row by row, than to read all
 
 
 def nearest_rows(
@@ -41,7 +43,7 @@ def nearest_rows(
         are left out.
     """
     n, dim = matrix.shape
-    slack = np.float32(4 * dim * 2.0**-24)
+    slack = np.float32(_slack(dim))
     exact_query = query.astype(np.float64)
     best = np.empty(0, np.int64)
     scores = np.empty(0, np.float64)
@@ -67,12 +69,7 @@ def nearest_rows(
         if not len(candidates):
             continue
         candidates = (candidates if there is None else there[candidates]) + first
-        exact = np.concatenate(
-            [
-                _products(matrix[candidates[i : i + _SCORED_ROWS]], exact_query)
-                for i in range(0, len(candidates), _SCORED_ROWS)
-            ]
-        )
+        exact = _products(matrix, candidates, exact_query)
         if factors is not None:
             exact *= factors[candidates]
         best, scores = np.concatenate([best, candidates]), np.concatenate([scores, exact])
@@ -85,22 +82,123 @@ def nearest_among(
     matrix: npt.NDArray[np.float32],
     query: npt.NDArray[np.float32],
     k: int,
-    may: npt.NDArray[Any],
+    rows: npt.NDArray[np.int64] | None = None,
     *,
-    excluded: npt.NDArray[np.int64] | None = None,
     factors: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The same among the rows where ``may``, bool (n,), is true; few such rows are copied, so that they cost little.
-    ``may`` may also be these rows, int64, rising."""
-    if may.dtype == np.bool_ and int(np.count_nonzero(may)) >= _GATHERED * len(may):
-        return nearest_rows(matrix, query, k, excluded=excluded, may=may, factors=factors)
-    rows = np.flatnonzero(may) if may.dtype == np.bool_ else may
-    if excluded is not None:
-        rows = np.setdiff1d(rows, excluded)
-    found, scores = nearest_rows(matrix[rows], query, k, factors=None if factors is None else factors[rows])
-    return rows[found], scores
+    """The same among some rows, by a compiled loop that reads these rows only.
+
+    Args:
+        matrix: As for :func:`nearest_rows`.
+        query: The same.
+        k: The same.
+        rows: int64, rising; all if None.
+        factors: float32 (n,), 0 to 1: the inner product with each row of the matrix is multiplied by it.
+    """
+    rough = products(matrix, query, rows, factors=factors)
+    rough[~np.isfinite(rough)] = -np.inf
+    candidates = at_least_best(rough, k, _slack(matrix.shape[1]))
+    found = candidates if rows is None else rows[candidates]
+    exact = _products(matrix, found, query.astype(np.float64))
+    if factors is not None:
+        exact *= factors[found]
+    order = np.lexsort((found, -exact))[:k]
+    return found[order], exact[order]
 
 
-def _products(rows: npt.NDArray[np.float32], query: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+def products(
+    matrix: npt.NDArray[np.float32],
+    query: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64] | None = None,
+    *,
+    factors: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    """The inner products of rows with a query, in float32; the arguments are those of :func:`nearest_among`."""
+    weights = np.empty(0, np.float32) if factors is None else factors
+    if rows is not None and len(rows) <= _READ_ALONE * (int(rows[-1]) + 1 - int(rows[0]) if len(rows) else 1):
+        out = np.empty(len(rows), np.float32)
+        write_products(matrix, rows, query, weights, out)
+        return out
+    first, last = (0, len(matrix)) if rows is None else (int(rows[0]), int(rows[-1]) + 1)
+    out = np.empty(last - first, np.float32)
+    write_products(matrix[first:last], np.empty(0, np.int64), query, weights[first:last], out)
+    return out if rows is None else out[rows - first]
+
+
+def at_least_best(
+    scores: npt.NDArray[np.float32], k: int, slack: float = 0.0, above: float = -np.inf
+) -> npt.NDArray[np.int64]:
+    """The places, rising, of all numbers that are at most ``slack`` below the ``k``-th largest.
+
+    Args:
+        scores: float32 (n,), no NaN.
+        k: At least 1.
+        slack: At least 0.
+        above: Only numbers above this one.
+    """
+    heap, least = np.full(min(k, len(scores)), above, np.float32), np.float32(above)
+    if len(heap):
+        keep_largest(scores, heap)
+        least = max(least, heap[0] - np.float32(slack))
+    return np.flatnonzero(scores >= least if least > above else scores > least)
+
+
+@jit(fastmath=True)
+def write_products(
+    matrix: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    query: npt.NDArray[np.float32],
+    factors: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the product of each row with a query, times the row's factor. In one pass, faster than BLAS.
+
+    Args:
+        matrix: float32 (n, dim).
+        rows: int64: the rows; all if empty.
+        query: float32 (dim,).
+        factors: float32 (n,); 1 if empty.
+        out: float32, written to: as long as the rows are many.
+    """
+    for at in range(len(out)):
+        row = rows[at] if len(rows) else at
+        total = np.float32(0)
+        for axis in range(len(query)):
+            total += matrix[row, axis] * query[axis]
+        out[at] = total * factors[row] if len(factors) else total
+
+
+@jit
+def keep_largest(scores: npt.NDArray[np.float32], heap: npt.NDArray[np.float32]) -> None:
+    """Put the largest numbers into a heap, whose first is the least of them.
+
+    Args:
+        scores: float32 (n,).
+        heap: float32 (k,), k at least 1: equal numbers; those above are put in their place.
+    """
+    for at in range(len(scores)):
+        score = scores[at]
+        if score <= heap[0]:
+            continue
+        place, child = 0, 1
+        while child < len(heap):
+            if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+                child += 1
+            if heap[child] >= score:
+                break
+            heap[place] = heap[child]
+            place, child = child, 2 * child + 1
+        heap[place] = score
+
+
+def _slack(dim: int) -> float:
+    """The rounding error of a product in float32."""
+    return 4 * dim * 2.0**-24
+
+
+def _products(
+    matrix: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], query: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     # Not a matrix product, which may give equal rows different sums, depending on their place in a block.
-    return np.asarray((rows * query).sum(axis=1))
+    some = [(matrix[rows[i : i + _SCORED_ROWS]] * query).sum(axis=1) for i in range(0, len(rows), _SCORED_ROWS)]
+    return np.concatenate([np.empty(0), *some])

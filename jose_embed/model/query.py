@@ -234,8 +234,11 @@ def nearest_documents(
         excluded: Rows.
         among: bool (n_docs,): the documents that may be answers; all if None.
     """
-    may = token_counts > 0 if among is None else among & (token_counts > 0)
-    rows, cosines = nearest_among(vectors, query, k, may, excluded=np.array(sorted(excluded), np.int64))
+    may, gone = token_counts > 0, np.array(sorted(excluded), np.int64)
+    if among is None:
+        rows, cosines = nearest_rows(vectors, query, k, excluded=gone, may=may)
+    else:
+        rows, cosines = nearest_among(vectors, query, k, np.setdiff1d(np.flatnonzero(among & may), gone))
     scores = np.clip(cosines, -1, 1).tolist()
     return [DocumentNeighbor(doc_ids[row], score, row) for row, score in zip(rows.tolist(), scores, strict=True)]
 

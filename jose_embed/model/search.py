@@ -9,8 +9,9 @@ the vector that is there: the cosine is d (M' q) / |M d| for q = M (question) / 
 :mod:`jose_embed.model.inflections`).
 
 **Hybrid**: the weighted mean of both scores, after each was divided by its largest value for this question; the cosine
-counts from its mean over all documents on. A document that is best in both has the score 1. Ranks, the other usual way
-to join answers, measured lower on every collection (DESIGN.md, decision 38).
+counts from its mean on. A document that is best in both has the score 1. With a filter, the largest cosine is that of
+the documents that fit, and the largest score by words and the mean cosine are those of all, which measured best. Ranks,
+the other usual way to join answers, measured lower on every collection (DESIGN.md, decision 38).
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.compute.jit import jit
 from jose_embed.errors import ConfigError, whole_number
 from jose_embed.model.filters import FieldTable, Filter
 from jose_embed.model.inference import DocumentEncoder
 from jose_embed.model.inflections import Inflections
-from jose_embed.model.nearest import nearest_among
+from jose_embed.model.nearest import at_least_best, nearest_among, products
 from jose_embed.model.passages import Passage, best_passage
 from jose_embed.model.query import names_arguments
 from jose_embed.model.stored import StoredModel
@@ -40,6 +40,7 @@ SearchMode = Literal["hybrid", "vector", "words"]
 
 WORDS_SHARE: Final = 0.75  # of the exact words in a hybrid score
 _BLOCK_ROWS: Final = 16_384
+_LEAST_SPREAD: Final = 0.1  # of the cosines; without a filter they have more
 _LEAST_SCALE: Final = 1e-3  # of the largest: axes that the matrix has shrunk away stay away
 
 Ranked = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -74,12 +75,12 @@ class SearchResult(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """What the scores of all documents are divided by when they are joined.
+    """What scores are divided by when they are joined.
 
     Attributes:
-        words: The largest score by words.
-        mean: The mean cosine.
-        cosine: The largest cosine.
+        words: The largest score by words, of all documents.
+        mean: The mean cosine, of all documents.
+        cosine: The largest cosine, of the documents that may be answers.
     """
 
     words: float
@@ -130,6 +131,9 @@ class DocumentSearch:
         vectors: float32 (n_docs, dim), norm 1: the documents.
         counts: int64 (n_docs,), known words of each; those of documents with 0 have no direction.
         texts: The kept texts and fields; None if there are none.
+
+    Attributes:
+        n_known: The number of documents with a direction.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class DocumentSearch:
         self._encoder = encoder
         self._vectors = vectors
         self._known = counts > 0
+        self.n_known = int(np.count_nonzero(self._known))
         self._texts = texts
 
     @property
@@ -185,28 +190,38 @@ class DocumentSearch:
                 counts[key] = counts.get(key, 0) + 1
         return Question(found.vector, tuple(counts.items()), found.composed)
 
-    def best(self, question: Question, k: int, mode: SearchMode, among: npt.NDArray[Any] | None = None) -> Ranked:
+    def best(self, question: Question, k: int, mode: SearchMode, rows: npt.NDArray[np.int64] | None = None) -> Ranked:
         """The best documents, best first, equal ones by row.
 
         Args:
             question: The question.
             k: At least 1.
             mode: How they are compared.
-            among: bool (n_docs,): the documents that may be answers; all if None. By vector also their rows: int64,
-                rising.
+            rows: int64, rising: the documents that may be answers; all if None.
 
         Returns:
             Rows, int64, and scores, float64, at most ``k``: cosines by vector; by words, and without a vector, BM25.
         """
         if mode == "vector" and question.vector is not None:
-            return self._by_vector(question.vector, k, among)
-        return best_of(self.scores(question, mode), k, among)
+            return self._by_vector(question.vector, k, rows)
+        found, scores = best_of(self.scores(question, mode, rows), k)
+        return (found if rows is None else rows[found]), scores
 
-    def scores(self, question: Question, mode: SearchMode) -> npt.NDArray[np.float32]:
-        """The scores of all documents, float32 (n_docs,); minus infinity for those that must not be answers."""
+    def scores(
+        self, question: Question, mode: SearchMode, rows: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The scores of all documents, or of some rows: float32; minus infinity for those that must not be answers."""
         by_words = self.words.scores(question.terms) if mode != "vector" else None
-        cosines = self.cosines(question.vector) if question.vector is not None and mode != "words" else None
-        return joined(by_words, cosines, self._known)
+        cosines = self.cosines(question.vector, rows) if question.vector is not None and mode != "words" else None
+        known = self._known if rows is None else self._known[rows]
+        words, mean, cosine = 0.0, 0.0, 0.0
+        if by_words is not None:
+            words = float(by_words.max(initial=0))
+            by_words = by_words if rows is None else by_words[rows]
+        if question.vector is not None and cosines is not None and self.n_known:
+            mean = self.sum_of_cosines(question.vector) / self.n_known
+            cosine = float((cosines if known.all() else cosines[known]).max(initial=-1))
+        return joined(by_words, cosines, known, Scales(words, mean, cosine))
 
     def cosines(
         self, vector: npt.NDArray[np.float32], rows: npt.NDArray[np.int64] | None = None
@@ -214,16 +229,16 @@ class DocumentSearch:
         """The cosines of a question and all documents, or those of some rows, without the reliability matrix:
         float32."""
         query, scale = self.query_of(vector)
-        vectors, factors = self._vectors, self._factors
-        if rows is not None:
-            vectors, factors = vectors[rows], factors[rows]
-        out = np.empty(len(vectors), np.float32)
-        write_products(vectors, query * np.float32(scale), factors, out)
-        return out
+        return products(self._vectors, query * np.float32(scale), rows, factors=self._factors)
+
+    def sum_of_cosines(self, vector: npt.NDArray[np.float32]) -> float:
+        """The sum of the cosines of a question and all documents with a direction, see :meth:`cosines`."""
+        query, scale = self.query_of(vector)
+        return float(self._sum_of_known @ query) * scale
 
     @cached_property
-    def sum_of_known(self) -> npt.NDArray[np.float64]:
-        """float64 (dim,): the sum of all documents with a direction, each times its factor, see :meth:`query_of`."""
+    def _sum_of_known(self) -> npt.NDArray[np.float64]:
+        """float64 (dim,): the sum of all documents with a direction, each times its factor."""
         total = np.zeros(self._vectors.shape[1])
         for first in range(0, len(self._vectors), _BLOCK_ROWS):
             some = slice(first, first + _BLOCK_ROWS)
@@ -237,13 +252,14 @@ class DocumentSearch:
             weights |= dict.fromkeys(spellings, (number, self.words.rarity(spellings)))
         return best_passage(text, n_words, weights, question.vector, self._encoder)
 
-    def _by_vector(self, vector: npt.NDArray[np.float32], k: int, among: npt.NDArray[Any] | None) -> Ranked:
+    def _by_vector(self, vector: npt.NDArray[np.float32], k: int, rows: npt.NDArray[np.int64] | None) -> Ranked:
         query, scale = self.query_of(vector)
-        may = self._known
-        if among is not None:
-            may = may & among if among.dtype == np.bool_ else among[may[among]]
+        if rows is not None:
+            rows = rows[self._known[rows]]
+        elif self.n_known < len(self._known):
+            rows = np.flatnonzero(self._known)
         factors = self._factors if len(self._inverse) else None
-        found, scores = nearest_among(self._vectors, query, k, may, factors=factors)
+        found, scores = nearest_among(self._vectors, query, k, rows, factors=factors)
         return found, np.clip(scores * scale, -1, 1)
 
     @cached_property
@@ -306,7 +322,7 @@ def joined(
     by_words: npt.NDArray[np.float32] | None,
     cosines: npt.NDArray[np.float32] | None,
     known: npt.NDArray[np.bool_],
-    scales: Scales | None = None,
+    scales: Scales,
 ) -> npt.NDArray[np.float32]:
     """The scores of documents by words, by meaning or by both: float32 (n,); minus infinity for those without any.
 
@@ -314,67 +330,38 @@ def joined(
         by_words: float32 (n,): BM25, 0 for documents without a word of the question; None to search by meaning.
         cosines: float32 (n,); None to search by words.
         known: bool (n,): which documents have a direction.
-        scales: Those of all documents, if these are some of them.
+        scales: What the scores are divided by.
     """
     nothing = np.float32(-np.inf)
-    if by_words is None or not by_words.any():
+    if by_words is None or scales.words <= 0:
         return np.full(len(known), nothing) if cosines is None else np.where(known, cosines, nothing)
     if cosines is None:
         return np.where(by_words > 0, by_words, nothing)
-    n_known = max(1, int(np.count_nonzero(known)))
-    if n_known < len(cosines):
-        cosines = np.where(known, cosines, np.float32(0))
-    mean = np.float32(cosines.sum(dtype=np.float64) / n_known if scales is None else scales.mean)
-    cosines = cosines - mean
-    top = max(float(cosines.max()) if scales is None else scales.cosine - float(mean), 1e-6)
-    of_words = by_words * np.float32(WORDS_SHARE / (float(by_words.max()) if scales is None else scales.words))
-    fused = of_words + cosines * np.float32((1 - WORDS_SHARE) / top)
-    if n_known < len(cosines):  # documents without a known word are found by other words only
-        fused[~known] = np.where(of_words[~known] > 0, of_words[~known], nothing)
+    of_words = by_words * np.float32(WORDS_SHARE / scales.words)
+    fused = cosines - np.float32(scales.mean)
+    fused *= np.float32((1 - WORDS_SHARE) / spread(scales))
+    fused += of_words
+    if not known.all():  # documents without a known word are found by other words only
+        unknown = ~known
+        fused[unknown] = np.where(of_words[unknown] > 0, of_words[unknown], nothing)
     return fused
 
 
-@jit(fastmath=True)
-def write_products(
-    vectors: npt.NDArray[np.float32],
-    query: npt.NDArray[np.float32],
-    factors: npt.NDArray[np.float32],
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Write the product of each row with a query, times the row's factor. In one pass, a quarter faster than BLAS.
-
-    Args:
-        vectors: float32 (n, dim).
-        query: float32 (dim,).
-        factors: float32 (n,).
-        out: float32 (n,), written to.
-    """
-    for row in range(len(vectors)):
-        total = np.float32(0)
-        for axis in range(len(query)):
-            total += vectors[row, axis] * query[axis]
-        out[row] = total * factors[row]
+def spread(scales: Scales) -> float:
+    """What cosines, less their mean, are divided by: not little if none of the documents is like the question."""
+    return max(scales.cosine - scales.mean, _LEAST_SPREAD)
 
 
-def best_of(scores: npt.NDArray[np.float32], k: int, among: npt.NDArray[np.bool_] | None = None) -> Ranked:
+def best_of(scores: npt.NDArray[np.float32], k: int) -> Ranked:
     """The rows with the ``k`` largest scores, best first, equal ones by row; those of minus infinity are left out.
 
     Args:
         scores: float32 (n,).
         k: At least 1.
-        among: bool (n,): the rows that count; all if None.
     """
-    if among is not None:
-        chosen = np.flatnonzero(among)
-        found, best = best_of(scores[chosen], k)
-        return chosen[found], best
-    rows = np.arange(len(scores))
-    if k < len(scores):
-        floor = np.partition(scores, len(scores) - k)[len(scores) - k]
-        rows = np.flatnonzero(scores >= floor) if floor > -np.inf else np.flatnonzero(scores > -np.inf)
-    rows = rows[scores[rows] > -np.inf]
+    rows = at_least_best(scores, k)
     order = np.lexsort((rows, -scores[rows]))[:k]
-    return rows[order].astype(np.int64), scores[rows[order]].astype(np.float64)
+    return rows[order], scores[rows[order]].astype(np.float64)
 
 
 def parsed(filter: str | Filter | None) -> Filter | None:
@@ -460,7 +447,7 @@ class SearchableModel(StoredModel):
         if n_words is not None and not search.has_texts:
             raise ConfigError("passages need texts, which the model does not keep; train with keep_text=True")
         way, chosen = chosen_mode(mode, search.has_texts), parsed(filter)
-        among = None if chosen is None else chosen.fitting(search.fields)
+        among = None if chosen is None else np.flatnonzero(chosen.fitting(search.fields))
         question = search.question(text)
         rows, scores = search.best(question, k, way, among)
         kept = self.kept_documents(rows.tolist())

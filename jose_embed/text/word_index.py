@@ -23,10 +23,11 @@ import bisect
 import contextlib
 import math
 import sqlite3
+import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -43,34 +44,18 @@ _BATCH_CHARACTERS: Final = 1 << 22
 _MOST_COUNT: Final = (1 << 16) - 1
 _MOST_COMMON: Final = 64  # letters that are compared of two words
 _BLOCK_WORDS: Final = 1 << 14
-_FEW: Final = 8  # a word in more than one of so many documents has counts for all
 _KEY_BYTES: Final = 8  # of a word, to find it
 _NO_ROOM: Final = "the index of words cannot be written ({}); make room in the directory for temporary files"
-_KEPT_BYTES: Final = 1 << 26  # of the postings of words asked for last
+_KEPT_POSTINGS: Final = 8_000_000  # of words asked for last, eight bytes each
+_KEPT_OF_A_DOCUMENT: Final = 12  # or so many for each document, where that is more
 
 _MOST_AT_ONCE: Final = 500  # words of one statement
 
 Query = Callable[[str, tuple[Any, ...]], list[Any]]
 
 
-class Postings(NamedTuple):
-    """The documents with a word.
-
-    Attributes:
-        rows: int32, rising; None for a frequent word, which has counts for all documents.
-        counts: uint16: how often each has it.
-    """
-
-    rows: npt.NDArray[np.int32] | None
-    counts: npt.NDArray[np.uint16]
-
-    @property
-    def n_bytes(self) -> int:
-        """Their size in memory."""
-        return self.counts.nbytes + (0 if self.rows is None else self.rows.nbytes)
-
-
-_NOTHING: Final = Postings(np.empty(0, np.int32), np.empty(0, np.uint16))
+Spellings = tuple[str, ...]
+_Postings = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]  # documents, rising, and a number for each
 
 
 class SortedWords(Sequence[str]):
@@ -207,8 +192,9 @@ class WordIndex:
         if len(lengths) != n_documents or lengths.min(initial=0) < 0:
             raise ModelError(f"the index of words has {len(lengths)} documents where there are {n_documents}")
         self.n_documents = n_documents
-        self._kept: dict[str, Postings] = {}
-        self._kept_bytes = 0
+        self._lock = threading.Lock()
+        self._kept: dict[Spellings, _Postings] = {}  # of the words asked for last, the newest behind
+        self._n_kept = 0
         self.mean_length = max(1.0, float(lengths.mean())) if n_documents else 1.0
         self._discounts = self.discounts(lengths)
 
@@ -255,7 +241,7 @@ class WordIndex:
         """float32: what is added below the fraction of a document of so many words."""
         return (K1 * (1 - B + B * lengths / self.mean_length)).astype(np.float32)
 
-    def scores(self, terms: Iterable[tuple[Sequence[str], float]]) -> npt.NDArray[np.float32]:
+    def scores(self, terms: Sequence[tuple[Sequence[str], float]]) -> npt.NDArray[np.float32]:
         """The scores of all documents: float32 (n_documents,), 0 for those without any of the words.
 
         Args:
@@ -265,32 +251,10 @@ class WordIndex:
         Raises:
             ModelError: damage.
         """
-        rows, counts = [np.empty(0, np.int32)], [np.empty(0, np.uint16)]
-        everywhere: list[npt.NDArray[np.uint16]] = []
-        ends: list[tuple[int, int, float]] = []
-        n = 0
-        terms = list(terms)
-        of_word = self.postings({word for spellings, _ in terms for word in spellings})
-        for spellings, weight in terms:
-            for found in map(of_word.__getitem__, spellings):
-                if found.rows is None:
-                    everywhere.append(found.counts)
-                    continue
-                rows.append(found.rows)
-                counts.append(found.counts)
-                n += len(found.rows)
-            ends.append((n, len(everywhere), weight))
+        found = self._postings([tuple(spellings) for spellings, _ in terms])
         total = np.zeros(self.n_documents, np.float32)
-        sums = np.zeros(self.n_documents, np.float32)
-        add_scores(
-            np.concatenate(rows),
-            np.concatenate(counts),
-            np.array(everywhere, np.uint16).reshape(len(everywhere), self.n_documents),
-            np.array(ends, np.float64).reshape(len(ends), 3),
-            self._discounts,
-            sums,
-            total,
-        )
+        for (rows, fractions), (_, weight) in zip(found, terms, strict=True):
+            add_scores(rows, fractions, self._factor(len(rows), weight), total)
         return total
 
     def gains(
@@ -308,128 +272,103 @@ class WordIndex:
             counts: float32 (n,): how often each has it.
             discounts: float32 (n,): :meth:`discounts` of their lengths.
         """
-        return counts / (counts + discounts) * np.float32(self.rarity(spellings) * (K1 + 1) * weight)
+        ((rows, _),) = self._postings([tuple(spellings)])
+        return counts / (counts + discounts) * np.float32(self._factor(len(rows), weight))
+
+    def _factor(self, n: int, weight: float) -> float:
+        """What the fraction of a word that is in ``n`` documents is multiplied by."""
+        return self.idf(n) * (K1 + 1) * weight
 
     def rarity(self, spellings: Sequence[str]) -> float:
         """The weight of a word, by the documents that it is in."""
-        has = np.zeros(self.n_documents, np.bool_)
-        for found in self.postings(set(spellings)).values():
-            if found.rows is None:
-                has |= found.counts > 0
-            else:
-                has[found.rows] = True
-        return self.idf(int(np.count_nonzero(has)))
+        ((rows, _),) = self._postings([tuple(spellings)])
+        return self.idf(len(rows))
 
     def idf(self, n: int) -> float:
         """The weight of a word that is in ``n`` documents."""
         return math.log1p((self.n_documents - n + 0.5) / (n + 0.5))
 
-    def postings(self, wanted: Collection[str]) -> dict[str, Postings]:
-        """The documents with each of some words; those asked for last are kept.
+    def _postings(self, wanted: Sequence[Spellings]) -> list[_Postings]:
+        """The documents with each word and the fractions of the formula; those of words asked for last are kept.
 
         Raises:
             ModelError: damage.
         """
-        found = {word: kept for word in wanted if (kept := self._kept.pop(word, None)) is not None}
-        if len(found) < len(wanted):
-            new = self._read([word for word in wanted if word not in found])
-            self._kept_bytes += sum(postings.n_bytes for postings in new.values())
-            found |= new
-        self._kept |= found
-        while self._kept_bytes > _KEPT_BYTES and self._kept:
-            try:
-                self._kept_bytes -= self._kept.pop(next(iter(self._kept))).n_bytes
-            except (KeyError, RuntimeError, StopIteration):  # another thread was faster
-                break
-        return found
+        with self._lock:
+            new = self._read([key for key in dict.fromkeys(wanted) if key not in self._kept])
+            self._n_kept += sum(len(rows) for rows, _ in new.values())
+            self._kept |= new
+            for key in wanted:
+                self._kept[key] = self._kept.pop(key)
+            found = [self._kept[key] for key in wanted]
+            while self._n_kept > max(_KEPT_POSTINGS, _KEPT_OF_A_DOCUMENT * self.n_documents):
+                rows, _ = self._kept.pop(next(iter(self._kept)))
+                self._n_kept -= len(rows)
+            return found
 
-    def _read(self, wanted: Sequence[str]) -> dict[str, Postings]:
+    def _read(self, wanted: Sequence[Spellings]) -> dict[Spellings, _Postings]:
+        """The documents with each word, and the fractions of the formula: float32."""
         words, numbers = self._words_and_numbers
-        found = dict.fromkeys(wanted, _NOTHING)
-        asked = {int(numbers[at]): word for word in wanted if (at := words.position(valid_text(word))) is not None}
-        pieces: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
+        every = dict.fromkeys(word for spellings in wanted for word in spellings)
+        asked = {int(numbers[at]): word for word in every if (at := words.position(valid_text(word))) is not None}
+        parts: dict[int, list[_Postings]] = {}
         statement = "SELECT number, documents, counts FROM postings WHERE number IN ({}) ORDER BY number, part"
         some = list(asked)
         for first in range(0, len(some), _MOST_AT_ONCE):
             values = tuple(some[first : first + _MOST_AT_ONCE])
             for number, rows, counts in self._query(statement.format(", ".join("?" * len(values))), values):
-                pieces.setdefault(number, []).append((_integers(rows, "<i4"), _integers(counts, "<u2")))
-        for number, word in asked.items():
-            found[word] = self._together(word, pieces.get(number, []))
-        return found
+                parts.setdefault(number, []).append((_integers(rows, "<i4"), _integers(counts, "<u2")))
+        found = {word: self._checked(word, _together(parts.get(number, []))) for number, word in asked.items()}
+        made: dict[Spellings, _Postings] = {}
+        for spellings in wanted:
+            rows, counts = _added([found[word] for word in dict.fromkeys(spellings) if word in found])
+            fractions = counts.astype(np.float32)
+            fractions /= fractions + self._discounts[rows]
+            made[spellings] = rows, fractions
+        return made
 
-    def _together(self, word: str, pieces: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Postings:
-        """The postings of a word, from those of its parts."""
-        rows = np.concatenate([np.empty(0, np.int32), *(rows for rows, _ in pieces)])
-        counts = np.concatenate([np.empty(0, np.uint16), *(counts for _, counts in pieces)])
-        # Kernels check no bounds.
+    def _checked(self, word: str, postings: _Postings) -> _Postings:
+        """Postings that are in order; kernels check no bounds."""
+        rows, counts = postings
         if (
             not (len(rows) and len(rows) == len(counts) and rows[0] >= 0 and rows[-1] < self.n_documents)
             or (rows[1:] <= rows[:-1]).any()
         ):
             raise ModelError(f"the index of words is damaged at the word {word[:40]!r}")
-        if len(rows) * _FEW < self.n_documents:
-            return Postings(rows, counts)
-        everywhere = np.zeros(self.n_documents, np.uint16)
-        everywhere[rows] = counts
-        return Postings(None, everywhere)
+        return postings
+
+
+def _together(parts: Sequence[_Postings]) -> _Postings:
+    """Postings one after the other."""
+    rows = np.concatenate([np.empty(0, np.int32), *(rows for rows, _ in parts)])
+    return rows, np.concatenate([np.empty(0, np.uint16), *(numbers for _, numbers in parts)])
+
+
+def _added(spellings: Sequence[_Postings]) -> _Postings:
+    """The postings of several words as one, whose counts are the sums."""
+    rows, counts = _together(spellings)
+    if len(spellings) < 2:
+        return rows, counts
+    order = rows.argsort(kind="stable")
+    rows = rows[order]
+    firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+    return rows[firsts], np.add.reduceat(counts[order], firsts, dtype=np.int64)
 
 
 @jit
 def add_scores(
-    rows: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
-    everywhere: npt.NDArray[np.uint16],
-    ends: npt.NDArray[np.float64],
-    discounts: npt.NDArray[np.float32],
-    sums: npt.NDArray[np.float32],
-    total: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int32], fractions: npt.NDArray[np.float32], factor: float, total: npt.NDArray[np.float32]
 ) -> None:
-    """Add the scores of all documents for the words of a question.
-
-    Loops over all documents are vector instructions, which are faster than the look-ups of a frequent word.
+    """Add the scores of all documents for one word of a question.
 
     Args:
-        rows: int32 (n,): the documents with the first word, then those with the second one; several times if the word
-            has several spellings. All within the other arrays.
-        counts: uint16 (n,): how often each has it.
-        everywhere: uint16 (m, n_documents): the counts of frequent words.
-        ends: float64 (n_terms, 3): where each word ends in ``rows`` and ``everywhere``, and how often it is in the
-            question.
-        discounts: float32 (n_documents,).
-        sums: float32 (n_documents,), zeros; are so again at the end.
+        rows: int32 (n,), within ``total``: the documents with the word.
+        fractions: float32 (n,): the fraction of the formula for each.
+        factor: What it is multiplied by.
         total: float32 (n_documents,), changed in place.
     """
-    start, first = 0, 0
-    for term in range(len(ends)):
-        end, last = int(ends[term, 0]), int(ends[term, 1])
-        for i in range(start, end):
-            sums[rows[i]] += counts[i]
-        for which in range(first, last):
-            for row in range(len(sums)):
-                sums[row] += everywhere[which, row]
-        in_all = last > first or (end - start) * _FEW > len(sums)
-        n = 0
-        if in_all:
-            for row in range(len(sums)):
-                n += sums[row] > 0
-        else:
-            for i in range(start, end):
-                n += sums[rows[i]] > 0
-                sums[rows[i]] = -abs(sums[rows[i]])
-        rarity = math.log1p((len(sums) - n + 0.5) / (n + 0.5))
-        factor = np.float32(rarity * (K1 + 1) * ends[term, 2])
-        if in_all:
-            for row in range(len(sums)):
-                total[row] += sums[row] / (sums[row] + discounts[row]) * factor
-                sums[row] = 0
-        else:
-            for i in range(start, end):
-                row = rows[i]
-                count = -sums[row]
-                total[row] += count / (count + discounts[row]) * factor
-                sums[row] = 0
-        start, first = end, last
+    for at in range(len(rows)):
+        total[np.uint64(rows[at])] += fractions[at] * np.float32(factor)
 
 
 class IndexWriter:

@@ -15,18 +15,19 @@ from starlette.responses import Response
 
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.filters import Filter
-from jose_embed.model.nearest import nearest_among
-from jose_embed.model.search import WORDS_SHARE, Question, Scales, SearchMode, best_of, chosen_mode, joined
+from jose_embed.model.nearest import at_least_best, nearest_among
+from jose_embed.model.search import WORDS_SHARE, Question, Scales, SearchMode, best_of, chosen_mode, joined, spread
 from service.calls.embed import within_limit
 from service.calls.kept import damaged_texts, found_json
 from service.engine.store import Store
 from service.problems import Problem
 from service.search.added import AddedDocuments
+from service.search.index import HYBRID, QUESTION, Reach
 from service.search.queries import Found, Snapshot, angles
 from service.web.route import answer, engine_of
 from service.web.schemas import SearchRequest
 
-_SCORED: Final = 0.25  # of the documents: if more have to be scored, all are, which is faster
+_SCORED: Final = 0.25  # of the documents: if more are candidates, all are scored, which is faster
 _ROUNDING: Final = 1e-4  # of a joined score
 
 
@@ -128,8 +129,9 @@ class Documents(NamedTuple):
     def nearest(self, vector: npt.NDArray[np.float32], k: int) -> list[tuple[int, float]]:
         """The ``k`` nearest trained and the ``k`` nearest added documents to a direction, and their cosines."""
         served = self.snapshot.served
-        may = served.candidates(vector, k, self.trained)
-        rows, cosines = nearest_among(served.embeddings.doc_vectors, vector, k, may)
+        rows = served.candidates(vector, k, self.trained)
+        rows = np.flatnonzero(self.trained) if rows is None else rows
+        rows, cosines = nearest_among(served.embeddings.doc_vectors, vector, k, rows)
         ranked = [*zip(rows.tolist(), np.clip(cosines, -1, 1).tolist(), strict=True)]
         if self.added is not None:
             at, scores = self.added.nearest(vector, k, self.of_added, as_question=False)
@@ -143,96 +145,97 @@ class Documents(NamedTuple):
         if mode == "vector":
             if question.vector is None:
                 return []
-            query, _ = search.query_of(question.vector)
-            may = self.snapshot.served.candidates(query, k, self.trained, as_question=True)
-            rows, cosines = search.best(question, k, mode, may)
-            ranked = [*zip(rows.tolist(), cosines.tolist(), strict=True)]
+            rows = self._nearest_trained(question.vector, k)
+            rows = np.flatnonzero(self.trained) if rows is None else rows
+            rows, best = search.best(question, k, mode, rows)
+            ranked = [*zip(rows.tolist(), best.tolist(), strict=True)]
             if added is not None:
                 at, scores = added.nearest(question.vector, k, self.of_added, as_question=True)
                 ranked += zip((len(self.trained) + place for place in at), scores, strict=True)
             return ranked
-        known = self.snapshot.served.embeddings.known_documents
         by_words = search.words.scores(question.terms)
         may = self.trained
         if added is not None:
             by_words = np.concatenate([by_words, added.by_words(question)])
-            known = np.concatenate([known, np.ones(len(added), np.bool_)])
             may = np.concatenate([may, self.of_added])
         vector = None if mode == "words" else question.vector
-        if vector is not None and (of_some := self._by_both(by_words, vector, k, known, may)) is not None:
-            return of_some
-        rows, scores_of = best_of(joined(by_words, self._cosines(vector), known), k, may)
-        if mode == "words" and len(scores_of):
-            scores_of = scores_of / max(float(scores_of[0]), 1e-9)
-        return [*zip(rows.tolist(), scores_of.tolist(), strict=True)]
+        places, scales = None, Scales(float(by_words.max(initial=0)), 0.0, 0.0)
+        if vector is not None:
+            if scales.words <= 0:
+                return self.best(question, k, "vector")
+            n = search.n_known + (0 if added is None else len(added))
+            total = search.sum_of_cosines(vector) + (0.0 if added is None else added.sum_of_cosines(vector))
+            scales = scales._replace(mean=total / max(1, n))
+            places = self._candidates(by_words, vector, k, may, scales)
+        places = np.flatnonzero(may) if places is None else places
+        cosines = None
+        if vector is not None:
+            cosines = self._cosines(vector, places)
+            scales = scales._replace(cosine=float(cosines.max(initial=-1)))
+        found, best = best_of(joined(by_words[places], cosines, may[places], scales), k)
+        if mode == "words" and len(best):
+            best = best / max(float(best[0]), 1e-9)
+        return [*zip(places[found].tolist(), best.tolist(), strict=True)]
 
-    def _cosines(
-        self, vector: npt.NDArray[np.float32] | None, places: npt.NDArray[np.int64] | None = None
-    ) -> npt.NDArray[np.float32] | None:
-        """The cosines of a question and all documents, or some of them, in rising order: float32."""
-        search, n = self.snapshot.served.embeddings.document_search, len(self.trained)
-        if vector is None:
-            return None
-        made = search.cosines(vector, None if places is None else places[places < n])
+    def _cosines(self, vector: npt.NDArray[np.float32], places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The cosines of a question and some documents, in rising order: float32."""
+        first = int(np.searchsorted(places, len(self.trained)))
+        made = self.snapshot.served.embeddings.document_search.cosines(vector, places[:first])
         if self.added is None:
             return made
-        at = None if places is None else places[places >= n] - n
-        return np.concatenate([made, self.added.cosines(vector, at)])
+        return np.concatenate([made, self.added.cosines(vector, places[first:] - len(self.trained))])
 
-    def _by_both(
+    def _candidates(
         self,
         by_words: npt.NDArray[np.float32],
         vector: npt.NDArray[np.float32],
         k: int,
-        known: npt.NDArray[np.bool_],
         may: npt.NDArray[np.bool_],
-    ) -> list[tuple[int, float]] | None:
-        """The best by words and meaning, where documents are searched by codes; None if all have to be scored.
+        scales: Scales,
+    ) -> npt.NDArray[np.int64] | None:
+        """Places, rising, among which are the best by words and meaning, where documents are searched by codes; None if
+        all have to be scored.
 
-        Words make ``WORDS_SHARE`` of a score. So with k scores known, a document with too few of the words is worse
-        than these, unless it is among the nearest by meaning.
+        The best by words, and the nearest by codes, give ``k`` scores. Any other document has at most the cosine of the
+        ``k``-th nearest; if it also has too few of the words, it is no better.
         """
-        served, added = self.snapshot.served, self.added
-        if served.documents.index.kind != "ivf" and (added is None or not added.by_codes):
-            return None
         near = self._nearest(vector, k, may)
-        anywhere = near if np.array_equal(may, known) else self._nearest(vector, k, known)
-        top, most = float(by_words.max()), _SCORED * len(by_words)
-        if top <= 0 or not len(anywhere) or max(len(near), len(anywhere)) > most:
+        if near is None:
             return None
-        search = served.embeddings.document_search
-        query, scale = search.query_of(vector)
-        total = search.sum_of_known if added is None else search.sum_of_known + added.total
-        largest = self._cosines(vector, anywhere)
-        assert largest is not None
-        mean = float(total @ query) * scale / int(np.count_nonzero(known))
-        scales = Scales(top, mean, float(largest.max()))
+        if not may.all():
+            by_words = np.where(may, by_words, np.float32(0))
+        of_near = self._cosines(vector, near)
+        scales = scales._replace(cosine=float(of_near.max()))
+        least = 0.0
+        for places in (near, at_least_best(by_words, k, above=0)):
+            if len(places) >= k:
+                scores = joined(by_words[places], self._cosines(vector, places), may[places], scales)
+                least = max(least, _largest(scores, k) - _ROUNDING)
+        rest = (1 - WORDS_SHARE) * (_largest(of_near, k) - scales.mean) / spread(scales)
+        words = np.float32(scales.words * (least - rest) / WORDS_SHARE)
+        return np.union1d(near, np.flatnonzero(by_words >= max(words, np.finfo(np.float32).tiny)))
 
-        def scored(places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-            return joined(by_words[places], self._cosines(vector, places), known[places], scales)
+    def _nearest_trained(
+        self, vector: npt.NDArray[np.float32], k: int, reach: Reach = QUESTION
+    ) -> npt.NDArray[np.int64] | None:
+        """Rows, rising, among which are the ``k`` trained documents nearest to a question; None if all must be
+        scored."""
+        query, _ = self.snapshot.served.embeddings.document_search.query_of(vector)
+        return self.snapshot.served.candidates(query, k, self.trained, reach)
 
-        places = np.union1d(near, best_of(by_words, k, may)[0])
-        scores = scored(places)
-        if len(scores) >= k:
-            least = float(np.partition(scores, len(scores) - k)[len(scores) - k]) - _ROUNDING
-            words = max(top * (least - 1 + WORDS_SHARE) / WORDS_SHARE, float(np.finfo(np.float32).tiny))
-            places = np.union1d(near, np.flatnonzero((by_words >= np.float32(words)) & may))
-            if len(places) > most:
-                return None
-            scores = scored(places)
-        rows, best = best_of(scores, k)
-        return [*zip(places[rows].tolist(), best.tolist(), strict=True)]
-
-    def _nearest(self, vector: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Places, int64, rising, among which are the ``k`` nearest to a question."""
-        served, n = self.snapshot.served, len(self.trained)
-        query, _ = served.embeddings.document_search.query_of(vector)
-        known = served.embeddings.known_documents
-        rows = served.candidates(query, k, may[:n] & known, as_question=True)
-        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        if self.added is None:
-            return rows
-        return np.concatenate([rows, n + self.added.candidates(query, k, may[n:], as_question=True)[0]])
+    def _nearest(
+        self, vector: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int64] | None:
+        """Places, rising, among which are most of the ``k`` nearest to a question, at least ``k``; None if so many
+        would have to be scored that all should."""
+        rows, n = self._nearest_trained(vector, k, HYBRID), len(self.trained)
+        if rows is None and (self.added is None or not self.added.by_codes):
+            return None
+        near = np.flatnonzero(self.trained) if rows is None else rows
+        if self.added is not None:
+            query, _ = self.snapshot.served.embeddings.document_search.query_of(vector)
+            near = np.concatenate([near, n + self.added.candidates(query, k, may[n:], HYBRID)[0]])
+        return near if k <= len(near) <= _SCORED * np.count_nonzero(may) else None
 
     def found(
         self, ranked: Sequence[tuple[int, float]], vector: npt.NDArray[np.float32] | None, k: int, least: float | None
@@ -267,6 +270,11 @@ class Documents(NamedTuple):
             return self.snapshot.served.embeddings.doc_ids[place]
         assert self.added is not None
         return self.added.id(place - len(self.trained))
+
+
+def _largest(numbers: npt.NDArray[np.float32], k: int) -> float:
+    """The ``k``-th largest of at least ``k`` numbers."""
+    return float(np.partition(numbers, len(numbers) - k)[len(numbers) - k])
 
 
 def _key(value: Any) -> bytes:

@@ -24,7 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.model.filters import Filter
-from jose_embed.model.search import DocumentSearch, Question, write_products
+from jose_embed.model.nearest import products
+from jose_embed.model.search import DocumentSearch, Question
+from service.search.index import NEAREST, QUESTION, Reach
 from service.search.library import Library, Segment, Tail
 
 _KEPT_FILTERS: Final = 64
@@ -217,32 +219,29 @@ class AddedDocuments:
         """The scores by words: float32 (n,), comparable with those of the trained documents."""
         return self._texts.scores(question)[self._places]
 
-    def products(
-        self, vector: npt.NDArray[np.float32], factors: npt.NDArray[np.float32] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """The products of all documents with a vector, each times a factor: float32 (n,).
+    def cosines(self, vector: npt.NDArray[np.float32], at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """As :meth:`DocumentSearch.cosines`: float32.
 
         Args:
-            vector: float32 (dim,).
-            factors: float32 (n,); 1 if None.
+            vector: float32 (dim,), norm 1.
+            at: int64, rising: the documents.
         """
-        out = [np.empty(0, np.float32)]
-        out += [_products(_table(part), vector)[rows] for part, rows in self._parts]
-        products = np.concatenate(out)
-        return products if factors is None else products * factors
-
-    def cosines(
-        self, vector: npt.NDArray[np.float32], at: npt.NDArray[np.int64] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """As :meth:`DocumentSearch.cosines`: float32."""
         query, scale = self._search.query_of(vector)
-        if at is not None:
-            return _products(self.vectors(at), query * np.float32(scale)) * self._texts.factors(self._places[at])
-        return self.products(query * np.float32(scale), self._texts.factors(self._places))
+        out, first = np.empty(len(at), np.float32), 0
+        for part, rows in self._parts:
+            a, b = np.searchsorted(at, (first, first + len(rows)))
+            out[a:b] = products(_table(part), query * np.float32(scale), rows[at[a:b] - first])
+            first += len(rows)
+        return out * self._texts.factors(self._places[at])
+
+    def sum_of_cosines(self, vector: npt.NDArray[np.float32]) -> float:
+        """As :meth:`DocumentSearch.sum_of_cosines`."""
+        query, scale = self._search.query_of(vector)
+        return float(self._total @ query) * scale
 
     @cached_property
-    def total(self) -> npt.NDArray[np.float64]:
-        """As :attr:`DocumentSearch.sum_of_known`: float64 (dim,)."""
+    def _total(self) -> npt.NDArray[np.float64]:
+        """float64 (dim,): the sum of all documents, each times its factor."""
         total, first = np.zeros(self._dim), 0
         factors = self._texts.factors(self._places)
         for part, rows in self._parts:
@@ -269,7 +268,7 @@ class AddedDocuments:
             as_question: Compare without the reliability matrix, as for short questions.
         """
         query, scale = self._search.query_of(vector) if as_question else (vector, 1.0)
-        rows, rough = self.candidates(query, k, may, as_question=as_question)
+        rows, rough = self.candidates(query, k, may, QUESTION if as_question else NEAREST)
         factors = self._texts.factors(self._places[rows]) if as_question else np.ones(len(rows), np.float32)
         n = k + _SLACK
         if n < len(rows):
@@ -280,25 +279,22 @@ class AddedDocuments:
         return rows[order].tolist(), np.clip(exact[order], -1, 1).tolist()
 
     def candidates(
-        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], *, as_question: bool
+        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], reach: Reach
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Places, int64, rising, among which are the ``k`` nearest documents that may be answers; and the products of
         their vectors with the query, float32."""
-        places, products, first = [np.empty(0, np.int64)], [np.empty(0, np.float32)], 0
+        places, made, first = [np.empty(0, np.int64)], [np.empty(0, np.float32)], 0
         for part, rows in self._parts:
             table, allowed, found = _table(part), may[first : first + len(rows)], None
             if isinstance(part, Segment) and part.index.kind == "ivf":
                 of_part = np.zeros(len(table), np.bool_)
                 of_part[rows[allowed]] = True
-                found = part.index.candidates(query, k, of_part, as_question=as_question)
-            if found is not None:
-                places.append(first + np.searchsorted(rows, found))
-                products.append(table[found] @ query)
-            else:
-                places.append(first + np.flatnonzero(allowed))
-                products.append(_products(table, query)[rows[allowed]])
+                found = part.index.candidates(query, k, of_part, reach)
+            chosen = rows[allowed] if found is None else found
+            places.append(first + (np.flatnonzero(allowed) if found is None else np.searchsorted(rows, found)))
+            made.append(products(table, query, chosen))
             first += len(rows)
-        return np.concatenate(places), np.concatenate(products)
+        return np.concatenate(places), np.concatenate(made)
 
     def fitting(self, filter: Filter | None) -> npt.NDArray[np.bool_]:
         """Which documents fit a filter, all for None: bool (n,)."""
@@ -312,10 +308,3 @@ class AddedDocuments:
 def _table(part: Segment | Tail) -> npt.NDArray[np.float32]:
     """The vectors of a part, of dead rows too: float32 (n, dim)."""
     return part.index.vectors if isinstance(part, Segment) else part.rows[: part.length]
-
-
-def _products(table: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The products of all rows with a vector: float32 (n,)."""
-    made = np.empty(len(table), np.float32)
-    write_products(table, vector, np.ones(len(table), np.float32), made)
-    return made

@@ -29,10 +29,26 @@ SCORED_NUMBERS: Final = 65_536
 # Selected rows are scored one by one if they are less than this part of the rows that a search by codes reads.
 GATHERED: Final = 0.25
 _MEASURED_K: Final = 10
-# What a question without the reliability matrix needs: candidates for each neighbour, and a part of the lists.
-_QUESTION_ROWS: Final = 40
-_QUESTION_LISTS: Final = 0.25
 _log = logging.getLogger("service")
+
+
+class Reach(NamedTuple):
+    """How far a search by codes looks for candidates.
+
+    Attributes:
+        rows: Candidates for each of the ``k`` nearest rows, beside some more.
+        lists: Read at least this part of the lists.
+    """
+
+    rows: int
+    lists: float
+
+
+NEAREST: Final = Reach(1, 0.0)
+# Questions are compared without the reliability matrix, but the codes are of rows with it: most nearest rows are among
+# more candidates from more lists. A question by words and meaning gets most of its answers by the words.
+QUESTION: Final = Reach(40, 0.25)
+HYBRID: Final = Reach(20, 0.0)
 
 
 class Hits(NamedTuple):
@@ -194,7 +210,7 @@ class CosineIndex:
         return found
 
     def candidates(
-        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], *, as_question: bool = False
+        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], reach: Reach = NEAREST
     ) -> npt.NDArray[np.int64] | None:
         """Rows among which are the ``k`` nearest, for a caller that scores them.
 
@@ -202,23 +218,19 @@ class CosineIndex:
             query: float32 (dim,), norm 1.
             k: At least 1.
             may: bool (n_rows,): the rows that may be answers.
-            as_question: The scores will be products of ``query`` and the rows, each times a factor of the row's
-                (:mod:`jose_embed.model.search`): more rows are candidates, from more lists.
+            reach: How many rows, from which part of the codes.
 
         Returns:
             int64, rising, at least ``k``; None if all rows should be scored: there are no codes, few rows may be
             answers, or the codes find too few.
         """
-        codes = self._codes
-        n = (k if not as_question else _QUESTION_ROWS * k) + SLACK
-        share = _QUESTION_LISTS if as_question else 0.0
-        if (
-            codes is None
-            or np.count_nonzero(may) < GATHERED * codes.n_read
-            or n > max(codes.n_read, share * self.n_rows)
-        ):
+        codes, n = self._codes, reach.rows * k + SLACK
+        if codes is None:
             return None
-        found = codes.search(query[None], n, may, least_share=share)[0]
+        n_read = max(codes.n_read, int(reach.lists * self.n_rows))
+        if n > n_read or np.count_nonzero(may) < GATHERED * max(codes.n_read, 2 * reach.lists * self.n_rows):
+            return None
+        found = codes.search(query[None], n, may, least_share=reach.lists)[0]
         found = np.sort(found[found >= 0])
         return found if len(found) >= n else None
 

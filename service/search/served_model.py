@@ -14,7 +14,7 @@ import numpy.typing as npt
 from jose_embed.errors import ModelError
 from jose_embed.model.stored import FileState
 from service.search.added import AddedTexts
-from service.search.index import CosineIndex, Hits, IndexOptions
+from service.search.index import NEAREST, CosineIndex, Hits, IndexOptions, Reach
 from service.search.library import DocumentHit, Segment
 from service.search.prefix_index import PrefixIndex
 from service.search.texts import ServedEmbeddings, vectors_of
@@ -208,24 +208,24 @@ class ServedModel:
         return model.n_bytes + copied + index.codes_bytes
 
     def candidates(
-        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], *, as_question: bool = False
-    ) -> npt.NDArray[Any]:
-        """The documents among which are the ``k`` nearest to a direction.
+        self, query: npt.NDArray[np.float32], k: int, may: npt.NDArray[np.bool_], reach: Reach = NEAREST
+    ) -> npt.NDArray[np.int64] | None:
+        """The documents among which are the ``k`` nearest to a direction, from codes.
 
         Args:
             query: float32 (dim,), norm 1.
             k: At least 1.
             may: bool (n_docs,): the documents that may be answers; all of them have a known word.
-            as_question: See :meth:`~service.search.index.CosineIndex.candidates`.
+            reach: See :meth:`~service.search.index.CosineIndex.candidates`.
 
         Returns:
-            int64, rising: their rows; or ``may``, if all of it has to be scored.
+            int64, rising: their rows; None if all that may be answers have to be scored.
         """
         index, serials = self.documents.index, self.documents.serials
         if index.kind != "ivf":
-            return may
-        rows = index.candidates(query, k, may if len(index) == len(may) else may[serials], as_question=as_question)
-        return may if rows is None else serials[rows]
+            return None
+        rows = index.candidates(query, k, may if len(index) == len(may) else may[serials], reach)
+        return rows if rows is None else serials[rows]
 
     def search_documents(self, queries: npt.NDArray[Any], k: int) -> list[list[DocumentHit]]:
         """The ``k`` trained documents nearest to each query, shape (q, dim); untrained ones are never found."""

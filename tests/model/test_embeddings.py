@@ -853,6 +853,43 @@ def test_nearest_rows_are_those_of_brute_force(
     assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == expected
 
 
+@given(
+    n=st.integers(1, 200),
+    distinct=st.integers(1, 200),
+    k=st.integers(1, 210),
+    allowed=st.none() | st.sets(st.integers(0, 199)),
+    weighted=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_nearest_among_some_rows_are_those_of_brute_force(
+    n: int, distinct: int, k: int, allowed: set[int] | None, weighted: bool, seed: int
+) -> None:
+    """Few rows, which are read one by one, and many, for which all between them are read."""
+    random = np.random.default_rng(seed)
+    matrix = units(distinct, 5, seed)[random.integers(0, distinct, n)]
+    factors = random.choice(np.array([0.25, 0.5, 1], np.float32), n) if weighted else np.ones(n, np.float32)
+    query = units(1, 5, seed + 1)[0]
+    rows = None if allowed is None else np.array(sorted(row for row in allowed if row < n), np.int64)
+    found, scores = nearest.nearest_among(matrix, query, k, rows, factors=factors if weighted else None)
+    expected = brute_force(
+        matrix * factors[:, None].astype(np.float64), query, k, lambda row: allowed is None or row in allowed
+    )
+    assert list(zip(found.tolist(), scores.tolist(), strict=True)) == expected
+
+
+@given(
+    numbers=st.lists(st.sampled_from([-np.inf, 0.0, 0.25, 0.5, 1.0, 2.0]), max_size=30),
+    k=st.integers(1, 40),
+    slack=st.sampled_from([0.0, 0.25]),
+    above=st.sampled_from([-np.inf, 0.0, 0.5]),
+)
+def test_numbers_that_are_among_the_largest(numbers: list[float], k: int, slack: float, above: float) -> None:
+    found = nearest.at_least_best(np.array(numbers, np.float32), k, slack, above)
+    some = sorted((number for number in numbers if number > above), reverse=True)
+    least = some[k - 1] - slack if k <= len(some) else -np.inf
+    assert found.tolist() == [at for at, number in enumerate(numbers) if number > above and number >= least]
+
+
 @given(n=st.integers(2, 300), k=st.integers(1, 20), block=st.integers(1, 310), seed=st.integers(0, 2**32))
 def test_rows_closer_than_float32_can_tell_are_told_apart(n: int, k: int, block: int, seed: int) -> None:
     """Rows around one direction: their order is decided beyond the digits of a product in float32."""

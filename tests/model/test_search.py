@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,20 @@ def test_scores_are_those_of_the_formula(documents: list[list[str]]) -> None:
     assert index.scores(terms) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def test_words_that_were_not_asked_for_lately_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postings are kept up to a bound; answers are the same whether they are kept or not, and after several threads."""
+    texts = [f"w{number % 7} w{number % 3} x" for number in range(50)]
+    questions = [[((f"w{a}", f"w{b}"), 1.0), (("x",), 2.0)] for a in range(7) for b in range(7)]
+    expected = [WordIndex.of_texts(texts, get_tokenizer("words")).scores(one).tolist() for one in questions]
+    monkeypatch.setattr("jose_embed.text.word_index._KEPT_POSTINGS", 60)
+    monkeypatch.setattr("jose_embed.text.word_index._KEPT_OF_A_DOCUMENT", 0)
+    index = WordIndex.of_texts(texts, get_tokenizer("words"))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(index.scores, questions * 5))
+    assert [one.tolist() for one in found] == expected * 5
+    assert 0 < sum(len(rows) for rows, _ in index._kept.values()) == index._n_kept <= 60
+
+
 @given(st.sets(st.text("ab\u00e9\U0001f600", min_size=1, max_size=12)), st.text("ab\u00e9", min_size=2, max_size=12))
 def test_words_that_begin_alike(words: set[str], word: str) -> None:
     ordered = SortedWords.of(words)
@@ -223,6 +238,25 @@ def test_filters_leave_k_answers(model: Embeddings) -> None:
     neighbors = model.similar_documents("d1", k=120, filter=Filter.parse('date = "2021-01-02"'))
     assert {n.doc_id for n in neighbors} == {line["id"] for line in lines if line["date"][:4] == "2021"} - {"d1"}
     assert model.search("book", filter="stars = 9") == []
+
+
+@pytest.mark.parametrize("question", ["wing code41", "book code7 code12", "zeppelin speed"])
+def test_a_filtered_hybrid_score_is_that_of_the_formula(model: Embeddings, question: str) -> None:
+    """Words by the largest of all documents, cosines by the mean of all and the largest that fits."""
+    search = model.document_search
+    asked = search.question(question)
+    assert asked.vector is not None
+    words, cosines = search.words.scores(asked.terms).astype(np.float64), search.cosines(asked.vector)
+    for filter in ("stars = 1", "date >= 2021-01-01", "date < 2030-01-01"):
+        fit = np.flatnonzero(Filter.parse(filter).fitting(search.fields))
+        spread = max(float(cosines[fit].max() - cosines.mean()), 0.1)
+        expected = 0.75 * words[fit] / words.max() + 0.25 * (cosines[fit] - cosines.mean()) / spread
+        best = np.argsort(-expected, kind="stable")[:5]
+        found = model.search(question, k=5, filter=filter)
+        assert [one.score for one in found] == pytest.approx(expected[best].tolist(), abs=1e-5)
+        assert {one.index for one in found} <= {*fit.tolist()}
+    unfiltered = [one.score for one in model.search(question, k=5)]
+    assert [one.score for one in model.search(question, k=5, filter="date < 2030-01-01")] == unfiltered
 
 
 def test_facets(model: Embeddings) -> None:

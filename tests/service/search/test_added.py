@@ -86,7 +86,9 @@ def test_answers_are_those_of_the_living_documents(
         assert by_words[at] == pytest.approx(score, rel=1e-5)
     vector = model.infer(["red whale"])[0]
     at, scores = found.nearest(vector, 2, np.ones(len(found), np.bool_), as_question=True)
-    cosines = found.cosines(vector)
+    cosines = found.cosines(vector, np.arange(len(found)))
+    assert found.cosines(vector, np.arange(0, len(found), 2)).tolist() == pytest.approx(cosines[::2].tolist(), abs=1e-6)
+    assert found.sum_of_cosines(vector) == pytest.approx(float(cosines.sum()), abs=1e-5)
     assert scores == pytest.approx(sorted(cosines.tolist(), reverse=True)[:2], abs=1e-5)
     assert found.nearest(vector, 2, np.zeros(len(found), np.bool_), as_question=False) == ([], [])
 
