@@ -122,7 +122,7 @@ def products(
     first, last = (0, len(matrix)) if rows is None else (int(rows[0]), int(rows[-1]) + 1)
     out = np.empty(last - first, np.float32)
     write_products(matrix[first:last], np.empty(0, np.int64), query, weights[first:last], out)
-    return out if rows is None else out[rows - first]
+    return out if rows is None else out.take(rows - first)
 
 
 def at_least_best(

@@ -200,9 +200,12 @@ class DocumentSearch:
             rows: int64, rising: the documents that may be answers; all if None.
 
         Returns:
-            Rows, int64, and scores, float64, at most ``k``: cosines by vector; by words, and without a vector, BM25.
+            Rows, int64, and scores, float64, at most ``k``: cosines by vector; by words, and for a hybrid question
+            without a vector, BM25.
         """
-        if mode == "vector" and question.vector is not None:
+        if mode == "vector":
+            if question.vector is None:
+                return np.empty(0, np.int64), np.empty(0)
             return self._by_vector(question.vector, k, rows)
         found, scores = best_of(self.scores(question, mode, rows), k)
         return (found if rows is None else rows[found]), scores
@@ -210,17 +213,20 @@ class DocumentSearch:
     def scores(
         self, question: Question, mode: SearchMode, rows: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.float32]:
-        """The scores of all documents, or of some rows: float32; minus infinity for those that must not be answers."""
+        """The scores of all documents, or of some rows: float32; minus infinity for those that must not be answers. By
+        vector the question must have one."""
         by_words = self.words.scores(question.terms) if mode != "vector" else None
         cosines = self.cosines(question.vector, rows) if question.vector is not None and mode != "words" else None
-        known = self._known if rows is None else self._known[rows]
+        known = None
+        if self.n_known < len(self._known):
+            known = self._known if rows is None else self._known[rows]
         words, mean, cosine = 0.0, 0.0, 0.0
         if by_words is not None:
             words = float(by_words.max(initial=0))
             by_words = by_words if rows is None else by_words[rows]
         if question.vector is not None and cosines is not None and self.n_known:
             mean = self.sum_of_cosines(question.vector) / self.n_known
-            cosine = float((cosines if known.all() else cosines[known]).max(initial=-1))
+            cosine = float((cosines if known is None else cosines[known]).max(initial=-1))
         return joined(by_words, cosines, known, Scales(words, mean, cosine))
 
     def cosines(
@@ -254,10 +260,8 @@ class DocumentSearch:
 
     def _by_vector(self, vector: npt.NDArray[np.float32], k: int, rows: npt.NDArray[np.int64] | None) -> Ranked:
         query, scale = self.query_of(vector)
-        if rows is not None:
-            rows = rows[self._known[rows]]
-        elif self.n_known < len(self._known):
-            rows = np.flatnonzero(self._known)
+        if self.n_known < len(self._known):
+            rows = np.flatnonzero(self._known) if rows is None else rows[self._known[rows]]
         factors = self._factors if len(self._inverse) else None
         found, scores = nearest_among(self._vectors, query, k, rows, factors=factors)
         return found, np.clip(scores * scale, -1, 1)
@@ -321,29 +325,29 @@ class DocumentSearch:
 def joined(
     by_words: npt.NDArray[np.float32] | None,
     cosines: npt.NDArray[np.float32] | None,
-    known: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_] | None,
     scales: Scales,
 ) -> npt.NDArray[np.float32]:
     """The scores of documents by words, by meaning or by both: float32 (n,); minus infinity for those without any.
 
     Args:
         by_words: float32 (n,): BM25, 0 for documents without a word of the question; None to search by meaning.
-        cosines: float32 (n,); None to search by words.
-        known: bool (n,): which documents have a direction.
+        cosines: float32 (n,); None to search by words. One of both is there.
+        known: bool (n,): which documents have a direction; None if all have.
         scales: What the scores are divided by.
     """
     nothing = np.float32(-np.inf)
-    if by_words is None or scales.words <= 0:
-        return np.full(len(known), nothing) if cosines is None else np.where(known, cosines, nothing)
     if cosines is None:
+        assert by_words is not None
         return np.where(by_words > 0, by_words, nothing)
+    if by_words is None or scales.words <= 0:
+        return cosines if known is None else np.where(known, cosines, nothing)
     of_words = by_words * np.float32(WORDS_SHARE / scales.words)
     fused = cosines - np.float32(scales.mean)
     fused *= np.float32((1 - WORDS_SHARE) / spread(scales))
     fused += of_words
-    if not known.all():  # documents without a known word are found by other words only
-        unknown = ~known
-        fused[unknown] = np.where(of_words[unknown] > 0, of_words[unknown], nothing)
+    if known is not None:  # documents without a known word are found by other words only
+        fused[~known] = np.where(of_words > 0, of_words, nothing)[~known]
     return fused
 
 

@@ -172,7 +172,7 @@ class Documents(NamedTuple):
         if vector is not None:
             cosines = self._cosines(vector, places)
             scales = scales._replace(cosine=float(cosines.max(initial=-1)))
-        found, best = best_of(joined(by_words[places], cosines, may[places], scales), k)
+        found, best = best_of(joined(by_words[places], cosines, None, scales), k)
         if mode == "words" and len(best):
             best = best / max(float(best[0]), 1e-9)
         return [*zip(places[found].tolist(), best.tolist(), strict=True)]
@@ -209,7 +209,7 @@ class Documents(NamedTuple):
         least = 0.0
         for places in (near, at_least_best(by_words, k, above=0)):
             if len(places) >= k:
-                scores = joined(by_words[places], self._cosines(vector, places), may[places], scales)
+                scores = joined(by_words[places], self._cosines(vector, places), None, scales)
                 least = max(least, _largest(scores, k) - _ROUNDING)
         rest = (1 - WORDS_SHARE) * (_largest(of_near, k) - scales.mean) / spread(scales)
         words = np.float32(scales.words * (least - rest) / WORDS_SHARE)
