@@ -12,7 +12,8 @@ what its makers advise for document vectors:
 * ``wordllama``: WordLlama, static vectors of 256 dimensions, distilled from language models, that come inside its
   package; nothing is trained. ``JOSE_WORDLLAMA`` names the Python of an environment that has the package.
 * ``ours``: jose_embed with its default recipe; ``ours:NAME`` with the preset of that name, ``ours:name=value,...`` with
-  other settings.
+  other settings. ``ours:mode=hybrid`` (``vector``, ``words``) keeps the texts and searches as ``jose search --mode``
+  does; ``ours:mode=okapi`` by BM25 of the words as they are written, without their inflections.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Trained:
         infer: Vectors float32 (n, dim) of new texts, all zero where a text has none.
         infers_like_training: Whether ``infer`` estimates what ``doc_vectors`` are, so that the two may be compared.
         clock: What the training took, reading the text included.
+        scores: How well each document answers a question, float (n_documents,), in the order of the written file;
+            None for a question that cannot be asked. None where vectors are compared.
     """
 
     doc_vectors: Vectors | None
@@ -99,6 +102,7 @@ class Trained:
     infer: Callable[[Sequence[str]], Vectors]
     clock: Clock = field(default_factory=Clock)
     infers_like_training: bool = True
+    scores: Callable[[str], npt.NDArray[Any] | None] | None = None
 
 
 def title(system: str) -> str:
@@ -195,15 +199,23 @@ def _ours(path: Path, settings: Settings, recipe: str) -> Trained:
 
     options: dict[str, Any] = {"epochs": settings.epochs, "seed": settings.seed, "workers": settings.threads}
     options |= recipe_settings(recipe)
+    mode = options.pop("mode", None)
     with measured() as clock:
-        model = jose_embed.train(path, tokenizer="whitespace", **options)
+        model = jose_embed.train(path, tokenizer="whitespace", keep_text=mode is not None, **options)
     if model.dim != settings.dim:
         raise ValueError(f"our default has {model.dim} dimensions, the peers have {settings.dim}; pass --dim")
 
     def infer(texts: Sequence[str]) -> Vectors:
         return model.infer_flagged(texts).vectors
 
-    return Trained(model.doc_vectors, model.words, model.center_vectors, infer, clock)
+    def scores(text: str) -> npt.NDArray[Any] | None:
+        question = model.document_search.question(text, inflected=mode != "okapi")
+        if mode == "vector" and question.vector is None:
+            return None
+        return model.document_search.scores(question, "words" if mode == "okapi" else mode)
+
+    asked = None if mode is None else scores
+    return Trained(model.doc_vectors, model.words, model.center_vectors, infer, clock, scores=asked)
 
 
 def _reference(executable: str, path: Path, settings: Settings, *, documents: bool) -> Trained:

@@ -212,14 +212,17 @@ def _sentence_figures(trained: peers.Trained) -> Figures:
 
 def _search_figures(trained: peers.Trained, corpus: Corpus) -> Figures:
     queries = corpus.search_queries()
+    relevant = [[int(id) - 1 for id in query.relevant] for query in queries]
     documents = trained.doc_vectors
-    if documents is None or not trained.infers_like_training:  # then documents are made as questions are
-        documents = trained.infer(corpus.lines())
-    score = evaluation.search(
-        trained.infer([query.text for query in queries]),
-        corpus.in_file_order(documents),
-        [[int(id) - 1 for id in query.relevant] for query in queries],
-    )
+    if trained.scores is not None:
+        asked = (trained.scores(query.text) for query in queries)
+        score = evaluation.ranking((one if one is None else corpus.in_file_order(one) for one in asked), relevant)
+    else:
+        if documents is None or not trained.infers_like_training:  # then documents are made as questions are
+            documents = trained.infer(corpus.lines())
+        score = evaluation.search(
+            trained.infer([query.text for query in queries]), corpus.in_file_order(documents), relevant
+        )
     return {"average_precision": [score.average_precision], "ndcg": [score.ndcg], "search_coverage": [score.coverage]}
 
 
