@@ -11,6 +11,7 @@ from jose_embed.compute.jit import jit
 
 BLOCK_ROWS: Final = 65_536
 _SCORED_ROWS: Final = 4_096
+_MOST_OF_A_BLOCK: Final = 256
 _READ_ALONE: Final = 0.2  # of the rows: it takes longer to read a larger share, row by row, than to read all
 
 
@@ -136,11 +137,22 @@ def at_least_best(
         slack: At least 0.
         above: Only numbers above this one.
     """
-    heap, least = np.full(min(k, len(scores)), above, np.float32), np.float32(above)
-    if len(heap):
-        keep_largest(scores, heap)
-        least = max(least, heap[0] - np.float32(slack))
-    return np.flatnonzero(scores >= least if least > above else scores > least)
+    least = np.float32(above)
+    size = min(_MOST_OF_A_BLOCK, len(scores) // (4 * k))
+    if size > 1:  # k blocks have a number that is no less than the k-th largest of the largest
+        largest = scores[: len(scores) // size * size].reshape(size, -1).max(axis=0)
+        least = max(least, kth_largest(largest, k) - np.float32(slack))
+    found = np.flatnonzero(scores >= least if least > above else scores > least)
+    if k < len(found):
+        some = scores[found]
+        found = found[some >= kth_largest(some, k) - np.float32(slack)]
+    return found
+
+
+def kth_largest(numbers: npt.NDArray[np.float32], k: int) -> np.float32:
+    """The ``k``-th largest of at least ``k`` numbers."""
+    found: np.float32 = np.partition(numbers, len(numbers) - k)[len(numbers) - k]
+    return found
 
 
 @jit(fastmath=True)
@@ -166,29 +178,6 @@ def write_products(
         for axis in range(len(query)):
             total += matrix[row, axis] * query[axis]
         out[at] = total * factors[row] if len(factors) else total
-
-
-@jit
-def keep_largest(scores: npt.NDArray[np.float32], heap: npt.NDArray[np.float32]) -> None:
-    """Put the largest numbers into a heap, whose first is the least of them.
-
-    Args:
-        scores: float32 (n,).
-        heap: float32 (k,), k at least 1: equal numbers; those above are put in their place.
-    """
-    for at in range(len(scores)):
-        score = scores[at]
-        if score <= heap[0]:
-            continue
-        place, child = 0, 1
-        while child < len(heap):
-            if child + 1 < len(heap) and heap[child + 1] < heap[child]:
-                child += 1
-            if heap[child] >= score:
-                break
-            heap[place] = heap[child]
-            place, child = child, 2 * child + 1
-        heap[place] = score
 
 
 def _slack(dim: int) -> float:

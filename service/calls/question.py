@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.filters import Filter
-from jose_embed.model.nearest import at_least_best, nearest_among
+from jose_embed.model.nearest import at_least_best, kth_largest, nearest_among
 from jose_embed.model.search import WORDS_SHARE, Question, Scales, SearchMode, best_of, chosen_mode, joined, spread
 from service.calls.embed import within_limit
 from service.calls.kept import damaged_texts, found_json
@@ -210,8 +210,8 @@ class Documents(NamedTuple):
         for places in (near, at_least_best(by_words, k, above=0)):
             if len(places) >= k:
                 scores = joined(by_words[places], self._cosines(vector, places), None, scales)
-                least = max(least, _largest(scores, k) - _ROUNDING)
-        rest = (1 - WORDS_SHARE) * (_largest(of_near, k) - scales.mean) / spread(scales)
+                least = max(least, float(kth_largest(scores, k)) - _ROUNDING)
+        rest = (1 - WORDS_SHARE) * (float(kth_largest(of_near, k)) - scales.mean) / spread(scales)
         words = np.float32(scales.words * (least - rest) / WORDS_SHARE)
         return np.union1d(near, np.flatnonzero(by_words >= max(words, np.finfo(np.float32).tiny)))
 
@@ -270,11 +270,6 @@ class Documents(NamedTuple):
             return self.snapshot.served.embeddings.doc_ids[place]
         assert self.added is not None
         return self.added.id(place - len(self.trained))
-
-
-def _largest(numbers: npt.NDArray[np.float32], k: int) -> float:
-    """The ``k``-th largest of at least ``k`` numbers."""
-    return float(np.partition(numbers, len(numbers) - k)[len(numbers) - k])
 
 
 def _key(value: Any) -> bytes:
