@@ -8,13 +8,18 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("JOSE_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
-# No deadline: a first call may compile. No database: a run leaves nothing behind and depends on nothing before it.
-settings.register_profile("house", deadline=None, database=None, print_blob=True)
+# No deadline: a first call may compile. No check of the time that examples take. No database: a run leaves nothing
+# behind and depends on nothing before it. The same examples in every run; `pytest --hypothesis-profile=random` draws
+# others.
+settings.register_profile(
+    "random", deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("house", settings.get_profile("random"), derandomize=True)
 settings.load_profile("house")
 
 

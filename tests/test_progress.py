@@ -473,7 +473,7 @@ def test_notes_that_warn_are_warnings_of_the_logger(caplog: pytest.LogCaptureFix
 
 def test_a_program_that_set_up_no_logging_sees_no_warnings() -> None:
     code = f"from jose_embed import train; train(documents=['red \\ud800', 'red blue'] * 9, **{SMALL})"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert ended.stderr == ""
 
 

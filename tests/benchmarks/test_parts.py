@@ -55,8 +55,20 @@ def test_a_ledger_keeps_records_by_their_whole_key(tmp_path: Path) -> None:
     assert again.get({"system": "a", "seed": 3}) is None
 
 
-def test_a_process_is_measured(tmp_path: Path) -> None:
-    code = "import time; block = b'x' * 60_000_000; print('one', end=chr(13)); time.sleep(0.2); print('two')"
+def test_a_process_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = processes._Peak._looked_up
+
+    def seen(status: Path) -> int:
+        if (n_bytes := looked_up(status)) > 60_000_000:
+            (tmp_path / "seen").touch()
+        return n_bytes
+
+    monkeypatch.setattr(processes._Peak, "_looked_up", staticmethod(seen))
+    code = (
+        "import os, time; block = b'x' * 60_000_000; print('one', end=chr(13)); time.sleep(0.2); print('two')\n"
+        "until = time.monotonic() + 60\n"
+        "while not os.path.exists('seen') and time.monotonic() < until: time.sleep(0.01)"
+    )
     done = processes.python("-c", code, cwd=tmp_path)
     assert [line for _, line in done.output] == ["one", "two"]
     assert done.seconds >= 0.2

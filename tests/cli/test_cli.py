@@ -745,14 +745,14 @@ def test_a_reader_that_goes_away_ends_us_quietly(model_path: Path) -> None:
     os.close(reading)
     with jose("info", model_path, stdout=writing, stderr=subprocess.PIPE) as process:
         os.close(writing)
-        assert process.communicate(timeout=60)[1] == b""
+        assert process.communicate(timeout=600)[1] == b""
     assert process.returncode == 141
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_behind_standard_output_is_told(model_path: Path) -> None:
     with open("/dev/full", "wb") as full, jose("info", model_path, stdout=full, stderr=subprocess.PIPE) as process:
-        assert process.communicate(timeout=60)[1] == b"jose: No space left on device\n"
+        assert process.communicate(timeout=600)[1] == b"jose: No space left on device\n"
     assert process.returncode == 2
 
 
@@ -773,20 +773,26 @@ def test_a_signal_while_waiting_for_text_leaves_nothing(number: int, tmp_path: P
         process.stdin.write(b"one two three\n" * 100_000)  # more than a pipe holds: what is written is being read
         process.stdin.flush()
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
     assert process.returncode == 128 + number
     assert err.decode().splitlines()[-1].endswith("(no model was written)")
     assert list(tmp_path.iterdir()) == []
 
 
 def interrupted(arguments: list[object], number: int) -> tuple[int, str]:
-    """Exit status and last line of a training that got a signal once its epochs had begun."""
-    with jose(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    """Exit status and last line of a training that got a signal in its first epochs, of which it tells at once."""
+    program = (
+        "import sys; from jose_embed import progress; progress.LineReporter._INTERVAL = 0; "
+        "from jose_embed.cli.program import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         while (line := process.stderr.readline()) and not line.startswith(b"training"):
             pass
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
     return process.returncode, err.decode().splitlines()[-1]
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from planted import corpus
 
 from jose_embed.cli.container import main
 from jose_embed.model.embeddings import load
+from jose_embed.training.checkpoints import Checkpoints
 
 OPTIONS = ["--dim", "16", "--epochs", "2", "--min-count", "1", "--quiet"]
 
@@ -73,27 +74,21 @@ def test_another_text_is_noticed(
     assert "ON_CHANGE is 'always'; it must be one of stop, retrain, keep" in capsys.readouterr().err
 
 
-LONG = ["--epochs", "400", "--checkpoint-every", "0.1s"]
+LONG = ["--epochs", "4", "--checkpoint-every", "0.000001s"]
 
 
 def stop_after_a_checkpoint(folder: Path) -> int:
     """Trains until there is a checkpoint, and is then stopped as by ``docker compose stop``; returns the status."""
+    write = Checkpoints.write
 
-    ended = threading.Event()
+    def then_stop(self: Checkpoints, *arguments: Any) -> Any:
+        written = write(self, *arguments)
+        signal.raise_signal(signal.SIGTERM)
+        return written
 
-    def stop() -> None:
-        while not list(folder.glob("models.jose.run/checkpoint-*/checkpoint.json")):
-            if ended.wait(0.01):
-                return
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    stopper = threading.Thread(target=stop)
-    stopper.start()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "write", then_stop)
         return up(folder, *LONG)
-    finally:
-        ended.set()
-        stopper.join()
 
 
 def run_of(folder: Path) -> str:

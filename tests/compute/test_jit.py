@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import numpy.typing as npt
@@ -69,9 +70,16 @@ def _iterations_until_set(flags: npt.NDArray[np.int64], other: int, limit: int) 
 
 
 def test_the_lock_of_the_interpreter_is_released() -> None:
+    _iterations_until_set(np.ones(2, np.int64), 1, 1)  # compiles
     flags, limit = np.zeros(2, np.int64), 1 << 35
-    threading.Timer(0.05, flags.__setitem__, (0, 1)).start()
-    assert _iterations_until_set(flags, 1, limit) < limit
+
+    def set_when_it_runs() -> None:
+        while flags[1] == 0:
+            time.sleep(0.001)
+        flags[0] = 1
+
+    threading.Thread(target=set_when_it_runs).start()
+    assert 0 < _iterations_until_set(flags, 1, limit) < limit
 
 
 def test_modules_with_kernels_do_not_import_numba() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -783,19 +784,26 @@ def test_a_model_replaced_in_the_middle_of_loading_is_loaded_anew(saved: Path, m
 def test_loading_while_the_model_is_replaced_gives_one_or_the_other(tmp_path: Path) -> None:
     models = [model_of(center_vectors=units(14, seed=seed)) for seed in (10, 11)]
     models[0].save(tmp_path / "m")
-    stop = threading.Event()
+    wanted, stop = threading.Event(), threading.Event()
 
     def replace() -> None:
-        while not stop.is_set():
-            for model in models[::-1]:
-                model.save(tmp_path / "m", overwrite=True)
+        for number in itertools.count(1):
+            wanted.wait()
+            wanted.clear()
+            if stop.is_set():
+                return
+            models[number % 2].save(tmp_path / "m", overwrite=True)
 
     writer = threading.Thread(target=replace)
     writer.start()
+    ids = set()
     try:
-        ids = {Embeddings.load(tmp_path / "m", verify=True).id for _ in range(60)}
+        for _ in range(60):
+            wanted.set()  # two at most while one is loaded: more than five are an error, see above
+            ids.add(Embeddings.load(tmp_path / "m", verify=True).id)
     finally:
         stop.set()
+        wanted.set()
         writer.join()
     assert ids <= {model.id for model in models}
 

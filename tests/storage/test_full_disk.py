@@ -78,7 +78,7 @@ def on_a_small_disk(folder: Path) -> Run:
             *arguments,
         ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
         return done.returncode, done.stderr.rstrip("\n").rpartition("\n")[2], done.stdout.splitlines()
 
     return _run

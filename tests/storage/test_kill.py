@@ -132,7 +132,7 @@ def started(text: Path, output: Path, workers: int) -> tuple[subprocess.Popen[st
 
 def ended(process: subprocess.Popen[str]) -> str:
     """What it wrote to standard error; it has ended, or does."""
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     return err
 
 
@@ -142,7 +142,7 @@ def whole_run(text: Path, output: Path, workers: int) -> tuple[Embeddings, dict[
     longest: dict[str, float] = {}
     phase, since = "starting", time.monotonic()
     while True:
-        following = phases.get(timeout=120)
+        following = phases.get(timeout=600)
         now = time.monotonic()
         longest[phase] = max(longest.get(phase, 0.0), now - since)
         phase, since = following, now
@@ -162,7 +162,7 @@ def killed_once(process: subprocess.Popen[str], phases: SimpleQueue[str], wanted
     phase = "starting"
     while True:
         try:
-            phase = phases.get(timeout=120)
+            phase = phases.get(timeout=600)
         except Empty:  # pragma: no cover
             process.kill()
             raise
