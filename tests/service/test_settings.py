@@ -129,7 +129,7 @@ def test_a_mistake_is_one_line_and_status_2(
 def test_a_package_that_is_missing_is_told_in_one_line(arguments: tuple[str, ...]) -> None:
     without = "import sys; sys.modules['fastapi'] = None; from service.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", without, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert 'run: pip install "jose-embed[service]"' in done.stderr

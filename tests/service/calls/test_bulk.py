@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from serving import Served, Starter, make_model
+from serving import END_SECONDS, Served, Starter, make_model, wait_for
 from test_kept_answers import keep
 
 from jose_embed.model.embeddings import Embeddings
@@ -32,10 +31,11 @@ def line(id: str, text: str = "king", **fields: Any) -> bytes:
 
 
 def send(served: Served, content: Iterable[bytes] | bytes) -> list[dict[str, Any]]:
-    """The lines of the answer to an import."""
-    answer = served.client.post("/documents:import", content=content, headers=NDJSON, timeout=120)
+    """The lines of the answer to an import, without those of progress, which come once a second."""
+    answer = served.client.post("/documents:import", content=content, headers=NDJSON)
     assert answer.status_code == 200, answer.text
-    return [json.loads(text) for text in answer.text.splitlines()]
+    lines = [json.loads(text) for text in answer.text.splitlines()]
+    return [line for line in lines if line["status"] != "progress"]
 
 
 def exported(served: Served, **parameters: Any) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def test_import_and_reload_store_the_bytes_of_texts_alone(tmp_path: Path, monkey
         }
         models.append(make_model(path, n_words=300, seed=9, overwrite=True))
         stored = [app.state.engine.store.vectors(models[0].id)]
-        job = client.post("/admin/reload?wait=60").json()
+        job = client.post("/admin/reload?wait=3600").json()
         assert (job["status"], job["result"]["documents"]) == ("done", 622)
         stored.append(app.state.engine.store.vectors(models[1].id))
     for model, rows in zip(models, stored, strict=True):
@@ -164,18 +164,22 @@ def test_an_empty_import_is_done(running: Served) -> None:
 
 
 class Upload:
-    """An import that is sent piece by piece, and its answer."""
+    """An import that is sent piece by piece, the first one with the head, and its answer."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, content: bytes) -> None:
         url = httpx.URL(served.url)
-        self.connection = http.client.HTTPConnection(url.host, url.port, timeout=60)
+        self.connection = http.client.HTTPConnection(url.host, url.port, timeout=END_SECONDS)
         self.connection.putrequest("POST", "/documents:import")
         self.connection.putheader("Content-Type", "application/x-ndjson")
         self.connection.putheader("Transfer-Encoding", "chunked")
-        self.connection.endheaders()
+        self.connection.endheaders(self._chunk(content))
 
     def send(self, content: bytes) -> None:
-        self.connection.send(b"%x\r\n%s\r\n" % (len(content), content))
+        self.connection.send(self._chunk(content))
+
+    @staticmethod
+    def _chunk(content: bytes) -> bytes:
+        return b"%x\r\n%s\r\n" % (len(content), content)
 
     def end(self) -> None:
         self.connection.send(b"0\r\n\r\n")
@@ -192,16 +196,8 @@ def stored(served: Served) -> int:
     return n
 
 
-def wait_for(condition: Any) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def test_what_arrived_is_stored_before_the_rest_is_sent(running: Served) -> None:
-    upload = Upload(running)
-    upload.send(b"".join(line(f"d{i}") for i in range(1_100)))
+    upload = Upload(running, b"".join(line(f"d{i}") for i in range(1_100)))
     wait_for(lambda: stored(running) == 1_100)
     upload.send(line("end"))
     upload.end()
@@ -211,8 +207,7 @@ def test_what_arrived_is_stored_before_the_rest_is_sent(running: Served) -> None
 
 
 def test_a_client_that_leaves_loses_only_what_was_not_stored(running: Served) -> None:
-    upload = Upload(running)
-    upload.send(b"".join(line(f"d{i}") for i in range(1_100)) + b'{"id": "half')
+    upload = Upload(running, b"".join(line(f"d{i}") for i in range(1_100)) + b'{"id": "half')
     wait_for(lambda: stored(running) == 1_100)
     upload.connection.close()
     *_, last = send(running, b"".join(line(f"d{i}") for i in range(1_200)))
@@ -224,46 +219,51 @@ def test_an_import_that_stays_open_is_stored_and_ends_with_the_service(
     model_a: Model, tmp_path: Path, starter: Starter
 ) -> None:
     running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"))
-    upload = Upload(running)
-    upload.send(line("a") + line("b") + b'{"id": "half')
+    upload = Upload(running, line("a") + line("b") + b'{"id": "half')
     wait_for(lambda: stored(running) == 2)
     upload.send(b'", "text": "queen"}\n')
     wait_for(lambda: stored(running) == 3)
     running.process.terminate()
     status, lines = upload.answer()
     assert (status, lines[-1]["status"], lines[-1]["id"]) == (200, "stopped", "half")
-    assert running.process.wait(30) == 0
+    assert running.process.wait(END_SECONDS) == 0
 
 
 def test_an_import_says_where_it_was_stopped(model_a: Model, tmp_path: Path, starter: Starter) -> None:
     running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"))
-    upload = Upload(running)
-    upload.send(b"".join(line(f"d{i}") for i in range(1_000)))
+    upload = Upload(running, b"".join(line(f"d{i}") for i in range(1_000)))
     wait_for(lambda: stored(running) == 1_000)
     running.process.terminate()
-    wait_for(lambda: running.get("/readyz").status_code == 503)
+    wait_for(lambda: any("stopping: " in text for text in running.lines))
     with contextlib.suppress(OSError):  # it may have ended already
         upload.send(b"".join(line(f"d{i}") for i in range(1_000, 2_000)))
     last = upload.answer()[1][-1]
     assert (last["status"], last["line"], last["id"]) == ("stopped", 1_000, "d999")
     assert last["problem"]["type"] == "/problems#not-ready"
-    assert running.process.wait(30) == 0
+    assert running.process.wait(END_SECONDS) == 0
 
 
-def test_a_slow_client_is_stopped_and_few_may_import_at_once(model_a: Model, tmp_path: Path, starter: Starter) -> None:
+def test_a_slow_client_is_stopped(model_a: Model, tmp_path: Path, starter: Starter) -> None:
+    """Its line is stored a second after it has come, long before the service has waited for long enough."""
     running = starter(
-        model_a[0], "--documents", str(tmp_path / "d.sqlite3"),
-        environment={"JOSE_BODY_SECONDS": "12", "JOSE_MAX_TRANSFERS": "1"},
+        model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment={"JOSE_BODY_SECONDS": "6"}
     )  # fmt: skip
-    upload = Upload(running)
-    upload.send(line("a"))
-    time.sleep(2)  # the import has the only place before an export asks for it
-    refused: list[httpx.Response] = []
-    wait_for(lambda: not refused.append(running.get("/documents:export")) and refused[-1].status_code == 503)
-    assert refused[-1].json()["type"] == "/problems#saturated"
-    status, (*_, last) = upload.answer()
+    status, (*_, last) = Upload(running, line("a")).answer()
     assert (status, last["status"], last["line"]) == (200, "stopped", 1)
     assert last["problem"]["type"] == "/problems#body-too-slow"
+
+
+def test_few_may_import_at_once(model_a: Model, tmp_path: Path, starter: Starter) -> None:
+    running = starter(
+        model_a[0], "--documents", str(tmp_path / "d.sqlite3"),
+        environment={"JOSE_BODY_SECONDS": "3600", "JOSE_MAX_TRANSFERS": "1"},
+    )  # fmt: skip
+    upload = Upload(running, line("a"))
+    wait_for(lambda: stored(running) == 1)  # the import has the only place
+    refused = running.get("/documents:export")
+    assert (refused.status_code, refused.json()["type"]) == (503, "/problems#saturated")
+    upload.end()
+    assert upload.answer()[1][-1]["status"] == "done"
     wait_for(lambda: running.get("/documents:export").status_code == 200)
 
 
@@ -409,23 +409,37 @@ def test_a_model_without_texts_lists_ids(running: Served) -> None:
 def test_an_import_while_the_model_is_replaced(tmp_path: Path, starter: Starter) -> None:
     path = tmp_path / "own.jose"
     make_model(path, n_words=500)
-    running = starter(path)
-    ended = threading.Event()
+    running = starter(path, environment={"JOSE_BODY_SECONDS": "3600"})
+    sent, reloaded, ended = threading.Event(), threading.Event(), threading.Event()
 
     def reload() -> None:
-        seed = 3
-        while not ended.wait(0.5):  # without a pause a busy machine does nothing else
-            seed += 1
+        """A reload as soon as documents have come in since the last one, which a slow machine must get to as well."""
+        sent.wait()
+        for seed in range(4, 1_000):
+            before = stored(running)
             make_model(path, n_words=500, seed=seed, overwrite=True)
-            running.post("/admin/reload?wait=60", timeout=60)
+            running.post("/admin/reload?wait=3600")
+            reloaded.set()
+            wait_for(lambda before=before: ended.is_set() or stored(running) > before)
+            if ended.is_set():
+                return
+
+    def lines() -> Iterator[bytes]:
+        for i in range(4_000):
+            yield line(f"d{i}", f"w{i % 400 + 4}")
+            if i == 2_000:
+                sent.set()
+                reloaded.wait(END_SECONDS)
 
     thread = threading.Thread(target=reload)
     thread.start()
     try:
-        *_, last = send(running, (line(f"d{i}", f"w{i % 400 + 4}") for i in range(4_000)))
+        *_, last = send(running, lines())
     finally:
+        sent.set()
         ended.set()
         thread.join()
+    assert reloaded.is_set()
     assert (last["status"], counts(last)) == ("done", [4_000, 0, 0, 0])
     found = running.post("/search", {"text": "king", "k": 1_000, "source": "added"}).json()["neighbors"]
     assert len(found) == 1_000

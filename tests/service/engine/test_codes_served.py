@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from serving import Served, Starter, run_cli
+from serving import Served, Starter, run_cli, wait_for
 
 import jose_embed
 from jose_embed.model.embeddings import Embeddings
@@ -59,10 +58,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Embeddings]:
 
 def until_coded(served: Served, n: int) -> None:
     """Waits until so many documents are searched by codes."""
-    deadline = time.monotonic() + 120
-    while (seen := sum(one["rows"] for one in indexes(served) if one["kind"] == "ivf")) < n:
-        assert time.monotonic() < deadline, (seen, served.lines)
-        time.sleep(0.05)
+    wait_for(lambda: sum(one["rows"] for one in indexes(served) if one["kind"] == "ivf") >= n)
 
 
 def indexes(served: Served) -> list[dict[str, Any]]:
@@ -160,10 +156,9 @@ def test_many_documents_are_found_by_codes(model: tuple[Path, Embeddings], tmp_p
     info = served.get("/info").json()["index"]
     assert (info["kind"], info["searchable_trained_documents"]) == ("exact", N_TRAINED)
     assert 0.99 <= info["recall_at_10"] <= 1.0
-    assert (
-        f"jose_documents_by_codes {float(sum(one['rows'] for one in indexes(served)))}" in served.get("/metrics").text
-    )
-    assert [line for line in served.lines if "documents are searched by codes of" in line]
+    told = lambda: f"jose_documents_by_codes {float(sum(one['rows'] for one in indexes(served)))}"  # noqa: E731
+    wait_for(lambda: told() in served.get("/metrics").text)
+    wait_for(lambda: any("documents are searched by codes of" in line for line in served.lines))
     # Added, replaced, deleted: right at once.
     text = texts(1, 9)[0]
     nearest = ask(served, text, source="added")
@@ -196,7 +191,7 @@ def test_a_snapshot_of_documents_that_are_found_by_codes(
     questions = [{}, {"mode": "hybrid"}, {"mode": "vector", "filter": "stars >= 1"}, {"source": "added"}]
     text = texts(1, 9)[0]
     before = [ask(served, text, **more) for more in questions]
-    folder = served.post("/admin/snapshot?wait=60").json()["result"]["path"]
+    folder = served.post("/admin/snapshot?wait=3600").json()["result"]["path"]
     assert not [item for item in Path(folder).iterdir() if item.name not in ("documents.sqlite3", "snapshot.json")]
     assert served.post("/documents:delete", {"all": True}).json()["deleted"] == N_ADDED
     assert ask(served, text, source="added") == []
@@ -220,7 +215,7 @@ def test_a_reload_of_another_model(tmp_path: Path, starter: Starter) -> None:
     put_all(served, 0, N_ADDED, 2)
     until_coded(served, N_TRAINED + 2_000)
     model = trained(path, 2)
-    assert served.post("/admin/reload?wait=60").status_code == 200
+    assert served.post("/admin/reload?wait=3600").status_code == 200
     assert served.get("/info").json()["model"]["id"] == model.id
     until_coded(served, N_TRAINED + N_ADDED)
     exact = starter(path, "--read-only", "--index", "exact", environment=ENVIRONMENT)

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 
 import pytest
+from serving import wait_for
 
 from service.engine.lanes import Lane, call
 from service.problems import Problem
@@ -17,19 +18,20 @@ from service.problems import Problem
 
 def test_a_lane_batches_what_waits_and_keeps_the_order() -> None:
     seen: list[list[int]] = []
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def work(jobs: list[int]) -> list[int | Exception]:
-        gate.wait(10)
+        begun.set()
+        gate.wait()
         seen.append(jobs)
         return [ValueError(str(job)) if job == 7 else job * 2 for job in jobs]
 
     async def main() -> None:
         lane: Lane[int, int] = Lane("test", work, threads=1, most=4, bound=12)
         first = asyncio.create_task(lane.submit(0))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(begun.wait)
         rest = [asyncio.create_task(lane.submit(i)) for i in range(1, 12)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         with pytest.raises(Problem) as refused:
             await lane.submit(99)
         assert (refused.value.kind, int(refused.value.headers["Retry-After"])) == ("saturated", 1)
@@ -68,22 +70,18 @@ def test_a_lane_that_waits_holds_no_job() -> None:
         gate = threading.Event()
 
         def work(jobs: list[Job]) -> list[bool]:
-            return [gate.wait(10) for _ in jobs]
+            return [gate.wait() for _ in jobs]
 
         lane: Lane[Job, bool] = Lane("test", work, threads=1, most=8, bound=8)
         jobs = [Job() for _ in range(3)]
         watched = [weakref.ref(job) for job in jobs]
         waiting = [asyncio.create_task(lane.submit(job)) for job in jobs]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # all are in the queue
         gate.set()
         await asyncio.gather(*waiting)
         del jobs, waiting
         assert lane.batches < 3, "some were taken together"
-        for _ in range(100):
-            if all(job() is None for job in watched):
-                break
-            await asyncio.sleep(0.01)
-        assert [job() for job in watched] == [None] * 3
+        await asyncio.to_thread(wait_for, lambda: [job() for job in watched] == [None] * 3)
         lane.close()
 
     asyncio.run(main())
@@ -127,21 +125,22 @@ def test_threads_that_compute_without_the_lock_stand_back_behind_the_loop() -> N
 
 
 def test_a_job_that_was_cancelled_while_it_waited_is_not_done() -> None:
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
     ran: list[int] = []
 
     def work(jobs: list[int]) -> list[int]:
-        gate.wait(10)
+        begun.set()
+        gate.wait()
         ran.extend(jobs)
         return jobs
 
     async def main() -> None:
         lane: Lane[int, int] = Lane("test", work, threads=1, most=4, bound=8)
         first = asyncio.create_task(lane.submit(0))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(begun.wait)
         assert lane.longest_batch > 0
         waiting = [asyncio.create_task(lane.submit(i)) for i in (1, 2, 3)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         waiting[0].cancel()
         waiting[2].cancel()
         await asyncio.sleep(0)

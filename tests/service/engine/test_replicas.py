@@ -7,11 +7,10 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving import Served, Starter, make_model, run_cli
+from serving import Served, Starter, make_model, run_cli, wait_for
 
 from jose_embed.model.embeddings import Embeddings
 
@@ -22,15 +21,6 @@ Model = tuple[Path, Embeddings]
 def own(tmp_path: Path) -> Path:
     make_model(tmp_path / "own.jose", n_words=300)
     return tmp_path / "own.jose"
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> float:
-    """Returns when a condition holds, with the seconds that it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def found(served: Served, text: str = "king") -> dict[str, float]:
@@ -60,13 +50,13 @@ def test_a_replica_follows_writes(own: Path, starter: Starter) -> None:
     wait_for(lambda: not found(replica))
     facts = replica.get("/info").json()["documents"]
     assert (facts["stored"], facts["searchable"], facts["other_model"]) == (0, 0, False)
-    assert facts["behind_seconds"] < 60
+    wait_for(lambda: replica.get("/info").json()["documents"]["behind_seconds"] < 5)
     figures = replica.get("/metrics").text
     assert "jose_replica_other_model 0.0" in figures
     assert "jose_replica_behind_seconds" in figures
     assert "jose_replica" not in writer.get("/metrics").text
     assert replica.put("b", "king").json()["type"] == "/problems#read-only"
-    assert replica.get("/readyz").json()["warnings"] == []
+    wait_for(lambda: replica.get("/readyz").json()["warnings"] == [])
     assert replica.stop() == 0
     assert writer.stop() == 0
 
@@ -78,7 +68,7 @@ def test_a_replica_follows_the_model(own: Path, starter: Starter) -> None:
     new = make_model(own, n_words=300, dim=12, seed=9, overwrite=True)
     time.sleep(1.0)
     assert replica.get("/info").json()["model"]["id"] != new.id, "not before the writer"
-    assert writer.post("/admin/reload?wait=60").status_code == 200
+    assert writer.post("/admin/reload?wait=3600").status_code == 200
     wait_for(lambda: replica.get("/info").json()["model"]["id"] == new.id)
     wait_for(lambda: found(replica) == found(writer))
     writer.put("b", "queen w20")
@@ -93,11 +83,11 @@ def test_a_replica_of_another_model_says_so(own: Path, tmp_path: Path, starter: 
     shutil.copytree(own, tmp_path / "copy.jose")
     replica = starter(tmp_path / "copy.jose", "--read-only", "--documents", str(tmp_path / "d.sqlite3"))
     new = make_model(own, n_words=300, dim=12, seed=9, overwrite=True)
-    assert writer.post("/admin/reload?wait=60").status_code == 200
+    assert writer.post("/admin/reload?wait=3600").status_code == 200
     wait_for(lambda: replica.get("/info").json()["documents"]["other_model"])
     writer.put("a", "king w10")
     wait_for(lambda: "a" in found(replica))
-    assert new.id in replica.get("/readyz").json()["warnings"][0]
+    assert any(new.id in warning for warning in replica.get("/readyz").json()["warnings"])
     assert "jose_replica_other_model 1.0" in replica.get("/metrics").text
     shutil.rmtree(tmp_path / "copy.jose")
     shutil.copytree(own, tmp_path / "copy.jose")
@@ -111,7 +101,7 @@ def test_a_replica_may_be_there_before_the_writer_and_after_it(own: Path, starte
     writer = starter(own)
     writer.put("a", "king")
     wait_for(lambda: "a" in found(replica))
-    folder = writer.post("/admin/snapshot?wait=60").json()["result"]["path"]
+    folder = writer.post("/admin/snapshot?wait=3600").json()["result"]["path"]
     writer.process.kill()
     writer.process.wait()
     assert set(found(replica)) == {"a"}
@@ -131,7 +121,8 @@ def test_a_replica_may_be_there_before_the_writer_and_after_it(own: Path, starte
 def test_without_a_writer_the_directory_decides(own: Path, starter: Starter) -> None:
     replica = starter(own, "--read-only")
     whole = (own / "manifest.json").read_bytes()
-    (own / "manifest.json").write_text("{")
+    (own / "broken.json").write_text("{")
+    (own / "broken.json").replace(own / "manifest.json")  # in one step: a refusal for each state that is seen
     wait_for(lambda: 'jose_reloads_total{outcome="refused"} 1.0' in replica.get("/metrics").text)
     time.sleep(1.0)
     assert 'jose_reloads_total{outcome="refused"} 1.0' in replica.get("/metrics").text, "not again and again"
@@ -150,8 +141,8 @@ def test_a_replica_that_cannot_read_says_how_far_it_is_behind(own: Path, starter
         database.execute("ALTER TABLE counter RENAME TO lost")
     database.close()
     wait_for(lambda: replica.get("/info").json()["documents"]["behind_seconds"] > 5)
-    (warning,) = replica.get("/readyz").json()["warnings"]
-    assert "behind the documents file: own.documents.sqlite3 cannot be read" in warning
+    said = "behind the documents file: own.documents.sqlite3 cannot be read"
+    wait_for(lambda: any(said in warning for warning in replica.get("/readyz").json()["warnings"]))
     assert set(found(replica)) == {"a"}
     with contextlib.closing(sqlite3.connect(documents, isolation_level=None)) as database:
         database.execute("ALTER TABLE lost RENAME TO counter")

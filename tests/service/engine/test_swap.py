@@ -42,8 +42,9 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, two_models: Models) -> Iterator[Engine]:
+def engine(tmp_path: Path, two_models: Models, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine of the first model, as ``served.jose``."""
+    monkeypatch.setattr("service.engine.status._PROBE_SECONDS", 3600)
     shutil.copytree(two_models[0][0], tmp_path / "served.jose")
     running = Engine(Settings(model=tmp_path / "served.jose"))
     running.open()
@@ -92,7 +93,7 @@ def check(engine: Engine, texts: dict[str, str], models: Models) -> None:
     assert set(library.serials().tolist()) == expected
     assert len(library) == len(expected)
     assert engine.store.searchable_serials(served.id).tolist() == sorted(expected)
-    for serial, id, vector in random.sample(stored, min(20, len(stored))):
+    for serial, id, vector in random.Random(0).sample(stored, min(20, len(stored))):
         words = [word for word in texts[id].split() if word in model]
         assert (vector is not None) == bool(words)
         if vector is not None:
@@ -256,17 +257,18 @@ def test_a_read_only_service_of_another_model_finds_all_documents(
 
 
 def test_one_reload_at_a_time_and_its_job_says_how_far_it_is(engine: Engine, two_models: Models) -> None:
-    gate, load = threading.Event(), engine._reloader._load
+    begun, gate, load = threading.Event(), threading.Event(), engine._reloader._load
 
     def slow() -> Any:
-        gate.wait(30)
+        begun.set()
+        gate.wait()
         return load()
 
     async def main() -> None:
         engine._reloader._load = slow
         serve_next(engine, two_models, 1)
         job = engine.reload()
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(begun.wait)
         assert (job.document()["status"], job.document()["stage"]) == ("running", "loading the model")
         with pytest.raises(Problem, match=f"another reload has not ended yet: {job.id}"):
             engine.reload()
@@ -281,15 +283,18 @@ def test_one_reload_at_a_time_and_its_job_says_how_far_it_is(engine: Engine, two
 
 
 def test_the_probe_does_not_wait_behind_the_work_of_users(engine: Engine) -> None:
-    gate = threading.Event()
+    begun, gate = threading.Semaphore(0), threading.Event()
+
+    def blocks(*_: Any) -> None:
+        begun.release()
+        gate.wait()
 
     async def main() -> None:
         lanes = [engine.work_lane, engine.work_lane, engine.long_lane]
-        blocked = [asyncio.create_task(lane.submit(lambda: gate.wait(30))) for lane in lanes]
-        snapshot = engine.snapshot
-        search = engine.search(snapshot, [], lambda results: gate.wait(30))
-        blocked.append(asyncio.create_task(search))
-        await asyncio.sleep(0.05)
+        blocked = [asyncio.create_task(lane.submit(lambda: blocks())) for lane in lanes]
+        blocked.append(asyncio.create_task(engine.search(engine.snapshot, [], blocks)))
+        for _ in blocked:
+            await asyncio.to_thread(begun.acquire)
         checks, warnings = await engine.probe()
         assert (set(checks), warnings) == ({"index", "inference", "documents"}, [])
         gate.set()
@@ -300,11 +305,15 @@ def test_the_probe_does_not_wait_behind_the_work_of_users(engine: Engine) -> Non
 
 def test_a_lane_that_does_not_end_its_batch_is_not_ready(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.engine.status._STUCK_SECONDS", 0.0)
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
+
+    def blocks(*_: Any) -> None:
+        begun.set()
+        gate.wait()
 
     async def main() -> None:
-        blocked = asyncio.create_task(engine.search(engine.snapshot, [], lambda results: gate.wait(30)))
-        await asyncio.sleep(0.05)
+        blocked = asyncio.create_task(engine.search(engine.snapshot, [], blocks))
+        await asyncio.to_thread(begun.wait)
         with pytest.raises(Problem, match="the search lane has worked on one batch"):
             await engine.probe()
         gate.set()
@@ -355,7 +364,7 @@ def test_a_model_changed_in_place_is_served_on_and_reported(
     assert set(ask_all(running)) <= {200, 201}
     assert running.get("/similar?word=w9").content == before
     assert "not on the disk as it was loaded" in running.get("/readyz").json()["warnings"][0]
-    answer = running.post("/admin/reload?wait=60")
+    answer = running.post("/admin/reload?wait=3600")
     assert answer.status_code == (200 if change is copy_over else 409)
     assert bool(running.get("/readyz").json()["warnings"]) == (change is not copy_over)
     assert set(ask_all(running)) <= {200, 201}
@@ -431,7 +440,7 @@ def test_killed_during_reloads_and_writes(two_models: Models, tmp_path: Path, st
         with contextlib.suppress(httpx.TransportError):
             for number in range(1, 10_000):
                 two_models[number % 2][1].save(path, overwrite=True)
-                assert running.post("/admin/reload?wait=60").status_code == 200
+                assert running.post("/admin/reload?wait=3600").status_code == 200
 
     threads = [threading.Thread(target=write), threading.Thread(target=reload)]
     for thread in threads:

@@ -223,7 +223,7 @@ def test_the_thread_makes_codes_one_index_after_the_other_and_ends_when_told() -
     for kinds in (["ivf", "exact"], ["ivf", "ivf"]):
         maker.begin()
         maker.begin()  # one is being worked on
-        assert posted.acquire(timeout=60)
+        assert posted.acquire(timeout=600)
         assert [one.kind for one in now.indexes] == kinds
         jobs.pop()()
     maker.close()

@@ -5,37 +5,55 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from serving import Served, start
+from serving import END_SECONDS, Served, Starter, start, wait_for
 
 from jose_embed.model.embeddings import Embeddings
 
 GET = b"GET /similar?word=king&k=3 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-BOUNDS = {
-    "JOSE_HEAD_SECONDS": "1",
-    "JOSE_BODY_SECONDS": "5",
-    "JOSE_WRITE_SECONDS": "2",
-    "JOSE_MAX_CONNECTIONS": "40",
-    "JOSE_MAX_ANSWER_BYTES": "2000000",
-    "JOSE_CACHE_BYTES": "0",
-}
+BOUNDS = {"JOSE_MAX_CONNECTIONS": "40", "JOSE_MAX_ANSWER_BYTES": "2000000", "JOSE_CACHE_BYTES": "0"}
+# Times that pass in a test, which waits for what the service does then.
+SHORT = {"JOSE_HEAD_SECONDS": "2", "JOSE_BODY_SECONDS": "5", "JOSE_WRITE_SECONDS": "2"}
+# Times that pass in no test, however slow the machine is.
+LONG = dict.fromkeys(SHORT, "3600")
+
+
+def serve(model: Path, folder: Path, times: dict[str, str]) -> Iterator[Served]:
+    running = start(model, "--documents", str(folder / "documents.sqlite3"), environment=BOUNDS | times)
+    yield running
+    assert running.stop() == 0
+    assert not [line for line in running.lines if "Traceback" in line], "".join(running.lines)
+
+
+@pytest.fixture(scope="module")
+def hasty(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with small bounds, which it must still keep at the end."""
+    yield from serve(model_a[0], tmp_path_factory.mktemp("hasty"), SHORT)
 
 
 @pytest.fixture(scope="module")
 def bounded(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service with small bounds, which it must still keep at the end."""
-    documents = tmp_path_factory.mktemp("documents") / "documents.sqlite3"
-    running = start(model_a[0], "--documents", str(documents), environment=BOUNDS)
-    yield running
-    assert running.stop() == 0
-    assert not [line for line in running.lines if "Traceback" in line], "".join(running.lines)
+    """The same, but it waits for its clients."""
+    yield from serve(model_a[0], tmp_path_factory.mktemp("bounded"), LONG)
+
+
+@contextlib.contextmanager
+def stopped(served: Served) -> Iterator[None]:
+    """The service does not run: who connects and sends meanwhile has done so when it sees the connection."""
+    process = psutil.Process(served.process.pid)
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
 def connect(served: Served, *, buffer: int | None = None) -> socket.socket:
@@ -44,7 +62,7 @@ def connect(served: Served, *, buffer: int | None = None) -> socket.socket:
     connection = socket.socket()
     if buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    connection.settimeout(20)
+    connection.settimeout(END_SECONDS)
     connection.connect((host, int(port)))
     return connection
 
@@ -70,33 +88,29 @@ def statuses(answers: bytes) -> list[bytes]:
     return re.findall(rb"HTTP/1\.1 (\d+) ", answers)
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Whether something becomes true."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
+def n_connections(served: Served) -> int:
+    """Sockets of a service, the one that listens included."""
+    return len(psutil.Process(served.process.pid).net_connections("tcp"))
 
 
 # Heads ---------------------------------------------------------------------------------------------------------------
 
 
-def test_heads_that_never_end_are_closed_and_logged_in_one_line(bounded: Served) -> None:
-    before = len(bounded.lines)
+def test_heads_that_never_end_are_closed_and_logged_in_one_line(hasty: Served) -> None:
+    before = len(hasty.lines)
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(connect(bounded)) for _ in range(30)]
-        for client in clients[:20]:
-            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: b")
+        with stopped(hasty):
+            clients = [stack.enter_context(connect(hasty)) for _ in range(30)]
+            for client in clients[:20]:
+                client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: b")
         answers = [all_of(client) for client in clients]
     assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers[:20])
     assert all(
         json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "/problems#head-too-slow" for answer in answers[:20]
     )
     assert answers[20:] == [b""] * 10, "a client that has sent nothing is told nothing"
-    told = lambda: [line for line in bounded.lines[before:] if "without a whole request" in line]  # noqa: E731
-    assert eventually(lambda: bool(told()))
+    told = lambda: [line for line in hasty.lines[before:] if "without a whole request" in line]  # noqa: E731
+    wait_for(told)
     assert len(told()) <= 2
 
 
@@ -110,28 +124,31 @@ def test_heads_that_never_end_are_closed_and_logged_in_one_line(bounded: Served)
     ],
     ids=["head", "body that nobody reads", "second head", "empty lines"],
 )
-def test_a_trickle_is_closed(bounded: Served, first: bytes) -> None:
-    with connect(bounded) as client:
+def test_a_trickle_is_closed(hasty: Served, first: bytes) -> None:
+    with connect(hasty) as client:
         client.sendall(first)
-        until = time.monotonic() + 20
-        ended = False
-        while not ended and time.monotonic() < until:
-            time.sleep(0.2)
+
+        def ended() -> bool:
             try:
                 client.sendall(b"\r\n" if first == b"\r\n" else b"a")
-                client.settimeout(0.01)
-                with contextlib.suppress(TimeoutError):
-                    ended = client.recv(65_536) == b""
+                return bool(select.select([client], [], [], 0.2)[0]) and client.recv(65_536) == b""
             except ConnectionError:
-                ended = True
-    assert ended
+                return True
+
+        wait_for(ended)
 
 
-def test_a_client_that_asks_again_is_kept(bounded: Served) -> None:
-    with connect(bounded) as client:
-        for _ in range(3):
-            assert _answered(client, GET) == b"200"
-            time.sleep(0.8)
+def test_a_client_that_asks_again_is_kept(hasty: Served) -> None:
+    """The time for a head does not go on while a client is idle."""
+    with contextlib.ExitStack() as stack:
+        with stopped(hasty):
+            client = stack.enter_context(connect(hasty))
+            client.sendall(GET)
+        assert _answered(client) == b"200"
+        for _ in range(2):
+            time.sleep(2)
+            client.sendall(GET)
+            assert _answered(client) == b"200"
 
 
 @pytest.mark.parametrize(
@@ -158,14 +175,17 @@ def test_a_large_head_that_ends_is_431_too(bounded: Served, head: bytes) -> None
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "/problems#head-too-large"
 
 
-def test_requests_before_a_wrong_head_are_answered_first(bounded: Served) -> None:
-    for wrong, status in (
-        (b"GET /livez HTTP/1.1\r\nA: " + b"a" * 100_000 + b"\r\n\r\n", b"431"),
-        (b"GET /livez HTTP/1.1\r\nA: ", b"408"),
-        (b"no http\r\n\r\n", b"400"),
+def test_requests_before_a_wrong_head_are_answered_first(bounded: Served, hasty: Served) -> None:
+    for served, wrong, status in (
+        (bounded, b"GET /livez HTTP/1.1\r\nA: " + b"a" * 100_000 + b"\r\n\r\n", b"431"),
+        (hasty, b"GET /livez HTTP/1.1\r\nA: ", b"408"),
+        (bounded, b"no http\r\n\r\n", b"400"),
     ):
-        with connect(bounded) as client:
-            client.sendall(GET + GET + wrong)
+        with contextlib.ExitStack() as stack:
+            with stopped(served) if served is hasty else contextlib.nullcontext():
+                client = stack.enter_context(connect(served))
+                with contextlib.suppress(ConnectionError):  # the service closes it without reading all
+                    client.sendall(GET + GET + wrong)
             answer = all_of(client)
         assert statuses(answer) == [b"200", b"200", status]
 
@@ -179,72 +199,85 @@ def test_new_clients_take_the_place_of_idle_ones(bounded: Served) -> None:
         with connect(bounded) as client:
             client.sendall(GET)
             assert client.recv(65_536).startswith(b"HTTP/1.1 200")
-        assert eventually(lambda: len(psutil.Process(bounded.process.pid).net_connections("tcp")) <= 42)
+        wait_for(lambda: n_connections(bounded) <= 42)
         assert all_of(idle[0]) == b""
 
 
 def test_where_all_are_busy_one_more_is_refused(bounded: Served) -> None:
-    begun = post("/embed-doc", {"text": "king"})[:-1]
-    assert eventually(lambda: len(psutil.Process(bounded.process.pid).net_connections("tcp")) <= 3)
+    head, body = post("/embed-doc", {"text": "king"}).split(b"\r\n\r\n")
     with contextlib.ExitStack() as stack:
         busy = [stack.enter_context(connect(bounded)) for _ in range(40)]
         for client in busy:
-            client.sendall(begun)
-        time.sleep(0.3)
+            client.sendall(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        for client in busy:  # it waits for the body
+            assert client.recv(65_536).startswith(b"HTTP/1.1 100 ")
         with connect(bounded) as client:
             answer = all_of(client)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in answer
         for client in busy:
-            client.sendall(b"}")
+            client.sendall(body)
         assert all(client.recv(65_536).startswith(b"HTTP/1.1 200") for client in busy)
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
 
+LARGE = post("/similar", {"queries": [{"vector": [1.0] * 24, "k": 1_000}] * 100})  # 8 MB of answer
 
-def test_clients_that_do_not_read_hold_bounded_memory_and_are_disconnected(bounded: Served) -> None:
+
+def test_clients_that_do_not_read_hold_bounded_memory(bounded: Served) -> None:
     process = psutil.Process(bounded.process.pid)
     before = process.memory_info().rss
-    large = post("/similar", {"queries": [{"vector": [1.0] * 24, "k": 1_000}] * 100})
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(bounded, buffer=4_096)) for _ in range(30)]
         for client in clients:
-            client.sendall(large)
-        time.sleep(1.5)
-        assert bounded.get("/similar?word=king").status_code == 200
-        assert process.memory_info().rss < before + 100_000_000  # of 240 MB of answers
+            client.sendall(LARGE)
         starts = [client.recv(12) for client in clients]
         assert {b"HTTP/1.1 200", b"HTTP/1.1 503"} == set(starts)
         assert starts.count(b"HTTP/1.1 200") < 10
-        with connect(bounded) as patient:  # a client that reads is not taken for one that does not
-            assert eventually(lambda: _answered(patient, large) == b"200")
-    assert eventually(lambda: len(process.net_connections("tcp")) <= 3)
-    assert eventually(lambda: any("did not read" in line or "do not read" in line for line in bounded.lines))
+        assert bounded.get("/similar?word=king").status_code == 200
+        assert process.memory_info().rss < before + 100_000_000  # of 240 MB of answers
 
 
-def _answered(client: socket.socket, request: bytes) -> bytes:
+def _answered(client: socket.socket) -> bytes:
     """The status of an answer that is read to its end, with a pause in it."""
-    client.sendall(request)
-    received = client.recv(65_536)
+
+    def piece() -> bytes:
+        if received := client.recv(1 << 20):
+            return received
+        raise ConnectionError("the answer has no end")
+
+    received = piece()
     while b"\r\n\r\n" not in received:
-        received += client.recv(65_536)
+        received += piece()
     head, _, body = received.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].split()[0])
     time.sleep(0.5)
     while len(body) < length:
-        body += client.recv(1 << 20)
+        body += piece()
     return head.split()[1]
 
 
-def test_a_client_that_does_not_read_is_disconnected(bounded: Served) -> None:
-    large = post("/similar", {"queries": [{"vector": [1.0] * 24, "k": 1_000}] * 100})
-    with connect(bounded, buffer=4_096) as client:
-        client.sendall(large)
+def test_a_client_that_does_not_read_is_disconnected(hasty: Served) -> None:
+    wait_for(lambda: n_connections(hasty) <= 2)  # the one that listens, and that of the tests
+    with connect(hasty, buffer=4_096) as client:
+        client.sendall(LARGE)
         assert client.recv(12) == b"HTTP/1.1 200"
-        time.sleep(6)
+        wait_for(lambda: n_connections(hasty) <= 2)
         n_bytes = len(all_of(client))
     assert n_bytes < 8_000_000, "the rest was never sent"
+    wait_for(lambda: any("did not read" in line or "do not read" in line for line in hasty.lines))
+
+
+def test_a_client_that_reads_is_not_taken_for_one_that_does_not(hasty: Served) -> None:
+    def has_read() -> bool:
+        """A machine on which this takes longer than the service waits is given another try."""
+        with connect(hasty) as client, contextlib.suppress(ConnectionError):
+            client.sendall(LARGE)
+            return _answered(client) == b"200"
+        return False
+
+    wait_for(has_read)
 
 
 # Clients that are gone -----------------------------------------------------------------------------------------------
@@ -280,19 +313,37 @@ def _figure(served: Served, name: str) -> float:
     return float(line.split()[-1])
 
 
+# A search is held for as long as there is a file.
+HELD = """
+import os, time
+from service.engine import serving
+run_jobs = serving.run_jobs
+def held(jobs):
+    while os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.01)
+    return run_jobs(jobs)
+serving.run_jobs = held
+"""
+
+
 @pytest.mark.parametrize("reset", [True, False])
-def test_work_stops_when_the_client_is_gone(bounded: Served, reset: bool) -> None:
+def test_work_stops_when_the_client_is_gone(
+    model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter, reset: bool
+) -> None:
+    hold = tmp_path / "hold"
+    served = starter(
+        model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment={"HOLD": str(hold)}, prelude=HELD
+    )
     gone = 'jose_requests_total{method="POST",path="/similar",status="499"}'
-    before = _figure(bounded, gone)
-    request = post("/similar", {"queries": [{"vector": [1.0] * 24, "k": 100}] * 1_000})
-    for _ in range(8):
-        client = connect(bounded)
-        client.sendall(request)
-        time.sleep(0.1)
+    assert _figure(served, gone) == 0
+    hold.touch()
+    with connect(served) as client:
+        client.sendall(post("/similar", {"queries": [{"vector": [1.0] * 24, "k": 100}]}))
+        wait_for(lambda: _figure(served, "jose_search_waiting ") == 1)
         if reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.close()
-    if reset:
-        assert eventually(lambda: _figure(bounded, gone) > before)
-    assert eventually(lambda: _figure(bounded, "jose_search_waiting ") == 0), bounded.get("/metrics").text
-    assert bounded.get("/readyz").status_code == 200
+    wait_for(lambda: _figure(served, gone) == 1)
+    hold.unlink()
+    wait_for(lambda: _figure(served, "jose_search_waiting ") == 0)
+    assert served.get("/readyz").status_code == 200
+    assert served.stop() == 0

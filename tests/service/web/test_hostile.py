@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
-import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from serving import Served, start
+from serving import END_SECONDS, Served, start, wait_for
 
 from jose_embed.model.embeddings import Embeddings
 
@@ -25,13 +24,29 @@ CALLS = ["/similar", "/embed-doc", "/search", "/v1/embeddings", "/documents:batc
 
 @pytest.fixture(scope="module")
 def small(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service with small bounds."""
-    bounds = {"JOSE_MAX_BODY_BYTES": "100000", "JOSE_BODY_SECONDS": "1", "JOSE_MAX_TEXT_CHARACTERS": "1000"}
+    """A service with small bounds, but none of time."""
+    bounds = {"JOSE_MAX_BODY_BYTES": "100000", "JOSE_BODY_SECONDS": "3600", "JOSE_MAX_TEXT_CHARACTERS": "1000"}
     bounds |= {"JOSE_MAX_QUEUED_BYTES": "250000"}
     documents = tmp_path_factory.mktemp("documents") / "documents.sqlite3"
-    running = start(model_a[0], "--documents", str(documents), environment=bounds)
+    patient = "import service.app; service.app._LINGER_SECONDS = 3600"
+    running = start(model_a[0], "--documents", str(documents), environment=bounds, prelude=patient)
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def hasty(model_a: tuple[Path, Embeddings], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that does not wait long for a body."""
+    documents = tmp_path_factory.mktemp("documents") / "documents.sqlite3"
+    running = start(model_a[0], "--documents", str(documents), environment={"JOSE_BODY_SECONDS": "1"})
+    yield running
+    assert running.stop() == 0
+
+
+def connect(served: Served) -> socket.socket:
+    """A connection of its own."""
+    host, port = urlsplit(served.url).netloc.split(":")
+    return socket.create_connection((host, int(port)), timeout=END_SECONDS)
 
 
 def head(host: str, length: int) -> bytes:
@@ -186,48 +201,48 @@ def test_a_body_over_the_limit(small: Served, path: str) -> None:
     assert (just.status_code, kind_of(just)) == (400, "malformed-json")
 
 
-def answer_to(served: Served, length: int, *pieces: bytes) -> str:
-    """Everything that comes back for a request whose head announces ``length`` bytes, sent in pieces."""
-    host, port = urlsplit(served.url).netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(head(host, length))
-        for piece in pieces:
-            connection.sendall(piece)
-            time.sleep(0.02)
+def answer_to(served: Served, request: bytes) -> str:
+    """Everything that comes back for a request."""
+    with connect(served) as connection:
+        connection.sendall(request)
         return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
 
 
 def test_a_refused_body_that_is_sent_on_gets_its_answer(small: Served) -> None:
     # A reset connection loses the answer, and a proxy makes 502 of it.
-    answer = answer_to(small, 1_000_000, *[b" " * 100_000] * 10)
+    answer = answer_to(small, head("localhost", 1_000_000) + b" " * 1_000_000)
     assert answer.startswith("HTTP/1.1 413 ")
     assert "body-too-large" in answer
 
 
-def test_a_refused_body_that_never_ends_is_not_awaited(small: Served) -> None:
-    answer = answer_to(small, 1_000_000, b"{")
+def test_a_refused_body_that_never_ends_is_not_awaited(hasty: Served) -> None:
+    answer = answer_to(hasty, head("localhost", 3_000_000) + b"{")
     assert answer.startswith("HTTP/1.1 413 ")
-    assert small.get("/readyz").status_code == 200
+    assert hasty.get("/readyz").status_code == 200
 
 
-def test_a_body_that_does_not_come(small: Served) -> None:
-    answer = answer_to(small, 1_000, b"{")
+def test_a_body_that_does_not_come(hasty: Served) -> None:
+    answer = answer_to(hasty, head("localhost", 1_000) + b"{")
     assert answer.startswith("HTTP/1.1 408 ")
     assert "body-too-slow" in answer
-    assert small.get("/readyz").status_code == 200
+    assert hasty.get("/readyz").status_code == 200
 
 
 def test_bodies_under_way_are_bounded_in_sum(small: Served) -> None:
-    host, port = urlsplit(small.url).netloc.split(":")
-    connections = [socket.create_connection((host, int(port)), timeout=20) for _ in range(3)]
-    for connection in connections:
-        connection.sendall(head(host, 99_000) + b" " * 98_000)
-    answers = [connection.recv(65_536).decode() for connection in connections]
-    for connection in connections:
-        connection.close()
-    statuses = sorted(answer.split()[1] for answer in answers)
-    assert statuses == ["408", "408", "503"]
-    assert any("retry-after" in answer.lower() for answer in answers)
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(connect(small)) for _ in range(3)]
+        for connection in waiting:
+            connection.sendall(head("localhost", 99_000) + b" " * 98_000)
+        (refused, *more), _, _ = select.select(waiting, [], [], END_SECONDS)
+        assert not more
+        answer = refused.recv(65_536).decode()
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert "retry-after" in answer.lower()
+        waiting.remove(refused)
+        for connection in waiting:  # the others are read to their end
+            connection.sendall(b" " * 1_000)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
+        refused.sendall(b" " * 1_000)
 
 
 def test_texts_over_the_limit(small: Served) -> None:
@@ -248,7 +263,7 @@ def test_texts_over_the_limit(small: Served) -> None:
 def test_300_000_words(served: Served, model_a: tuple[Path, Embeddings]) -> None:
     words = [model_a[1].words[i] for i in np.random.default_rng(0).integers(0, 2_000, 300_000)]
     text = " ".join(words)
-    answer = served.post("/embed-doc", {"text": text}, timeout=120).json()
+    answer = served.post("/embed-doc", {"text": text}).json()
     assert answer["tokens"] == 300_000
     assert np.array_equal(np.array(answer["embedding"], np.float32), model_a[1].infer([text])[0])
 
@@ -294,24 +309,29 @@ def test_large_bodies_that_are_refused_leave_nothing_behind(served: Served) -> N
 
 
 def test_saturation_is_said_and_passes(model_a: tuple[Path, Embeddings], tmp_path: Path) -> None:
-    bounds = {"JOSE_MAX_WAITING": "2", "JOSE_CACHE_BYTES": "0"}
+    bounds = {"JOSE_MAX_WAITING": "2", "JOSE_BODY_SECONDS": "3600"}
     running = start(model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment=bounds)
-    text = "w5 w6 w7 " * 20_000
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: running.post("/embed-doc", {"text": text}, timeout=60), range(24)))
-    refused = [answer for answer in answers if answer.status_code == 503]
-    assert {answer.status_code for answer in answers} == {200, 503}
-    assert all(int(answer.headers["retry-after"]) >= 1 and kind_of(answer) == "saturated" for answer in refused)
-    assert running.get("/readyz").status_code == 200
-    assert running.post("/embed-doc", {"text": "king"}).status_code == 200
+    body = b'{"text": "king"}'
+    begin = head("localhost", len(body)).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+    with connect(running) as first, connect(running) as second:
+        for connection in (first, second):
+            connection.sendall(begin)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")  # it is in work, and waits for its body
+        refused = running.post("/embed-doc", {"text": "king"})
+        assert (refused.status_code, kind_of(refused)) == (503, "saturated")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert running.get("/readyz").status_code == 200
+        for connection in (first, second):
+            connection.sendall(body)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    wait_for(lambda: running.post("/embed-doc", {"text": "king"}).status_code == 200)
     assert running.stop() == 0
 
 
 def sent_raw(served: Served, pieces: Iterable[bytes]) -> tuple[int, httpx.Headers, bytes, int]:
     """The answer to bytes on a connection of their own, after which it is closed, and how many bytes went out."""
-    host, port = urlsplit(served.url).netloc.split(":")
     n_sent = 0
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with connect(served) as connection:
         with contextlib.suppress(ConnectionError):  # the answer may come before all is sent
             for piece in pieces:
                 connection.sendall(piece)
@@ -384,12 +404,12 @@ def test_long_heads_and_bodies_in_small_pieces_are_read(served: Served) -> None:
 
 
 def test_clients_that_hang_up(served: Served) -> None:
-    host, port = urlsplit(served.url).netloc.split(":")
     body = json.dumps({"text": "king " * 20_000}).encode()
     for part in (body, body[:100], b""):
         for _ in range(10):
-            with socket.create_connection((host, int(port)), timeout=20) as connection:
-                connection.sendall(head(host, len(body)) + part)
-    time.sleep(0.2)
+            with connect(served) as connection:
+                connection.sendall(head("localhost", len(body)) + part)
+    process = psutil.Process(served.process.pid)
+    wait_for(lambda: len(process.net_connections("tcp")) <= 2)  # the one that listens, and that of the tests
     assert served.get("/readyz").status_code == 200
     assert not [line for line in served.lines if "Traceback" in line], "".join(served.lines)

@@ -6,14 +6,13 @@ import json
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from serving import READ_KEY, WRITE_KEY, Served, Starter, run_cli, start
+from serving import READ_KEY, WRITE_KEY, Served, Starter, run_cli, start, wait_for
 
 from jose_embed.errors import ConfigError
 from jose_embed.model.embeddings import Embeddings
@@ -30,13 +29,6 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def lines_of(served: Served) -> list[dict[str, Any]]:
     """The log so far, every line of which is JSON."""
     return [json.loads(line) for line in served.lines]
@@ -44,7 +36,7 @@ def lines_of(served: Served) -> list[dict[str, Any]]:
 
 def requests_of(served: Served, id: str) -> list[dict[str, Any]]:
     """The lines of answered requests of this id."""
-    wait_until(lambda: any(f'"{id}"' in line for line in served.lines))
+    wait_for(lambda: any(f'"{id}"' in line for line in served.lines))
     return [line for line in lines_of(served) if line.get("request_id") == id and line["logger"] == "service.access"]
 
 
@@ -152,7 +144,7 @@ def test_a_line_of_text_cannot_be_forged(model_a: tuple[Path, Embeddings], tmp_p
         model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment={"JOSE_ACCESS_LOG": "1"}, ready=False
     )
     running.get("/words/king%0A2026-01-01%20forged", headers={"X-Request-Id": "text"})
-    wait_until(lambda: any("[text]" in line for line in running.lines))
+    wait_for(lambda: any("[text]" in line for line in running.lines))
     (line,) = [line for line in running.lines if "[text]" in line]
     told = r"INFO 127\.0\.0\.1 GET /words/king\\n2026-01-01 forged 404 [\d.]+ ms \d+ bytes key - \[text\]"
     assert re.search(told, line)
@@ -259,7 +251,7 @@ def test_keys_change_without_a_gap(model_a: tuple[Path, Embeddings], tmp_path: P
         n = len(running.lines)
         secret.write_text(text)
         os.kill(running.process.pid, signal.SIGHUP)
-        wait_until(lambda: any(said in line for line in running.lines[n:]))
+        wait_for(lambda: any(said in line for line in running.lines[n:]))
 
     new = "new-read-key-0123456789"
     assert (status(READ_KEY), status(new)) == (200, 401)
@@ -274,12 +266,12 @@ def test_keys_change_without_a_gap(model_a: tuple[Path, Embeddings], tmp_path: P
 
 def test_a_key_has_its_number_of_requests(model_a: tuple[Path, Embeddings], tmp_path: Path, starter: Starter) -> None:
     keys = {"JOSE_READ_KEY": f"web:{READ_KEY} batch:another-read-key-1", "JOSE_WRITE_KEY": WRITE_KEY}
-    environment = {**keys, "JOSE_REQUESTS_PER_MINUTE": "3"}
+    environment = {**keys, "JOSE_REQUESTS_PER_MINUTE": "1"}
     running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment=environment)
-    answers = [running.get("/similar?word=king", headers=bearer(READ_KEY)) for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    answers = [running.get("/similar?word=king", headers=bearer(READ_KEY)) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
     assert answers[-1].json()["type"] == "/problems#too-many-requests"
-    assert 1 <= int(answers[-1].headers["retry-after"]) <= 20
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
     assert READ_KEY not in answers[-1].text
     as_openai = running.get("/v1/models", headers=bearer(READ_KEY))
     assert (as_openai.status_code, as_openai.json()["error"]["type"]) == (429, "rate_limit_error")

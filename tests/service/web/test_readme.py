@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from serving import READ_KEY, WRITE_KEY, Served, Starter
+from serving import END_SECONDS, READ_KEY, WRITE_KEY, Served, Starter, wait_for
 
 from jose_embed.model.embeddings import Embeddings
 
@@ -44,17 +43,13 @@ def test_the_probes_ask_what_the_service_answers(
     pod: dict[str, Any] = yaml.safe_load(block("startupProbe:"))
     running = starter(model_a[0], "--documents", str(tmp_path / "d.sqlite3"), environment=KEYS, ready=False)
     probes = {name: pod.pop(f"{name}Probe") for name in ("startup", "readiness", "liveness")}
-    for name, probe in probes.items():
+    # The kubelet sends no key, its own name, and the address of the pod as the host.
+    headers = {"Host": "10.1.2.3:8080", "User-Agent": "kube-probe/1.30"}
+    for probe in probes.values():
         asked = probe.pop("httpGet")
         assert (asked.keys(), asked["port"]) == ({"path", "port"}, 8080), "the port of JOSE_PORT's default"
         assert all(isinstance(number, int) for number in probe.values()), probe
-        # The kubelet sends no key, its own name, and the address of the pod as the host.
-        headers = {"Host": "10.1.2.3:8080", "User-Agent": "kube-probe/1.30"}
-        answer = running.get(asked["path"], headers=headers)
-        deadline = time.monotonic() + 60
-        while answer.status_code == 503 and time.monotonic() < deadline:
-            answer = running.get(asked["path"], headers=headers)
-        assert answer.status_code == 200, name
+        wait_for(lambda path=asked["path"]: running.get(path, headers=headers).status_code == 200)
     assert probes["liveness"].keys() >= {"timeoutSeconds", "failureThreshold"}
     assert pod.pop("terminationGracePeriodSeconds") > 10, "more than JOSE_DRAIN_SECONDS"
     assert pod == {}
@@ -90,35 +85,43 @@ def free_port() -> int:
 @contextlib.contextmanager
 def proxied(folder: Path, http_block: str) -> Iterator[httpx.Client]:
     """nginx in the foreground, with a configuration in a folder of its own; ``PORT`` in it becomes a free port."""
-    port = free_port()
     folder.mkdir()
     scratch = " ".join(
         f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    http_block = re.sub(r"listen \d+", f"listen 127.0.0.1:{port}", http_block)
     configuration = folder / "nginx.conf"
     user = "user root; " if os.geteuid() == 0 else ""  # else the workers may not enter the folder
-    configuration.write_text(
-        f"{user}daemon off; pid {folder}/pid; error_log {folder}/error.log;\nevents {{}}\n"
-        f"http {{ access_log off; {scratch}\n{http_block}\n}}\n"
-    )
     command = [str(NGINX), "-e", f"{folder}/error.log", "-p", str(folder), "-c", str(configuration)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
-            deadline = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    client.get("/nowhere")
-                    break
-                written = (folder / "error.log").read_text() if (folder / "error.log").exists() else ""
-                assert process.poll() is None, written
-                assert time.monotonic() < deadline, written
-                time.sleep(0.02)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(30)
+    with contextlib.ExitStack() as stack:
+
+        def started() -> tuple[subprocess.Popen[bytes], httpx.Client]:
+            port = free_port()
+            listening = re.sub(r"listen \d+", f"listen 127.0.0.1:{port}", http_block)
+            configuration.write_text(
+                f"{user}daemon off; pid {folder}/pid; error_log {folder}/error.log;\nevents {{}}\n"
+                f"http {{ access_log off; {scratch}\n{listening}\n}}\n"
+            )
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait, END_SECONDS)
+            stack.callback(process.terminate)
+            url = f"http://127.0.0.1:{port}"
+            return process, stack.enter_context(httpx.Client(base_url=url, timeout=END_SECONDS, trust_env=False))
+
+        process, client = started()
+
+        def answers() -> bool:
+            nonlocal process, client
+            if process.poll() is not None:
+                written = (folder / "error.log").read_text()
+                assert "Address already in use" in written, written
+                process, client = started()  # somebody else has taken the port meanwhile
+            with contextlib.suppress(httpx.TransportError):
+                client.get("/nowhere")
+                return process.poll() is None
+            return False
+
+        wait_for(answers)
+        yield client
 
 
 @pytest.mark.skipif(NGINX is None, reason="there is no nginx")
@@ -135,13 +138,11 @@ def test_nginx_before_a_writer_and_replicas(model_a: Model, starter: Starter, tm
         return any(request in line for line in served.lines)
 
     with proxied(tmp_path / "nginx", text) as client:
-        _, last = _streamed(client, "/documents:import")
+        last = _streamed(client, "/documents:import")
         assert (last["status"], last["added"]) == ("done", 3)
         for path, status in (("/", 200), ("/docs", 200), ("/page/page.js", 200), ("/static/swagger-ui.css", 200)):
             assert client.get(path).status_code == status, path
-        deadline = time.monotonic() + 30
-        while client.get("/documents/d2", headers=READ).status_code == 404 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: client.get("/documents/d2", headers=READ).status_code == 200)
         assert client.post("/search", json={"text": "king", "k": 1}, headers=READ).json()["neighbors"]
         assert len(client.get("/documents:export", headers=READ).text.splitlines()) == 3
         assert client.put("/documents/mine", json={"text": "queen"}, headers=WRITE).status_code == 201
@@ -153,15 +154,17 @@ def test_nginx_before_a_writer_and_replicas(model_a: Model, starter: Starter, tm
         )
         assert (too_large.status_code, too_large.json()["type"]) == (413, "/problems#body-too-large")
     for request in ("POST /documents:import", "PUT /documents/mine", "POST /documents:delete", "GET /admin/jobs"):
-        assert (answered(writer, request), answered(replica, request)) == (True, False), request
+        wait_for(lambda request=request: answered(writer, request))
+        assert not answered(replica, request), request
     for request in ("POST /search", "GET /documents:export", "GET /docs", "GET /documents/d2"):
-        assert (answered(writer, request), answered(replica, request)) == (False, True), request
+        wait_for(lambda request=request: answered(replica, request))
+        assert not answered(writer, request), request
 
 
-def _streamed(client: httpx.Client, path: str) -> tuple[float, dict[str, Any]]:
+def _streamed(client: httpx.Client, path: str) -> dict[str, Any]:
     """Imports three documents, the last of which is sent when the progress of the first has come back."""
     address = client.base_url
-    with socket.create_connection((address.host, address.port), timeout=60) as connection:
+    with socket.create_connection((address.host, address.port), timeout=END_SECONDS) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {WRITE_KEY}\r\n"
         head += "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -175,15 +178,14 @@ def _streamed(client: httpx.Client, path: str) -> tuple[float, dict[str, Any]]:
         while b'"progress"' not in received:
             received += (piece := connection.recv(65_536))
             assert piece, received
-        began = time.monotonic()
         send(1)
         send(2)
         connection.sendall(b"0\r\n\r\n")
         while b'"done"' not in received:
             received += (piece := connection.recv(65_536))
             assert piece, received
-    last = next(line for line in received.splitlines() if b'"done"' in line)
-    return time.monotonic() - began, json.loads(last)
+    last: dict[str, Any] = json.loads(next(line for line in received.splitlines() if b'"done"' in line))
+    return last
 
 
 @pytest.mark.skipif(NGINX is None, reason="there is no nginx")
@@ -206,6 +208,7 @@ def test_nginx_before_a_root_path(model_a: Model, starter: Starter, tmp_path: Pa
         assert client.get("/jose/", headers={"Accept": "text/html"}).status_code == 200
         assert client.get("/similar?word=king", headers=READ).status_code == 404, "the rest of the server is others'"
         id = answer.headers["x-request-id"]
+    wait_for(lambda: any(id in line for line in running.lines))
     lines = [json.loads(line) for line in running.lines]
     (line,) = [line for line in lines if line.get("request_id") == id]
     assert (len(id), line["client"], line["path"]) == (32, "203.0.113.7", "/jose/similar")
