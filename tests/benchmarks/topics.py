@@ -242,7 +242,8 @@ def measure(name: str, programs: Sequence[str], peers: str, model_path: Path) ->
 
     corpus = corpora.load(name)
     assert corpus.labels is not None
-    lines, labels = corpus.lines(), corpus.labels[corpus.order]
+    lines = [line.lower() for line in corpus.lines()]  # as models have the words; Chinese reviews hold Latin ones
+    labels = corpus.labels[corpus.order]
     path = model_path / f"{name}.0.jose"
     if not path.exists():
         jose_embed.train(str(corpus.write()), seed=0).save(path)
