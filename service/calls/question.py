@@ -206,10 +206,10 @@ class Documents(NamedTuple):
             by_words = np.where(may, by_words, np.float32(0))
         of_near = self._cosines(vector, near)
         scales = scales._replace(cosine=float(of_near.max()))
-        least = 0.0
-        for places in (near, at_least_best(by_words, k, above=0)):
+        best, least = at_least_best(by_words, k, above=0), 0.0
+        for places, cosines in ((near, of_near), (best, self._cosines(vector, best))):
             if len(places) >= k:
-                scores = joined(by_words[places], self._cosines(vector, places), None, scales)
+                scores = joined(by_words[places], cosines, None, scales)
                 least = max(least, float(kth_largest(scores, k)) - _ROUNDING)
         rest = (1 - WORDS_SHARE) * (float(kth_largest(of_near, k)) - scales.mean) / spread(scales)
         words = np.float32(scales.words * (least - rest) / WORDS_SHARE)
