@@ -201,8 +201,8 @@ def test_a_driver_that_is_killed_resumes(folder: Path, address: str, tmp_path: P
 
 @pytest.mark.usefixtures("nothing_left")
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_continue(folder: Path, address: str, tmp_path: Path) -> None:
-    output = tmp_path / "m.jose"
-    program = started(folder, address, output, "--checkpoint-every", "1s")
+    output, fewer = tmp_path / "m.jose", ("--epochs", "100")  # long enough for a checkpoint after a second
+    program = started(folder, address, output, *fewer, "--checkpoint-every", "1s")
     until_checkpoint(tmp_path / "m.jose.run", program)
     program.send_signal(signal.SIGINT)
     _, errors = program.communicate()
@@ -210,11 +210,11 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_continue(folder: Path, addre
     assert errors.splitlines()[-1].startswith("jose-train: interrupted (epoch ")
     assert errors.splitlines()[-1].endswith("--resume")
     assert "Traceback" not in errors
-    program = started(folder, address, output, "--resume", "--nodes", "1")
+    program = started(folder, address, output, *fewer, "--resume", "--nodes", "1")
     _, errors = program.communicate()
     assert program.returncode == 2
     assert "ran with --engine ray and --nodes 2; do the same" in errors
-    program = started(folder, address, output, "--resume")
+    program = started(folder, address, output, *fewer, "--resume")
     _, errors = program.communicate()
     assert program.returncode == 0, errors
 
