@@ -29,7 +29,7 @@ class DirectoryKind(NamedTuple):
 
     Attributes:
         noun: Its name in messages: "model".
-        made: How to make one, after "or": "train one with jose-train".
+        made: How to make one, after "or": "train one with jose-train"; nothing where no user names one.
         advice: What to do about a damaged one.
         error: The error that reading one raises.
         format: The value of ``format`` in its manifest.
@@ -44,6 +44,11 @@ class DirectoryKind(NamedTuple):
     format: str
     version: int
     manifest: str = "manifest.json"
+
+    @property
+    def remedy(self) -> str:
+        """What to do where there is none."""
+        return f"check the path, or {self.made}" if self.made else self.advice
 
     @property
     def article(self) -> str:
@@ -114,7 +119,9 @@ class DirectoryReader:
             missing = f"{self.path}: there is no {kind.noun} directory of this name"
             raise kind.error(f"{missing}{_where_it_went(self.path, kind)}") from None
         except NotADirectoryError:
-            raise kind.error(f"{self.path}: is a file, not {kind.article} {kind.noun} directory; {kind.made}") from None
+            raise kind.error(
+                f"{self.path}: is a file, not {kind.article} {kind.noun} directory; {kind.made or kind.advice}"
+            ) from None
         except (OSError, ValueError) as error:
             raise kind.error(f"{self.path}: cannot be read ({reason(error)}){_to_be_allowed(error)}") from None
 
@@ -134,7 +141,7 @@ class DirectoryReader:
         """An error that the directory is not of the kind; ``why`` says what is found, or not found, in it."""
         kind = self.kind
         what = f"is a directory, but not {kind.article} {kind.noun} ({why})"
-        return kind.error(f"{self.path}: {what}; check the path, or {kind.made}")
+        return kind.error(f"{self.path}: {what}; {kind.remedy}")
 
     def size(self, name: str) -> int:
         """The size of a file in bytes."""
@@ -252,7 +259,7 @@ def _to_be_allowed(error: Exception) -> str:
 def _where_it_went(path: Path, kind: DirectoryKind) -> str:
     aside = moved_aside(path)
     if aside is None:
-        return f"; check the path, or {kind.made}"
+        return f"; {kind.remedy}"
     return f", but an interrupted overwrite left the previous one as {aside}; rename it back"
 
 

@@ -67,7 +67,7 @@ Tables = Sequence[npt.NDArray[np.float32]]
 _FACTS: Final = "checkpoint.json"
 _KIND: Final = DirectoryKind(
     noun="checkpoint",
-    made="start again without resume=True",
+    made="",
     advice="it is not used",
     error=TrainingError,
     format="jose-embed-checkpoint",
