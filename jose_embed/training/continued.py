@@ -1,9 +1,9 @@
 """A model that is trained on with more text.
 
 The vocabulary of the new model has all words of the old one and those that are frequent enough in both texts together.
-Old words begin at their vectors; an old vector weighs as much as the occurrences that made it, which given.py turns
-into steps towards it after each epoch. A word that was seen n times before and m times now therefore moves by about
-m / (n + m) of what it would move otherwise.
+Old words begin at their vectors; an old vector weighs as much as a tenth of the occurrences that made it, which
+given.py turns into steps towards it after each epoch. A word that was seen n times before and m times now therefore
+moves by about m / (n / 10 + m) of what it would move otherwise.
 
 Documents: with the old text, all documents are those of one text: the weights of words and the reliability matrix are
 learned from all, and all vectors are made anew. Without it, the old documents keep their vectors, which are in the
