@@ -61,7 +61,7 @@ class Inflections:
     def _others(self, word: str) -> list[str]:
         first, common = self._words.alike(word, max(LEAST_COMMON, len(word) - MOST_OTHER))
         last = first + len(common)
-        n_other = np.maximum(self._lengths[first:last], len(word)) - common.astype(np.int64)
+        n_other = np.maximum(self._lengths[first:last].astype(np.int64), len(word)) - common
         row, rows = self._lookup.index_of(word), self._rows[first:last]
         known = (rows >= 0) & (row is not None)
         alike = ~known & (n_other <= _MOST_OTHER_RARE) & (common >= _LEAST_COMMON_RARE)

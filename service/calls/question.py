@@ -204,16 +204,18 @@ class Documents(NamedTuple):
             return None
         if not may.all():
             by_words = np.where(may, by_words, np.float32(0))
-        of_near = self._cosines(vector, near)
-        scales = scales._replace(cosine=float(of_near.max()))
         best, least = at_least_best(by_words, k, above=0), 0.0
-        for places, cosines in ((near, of_near), (best, self._cosines(vector, best))):
+        of_near, of_best = self._cosines(vector, near), self._cosines(vector, best)
+        # The codes may miss the nearest, and it may be among the best by words.
+        scales = scales._replace(cosine=float(max(of_near.max(), of_best.max(initial=-1))))
+        for places, cosines in ((near, of_near), (best, of_best)):
             if len(places) >= k:
                 scores = joined(by_words[places], cosines, None, scales)
                 least = max(least, float(kth_largest(scores, k)) - _ROUNDING)
         rest = (1 - WORDS_SHARE) * (float(kth_largest(of_near, k)) - scales.mean) / spread(scales)
         words = np.float32(scales.words * (least - rest) / WORDS_SHARE)
-        return np.union1d(near, np.flatnonzero(by_words >= max(words, np.finfo(np.float32).tiny)))
+        enough = np.flatnonzero(by_words >= max(words, np.finfo(np.float32).tiny))
+        return np.union1d(np.union1d(near, best), enough)
 
     def _nearest_trained(
         self, vector: npt.NDArray[np.float32], k: int, reach: Reach = QUESTION

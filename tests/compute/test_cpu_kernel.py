@@ -96,6 +96,25 @@ def assert_equal(trained: Trained, dim: int, tolerance: float) -> None:
     assert trained.result.loss == pytest.approx(trained.totals.loss, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_long_steps_in_few_dimensions_leave_the_rows_on_the_sphere(seed: int) -> None:
+    """Rows nearly parallel to their anchors and steps of twice their length: a derived length would lose its digits."""
+    random = np.random.default_rng(seed)
+    words = np.minimum(random.pareto(0.7, (60, 60)), 400).astype(int)
+    _, numbers = np.unique(words, return_inverse=True)
+    text = text_of(*numbers.reshape(60, 60).tolist())
+    counts = np.bincount(text.tokens)
+    config = TrainConfig(
+        dim=2, epochs=5, workers=1, seed=seed, learning_rate=1.0, negatives=2, negative_step="reference"
+    )
+    samples, tables = SamplingTables.of(counts, 1.0, 0.75), tables_of(2, len(counts), 60, seed)
+    backend = CpuBackend(text, samples, tables, config, 5 * 3600)
+    for epoch in range(5):
+        assert np.isfinite(backend.train_chunk(np.arange(60), epoch, epoch * 3600).loss)
+    for table in tables:
+        assert np.abs(np.linalg.norm(table.astype(np.float64), axis=1) - 1).max() < 1e-3
+
+
 # ---- one contrast ---------------------------------------------------------------------------------------------------
 
 

@@ -178,6 +178,11 @@ def test_words_that_begin_alike(words: set[str], word: str) -> None:
     assert dict(zip([ordered[first + i] for i in range(len(common))], common.tolist(), strict=True)) == expected
 
 
+def test_a_word_of_many_letters_is_no_inflection(model: Embeddings) -> None:
+    """Lengths of words are kept in two bytes."""
+    assert model.search("a" * 70_000, mode="vector") == []
+
+
 def test_inflections_are_those_of_the_rule(model: Embeddings) -> None:
     """The vectors and a rule of letters decide, whatever finds the candidates."""
     search = model.document_search

@@ -98,12 +98,15 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
         s: Any, table: Any, moving: Any, measured: Any, anchors: Any, anchor: Any, inverse_norm: Any, h: Any
     ) -> Any:  # fmt: skip
         # A step is tangential, x + t (v - (x.v) x), so that a negative's length follows from h = x.v, unless the row
-        # was moved after h was taken. Then it is measured, and for positives, of which there are few: so no error adds
-        # up from step to step.
+        # was moved after h was taken. Then it is measured, and so are positives, which are few, and rows whose step is
+        # so long that it would multiply what rounding did to the length: no error adds up from step to step.
         towards = load_lanes(s.towards, _N)
         square = one / (inverse_norm * inverse_norm)  # of the anchor's length
-        unit = inverse_root(one + towards * towards * (square - h * h))
-        store_lanes(s.own, _N, unit * load_lanes(s.own, _N))
+        more = towards * towards * (square - h * h)  # not below zero but for rounding
+        unit = inverse_root(one + where_positive(more, more))
+        own = unit * load_lanes(s.own, _N)
+        measured |= active_bits(own - float32(1.5)) << uint64(_N)
+        store_lanes(s.own, _N, own)
         store_lanes(s.towards, _N, unit * towards)
         step_rows(table, s.rows, moving, anchors, anchor, s.own, s.towards, s.weight, s.moves, measured)
 

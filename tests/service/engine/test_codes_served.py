@@ -133,6 +133,26 @@ def test_no_document_with_enough_of_the_words_is_missed(
     assert n_candidates > 0, "some answers are found by their words only"
 
 
+def test_the_best_by_words_is_found_where_the_codes_miss_the_nearest(
+    model: tuple[Path, Embeddings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedModel.load(model[0], IndexOptions(exact_rows=2_000), 0, verify=False)
+    search = served.embeddings.document_search
+    may = served.embeddings.known_documents
+    documents = Documents(Snapshot(served, Library(served.dim, IndexOptions())), None, may, np.empty(0, np.bool_))
+    for text in texts(15, 5):
+        question = search.question(text)
+        ((place, score),) = documents.best(question, 1, "hybrid")
+        assert question.vector is not None
+        far = np.argsort(np.where(may, search.cosines(question.vector), 2))[:1]
+        by_words = documents.best(question, 1, "words")[0][0]
+        with monkeypatch.context() as patched:
+            patched.setattr(Documents, "_nearest", lambda *_, far=far: far)
+            found = dict(documents.best(question, 1, "hybrid"))
+        assert place in found or by_words in found
+        assert max(found.values()) >= score - 0.26  # a cosine is a quarter of a score
+
+
 def test_many_documents_are_found_by_codes(model: tuple[Path, Embeddings], tmp_path: Path, starter: Starter) -> None:
     path, _ = model
     served = starter(path, "--documents", str(tmp_path / "d.sqlite3"), environment=ENVIRONMENT)
