@@ -48,7 +48,8 @@ class Scratch(NamedTuple):
     """
 
     kept: npt.NDArray[np.uint32]  # (longest piece,): the words of a piece that are kept by subsampling
-    coming: npt.NDArray[np.uint32]  # (16,): the negatives of the next positions, on their way into the cache
+    drawn: npt.NDArray[np.uint32]  # (16,): the negatives of the positions at hand
+    coming: npt.NDArray[np.uint32]  # (16,): those of the next positions, on their way into the cache
     rows: npt.NDArray[np.uint32]  # (32,): positives from slot 0, negatives from slot 16
     products: npt.NDArray[np.float32]  # (16,): -f or h, those that are taken one by one
     own: npt.NDArray[np.float32]  # (32,): what a row keeps of itself
@@ -61,11 +62,12 @@ class Scratch(NamedTuple):
     def of(cls, row: int, longest: int) -> Scratch:
         """Work space for rows of ``row`` floats and documents of up to ``longest`` running words."""
         registers = padded_table(7, LANES).reshape(-1)
-        numbers = padded_table(3, LANES).reshape(-1).view(np.uint32)
+        numbers = padded_table(4, LANES).reshape(-1).view(np.uint32)
         return cls(
             kept=np.empty(min(longest, PIECE), np.uint32),
-            coming=numbers[:LANES],
-            rows=numbers[LANES:],
+            drawn=numbers[:LANES],
+            coming=numbers[LANES : 2 * LANES],
+            rows=numbers[2 * LANES :],
             products=registers[:LANES],
             own=registers[LANES : 3 * LANES],
             towards=registers[3 * LANES : 5 * LANES],

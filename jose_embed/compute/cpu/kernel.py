@@ -202,15 +202,20 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
 
     @jit(inline=True)
     def draw_negatives(
-        s: Any, center: Any, private: Any, samples: Any, key: Any, draw: Any, n_negatives: Any
+        s: Any, center: Any, private: Any, samples: Any, key: Any, first: Any, begin: Any, end: Any
     ) -> Any:  # fmt: skip
-        for e in range(n_negatives):
-            drawn = row_of(private, draw_word(samples, random_bits(key, draw * n_negatives + e)))
+        for e in range(begin, end):
+            drawn = row_of(private, draw_word(samples, random_bits(key, first + e)))
             s.coming[e] = drawn
             prefetch_row(center, uint64(drawn))
+
+    @jit(inline=True)
+    def take_coming(s: Any, n_negatives: Any) -> Any:
+        for e in range(n_negatives):
+            s.drawn[e] = s.coming[e]
         repeated = uint64(0)  # the bits of those that stand before
         for e in range(n_negatives):
-            repeated |= equal_bits(s.coming, 0, s.coming[e]) & ~((uint64(2) << uint64(e)) - uint64(1))
+            repeated |= equal_bits(s.drawn, 0, s.drawn[e]) & ~((uint64(2) << uint64(e)) - uint64(1))
         return repeated
 
     @jit(fastmath=True)
@@ -221,7 +226,8 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
         # From here on a word is the index of its row: the worker's own copy if there is one.
         center, context, document_table = tables.center, tables.context, tables.document
         window, n_negatives, n_doc_negatives = rules.window, rules.negatives, rules.doc_negatives
-        rows, coming, kept = s.rows, s.coming, s.kept
+        rows, drawn, kept = s.rows, s.drawn, s.kept
+        share = -(-n_negatives // rules.positions_per_draw)
         loss = 0.0
         active = uint64(0)
         pairs = positions = int64(0)  # int64(0), not 0: see _KEEP
@@ -236,7 +242,9 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
             document_key = stream_key(rules.seed, epoch, number_in_text, _DOCUMENT)
             begin, end = text.offsets[place], text.offsets[place + 1]
             step_of_document = min(rules.longest_step, rules.visit / float32(max(end - begin, 1)))
-            number = int64(0)  # of the kept word, counted over the whole document
+            number = draw = int64(0)  # of the kept word, counted over the whole document; of its negatives
+            draw_negatives(s, center, private, samples, context_key, 0, 0, n_negatives)
+            repeated = take_coming(s, n_negatives)
             for piece in range(begin, end, PIECE):
                 n = int64(0)
                 for t in range(piece, min(end, piece + PIECE)):
@@ -249,18 +257,20 @@ def kernel(n_chunks: int, objective: Objective, negative_step: NegativeStep, fro
                 document_rate = rate * rules.doc_weight / float32(n_doc_negatives)
                 for i in range(min(n, window + 1)):
                     prefetch_row(center, uint64(kept[i]))
-                draw = number // rules.positions_per_draw
-                repeated = draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
                 for i in range(n):
                     word = kept[i]
                     k = int64(0)
                     for e in range(n_negatives):
-                        rows[_N + k] = coming[e]
-                        k += int64(coming[e] != word)
+                        rows[_N + k] = drawn[e]
+                        k += int64(drawn[e] != word)
                     again = repeated if k == n_negatives else ~uint64(0)
-                    if number + 1 == (draw + 1) * rules.positions_per_draw:
+                    # A share of the next ones at each position: other loads wait behind the lines of many rows.
+                    part = number - draw * rules.positions_per_draw
+                    low, high = min(part * share, n_negatives), min((part + 1) * share, n_negatives)
+                    draw_negatives(s, center, private, samples, context_key, (draw + 1) * n_negatives, low, high)
+                    if part + 1 == rules.positions_per_draw:
                         draw += 1
-                        repeated = draw_negatives(s, center, private, samples, context_key, draw, n_negatives)
+                        repeated = take_coming(s, n_negatives)
                     if i + 1 < n:
                         prefetch_row(context, uint64(kept[i + 1]))
                     if i + 1 + window < n:
