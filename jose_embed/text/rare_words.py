@@ -1,7 +1,7 @@
 """Counts of the words that a vocabulary leaves out, packed, for a training that goes on with more text.
 
 A word that is rare in the first text may be frequent enough in both together, so its count is stored. The words are
-lines ``word<TAB>count`` in UTF-8, sorted within runs and compressed by zlib: about 3.7 bytes for an English word.
+lines ``word<TAB>count`` in UTF-8, sorted within runs and compressed by zlib: about 4 bytes for an English word.
 """
 
 from __future__ import annotations
@@ -54,20 +54,24 @@ def packed_counts(
     if len(numbers) > MOST_RARE_WORDS:
         most = np.sort(np.argsort(-counts, kind="stable")[:MOST_RARE_WORDS])
         numbers, counts = numbers[most], counts[most]
-    stream = zlib.compressobj()
+    stream = zlib.compressobj(4)  # 4 % larger than by default, in half of the time
     packed = []
     for start in range(0, len(numbers), _RUN):
         run = slice(start, start + _RUN)
-        spellings = table.spellings(numbers[run])
-        pairs = zip(spellings, counts[run].tolist(), strict=True)
-        packed.append(stream.compress(_lines((word, n) for word, n in pairs if word not in known)))
+        pairs = zip(table.spellings(numbers[run]), counts[run].tolist(), strict=True)
+        packed.append(stream.compress(_lines(pairs, known)))
     packed.append(stream.compress(_lines(more)))
     return b"".join([*packed, stream.flush()])
 
 
-def _lines(pairs: Iterable[tuple[str, int]]) -> bytes:
-    kept = sorted((word, n) for word, n in pairs if 0 < len(word) <= _LONGEST and _UNSAFE.isdisjoint(word))
-    return "".join(f"{word}\t{n}\n" for word, n in kept).encode(errors="ignore")
+def _lines(pairs: Iterable[tuple[str, int]], known: frozenset[str] = frozenset()) -> bytes:
+    lines = [
+        f"{word}\t{n}\n"
+        for word, n in pairs
+        if 0 < len(word) <= _LONGEST and _UNSAFE.isdisjoint(word) and word not in known
+    ]
+    lines.sort()  # neighbors share their beginnings, which packs better
+    return "".join(lines).encode(errors="ignore")
 
 
 def unpacked_counts(packed: bytes) -> dict[str, int]:

@@ -385,10 +385,11 @@ class CompiledWords:
 
     def words(self, numbers: npt.NDArray[np.intp]) -> list[str]:
         ends = self._table.spelling_ends[: self._state[3]]
-        starts = np.concatenate(([0], ends[:-1]))
-        spans = zip(starts[numbers].tolist(), ends[numbers].tolist(), strict=True)
-        spellings = self._table.spellings.astype("<i8", copy=False)
-        return [spellings[a:b].tobytes().rstrip(b"\0").decode() for a, b in spans]
+        starts = np.concatenate(([0], ends[:-1]))[numbers]
+        first = int(starts.min(initial=len(self._table.spellings)))
+        spellings = self._table.spellings[first : int(ends[numbers].max(initial=0))].astype("<i8", copy=False).tobytes()
+        spans = zip(((starts - first) * 8).tolist(), ((ends[numbers] - first) * 8).tolist(), strict=True)
+        return [spellings[a:b].rstrip(b"\0").decode() for a, b in spans]
 
     spellings = words  # what the rules make can be held
 
