@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import sys
@@ -94,7 +95,18 @@ def import_documents(service: Service, path: str, after: str | None) -> int:
         file = sys.stdin.buffer if path == "-" else open_files.enter_context(_opened(path))
         if after is not None:
             _skip(file, path, after)
+        _check_kind(file, path)
         return _sent(service, file, path)
+
+
+def _check_kind(file: BinaryIO, path: str) -> None:
+    """A table or a compressed file is one error, not one for each of its lines."""
+    start = file.peek(1).lstrip() if isinstance(file, io.BufferedReader) else b""
+    if start and not start.startswith(b"{"):
+        raise ConfigError(
+            f"{path}: does not hold JSON lines, it begins with {start[:20].decode(errors='replace')!a}; give each "
+            'document a line such as {"id": "a1", "text": "..."}'
+        )
 
 
 def _opened(path: str) -> BinaryIO:

@@ -83,6 +83,7 @@ def test_refused_lines_are_named(running: Served, tmp_path: Path) -> None:
     [
         (["import", "{in}"], "", "refused it (401)"),
         (["import", "{in}"], READ_KEY, "refused it (403)"),
+        (["import", "{table}"], WRITE_KEY, "does not hold JSON lines, it begins with 'id,text"),
         (["import", "nowhere.ndjson"], WRITE_KEY, "nowhere.ndjson: cannot be read"),
         (["import", "{in}", "--after", "nothing"], WRITE_KEY, "no line has the id 'nothing'"),
         (["export", "{out}", "--filter", "a >"], WRITE_KEY, "refused it (422): the filter ends"),
@@ -97,13 +98,15 @@ def test_what_goes_wrong_is_one_line(
     running: Served, tmp_path: Path, arguments: list[str], key: str, message: str
 ) -> None:
     names = {"in": str(written(tmp_path / "in.ndjson", 20_000)), "out": str(tmp_path / "out.ndjson")}
+    (tmp_path / "table.csv").write_text("id,text\n" * 300)
+    names["table"] = str(tmp_path / "table.csv")
     with socket.socket() as taken:  # nobody listens there
         taken.bind(("127.0.0.1", 0))
         names["taken"] = str(taken.getsockname()[1])
         status, said = call(running, *(part.format(**names) for part in arguments), key=key)
     assert (status, len(said.splitlines())) == (2, 1), said
     assert message in said
-    assert [item.name for item in tmp_path.iterdir()] == ["in.ndjson"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["in.ndjson", "table.csv"]
 
 
 def test_an_interrupted_import_says_how_to_continue(model_a: Model, tmp_path: Path, starter: Starter) -> None:
