@@ -31,7 +31,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--filter",
         metavar="FILTER",
-        help="only documents whose kept fields fit, such as: date >= 2025-01-01 and rating in [1, 2] and x is missing",
+        help="only documents whose fields fit, which jose-train --keep-fields kept, such as: "
+        "date >= 2025-01-01 and rating in [1, 2] and x is missing",
     )
     parser.add_argument(
         "--passage-words",
@@ -121,6 +122,7 @@ SEARCH = Command(
     run=_run,
     examples=(
         "jose search corpus.jose 'how to parse a date'",
+        "jose-train reviews.csv --keep-text --keep-fields date rating -o corpus.jose",
         "jose search corpus.jose 'battery life' --filter 'date >= 2025-01-01 and rating in [1, 2]'",
         "jose search corpus.jose --facets rating",
     ),

@@ -11,12 +11,14 @@
 Text in double quotes is a JSON string; in single quotes, as in SQL, it is taken as it stands. A number is compared with
 numbers and with text that is a number (fields of CSV are all text), text with text (by code points, so that ISO dates
 are in order), a truth value with truth values for equality; a field of another type and a missing one fit no comparison
-but ``is missing``. A dot leads into an object: ``meta.rating`` is the field of that name, or else the member ``rating``
-of the field ``meta``.
+but ``is missing``. Where all kept values of a field are ISO dates, a value that is neither such a date nor the year or
+month of one is an error: it would compare as text, and quietly fit nothing or everything. A dot leads into an object:
+``meta.rating`` is the field of that name, or else the member ``rating`` of the field ``meta``.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import operator
 import re
@@ -46,6 +48,11 @@ _KEPT_FILTERS: Final = 64
 _MOST_EXACT: Final = 1 << 53  # integers that float64 holds
 _FEW_VALUES: Final = 16  # fewer are compared one by one
 _LONGEST_NUMBER: Final = 40  # characters of a number that is kept as text
+_DATE: Final = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:[T ][0-9:.,+Z-]*)?)?)?")
+_HINTS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("or", "||", "|"), "there is no or: for values of one field write FIELD in [A, B]"),
+    **dict.fromkeys(("and", "&&", "&"), "comparisons are joined by and, in small letters"),
+}
 _NAME: Final = re.compile(r"[^\W\d][\w.-]*")
 _OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
@@ -132,7 +139,8 @@ class Filter:
             elsewhere: Fields of other documents, which are missing here.
 
         Raises:
-            ConfigError: a field that is neither here nor there.
+            ConfigError: a field that is neither here nor there; something else than a date for a field of dates that
+                is here only.
         """
         key = repr(self)  # for Python 1 equals true
         kept = table.kept.get(key)
@@ -145,6 +153,8 @@ class Filter:
                 name not in elsewhere and name.split(".")[0] not in elsewhere
             ):
                 column = table.column(table.column_of(name))
+                if name not in elsewhere:
+                    column.check_dates(comparison)
                 chosen &= column.fitting(comparison)[column.codes]
             elif not comparison.fits({}):
                 chosen[:] = False
@@ -187,6 +197,26 @@ class Column:
         places = {text: place for place, text in enumerate(texts)}
         found = (places[value] if isinstance(value, str) else -1 for value in self.values)
         return texts, np.fromiter(found, np.int64, len(self.values))
+
+    @cached_property
+    def _has_dates(self) -> bool:
+        """Whether all values but missing and empty ones are dates, and there are such."""
+        found = [value for value in self.values if value not in (None, "")]
+        return bool(found) and all(isinstance(value, str) and len(value) >= 10 and _is_date(value) for value in found)
+
+    def check_dates(self, comparison: _Comparison) -> None:
+        """Check that dates are compared with dates.
+
+        Raises:
+            ConfigError: with something else.
+        """
+        for value in comparison.values if comparison.field == self.name and self._has_dates else ():
+            if not (isinstance(value, str) and (_is_date(value) or not value)):
+                raise ConfigError(
+                    f"the field {self.name[:100]!r} holds dates, and the filter compares it with "
+                    f"{str(value)[:40]!r}, which is none; write YYYY-MM-DD, or YYYY-MM for a month, such as "
+                    f"{self.name[:100]} >= 2025-01-31"
+                )
 
     def fitting(self, comparison: _Comparison) -> npt.NDArray[np.bool_]:
         """Which values fit a comparison: bool (n_values,)."""
@@ -375,10 +405,29 @@ def _string(token: _Token) -> str:
 
 
 def _unexpected(token: _Token, wanted: str) -> ConfigError:
+    hint = _HINTS.get(token.text.lower(), "")
+    if token.text == "=" and wanted == "a value":
+        hint = "equality is a single ="
+    elif token.text.startswith(("(", ")")):
+        hint = "there are no parentheses"
     return ConfigError(
         f"the filter has {token.text[:40]!r} at character {token.at + 1} where {wanted} is expected; "
+        f"{hint}{'; ' if hint else ''}"
         'write it as in: date >= 2025-01-01 and lang = "de" and rating in [1, 2] and author is missing'
     )
+
+
+def _is_date(text: str) -> bool:
+    """Whether a text is an ISO date, with or without a time, or the year or the month of one."""
+    found = _DATE.fullmatch(text.strip())
+    if found is None:
+        return False
+    year, month, day = (int(part or 1) for part in found.groups())
+    try:
+        datetime.date(year, month, day)
+    except ValueError:
+        return False
+    return True
 
 
 def _member(fields: Mapping[str, Any], name: str) -> Any:

@@ -12,7 +12,7 @@ from jose_embed.compute.jit import jit
 BLOCK_ROWS: Final = 65_536
 _SCORED_ROWS: Final = 4_096
 _MOST_OF_A_BLOCK: Final = 256
-_READ_ALONE: Final = 0.2  # of the rows: it takes longer to read a larger share, row by row, than to read all
+_READ_ALONE: Final = 0.6  # of the rows: it takes longer to read a larger share, row by row, than to read all
 
 
 def nearest_rows(
@@ -123,7 +123,7 @@ def products(
     first, last = (0, len(matrix)) if rows is None else (int(rows[0]), int(rows[-1]) + 1)
     out = np.empty(last - first, np.float32)
     write_products(matrix[first:last], np.empty(0, np.int64), query, weights[first:last], out)
-    return out if rows is None else out.take(rows - first)
+    return out if rows is None or len(rows) == len(out) else out.take(rows - first)
 
 
 def at_least_best(
@@ -172,12 +172,29 @@ def write_products(
         factors: float32 (n,); 1 if empty.
         out: float32, written to: as long as the rows are many.
     """
-    for at in range(len(out)):
-        row = rows[at] if len(rows) else at
-        total = np.float32(0)
+    # Four at a time: the processor waits for their memory together. The last four may be the same row, so that the
+    # product of a row does not depend on its place.
+    last = len(out) - 1
+    for at in range(0, len(out), 4):
+        at_b, at_c, at_d = min(at + 1, last), min(at + 2, last), min(at + 3, last)
+        if len(rows):
+            a, b, c, d = rows[at], rows[at_b], rows[at_c], rows[at_d]
+        else:
+            a, b, c, d = at, at_b, at_c, at_d
+        row_a, row_b, row_c, row_d = np.uint64(a), np.uint64(b), np.uint64(c), np.uint64(d)
+        of_a = of_b = of_c = of_d = np.float32(0)
         for axis in range(len(query)):
-            total += matrix[row, axis] * query[axis]
-        out[at] = total * factors[row] if len(factors) else total
+            of_query = query[axis]
+            of_a += matrix[row_a, axis] * of_query
+            of_b += matrix[row_b, axis] * of_query
+            of_c += matrix[row_c, axis] * of_query
+            of_d += matrix[row_d, axis] * of_query
+        if len(factors):
+            of_a *= factors[row_a]
+            of_b *= factors[row_b]
+            of_c *= factors[row_c]
+            of_d *= factors[row_d]
+        out[at], out[at_b], out[at_c], out[at_d] = of_a, of_b, of_c, of_d
 
 
 def _slack(dim: int) -> float:

@@ -150,6 +150,11 @@ class DocumentSearch:
         self._texts = texts
 
     @property
+    def n_documents(self) -> int:
+        """The number of documents, those without a direction too."""
+        return len(self._vectors)
+
+    @property
     def has_texts(self) -> bool:
         """Whether exact words can be searched."""
         return self._texts is not None and self._texts.has_texts
@@ -215,19 +220,22 @@ class DocumentSearch:
     ) -> npt.NDArray[np.float32]:
         """The scores of all documents, or of some rows: float32; minus infinity for those that must not be answers. By
         vector the question must have one."""
-        by_words = self.words.scores(question.terms) if mode != "vector" else None
-        cosines = self.cosines(question.vector, rows) if question.vector is not None and mode != "words" else None
+        by_words, largest = None, 0.0
+        if mode != "vector" and rows is not None:
+            by_words, largest = self.words.scores_of(question.terms, rows)
+        elif mode != "vector":
+            by_words = self.words.scores(question.terms)
+            largest = float(by_words.max(initial=0))
         known = None
         if self.n_known < len(self._known):
             known = self._known if rows is None else self._known[rows]
-        words, mean, cosine = 0.0, 0.0, 0.0
-        if by_words is not None:
-            words = float(by_words.max(initial=0))
-            by_words = by_words if rows is None else by_words[rows]
-        if question.vector is not None and cosines is not None and self.n_known:
-            mean = self.sum_of_cosines(question.vector) / self.n_known
-            cosine = float((cosines if known is None else cosines[known]).max(initial=-1))
-        return joined(by_words, cosines, known, Scales(words, mean, cosine))
+        if question.vector is None or mode == "words":
+            return joined(by_words, None, known, Scales(largest, 0.0, 0.0))
+        query, scale = self.query_of(question.vector)
+        cosines = products(self._vectors, query * np.float32(scale), rows, factors=self._factors)
+        mean = float(self._sum_of_known @ query) * scale / max(1, self.n_known)
+        cosine = float((cosines if known is None else cosines[known]).max(initial=-1))
+        return joined(by_words, cosines, known, Scales(largest, mean, cosine))
 
     def cosines(
         self, vector: npt.NDArray[np.float32], rows: npt.NDArray[np.int64] | None = None

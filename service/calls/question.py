@@ -19,6 +19,7 @@ from jose_embed.model.nearest import at_least_best, kth_largest, nearest_among
 from jose_embed.model.search import WORDS_SHARE, Question, Scales, SearchMode, best_of, chosen_mode, joined, spread
 from service.calls.embed import within_limit
 from service.calls.kept import damaged_texts, found_json
+from service.engine.serving import Engine
 from service.engine.store import Store
 from service.problems import Problem
 from service.search.added import AddedDocuments
@@ -29,6 +30,7 @@ from service.web.schemas import SearchRequest
 
 _SCORED: Final = 0.25  # of the documents: if more are candidates, all are scored, which is faster
 _ROUNDING: Final = 1e-4  # of a joined score
+_LEAST_K: Final = 10  # that candidates of a hybrid question are sought for: fewer answers get the same scores
 
 
 async def answer_to_question(request: Request, wanted: SearchRequest) -> Response:
@@ -41,10 +43,23 @@ async def answer_to_question(request: Request, wanted: SearchRequest) -> Respons
     snapshot = engine.snapshot
     assert wanted.text is not None
     text, _ = within_limit(wanted.text, engine.settings.max_text_characters)
-    content = await engine.long_work(partial(_answered, snapshot, engine.store, wanted, text))
+    # What may go through the texts or fields of all documents must not hold up the questions that do not.
+    ask = (
+        engine.question
+        if engine.has_words(snapshot) and wanted.filter is None and not wanted.facets
+        else engine.long_work
+    )
+    content = await ask(partial(_answered, snapshot, engine.store, wanted, text))
     if wanted.include:
         content["neighbors"] = await found_json(request, snapshot, content["neighbors"], wanted.include)
     return answer(await engine.work(partial(orjson.dumps, content)))
+
+
+def is_hybrid(engine: Engine, snapshot: Snapshot, wanted: SearchRequest) -> bool:
+    """Whether a request that names no mode is compared by words, too: a text with documents of a model that keeps
+    texts, as soon as the words are read; but not with a bound, which is one of cosines."""
+    is_text = wanted.text is not None and wanted.target == "documents" and wanted.min_score is None
+    return is_text and snapshot.served.embeddings.document_search.has_texts and engine.has_words(snapshot)
 
 
 def filtered_neighbors(
@@ -153,29 +168,44 @@ class Documents(NamedTuple):
                 at, scores = added.nearest(question.vector, k, self.of_added, as_question=True)
                 ranked += zip((len(self.trained) + place for place in at), scores, strict=True)
             return ranked
-        by_words = search.words.scores(question.terms)
-        may = self.trained
-        if added is not None:
-            by_words = np.concatenate([by_words, added.by_words(question)])
-            may = np.concatenate([may, self.of_added])
+        may = self.trained if added is None else np.concatenate([self.trained, self.of_added])
         vector = None if mode == "words" else question.vector
-        places, scales = None, Scales(float(by_words.max(initial=0)), 0.0, 0.0)
+        wide = max(k, _LEAST_K)
+        near = None if vector is None else self._nearest(vector, wide, may)
+        places = np.flatnonzero(may) if near is None else None
+        by_words, largest = self._by_words(question, places)
+        scales, cosines = Scales(largest, 0.0, 0.0), None
         if vector is not None:
-            if scales.words <= 0:
+            if largest <= 0:
                 return self.best(question, k, "vector")
             n = search.n_known + (0 if added is None else len(added))
             total = search.sum_of_cosines(vector) + (0.0 if added is None else added.sum_of_cosines(vector))
             scales = scales._replace(mean=total / max(1, n))
-            places = self._candidates(by_words, vector, k, may, scales)
-        places = np.flatnonzero(may) if places is None else places
-        cosines = None
-        if vector is not None:
+            if near is not None:
+                places = self._candidates(near, by_words, vector, wide, may, scales)
+                by_words = by_words[places]
+            assert places is not None
             cosines = self._cosines(vector, places)
             scales = scales._replace(cosine=float(cosines.max(initial=-1)))
-        found, best = best_of(joined(by_words[places], cosines, None, scales), k)
+        assert places is not None
+        found, best = best_of(joined(by_words, cosines, None, scales), k)
         if mode == "words" and len(best):
             best = best / max(float(best[0]), 1e-9)
         return [*zip(places[found].tolist(), best.tolist(), strict=True)]
+
+    def _by_words(
+        self, question: Question, places: npt.NDArray[np.int64] | None
+    ) -> tuple[npt.NDArray[np.float32], float]:
+        """The scores by words of some places, rising, or of all; and the largest of all."""
+        index, n = self.snapshot.served.embeddings.document_search.words, len(self.trained)
+        of_added = np.empty(0, np.float32) if self.added is None else self.added.by_words(question)
+        if places is None or len(places) == n + len(of_added):
+            scores = np.concatenate([index.scores(question.terms), of_added])
+            return scores, float(scores.max(initial=0))
+        first = int(np.searchsorted(places, n))
+        scores, largest = index.scores_of(question.terms, places[:first])
+        largest = max(largest, float(of_added.max(initial=0)))
+        return np.concatenate([scores, of_added[places[first:] - n]]), largest
 
     def _cosines(self, vector: npt.NDArray[np.float32], places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The cosines of a question and some documents, in rising order: float32."""
@@ -187,21 +217,18 @@ class Documents(NamedTuple):
 
     def _candidates(
         self,
+        near: npt.NDArray[np.int64],
         by_words: npt.NDArray[np.float32],
         vector: npt.NDArray[np.float32],
         k: int,
         may: npt.NDArray[np.bool_],
         scales: Scales,
-    ) -> npt.NDArray[np.int64] | None:
-        """Places, rising, among which are the best by words and meaning, where documents are searched by codes; None if
-        all have to be scored.
+    ) -> npt.NDArray[np.int64]:
+        """Places, rising, among which are the best by words and meaning, where documents are searched by codes.
 
         The best by words, and the nearest by codes, give ``k`` scores. Any other document has at most the cosine of the
         ``k``-th nearest; if it also has too few of the words, it is no better.
         """
-        near = self._nearest(vector, k, may)
-        if near is None:
-            return None
         if not may.all():
             by_words = np.where(may, by_words, np.float32(0))
         best, least = at_least_best(by_words, k, above=0), 0.0
@@ -287,7 +314,8 @@ def _answered(snapshot: Snapshot, store: Store, wanted: SearchRequest, text: str
     served = snapshot.served
     search = served.embeddings.document_search
     try:
-        mode = chosen_mode(wanted.mode, search.has_texts)
+        bounded = wanted.mode is None and wanted.min_score is not None
+        mode = chosen_mode("vector" if bounded else wanted.mode, search.has_texts)
         if wanted.passage_words is not None and not search.has_texts:
             raise ConfigError("passages need texts, which the model does not keep; train with --keep-text")
     except ConfigError as error:

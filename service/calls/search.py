@@ -14,7 +14,7 @@ from starlette.responses import Response
 from jose_embed.errors import ConfigError
 from service.calls.embed import no_known_words, within_limit
 from service.calls.kept import found_json
-from service.calls.question import answer_to_question, filtered_neighbors
+from service.calls.question import answer_to_question, filtered_neighbors, is_hybrid
 from service.calls.similar import spellings, unknown_word
 from service.engine.serving import Engine
 from service.problems import Problem, shown
@@ -44,13 +44,14 @@ router = calls(ReadRoute, "documents")
 )
 async def search(request: Request, wanted: SearchRequest) -> Response:
     """Searches the trained documents and those that were added, or the words, by a text, a word, a vector or a
-    document. An acknowledged document is found at once. A document without a known word is never found.
+    document. An acknowledged document is found at once. A document without a known word is never found. `mode` says how
+    a text was compared: by meaning and exact words where the model keeps texts, otherwise by meaning.
 
     The words beside a text or a document are those that describe it; rare words are shrunk: `score` is the cosine times
     a factor below 1 that grows with a word's count."""
     engine = engine_of(request)
     snapshot = engine.snapshot
-    if wanted.is_question:
+    if wanted.is_question or is_hybrid(engine, snapshot, wanted):
         return await answer_to_question(request, wanted)
     excluded: tuple[int, ...] = ()
     excluded_id: tuple[str, str] | None = None
@@ -85,7 +86,11 @@ async def search(request: Request, wanted: SearchRequest) -> Response:
         source, vector = await _document(engine, snapshot, wanted.document_id, wanted.document_source or wanted.source)
         excluded_id = (source, wanted.document_id) if wanted.target == "documents" else None
     asked = [wanted.word] if wanted.word is not None else []
-    head = {"target": wanted.target} | spellings(snapshot.served, asked) | ({"composed": True} if composed else {})
+    head = (
+        {"target": wanted.target, "mode": "vector"}
+        | spellings(snapshot.served, asked)
+        | ({"composed": True} if composed else {})
+    )
     of_words = wanted.word is not None or (wanted.vector is not None and wanted.space == "words")
     if wanted.target == "words" and not of_words:
         describing = partial(_describing_words, snapshot.served, vector, wanted.k, wanted.min_score)

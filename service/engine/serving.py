@@ -97,6 +97,10 @@ class Engine:
         self.work_lane: Lane[Callable[[], Any], Any] = Lane(
             "work", call, threads=settings.work_threads, most=1, bound=bound
         )
+        # Questions in words take some milliseconds of arithmetic each: neither look-ups nor long work wait for them.
+        self.question_lane: Lane[Callable[[], Any], Any] = Lane(
+            "question", call, threads=settings.resolved_search_threads, most=1, bound=bound
+        )
         # One thread: such work holds the interpreter's lock for most of its time, and each further thread that wants it
         # makes the event loop wait longer.
         self.long_lane: Lane[Callable[[], Any], Any] = Lane("long", call, threads=1, most=1, bound=bound)
@@ -124,6 +128,8 @@ class Engine:
             self.follower.start()
         served = self.snapshot.served
         model = served.embeddings
+        if model.document_search.has_texts:
+            self.has_words(self.snapshot)  # begins to read them
         _log.info(
             "serving %s: %d words, %d trained and %d added documents, dimension %d",
             *(self.settings.model, model.n_words, model.n_docs, self.writer.n_stored, served.dim),
@@ -153,8 +159,8 @@ class Engine:
     @property
     def lanes(self) -> tuple[Lane[Any, Any], ...]:
         """All lanes."""
-        reading = (self.search_lane, self.embed_lane, self.work_lane, self.long_lane, self.segment_lane)
-        return (*reading, self.probe_lane, self.writer.lane)
+        reading = (self.search_lane, self.embed_lane, self.question_lane, self.work_lane, self.long_lane)
+        return (*reading, self.segment_lane, self.probe_lane, self.writer.lane)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -220,6 +226,14 @@ class Engine:
     async def long_work(self, job: Callable[[], Result], *, always: bool = False) -> Result:
         """Runs a function that takes long in the long lane, one at a time; otherwise as :meth:`work`."""
         return await self._worked(self.long_lane, job, always)
+
+    async def question(self, job: Callable[[], Result]) -> Result:
+        """Answers a question in words in a lane of such questions; otherwise as :meth:`work`."""
+        return await self._worked(self.question_lane, job, False)
+
+    def has_words(self, snapshot: Snapshot) -> bool:
+        """Whether the words and fields of documents are read but for a few; if not, they are read between long work."""
+        return snapshot.served.added.is_ready(snapshot.library, self.store, self.long_lane.post)
 
     async def _worked(self, lane: Lane[Callable[[], Any], Any], job: Callable[[], Result], always: bool) -> Result:
         try:

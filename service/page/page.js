@@ -353,7 +353,7 @@ async function showSearch(parameters, mine) {
   const first = k === PAGE || !place.querySelector('.cards');
   if (first) place.replaceChildren(waiting('Searching …'));
   place.ariaBusy = 'true';
-  const question = like !== null ? { document_id: like, ...(source === 'all' ? {} : { document_source: source }) } : word !== null ? { word, source } : { text: query, source, ...(info.keeps_texts ? { mode: 'hybrid' } : {}) };
+  const question = like !== null ? { document_id: like, ...(source === 'all' ? {} : { document_source: source }) } : word !== null ? { word, source } : { text: query, source };
   const about = like === null && word === null ? await understood(query) : null;
   const [found, self] = await Promise.all([
     searched({ ...question, k }),

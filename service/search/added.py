@@ -11,18 +11,20 @@ documents do not depend on what is added.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.errors import ModelError
 from jose_embed.model.filters import Filter
 from jose_embed.model.nearest import products
 from jose_embed.model.search import DocumentSearch, Question
@@ -30,6 +32,8 @@ from service.search.index import NEAREST, QUESTION, Reach
 from service.search.library import Library, Segment, Tail
 
 _KEPT_FILTERS: Final = 64
+_AT_ONCE: Final = 256  # new versions that a question reads itself; it takes 70 ms
+_SMALL: Final = 20_000  # documents of the training whose index of words is made by the first question
 _DEAD: Final = 10_000  # versions that may be dead beside as many as live
 _SLACK: Final = 8  # candidates beyond k, so that exact scores settle the order
 
@@ -60,11 +64,15 @@ class AddedTexts:
         self._search = search
         self._lock = threading.Lock()
         self._source: TextSource | None = None
+        self._reads = False  # whether jobs read what is missing
+        self._preparing: threading.Thread | None = None
+        self._prepared = search.n_documents <= _SMALL
         self._clear()
 
     def _clear(self) -> None:
         # Of a library that is still served: after a merge the segments before it must not be held here.
         self._made: WeakKeyDictionary[Library, AddedDocuments] = WeakKeyDictionary()
+        self._read_to = 0  # the last serial that was looked at
         self._serials = array("q")
         self._lengths = array("l")
         self._factors = array("f")
@@ -80,21 +88,67 @@ class AddedTexts:
             library: The documents.
             source: Where their texts are.
         """
-        with self._lock:
-            if self._source is source and (known := self._made.get(library)) is not None:
-                return known
-            if self._source is not source or len(self._serials) > 2 * len(library) + _DEAD:
-                self._source = source
-                self._clear()
-            after = self._serials[-1] if self._serials else 0
-            while after < library.last_serial and (page := source.texts(after)):
-                after = page[-1].serial
-                self._take(page, library)
-            parts: list[Segment | Tail] = [*library.segments, *([library.tail] if library.tail is not None else [])]
-            serials = np.array(self._serials, np.int64)
-            made = AddedDocuments(self, self._search, library.dim, parts, serials, frozenset(self._names))
-            self._made[library] = made
-            return made
+        while True:
+            with self._lock:  # page by page, so that questions to what has been read need not wait for the rest
+                if self._source is source and (known := self._made.get(library)) is not None:
+                    return known
+                if self._read_page(library, source):
+                    continue
+                parts: list[Segment | Tail] = [
+                    *library.segments,
+                    *([library.tail] if library.tail is not None else []),
+                ]
+                serials = np.array(self._serials, np.int64)
+                made = AddedDocuments(self, self._search, library.dim, parts, serials, frozenset(self._names))
+                self._made[library] = made
+                return made
+
+    def is_ready(self, library: Library, source: TextSource, post: Callable[[Callable[[], None]], object]) -> bool:
+        """Whether a question in words has to read but little. If not, what is missing is read behind the questions: the
+        index of the words of the training, and the texts of the added documents.
+
+        To be asked by one thread.
+
+        Args:
+            library: The added documents that the question sees.
+            source: Where their texts are.
+            post: Runs a function in another thread; the reading is many short ones.
+        """
+        behind = library.last_serial - (self._read_to if self._source is source else 0)
+        is_read = not len(library) or behind <= _AT_ONCE
+        is_ready = self._prepared and is_read
+        if not self._prepared and self._preparing is None:
+            self._preparing = threading.Thread(target=self._prepare, name="words", daemon=True)
+            self._preparing.start()
+        if not is_read and not self._reads:
+            self._reads = True
+            post(partial(self._read_some, library, source, post))
+        return is_ready
+
+    def _prepare(self) -> None:
+        with contextlib.suppress(ModelError):  # damage, which a question that names its mode reports
+            self._search.question("a")
+            self._prepared = True
+
+    def _read_some(self, library: Library, source: TextSource, post: Callable[[Callable[[], None]], object]) -> None:
+        again = False
+        try:
+            with self._lock:
+                again = self._read_page(library, source)
+        finally:
+            self._reads = again and bool(post(partial(self._read_some, library, source, post)))
+
+    def _read_page(self, library: Library, source: TextSource) -> bool:
+        """Read the next texts; whether there were any. With the lock."""
+        if self._source is not source or len(self._serials) > 2 * len(library) + _DEAD:
+            self._source = source
+            self._clear()
+        if self._read_to >= library.last_serial:
+            return False
+        page = source.texts(self._read_to)
+        self._take([one for one in page if one.serial <= library.last_serial], library)
+        self._read_to = min(page[-1].serial, library.last_serial) if page else library.last_serial
+        return True
 
     def _take(self, page: Sequence[StoredText], library: Library) -> None:
         found = [library.vector(one.serial) for one in page]

@@ -102,6 +102,9 @@ _MAX_RANK: Final = "Only this number of most frequent words are answers."
 _WITHOUT: Final = "Words projected out, so that what remains of the query is orthogonal to all of them."
 MAX_WITHOUT: Final = 20  # of a query string, which has at most 32 parameters
 _MIN_SCORE: Final = "Only neighbours of at least this cosine."
+_MIN_SEARCH_SCORE: Final = (
+    "Only answers whose score is at least this. Without mode a text is then compared by vector, so that it is a cosine."
+)
 MaxRank = Annotated[Rank | None, Field(description=_MAX_RANK)]
 MinScore = Annotated[Cosine | None, Field(description=_MIN_SCORE)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
@@ -462,7 +465,7 @@ class SearchRequest(_Request):
     document_source: Literal["added", "trained"] | None = Field(
         None, description="Where document_id is looked up, if the answers are to be of another source."
     )
-    min_score: MinScore = None
+    min_score: Annotated[Cosine | None, Field(description=_MIN_SEARCH_SCORE)] = None
     include: list[Literal["text", "fields"]] = Field(
         default=[],
         max_length=2,
@@ -475,8 +478,9 @@ class SearchRequest(_Request):
         None,
         description="With text: how documents are compared with it. hybrid: by meaning and exact words; words: by "
         "exact words; vector: by meaning, with a direction made for short questions. hybrid and words need a model "
-        "that keeps texts. Without mode the answers are the nearest vectors; with a filter, facets or passages alone, "
-        "mode is hybrid if the model keeps texts, else vector.",
+        "that keeps texts. Without mode it is hybrid if the model keeps texts, and vector if it keeps none, if there "
+        "is a min_score, or while the service still reads the words of documents; the answer says which. With neither "
+        "mode, filter, facets nor passages, vector then compares as POST /embed-doc does.",
     )
     filter: FilterText | None = Field(
         None,
@@ -492,7 +496,7 @@ class SearchRequest(_Request):
 
     @property
     def is_question(self) -> bool:
-        """Whether a text is asked with a mode, a filter, facets or passages."""
+        """Whether a mode, facets or passages are asked for, or a filter for a text."""
         filtered = self.text is not None and self.filter is not None
         return filtered or (self.mode, self.passage_words) != (None, None) or bool(self.facets)
 
@@ -526,10 +530,11 @@ class DocumentNeighbor(_Answer):
     score: float = Field(
         ge=-1,
         le=1,
-        description="Best first. Without mode the cosine of both vectors. vector: the cosine without the reliability "
-        "matrix. words: BM25 as a share of the best answer's, which has 1. hybrid: three quarters of BM25 as a share "
-        "of the largest of all documents, and one quarter of the cosine above the mean as a share of the largest; 1 "
-        "for a document that is best in both. Scores of words and hybrid are comparable within one answer only.",
+        description="Best first. What it is, the answer's mode says. vector: the cosine of both vectors; for a text "
+        "with mode, filter, facets or passages, the cosine without the reliability matrix. words: BM25 as a share of "
+        "the best answer's, which has 1. hybrid: three quarters of BM25 as a share of the largest of all documents, "
+        "and one quarter of the cosine above the mean as a share of the largest; 1 for a document that is best in "
+        "both. Scores of words and hybrid are comparable within one answer only.",
     )
     angle_deg: float = Field(
         ge=0,
@@ -557,7 +562,7 @@ class SearchAnswer(_Answer):
     respelled: Respelled = None
     composed: Composed = None
     mode: Literal["hybrid", "vector", "words"] = Field(
-        "vector", description="Only for requests with mode, filter, facets or passage_words."
+        description="How the query was compared with the answers; vector for all queries but texts."
     )
     facets: dict[str, list[FacetCount]] = Field(default={}, description="Only if the request asks for them.")
     model: ModelRef

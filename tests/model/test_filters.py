@@ -98,7 +98,12 @@ def test_what_does_not_fit(text: str) -> None:
         ('lang = "\\x"', "where a JSON string"),
         ("rating = 1 and", "ends where a field"),
         ("public < true", "allowed are = and !="),
-        ("(rating = 1)", "where the name of a field"),
+        ("(rating = 1)", "where the name of a field is expected; there are no parentheses"),
+        ("rating == 2", "equality is a single =; write it as in"),
+        ("rating = 1 or rating = 2", r"there is no or: for values of one field write FIELD in \[A, B\]"),
+        ("rating = 1 || rating = 2", "there is no or"),
+        ("rating = 1 && lang = de", "comparisons are joined by and, in small letters"),
+        ("rating = 1 AND lang = de", "comparisons are joined by and, in small letters"),
         ("x = 1" + " " * MOST_CHARACTERS, "at most 10000"),
     ],
 )
@@ -155,3 +160,32 @@ def test_columns_decide_as_single_documents_do(kept: list[Any], operator: str, v
         for _ in range(2):  # the second time it is kept
             assert filter.fitting(table).tolist() == [filter.fits(row) for row in rows]
     assert Filter.parse("y = 1").fitting(table).tolist() != Filter.parse("y = true").fitting(table).tolist()
+
+
+@pytest.mark.parametrize("value", ["2025-13-01", "2025-02-30", "01.02.2025", "2025", "yesterday", "true", "2025-1-1"])
+@pytest.mark.parametrize("form", ["date >= {}", "date = {}", "rating > 0 and date in [2025-01-01, {}]"])
+def test_what_is_no_date_is_no_value_of_a_field_of_dates(value: str, form: str) -> None:
+    """It would compare as text, and quietly fit nothing or everything."""
+    if value == "true" and ">" in form:
+        form = "date = {}"
+    rows = [{"date": "2025-06-30", "rating": 2}, {"date": "", "rating": 1}, {"date": "2024-01-31T10:00:00Z"}, {}]
+    table = FieldTable(("date", "rating"), lambda: iter(rows), 4)
+    filter = Filter.parse(form.format(value))
+    with pytest.raises(ConfigError, match=r"the field 'date' holds dates, .* write YYYY-MM-DD, or YYYY-MM"):
+        filter.fitting(table)
+    filter.fitting(table, elsewhere=["date"])  # where other documents may hold something else
+    mixed = FieldTable(("date", "rating"), lambda: iter([*rows, {"date": "soon"}]), 5)
+    filter.fitting(mixed)
+
+
+def test_a_year_a_month_a_day_and_a_time_are_dates() -> None:
+    rows = [{"date": "2025-06-30"}, {"date": "2025-07-01"}, {"date": "2026-01-01"}]
+    table = FieldTable(("date",), lambda: iter(rows), 3)
+    for text, expected in {
+        "date >= 2025-07": [False, True, True],
+        'date >= "2026"': [False, False, True],
+        "date < 2025-07-01T00:00": [True, True, False],
+        'date != ""': [True, True, True],
+        "date is missing": [False, False, False],
+    }.items():
+        assert Filter.parse(text).fitting(table).tolist() == expected

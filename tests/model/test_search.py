@@ -20,6 +20,7 @@ from jose_embed.errors import ConfigError, ModelError
 from jose_embed.model.embeddings import Embeddings
 from jose_embed.model.filters import Filter
 from jose_embed.model.inflections import LEAST_COMMON, LEAST_COSINE, MOST_OTHER, Inflections
+from jose_embed.model.nearest import products
 from jose_embed.text.texts import TEXTS_NAME
 from jose_embed.text.tokenizers import get_tokenizer
 from jose_embed.text.word_index import K1, B, SortedWords, WordIndex
@@ -153,6 +154,46 @@ def test_scores_are_those_of_the_formula(documents: list[list[str]]) -> None:
     assert index.scores(terms) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f"]), max_size=6), min_size=1, max_size=40),
+    st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "x"]), max_size=4, unique=True),
+    st.data(),
+)
+def test_scores_of_some_documents_are_those_among_all(
+    documents: list[list[str]], words: list[str], data: st.DataObject
+) -> None:
+    """Few documents are scored by other paths than all; scores and the largest one are the same to the last bit."""
+    rare = [f"r{number % 9}" for number in range(len(documents))]
+    texts = [" ".join([*some, word]) for some, word in zip(documents, rare, strict=True)]
+    index = WordIndex.of_texts(texts, get_tokenizer("words"))
+    terms = [((word,), data.draw(st.integers(1, 3))) for word in [*words, "r1"]]
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, len(documents) - 1)))), np.int64)
+    for some_terms in (terms, terms[:-1]):
+        everything = index.scores(some_terms)
+        for _ in range(2):
+            scores, largest = index.scores_of(some_terms, rows)
+            assert scores.tolist() == everything[rows].tolist()
+            assert largest == everything.max()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 10])
+def test_the_product_of_a_row_does_not_depend_on_its_place(n: int) -> None:
+    rng = np.random.default_rng(n)
+    query = rng.standard_normal(50).astype(np.float32)
+    matrix = np.tile(rng.standard_normal(50).astype(np.float32), (n, 1))
+    factors = np.full(n, 0.5, np.float32)
+    expected = 0.5 * float(matrix[0].astype(np.float64) @ query)
+    for rows in (None, np.arange(n), np.array([n - 1])):
+        found = products(matrix, query, rows, factors=factors)
+        assert len(found) == (n if rows is None else len(rows))
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert len({*found.tolist(), *products(matrix, query, factors=factors).tolist()}) == 1
+    mixed = rng.standard_normal((n, 50)).astype(np.float32)
+    rows = np.flatnonzero(rng.random(n) < 0.6)
+    assert products(mixed, query, rows).tolist() == products(mixed, query)[rows].tolist()
+    assert products(mixed, query) == pytest.approx(mixed @ query, abs=1e-4)
+
+
 def test_words_that_were_not_asked_for_lately_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Postings are kept up to a bound; answers are the same whether they are kept or not, and after several threads."""
     texts = [f"w{number % 7} w{number % 3} x" for number in range(50)]
@@ -164,7 +205,7 @@ def test_words_that_were_not_asked_for_lately_are_read_again(monkeypatch: pytest
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(index.scores, questions * 5))
     assert [one.tolist() for one in found] == expected * 5
-    assert 0 < sum(len(rows) for rows, _ in index._kept.values()) == index._n_kept <= 60
+    assert 0 < sum(word.size for word in index._kept.values()) == index._n_kept <= 60
 
 
 @given(st.sets(st.text("ab\u00e9\U0001f600", min_size=1, max_size=12)), st.text("ab\u00e9", min_size=2, max_size=12))

@@ -155,12 +155,49 @@ def test_questions_by_words_meaning_and_filter(starter: Starter, tmp_path: Path)
     assert served.post("/search", {"word": "king", "mode": "words"}).status_code == 422
 
 
+def test_a_text_is_compared_by_words_too_where_texts_are_kept(starter: Starter, tmp_path: Path) -> None:
+    """Without a mode; every answer says which one it used, and an answer is that of the mode that it names."""
+    texts = [f"the king of land{i} sleeps" for i in range(30)]
+    served = starter(keep(tmp_path / "q.jose", texts, [{"stars": i} for i in range(30)]))
+    assert served.client.put("/documents/new", json={"text": "a zeppelin of the king"}).status_code == 201
+    answer = search_text(served, "LAND7 king zeppelin", k=40)
+    assert answer == search_text(served, "LAND7 king zeppelin", k=40, mode="hybrid")
+    assert {hit["id"] for hit in answer["neighbors"][:2]} == {"8", "new"}
+    assert search_text(served, "zeppelin")["neighbors"][0]["id"] == "new"  # no word is known
+    vector = served.post("/embed-doc", {"text": "king"}).json()["embedding"]
+    by_vector = served.post("/search", {"vector": vector, "k": 40}).json()
+    bounded = search_text(served, "king", k=40, min_score=-1)
+    assert bounded["mode"] == "vector"
+    assert_same(bounded, by_vector)
+    for mode in ("hybrid", "words"):
+        first, second, *_ = search_text(served, "land7 king", mode=mode)["neighbors"]
+        least = (first["score"] + second["score"]) / 2
+        assert search_text(served, "land7 king", mode=mode, min_score=least)["neighbors"] == [first]
+    assert search_text(served, "king", filter="stars > 3", min_score=0)["mode"] == "vector"
+    for query in ({"vector": vector}, {"word": "king"}, {"document_id": "8"}, {"text": "king", "target": "words"}):
+        for more in ({}, {"include": ["text"]}, {"target": "words"}):
+            assert served.post("/search", {**query, **more}).json()["mode"] == "vector"
+
+
+def test_a_text_is_compared_by_vectors_where_no_texts_are_kept(served: Served) -> None:
+    answer = search_text(served, "king w9", k=7)
+    assert answer["mode"] == "vector"
+    vector = served.post("/embed-doc", {"text": "king w9"}).json()["embedding"]
+    assert_same(answer, served.post("/search", {"vector": vector, "k": 7}).json())
+
+
 def test_exact_words_need_kept_texts(starter: Starter, tmp_path: Path) -> None:
     served = starter(keep(tmp_path / "f.jose", None, [{"stars": i} for i in range(30)]))
     refused = served.post("/search", {"text": "king", "mode": "hybrid"})
     assert refused.status_code == 422
     assert "keeps no texts" in refused.json()["detail"]
     assert len(search_text(served, "king", filter="stars >= 20")["neighbors"]) == 10
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert [hit["id"] for hit in found["neighbors"]] == [hit["id"] for hit in expected["neighbors"]]
+    scores = [hit["score"] for hit in expected["neighbors"]]
+    assert [hit["score"] for hit in found["neighbors"]] == pytest.approx(scores, abs=1e-6)
 
 
 def search_text(served: Served, text: str, **body: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,3 +115,48 @@ def test_a_library_that_is_replaced_is_not_kept(model: Embeddings) -> None:
     library_ref, documents_ref = weakref.ref(library), weakref.ref(documents)
     del library, documents
     assert (library_ref(), documents_ref()) == (None, None)
+
+
+def test_many_texts_are_read_behind_the_questions(model: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions that name no mode do not wait for it, and ask words afterwards, whatever was deleted meanwhile."""
+    monkeypatch.setattr("service.search.added._AT_ONCE", 3)
+    texts, source, jobs = AddedTexts(model.document_search), Source(), list[Callable[[], None]]()
+
+    def post(job: Callable[[], None]) -> bool:
+        jobs.append(job)
+        return True
+
+    library = Library(6, IndexOptions())
+    assert texts.is_ready(library, source, post)
+    for serial in range(1, 9):
+        source.stored[serial] = ("red fox", "{}")
+        library = library.changed([Entry(serial, f"n{serial}", unit_rows(1, 6, serial)[0])], [])
+        if serial == 3:
+            assert texts.is_ready(library, source, post)
+    for _ in range(2):  # it begins once
+        assert not texts.is_ready(library, source, post)
+    assert len(jobs) == 1
+    while jobs:
+        jobs.pop()()
+    assert texts.is_ready(library, source, post)
+    assert texts._read_to == 8
+    assert len(texts.of(library, source)) == 8
+    for gone in (7, 8):
+        del source.stored[gone]
+        library = library.changed([], [gone])
+    assert texts.is_ready(library, source, post)
+    assert len(texts.of(library, source)) == 6
+    assert not jobs
+
+
+def test_a_large_index_of_words_is_made_by_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.search.added._SMALL", 3)
+    made = jose_embed.train(documents=TEXTS, keep_text=True, dim=4, epochs=1, min_count=1, workers=1)
+    for search in (made.document_search, made.without_texts().document_search):
+        texts, library, source, jobs = AddedTexts(search), Library(4, IndexOptions()), Source(), list[object]()
+        assert not texts.is_ready(library, source, jobs.append)
+        assert texts._preparing is not None
+        texts._preparing.join()
+        assert texts.is_ready(library, source, jobs.append)
+        assert not jobs
+        assert ("words" in vars(search)) == search.has_texts
