@@ -221,11 +221,10 @@ class DocumentSearch:
         """The scores of all documents, or of some rows: float32; minus infinity for those that must not be answers. By
         vector the question must have one."""
         by_words, largest = None, 0.0
-        if mode != "vector" and rows is not None:
-            by_words, largest = self.words.scores_of(question.terms, rows)
-        elif mode != "vector":
+        if mode != "vector":
             by_words = self.words.scores(question.terms)
             largest = float(by_words.max(initial=0))
+            by_words = by_words if rows is None else by_words[rows]
         known = None
         if self.n_known < len(self._known):
             known = self._known if rows is None else self._known[rows]

@@ -27,7 +27,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,6 @@ _KEY_BYTES: Final = 8  # of a word, to find it
 _NO_ROOM: Final = "the index of words cannot be written ({}); make room in the directory for temporary files"
 _KEPT_POSTINGS: Final = 8_000_000  # of words asked for last, eight bytes each
 _KEPT_OF_A_DOCUMENT: Final = 12  # or so many for each document, where that is more
-_FREQUENT: Final = 0.25  # of the documents: a word in more of them is kept as one number for each document
-_ROUNDING: Final = 1e-5  # of a score, as a part of it
 
 _MOST_AT_ONCE: Final = 500  # words of one statement
 
@@ -58,21 +56,6 @@ Query = Callable[[str, tuple[Any, ...]], list[Any]]
 
 Spellings = tuple[str, ...]
 _Postings = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]  # documents, rising, and a number for each
-
-
-class _Word(NamedTuple):
-    """What is kept of a word: how many documents have it, which (int32, rising; None for a frequent word), float32: the
-    fraction of the formula for each of them, or for every document if the word is frequent; and the largest of it."""
-
-    n_documents: int
-    rows: npt.NDArray[np.int32] | None
-    fractions: npt.NDArray[np.float32]
-    largest: float
-
-    @property
-    def size(self) -> int:
-        """Its memory in postings of eight bytes."""
-        return len(self.fractions) if self.rows is not None else len(self.fractions) // 2
 
 
 class SortedWords(Sequence[str]):
@@ -210,8 +193,7 @@ class WordIndex:
             raise ModelError(f"the index of words has {len(lengths)} documents where there are {n_documents}")
         self.n_documents = n_documents
         self._lock = threading.Lock()
-        self._of_thread = threading.local()
-        self._kept: dict[Spellings, _Word] = {}  # the words asked for last, the newest behind
+        self._kept: dict[Spellings, _Postings] = {}  # of the words asked for last, the newest behind
         self._n_kept = 0
         self.mean_length = max(1.0, float(lengths.mean())) if n_documents else 1.0
         self._discounts = self.discounts(lengths)
@@ -269,54 +251,11 @@ class WordIndex:
         Raises:
             ModelError: damage.
         """
-        total, found = np.zeros(self.n_documents, np.float32), self._factors(terms)
-        for word, factor in found:
-            if word.rows is not None:
-                add_scores(word.rows, word.fractions, float(factor), total)
-        return _with_frequent(total, found, None)
-
-    def scores_of(
-        self, terms: Sequence[tuple[Sequence[str], float]], rows: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.float32], float]:
-        """The scores of some documents, and the largest score of all, as :meth:`scores` gives them.
-
-        Nothing here goes over all documents, unless all words of the question are frequent or nearly so: frequent words
-        are looked up in the documents that are asked for, and in those that can have the largest score. These would
-        have it if they had as much of each frequent word as any document.
-
-        Args:
-            terms: As for :meth:`scores`.
-            rows: int64: the documents.
-        """
-        found = self._factors(terms)
-        total: npt.NDArray[np.float32] | None = getattr(self._of_thread, "zeros", None)
-        if total is None:
-            total = self._of_thread.zeros = np.zeros(self.n_documents, np.float32)
-        touched = [np.empty(0, np.int32)]
-        for word, factor in found:
-            if word.rows is not None:
-                add_scores(word.rows, word.fractions, float(factor), total)
-                touched.append(word.rows)
-        some = np.concatenate(touched)
-        scores, of_some = total[rows], total[some]
-        total[some] = 0
-        scores = _with_frequent(scores, found, rows)
-        bound = sum(float(factor) * word.largest for word, factor in found if word.rows is None)
-        best = some[[of_some.argmax()]] if len(some) else some
-        least = float(_with_frequent(of_some.max(keepdims=True), found, best)[0]) if len(some) else 0.0
-        least -= bound + _ROUNDING * (bound + least)
-        if least <= 0:
-            return scores, float(self.scores(terms).max(initial=0))
-        may = np.flatnonzero(of_some >= least)
-        return scores, float(_with_frequent(of_some[may], found, some[may]).max())
-
-    def _factors(self, terms: Sequence[tuple[Sequence[str], float]]) -> list[tuple[_Word, np.float32]]:
-        """The words of a question, and what the fractions of each are multiplied by."""
-        words = self._words_of([tuple(spellings) for spellings, _ in terms])
-        return [
-            (word, np.float32(self._factor(word.n_documents, weight)))
-            for word, (_, weight) in zip(words, terms, strict=True)
-        ]
+        found = self._postings([tuple(spellings) for spellings, _ in terms])
+        total = np.zeros(self.n_documents, np.float32)
+        for (rows, fractions), (_, weight) in zip(found, terms, strict=True):
+            add_scores(rows, fractions, self._factor(len(rows), weight), total)
+        return total
 
     def gains(
         self,
@@ -333,8 +272,8 @@ class WordIndex:
             counts: float32 (n,): how often each has it.
             discounts: float32 (n,): :meth:`discounts` of their lengths.
         """
-        (word,) = self._words_of([tuple(spellings)])
-        return counts / (counts + discounts) * np.float32(self._factor(word.n_documents, weight))
+        ((rows, _),) = self._postings([tuple(spellings)])
+        return counts / (counts + discounts) * np.float32(self._factor(len(rows), weight))
 
     def _factor(self, n: int, weight: float) -> float:
         """What the fraction of a word that is in ``n`` documents is multiplied by."""
@@ -342,32 +281,33 @@ class WordIndex:
 
     def rarity(self, spellings: Sequence[str]) -> float:
         """The weight of a word, by the documents that it is in."""
-        (word,) = self._words_of([tuple(spellings)])
-        return self.idf(word.n_documents)
+        ((rows, _),) = self._postings([tuple(spellings)])
+        return self.idf(len(rows))
 
     def idf(self, n: int) -> float:
         """The weight of a word that is in ``n`` documents."""
         return math.log1p((self.n_documents - n + 0.5) / (n + 0.5))
 
-    def _words_of(self, wanted: Sequence[Spellings]) -> list[_Word]:
-        """The documents of each word; those of words asked for last are kept.
+    def _postings(self, wanted: Sequence[Spellings]) -> list[_Postings]:
+        """The documents with each word and the fractions of the formula; those of words asked for last are kept.
 
         Raises:
             ModelError: damage.
         """
         with self._lock:
             new = self._read([key for key in dict.fromkeys(wanted) if key not in self._kept])
-            self._n_kept += sum(word.size for word in new.values())
+            self._n_kept += sum(len(rows) for rows, _ in new.values())
             self._kept |= new
             for key in wanted:
                 self._kept[key] = self._kept.pop(key)
             found = [self._kept[key] for key in wanted]
             while self._n_kept > max(_KEPT_POSTINGS, _KEPT_OF_A_DOCUMENT * self.n_documents):
-                self._n_kept -= self._kept.pop(next(iter(self._kept))).size
+                rows, _ = self._kept.pop(next(iter(self._kept)))
+                self._n_kept -= len(rows)
             return found
 
-    def _read(self, wanted: Sequence[Spellings]) -> dict[Spellings, _Word]:
-        """The documents of each word, from the disk."""
+    def _read(self, wanted: Sequence[Spellings]) -> dict[Spellings, _Postings]:
+        """The documents with each word, and the fractions of the formula: float32."""
         words, numbers = self._words_and_numbers
         every = dict.fromkeys(word for spellings in wanted for word in spellings)
         asked = {int(numbers[at]): word for word in every if (at := words.position(valid_text(word))) is not None}
@@ -379,17 +319,12 @@ class WordIndex:
             for number, rows, counts in self._query(statement.format(", ".join("?" * len(values))), values):
                 parts.setdefault(number, []).append((_integers(rows, "<i4"), _integers(counts, "<u2")))
         found = {word: self._checked(word, _together(parts.get(number, []))) for number, word in asked.items()}
-        made: dict[Spellings, _Word] = {}
+        made: dict[Spellings, _Postings] = {}
         for spellings in wanted:
             rows, counts = _added([found[word] for word in dict.fromkeys(spellings) if word in found])
             fractions = counts.astype(np.float32)
             fractions /= fractions + self._discounts[rows]
-            if len(rows) <= _FREQUENT * self.n_documents:
-                made[spellings] = _Word(len(rows), rows, fractions, float(fractions.max(initial=0)))
-                continue
-            of_all = np.zeros(self.n_documents, np.float32)
-            of_all[rows] = fractions
-            made[spellings] = _Word(len(rows), None, of_all, float(fractions.max()))
+            made[spellings] = rows, fractions
         return made
 
     def _checked(self, word: str, postings: _Postings) -> _Postings:
@@ -401,18 +336,6 @@ class WordIndex:
         ):
             raise ModelError(f"the index of words is damaged at the word {word[:40]!r}")
         return postings
-
-
-def _with_frequent(
-    scores: npt.NDArray[np.float32],
-    found: Sequence[tuple[_Word, np.float32]],
-    rows: npt.NDArray[Any] | None,
-) -> npt.NDArray[np.float32]:
-    """Scores by the other words of some documents, or of all, to which those by frequent words are added in place."""
-    for word, factor in found:
-        if word.rows is None:
-            scores += (word.fractions if rows is None else word.fractions[rows]) * factor
-    return scores
 
 
 def _together(parts: Sequence[_Postings]) -> _Postings:

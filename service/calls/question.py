@@ -172,8 +172,11 @@ class Documents(NamedTuple):
         vector = None if mode == "words" else question.vector
         wide = max(k, _LEAST_K)
         near = None if vector is None else self._nearest(vector, wide, may)
-        places = np.flatnonzero(may) if near is None else None
-        by_words, largest = self._by_words(question, places)
+        places = np.flatnonzero(may) if near is None else near
+        by_words = search.words.scores(question.terms)
+        if added is not None:
+            by_words = np.concatenate([by_words, added.by_words(question)])
+        largest = float(by_words.max(initial=0))
         scales, cosines = Scales(largest, 0.0, 0.0), None
         if vector is not None:
             if largest <= 0:
@@ -183,29 +186,12 @@ class Documents(NamedTuple):
             scales = scales._replace(mean=total / max(1, n))
             if near is not None:
                 places = self._candidates(near, by_words, vector, wide, may, scales)
-                by_words = by_words[places]
-            assert places is not None
             cosines = self._cosines(vector, places)
             scales = scales._replace(cosine=float(cosines.max(initial=-1)))
-        assert places is not None
-        found, best = best_of(joined(by_words, cosines, None, scales), k)
+        found, best = best_of(joined(by_words[places], cosines, None, scales), k)
         if mode == "words" and len(best):
             best = best / max(float(best[0]), 1e-9)
         return [*zip(places[found].tolist(), best.tolist(), strict=True)]
-
-    def _by_words(
-        self, question: Question, places: npt.NDArray[np.int64] | None
-    ) -> tuple[npt.NDArray[np.float32], float]:
-        """The scores by words of some places, rising, or of all; and the largest of all."""
-        index, n = self.snapshot.served.embeddings.document_search.words, len(self.trained)
-        of_added = np.empty(0, np.float32) if self.added is None else self.added.by_words(question)
-        if places is None or len(places) == n + len(of_added):
-            scores = np.concatenate([index.scores(question.terms), of_added])
-            return scores, float(scores.max(initial=0))
-        first = int(np.searchsorted(places, n))
-        scores, largest = index.scores_of(question.terms, places[:first])
-        largest = max(largest, float(of_added.max(initial=0)))
-        return np.concatenate([scores, of_added[places[first:] - n]]), largest
 
     def _cosines(self, vector: npt.NDArray[np.float32], places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The cosines of a question and some documents, in rising order: float32."""
