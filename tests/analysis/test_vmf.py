@@ -10,6 +10,7 @@ from jose_embed.analysis.vmf import (
     Mixture,
     concentration,
     fit_mixture,
+    joined_cosines,
     log_normaliser,
     refined_means,
     resultant_length,
@@ -102,3 +103,26 @@ def test_equal_vectors_and_empty_topics() -> None:
     assert np.isfinite(mixture.memberships(vectors)).all()
     means = refined_means(vectors, np.eye(4), 5)
     np.testing.assert_array_equal(means, np.eye(4))  # centres without vectors stay
+
+
+def test_cosines_of_joined_topics_are_those_of_the_planted_ones() -> None:
+    # Six tight topics whose directions are three pairs at 60 degrees, the pairs orthogonal: the best topics are known.
+    random = np.random.default_rng(0)
+    angles = np.radians([0, 60])
+    directions = np.zeros((6, 40))
+    for pair in range(3):
+        directions[2 * pair : 2 * pair + 2, 2 * pair : 2 * pair + 2] = np.column_stack([np.cos(angles), np.sin(angles)])
+    vectors = np.repeat(directions, 50, axis=0) + 1e-4 * random.standard_normal((300, 40))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    cosines = joined_cosines(vectors, 12, random)
+    joined = np.cos(np.radians(30))  # of a direction and the mean of its pair
+    expected = [0, None, None, joined, (2 + 4 * joined) / 6, (4 + 2 * joined) / 6, *[1] * 7]
+    for k, value in enumerate(expected):
+        assert value is None or cosines[k] == pytest.approx(value, abs=1e-5), k
+    assert cosines[1] == pytest.approx(np.linalg.norm(vectors.mean(0, dtype=np.float64)), rel=1e-6)
+    assert (np.diff(cosines) > -1e-6).all()
+
+
+def test_cosines_of_fewer_directions_than_topics() -> None:
+    vectors = np.repeat(np.eye(4, dtype=np.float32)[:2], 20, axis=0)
+    np.testing.assert_allclose(joined_cosines(vectors, 6, np.random.default_rng(0)), [0, np.sqrt(0.5), *[1] * 5])
