@@ -308,4 +308,4 @@ def joined_cosines(vectors: Vectors, n_topics: int, random: np.random.Generator)
 def _nearest_sums(vectors: Vectors, means: Floats) -> Floats:
     """float64, the shape of ``means``: the sums of the vectors that are nearest to each mean."""
     nearest = (vectors @ means.T.astype(np.float32)).argmax(1)
-    return ((nearest[:, None] == np.arange(len(means))).astype(np.float32).T @ vectors).astype(np.float64)
+    return np.asarray((nearest[:, None] == np.arange(len(means))).astype(np.float32).T @ vectors, np.float64)
