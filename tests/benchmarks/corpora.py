@@ -122,6 +122,19 @@ class Corpus:
         assert self.labels is not None
         return dataclasses.replace(self, order=np.argsort(self.labels, kind="stable"))
 
+    def reordered(self, seed: int) -> Corpus:
+        """The same documents in another order for every seed but 1; a file sorted by class stays sorted.
+
+        For programs whose starting vectors and draws are the same in every run: another order is another draw for
+        each word.
+        """
+        if seed == 1:
+            return self
+        order = np.random.default_rng(seed).permutation(self.order)
+        if self.labels is not None and (np.diff(self.labels[self.order]) >= 0).all():
+            order = order[np.argsort(self.labels[order], kind="stable")]
+        return dataclasses.replace(self, order=order)
+
     def training_part(self) -> Corpus:
         """Only the documents of the training part, shuffled."""
         n_train = self.description.n_train

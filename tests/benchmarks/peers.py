@@ -4,8 +4,8 @@ Every peer gets the same dimension, window, minimum count and epochs. What else 
 what its makers advise for document vectors:
 
 * ``reference``: the paper's own program. Nothing of it is here; ``JOSE_REFERENCE`` names an executable that its
-  makefile built, ``JOSE_REFERENCE_OFAST`` one built with -Ofast. It takes no seed: seeds are repetitions, whose threads
-  race. It cannot infer: a new text is the mean of its words' vectors.
+  makefile built, ``JOSE_REFERENCE_OFAST`` one built with -Ofast. It takes no seed and begins every run alike, so each
+  seed is another order of the file. It cannot infer: a new text is the mean of its words' vectors.
 * ``doc2vec``: gensim's Doc2Vec with ``dm=0, dbow_words=1`` and 5 negatives.
 * ``word2vec``: gensim's Word2Vec, skip-gram, 5 negatives; a document is the mean of its words' vectors.
 * ``tfidf``: tf-idf with sublinear counts, words in at least 5 and at most half of the documents, truncated SVD.
@@ -146,7 +146,7 @@ def version(system: str) -> str:
         return subprocess.run(
             [os.environ["JOSE_WORDLLAMA"], "-c", code], check=True, capture_output=True, text=True
         ).stdout.strip()
-    return "2020" if system in REFERENCE_VARIABLES else ""
+    return "2020, an order of the file for each seed" if system in REFERENCE_VARIABLES else ""
 
 
 def train(system: str, corpus: Corpus, settings: Settings, *, documents: bool = True) -> Trained:

@@ -70,6 +70,8 @@ def measure(system: str, corpus: Corpus, settings: peers.Settings, task: str) ->
         ``seconds`` and ``cpu_seconds`` of the training, and where and when.
     """
     part = {"inference": corpus.training_part, "sorted": corpus.sorted_by_class}.get(task, lambda: corpus)()
+    if system in peers.REFERENCE_VARIABLES:
+        part = part.reordered(settings.seed)
     trained = peers.train(system, part, settings, documents=part.labels is not None)
     figures: Figures = {}
     neighbors: dict[str, list[list[int]]] = {}

@@ -9,6 +9,7 @@ import corpora
 import gpu_speed
 import ledger
 import numpy as np
+import order
 import peers
 import processes
 import pytest
@@ -41,6 +42,44 @@ def test_orders_are_what_they_are_called(corpus: corpora.Corpus) -> None:
     assert by_class.labels is not None
     assert (np.diff(by_class.labels[by_class.order]) >= 0).all()
     assert len({arranged.write() for arranged in (corpus, by_class, corpus.training_part())}) == 3
+
+
+def test_a_program_without_a_seed_reads_another_order_for_each(
+    corpus: corpora.Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def train(system: str, part: corpora.Corpus, settings: peers.Settings, **_: object) -> peers.Trained:
+        read.append(part.order.tolist())
+        rows = np.random.default_rng(0).normal(size=(len(part.texts), 4)).astype(np.float32)
+        return peers.Trained(rows, ["text"], rows[:1], lambda _: rows)
+
+    monkeypatch.setattr(peers, "train", train)
+    for task in ("brief", "sorted"):
+        for system, seeds in (("reference", (1, 2, 3)), ("ours", (1, 2))):
+            for seed in seeds:
+                quality.measure(system, corpus, peers.Settings(seed=seed), task)
+    brief, brief2, brief3, ours, ours2, first, second, third, ours_sorted, _ = read
+    assert brief == ours == ours2 == corpus.order.tolist()
+    assert first == ours_sorted
+    assert len({tuple(order) for order in read}) == 6
+    assert corpus.labels is not None
+    for by_class in (first, second, third):
+        assert (np.diff(corpus.labels[by_class]) >= 0).all()
+    assert sorted(brief2) == sorted(brief3) == sorted(brief)
+
+
+def test_the_preset_paper_is_held_against_the_program() -> None:
+    runs = {
+        order.PROGRAM: [{"figures": {"knn": [knn]}} for knn in (0.74, 0.76)],
+        order.PRESET: [{"figures": {"knn": [knn]}} for knn in (0.75, 0.77)],
+    }
+    assert order.difference("knn", runs) == "+0.010, within the spread of 0.020"
+    for run in runs[order.PRESET]:
+        run["figures"]["knn"][0] -= 0.1
+    assert order.difference("knn", runs) == "-0.090, outside the spread of 0.020"
+    del runs[order.PRESET][1]
+    assert order.difference("knn", runs) == "-0.100, one seed has no spread"
 
 
 def test_a_ledger_keeps_records_by_their_whole_key(tmp_path: Path) -> None:
