@@ -4,8 +4,9 @@ With N machines, owner j keeps the common rows j, j + N, j + 2N ... of both word
 limit are a prefix of what each owner has. In an exchange every machine sends each owner how far its rows have moved;
 the owner combines them in the order of the machines and sends the new rows, or how far they have moved, to all.
 
-The vocabulary is sorted by count. If it is large, the most frequent words are exchanged four times as often as asked
-for, and all words half as often: as good for the vectors and half the bytes (DESIGN.md, decision 46).
+The vocabulary is sorted by count. If it is large, its most frequent fifth is exchanged four times as often as asked
+for; all words as often as asked for in the first epoch, in which they find their places, and a quarter as often later
+(DESIGN.md, decision 46).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy.typing as npt
 from jose_embed.compute.tables import Tables
 from jose_embed.distributed.combiner import Moves, Rows, combined, moved
 
-#: The most frequent words, which are exchanged more often, and the size of a vocabulary from which on they are.
-HOT_WORDS, _LARGE = 4_096, 32_768
+#: The size of a vocabulary from which on its most frequent words are exchanged more often: one of so many.
+_LARGE, _HOT_PART = 32_768, 5
 
 
 class Point(NamedTuple):
@@ -56,15 +57,19 @@ def plan(epochs: int, exchanges: int, n_words: int) -> list[Point]:
     Example:
         >>> [(point.part, point.limit) for point in plan(1, 2, 30_000)]
         [(1, 30000), (2, 30000)]
-        >>> [(point.part, point.limit) for point in plan(1, 2, 90_000)][5:]
-        [(6, 4096), (7, 4096), (8, 90000)]
+        >>> [(point.epoch, point.part, point.limit) for point in plan(2, 2, 90_000)][6:10]
+        [(0, 7, 18000), (0, 8, 90000), (1, 1, 18000), (1, 2, 18000)]
     """
-    parts, every = exchanges, 1
-    if n_words >= _LARGE and exchanges > 1:
-        every = 8
-        parts = every * (exchanges // 2)
+    large = n_words >= _LARGE and exchanges > 1
+    parts, hot = (4 * exchanges, n_words // _HOT_PART) if large else (exchanges, n_words)
     return [
-        Point(epoch * parts + part, epoch, part, parts, HOT_WORDS if part % every else n_words)
+        Point(
+            epoch * parts + part,
+            epoch,
+            part,
+            parts,
+            hot if part % (16 if epoch else 4) and part < parts else n_words,
+        )
         for epoch in range(epochs)
         for part in range(1, parts + 1)
     ]

@@ -11,7 +11,7 @@ import pytest
 from jose_embed.compute.sphere import normalized
 from jose_embed.compute.tables import Tables
 from jose_embed.distributed.combiner import Moves, combined, moved
-from jose_embed.distributed.exchange import HOT_WORDS, Owner, SharedRows, plan
+from jose_embed.distributed.exchange import Owner, SharedRows, plan
 
 RANDOM = np.random.default_rng(7)
 
@@ -154,7 +154,9 @@ def test_the_plan_ends_each_epoch_with_all_words_and_spares_rare_ones_if_they_ar
         assert all(point.limit >= 20_000 for point in points_of if point.part == point.parts)
         assert [point.number for point in points_of] == list(range(1, len(points_of) + 1))
         assert points_of[-1].words_before(1001) == 3 * 1001
-    rows = sum(point.limit for point in large)
-    assert sum(point.limit == HOT_WORDS for point in large) == 3 * 28
-    assert rows < 0.52 * 24 * 1_000_000
+    of_all = [sum(point.limit == 1_000_000 for point in large if point.epoch == epoch) for epoch in range(3)]
+    assert of_all == [8, 2, 2]
+    assert {point.limit for point in large} == {200_000, 1_000_000}
+    assert sum(point.limit for point in large) / (3 * 32 * 1_000_000) < 4 * 0.08  # of the bytes of float32, as int8
+    assert {point.limit for point in plan(2, 3, 40_000) if point.part == point.parts} == {40_000}
     assert [point.limit for point in plan(1, 1, 1_000_000)] == [1_000_000]
