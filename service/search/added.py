@@ -73,13 +73,7 @@ class AddedTexts:
         # Of a library that is still served: after a merge the segments before it must not be held here.
         self._made: WeakKeyDictionary[Library, AddedDocuments] = WeakKeyDictionary()
         self._read_to = 0  # the last serial that was looked at
-        self._serials = array("q")
-        self._lengths = array("l")
-        self._factors = array("f")
-        self._words: dict[str, tuple[array[int], array[int]]] = {}
-        self._fields: list[Mapping[str, Any]] = []
-        self._names: Counter[str] = Counter()
-        self._fitting: dict[str, bytearray] = {}
+        self._versions = _Versions(self._search, self._lock)
 
     def of(self, library: Library, source: TextSource) -> AddedDocuments:
         """The living documents of a library, after reading what is new.
@@ -98,8 +92,7 @@ class AddedTexts:
                     *library.segments,
                     *([library.tail] if library.tail is not None else []),
                 ]
-                serials = np.array(self._serials, np.int64)
-                made = AddedDocuments(self, self._search, library.dim, parts, serials, frozenset(self._names))
+                made = AddedDocuments(self._versions, self._search, library.dim, parts)
                 self._made[library] = made
                 return made
 
@@ -140,17 +133,38 @@ class AddedTexts:
 
     def _read_page(self, library: Library, source: TextSource) -> bool:
         """Read the next texts; whether there were any. With the lock."""
-        if self._source is not source or len(self._serials) > 2 * len(library) + _DEAD:
+        if self._source is not source or len(self._versions.serials) > 2 * len(library) + _DEAD:
             self._source = source
             self._clear()
         if self._read_to >= library.last_serial:
             return False
         page = source.texts(self._read_to)
-        self._take([one for one in page if one.serial <= library.last_serial], library)
+        self._versions.take([one for one in page if one.serial <= library.last_serial], library)
         self._read_to = min(page[-1].serial, library.last_serial) if page else library.last_serial
         return True
 
-    def _take(self, page: Sequence[StoredText], library: Library) -> None:
+
+class _Versions:
+    """Words and fields of the versions that were read since the last clearing. A question that began before a clearing
+    goes on with those it began with.
+
+    Args:
+        search: Searches the documents of the training.
+        lock: Guards them.
+    """
+
+    def __init__(self, search: DocumentSearch, lock: threading.Lock) -> None:
+        self._search, self._lock = search, lock
+        self.serials = array("q")
+        self._lengths = array("l")
+        self._factors = array("f")
+        self._words: dict[str, tuple[array[int], array[int]]] = {}
+        self._fields: list[Mapping[str, Any]] = []
+        self.names: Counter[str] = Counter()
+        self._fitting: dict[str, bytearray] = {}
+
+    def take(self, page: Sequence[StoredText], library: Library) -> None:
+        """Add those of some versions that live. With the lock."""
         found = [library.vector(one.serial) for one in page]
         living = [(one, vector) for one, vector in zip(page, found, strict=True) if vector is not None]
         if not living:
@@ -158,16 +172,16 @@ class AddedTexts:
         self._factors.extend(self._search.factors_of(np.stack([vector for _, vector in living])).tolist())
         for one, _ in living:
             words = self._search.words_of(one.text) if self._search.has_texts else []
-            at = len(self._serials)
+            at = len(self.serials)
             for word, count in Counter(words).items():
                 places, counts = self._words.setdefault(word, (array("l"), array("l")))
                 places.append(at)
                 counts.append(count)
             fields = json.loads(one.fields)
             self._fields.append(fields)
-            self._names.update(fields.keys())
+            self.names.update(fields.keys())
             self._lengths.append(len(words))
-            self._serials.append(one.serial)
+            self.serials.append(one.serial)
 
     def scores(self, question: Question) -> npt.NDArray[np.float32]:
         """The scores of all versions by words: float32."""
@@ -214,12 +228,10 @@ class AddedDocuments:
     """The living added documents of one state of things, in the order of their serials.
 
     Args:
-        texts: Their words and fields.
+        versions: Their words and fields; made with their lock.
         search: Searches the documents of the training.
         dim: The dimension of the vectors.
         parts: The indexes that they are in.
-        serials: int64: those of ``texts``.
-        names: The names of their fields.
 
     Attributes:
         names: The names of their fields.
@@ -227,14 +239,14 @@ class AddedDocuments:
 
     def __init__(
         self,
-        texts: AddedTexts,
+        versions: _Versions,
         search: DocumentSearch,
         dim: int,
         parts: Sequence[Segment | Tail],
-        serials: npt.NDArray[np.int64],
-        names: frozenset[str],
     ) -> None:
-        self._texts, self._search, self._dim, self.names = texts, search, dim, names
+        self._versions, self._search, self._dim = versions, search, dim
+        self.names = frozenset(versions.names)
+        serials = np.array(versions.serials, np.int64)
         self._parts: list[tuple[Segment | Tail, npt.NDArray[np.int64]]] = []
         places: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
         for part in parts:
@@ -271,7 +283,7 @@ class AddedDocuments:
 
     def by_words(self, question: Question) -> npt.NDArray[np.float32]:
         """The scores by words: float32 (n,), comparable with those of the trained documents."""
-        return self._texts.scores(question)[self._places]
+        return self._versions.scores(question)[self._places]
 
     def cosines(self, vector: npt.NDArray[np.float32], at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As :meth:`DocumentSearch.cosines`: float32.
@@ -286,7 +298,7 @@ class AddedDocuments:
             a, b = np.searchsorted(at, (first, first + len(rows)))
             out[a:b] = products(_table(part), query * np.float32(scale), rows[at[a:b] - first])
             first += len(rows)
-        return out * self._texts.factors(self._places[at])
+        return out * self._versions.factors(self._places[at])
 
     def sum_of_cosines(self, vector: npt.NDArray[np.float32]) -> float:
         """As :meth:`DocumentSearch.sum_of_cosines`."""
@@ -297,7 +309,7 @@ class AddedDocuments:
     def _total(self) -> npt.NDArray[np.float64]:
         """float64 (dim,): the sum of all documents, each times its factor."""
         total, first = np.zeros(self._dim), 0
-        factors = self._texts.factors(self._places)
+        factors = self._versions.factors(self._places)
         for part, rows in self._parts:
             of_part = np.zeros(len(_table(part)), np.float32)
             of_part[rows] = factors[first : first + len(rows)]
@@ -323,7 +335,7 @@ class AddedDocuments:
         """
         query, scale = self._search.query_of(vector) if as_question else (vector, 1.0)
         rows, rough = self.candidates(query, k, may, QUESTION if as_question else NEAREST)
-        factors = self._texts.factors(self._places[rows]) if as_question else np.ones(len(rows), np.float32)
+        factors = self._versions.factors(self._places[rows]) if as_question else np.ones(len(rows), np.float32)
         n = k + _SLACK
         if n < len(rows):
             best = np.sort(np.argpartition(-rough * factors, n)[:n])
@@ -352,11 +364,11 @@ class AddedDocuments:
 
     def fitting(self, filter: Filter | None) -> npt.NDArray[np.bool_]:
         """Which documents fit a filter, all for None: bool (n,)."""
-        return np.ones(len(self), np.bool_) if filter is None else self._texts.fitting(filter)[self._places]
+        return np.ones(len(self), np.bool_) if filter is None else self._versions.fitting(filter)[self._places]
 
     def fields(self, at: npt.NDArray[np.int64]) -> list[Mapping[str, Any]]:
         """The fields of some documents."""
-        return self._texts.fields(self._places[at].tolist())
+        return self._versions.fields(self._places[at].tolist())
 
 
 def _table(part: Segment | Tail) -> npt.NDArray[np.float32]:

@@ -107,6 +107,20 @@ def test_another_file_is_read_anew(model: Embeddings) -> None:
         assert (found.by_words(question) > 0).tolist() == [text == "zebra"]
 
 
+def test_a_question_goes_on_with_what_it_began_with(model: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may find that most versions are dead, and read all anew, before it is answered."""
+    monkeypatch.setattr("service.search.added._DEAD", 2)
+    source, texts, library = Source(), AddedTexts(model.document_search), Library(6, IndexOptions())
+    for serial in range(1, 7):
+        source.stored[serial] = ("green apple" if serial == 6 else "red fox", json.dumps({"n": serial}))
+        library = library.changed([Entry(serial, f"n{serial}", unit_rows(1, 6, serial)[0])], [])
+    found, question = texts.of(library, source), model.document_search.question("apple")
+    assert len(texts.of(library.changed([], [1, 2, 3, 4, 5]), source)) == 1
+    assert (found.by_words(question) > 0).tolist() == [False] * 5 + [True]
+    assert [fields["n"] for fields in found.fields(np.arange(6))] == [1, 2, 3, 4, 5, 6]
+    assert found.fitting(Filter.parse("n >= 6")).tolist() == [False] * 5 + [True]
+
+
 def test_a_library_that_is_replaced_is_not_kept(model: Embeddings) -> None:
     source, texts = Source({1: ("red fox", "{}")}), AddedTexts(model.document_search)
     library = Library(6, IndexOptions()).changed([Entry(1, "a", unit_rows(1, 6, 1)[0])], [])
