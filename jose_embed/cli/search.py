@@ -74,7 +74,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.text is None:
         return
     if not found:
-        print("Nothing was found: no word of the question is known, or no document fits the filter.", file=sys.stderr)
+        why = "" if arguments.filter is None else ", or no document fits the filter"
+        print(f"Nothing was found: no word of the question is known{why}.", file=sys.stderr)
     _print(found)
 
 
@@ -122,7 +123,7 @@ SEARCH = Command(
     run=_run,
     examples=(
         "jose search corpus.jose 'how to parse a date'",
-        "jose-train reviews.csv --keep-text --keep-fields date rating -o corpus.jose",
+        "jose-train reviews.csv --keep-text --keep-fields date,rating -o corpus.jose",
         "jose search corpus.jose 'battery life' --filter 'date >= 2025-01-01 and rating in [1, 2]'",
         "jose search corpus.jose --facets rating",
     ),

@@ -217,6 +217,11 @@ class Column:
                     f"{str(value)[:40]!r}, which is none; write YYYY-MM-DD, or YYYY-MM for a month, such as "
                     f"{self.name[:100]} >= 2025-01-31"
                 )
+            if 0 < len(value) < 10 and comparison.operator not in ("<", ">="):
+                raise ConfigError(
+                    f"the field {self.name[:100]!r} holds days, and no day is equal to the month or year {value!r}; "
+                    f"write a span, such as {self.name[:100]} >= 2025-01 and {self.name[:100]} < 2025-02"
+                )
 
     def fitting(self, comparison: _Comparison) -> npt.NDArray[np.bool_]:
         """Which values fit a comparison: bool (n_values,)."""

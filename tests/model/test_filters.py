@@ -178,6 +178,16 @@ def test_what_is_no_date_is_no_value_of_a_field_of_dates(value: str, form: str) 
     filter.fitting(mixed)
 
 
+@pytest.mark.parametrize(
+    "form", ["date = 2025-06", "date <= 2025-06", "date > 2025-06", "date in [2024-01, 2025-06-30]"]
+)
+def test_a_month_is_compared_as_a_span(form: str) -> None:
+    """No day is equal to a month, and all of its days are above it."""
+    table = FieldTable(("date",), lambda: iter([{"date": "2025-06-30"}, {"date": "2024-01-31"}]), 2)
+    with pytest.raises(ConfigError, match=r"write a span, such as date >= 2025-01 and date < 2025-02"):
+        Filter.parse(form).fitting(table)
+
+
 def test_a_year_a_month_a_day_and_a_time_are_dates() -> None:
     rows = [{"date": "2025-06-30"}, {"date": "2025-07-01"}, {"date": "2026-01-01"}]
     table = FieldTable(("date",), lambda: iter(rows), 3)

@@ -345,7 +345,9 @@ def test_the_command(model: Embeddings, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["documents", path, "d1", "--filter", "stars = 1", "--json"]) == 0
     assert {one["fields"]["stars"] for one in json.loads(capsys.readouterr().out)} == {1}
     assert main(["search", path, '"', "-k", "1"]) == 0
-    assert "Nothing was found" in capsys.readouterr().err
+    assert capsys.readouterr().err == "Nothing was found: no word of the question is known.\n"
+    assert main(["search", path, '"', "--filter", "stars = 9"]) == 0
+    assert "no document fits the filter" in capsys.readouterr().err
     assert main(["search", path]) == 2
     assert "the question is missing" in capsys.readouterr().err
 
