@@ -101,7 +101,8 @@ def import_documents(service: Service, path: str, after: str | None) -> int:
 
 def _check_kind(file: BinaryIO, path: str) -> None:
     """A table or a compressed file is one error, not one for each of its lines."""
-    start = file.peek(1).lstrip() if isinstance(file, io.BufferedReader) else b""
+    start = file.peek(1) if isinstance(file, io.BufferedReader) else b""
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start and not start.startswith(b"{"):
         raise ConfigError(
             f"{path}: does not hold JSON lines, it begins with {start[:20].decode(errors='replace')!a}; give each "

@@ -72,7 +72,8 @@ def test_there_and_back(running: Served, tmp_path: Path) -> None:
 
 def test_refused_lines_are_named(running: Served, tmp_path: Path) -> None:
     source = tmp_path / "in.ndjson"
-    source.write_text('{"id": "a", "text": "king"}\n{"id": "b", "text": "nowhere"}\nx\n')
+    # The service takes a byte order mark; some editors write one.
+    source.write_text('{"id": "a", "text": "king"}\n{"id": "b", "text": "nowhere"}\nx\n', encoding="utf-8-sig")
     status, said = call(running, "import", str(source))
     assert status == 1
     assert [line.partition(":")[0] for line in said.splitlines()] == ["line 2 ('b')", "line 3", "3 lines"]
