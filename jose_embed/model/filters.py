@@ -214,8 +214,8 @@ class Column:
             if not (isinstance(value, str) and (_is_date(value) or not value)):
                 raise ConfigError(
                     f"the field {self.name[:100]!r} holds dates, and the filter compares it with "
-                    f"{str(value)[:40]!r}, which is none; write YYYY-MM-DD, or YYYY-MM for a month, or a year in quotes, "
-                    f"such as {self.name[:100]} >= 2025-01-31"
+                    f"{str(value)[:40]!r}, which is none; write YYYY-MM-DD, or YYYY-MM for a month, or a year in "
+                    f"quotes, such as {self.name[:100]} >= 2025-01-31"
                 )
             if 0 < len(value) < 10 and comparison.operator not in ("<", ">="):
                 raise ConfigError(
