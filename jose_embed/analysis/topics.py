@@ -252,7 +252,7 @@ def number_of_topics(
         reporter: Receives the phase "number", in samples.
 
     Returns:
-        The number; for fewer than 42 documents it is 3, or 1 if there are fewer than 3.
+        The number; for fewer than 50 documents it is 3, or 1 if there are fewer than 3.
 
     Example:
         >>> random = np.random.default_rng(0)
