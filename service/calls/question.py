@@ -171,8 +171,7 @@ class Documents(NamedTuple):
         may = self.trained if added is None else np.concatenate([self.trained, self.of_added])
         vector = None if mode == "words" else question.vector
         wide = max(k, _LEAST_K)
-        near = None if vector is None else self._nearest(vector, wide, may)
-        places = np.flatnonzero(may) if near is None else near
+        near = None
         by_words = search.words.scores(question.terms)
         if added is not None:
             by_words = np.concatenate([by_words, added.by_words(question)])
@@ -184,8 +183,12 @@ class Documents(NamedTuple):
             n = search.n_known + (0 if added is None else len(added))
             total = search.sum_of_cosines(vector) + (0.0 if added is None else added.sum_of_cosines(vector))
             scales = scales._replace(mean=total / max(1, n))
-            if near is not None:
-                places = self._candidates(near, by_words, vector, wide, may, scales)
+            near = self._nearest(vector, wide, may)
+        if near is None or vector is None:
+            places = np.flatnonzero(may)
+        else:
+            places = self._candidates(near, by_words, vector, wide, may, scales)
+        if vector is not None:
             cosines = self._cosines(vector, places)
             scales = scales._replace(cosine=float(cosines.max(initial=-1)))
         found, best = best_of(joined(by_words[places], cosines, None, scales), k)
