@@ -24,7 +24,7 @@ import operator
 import re
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
@@ -129,33 +129,52 @@ class Filter:
         """Whether a document with these fields is meant."""
         return all(comparison.fits(fields) for comparison in self.comparisons)
 
-    def fitting(self, table: FieldTable, *, elsewhere: Collection[str] = ()) -> npt.NDArray[np.bool_]:
+    def check(self, known: KnownFields) -> None:
+        """Check the filter of documents whose fields differ. A field that none of them has fits no comparison, which is
+        no error: the last document with it may be gone.
+
+        Raises:
+            ConfigError: something else than a date for a field of dates; a field that no document has is to be missing,
+                which would mean all documents.
+        """
+        for comparison in self.comparisons:
+            if comparison.operator == "missing" and len(known) and comparison.field not in known:
+                raise no_field(comparison.field, sorted(known))
+            if known.has_dates(comparison.field):
+                _check_dates(comparison)
+
+    def fitting(self, table: FieldTable, *, elsewhere: KnownFields | None = None) -> npt.NDArray[np.bool_]:
         """Which documents of a table are meant: bool (n_documents,), read-only.
 
         Each comparison looks at the different values of its field only. Answers are kept: few filters are asked often.
 
         Args:
             table: The fields.
-            elsewhere: Fields of other documents, which are missing here.
+            elsewhere: Fields of other documents, which are missing here unless the table has them.
 
         Raises:
-            ConfigError: a field that is neither here nor there; something else than a date for a field of dates that
-                is here only.
+            ConfigError: a field that is neither here nor there; something else than a date for a field of dates.
         """
+        elsewhere = KnownFields() if elsewhere is None else elsewhere
+        columns: list[Column | None] = []  # None: of other documents only
+        for comparison in self.comparisons:
+            name = comparison.field
+            if {name, name.split(".")[0]}.isdisjoint(table.names) and name in elsewhere:
+                columns.append(None)
+                has_dates = elsewhere.has_dates(name)
+            else:
+                columns.append(column := table.column(table.column_of(name)))
+                has_dates = column.name == name and column.has_dates and elsewhere.has_dates(name) is not False
+            if has_dates:
+                _check_dates(comparison)
         key = repr(self)  # for Python 1 equals true
         kept = table.kept.get(key)
         if kept is not None:
             return kept
         chosen = np.ones(table.n_documents, np.bool_)
-        for comparison in self.comparisons:
-            name = comparison.field
-            if not {name, name.split(".")[0]}.isdisjoint(table.names) or (
-                name not in elsewhere and name.split(".")[0] not in elsewhere
-            ):
-                column = table.column(table.column_of(name))
-                if name not in elsewhere:
-                    column.check_dates(comparison)
-                chosen &= column.fitting(comparison)[column.codes]
+        for comparison, found in zip(self.comparisons, columns, strict=True):
+            if found is not None:
+                chosen &= found.fitting(comparison)[found.codes]
             elif not comparison.fits({}):
                 chosen[:] = False
         chosen.flags.writeable = False
@@ -199,29 +218,10 @@ class Column:
         return texts, np.fromiter(found, np.int64, len(self.values))
 
     @cached_property
-    def _has_dates(self) -> bool:
+    def has_dates(self) -> bool:
         """Whether all values but missing and empty ones are dates, and there are such."""
         found = [value for value in self.values if value not in (None, "")]
-        return bool(found) and all(isinstance(value, str) and len(value) >= 10 and _is_date(value) for value in found)
-
-    def check_dates(self, comparison: _Comparison) -> None:
-        """Check that dates are compared with dates.
-
-        Raises:
-            ConfigError: with something else.
-        """
-        for value in comparison.values if comparison.field == self.name and self._has_dates else ():
-            if not (isinstance(value, str) and (_is_date(value) or not value)):
-                raise ConfigError(
-                    f"the field {self.name[:100]!r} holds dates, and the filter compares it with "
-                    f"{str(value)[:40]!r}, which is none; write YYYY-MM-DD, or YYYY-MM for a month, or a year in "
-                    f"quotes, such as {self.name[:100]} >= 2025-01-31"
-                )
-            if 0 < len(value) < 10 and comparison.operator not in ("<", ">="):
-                raise ConfigError(
-                    f"the field {self.name[:100]!r} holds days, and no day is equal to the month or year {value!r}; "
-                    f"write a span, such as {self.name[:100]} >= 2025-01 and {self.name[:100]} < 2025-02"
-                )
+        return bool(found) and all(map(_is_day, found))
 
     def fitting(self, comparison: _Comparison) -> npt.NDArray[np.bool_]:
         """Which values fit a comparison: bool (n_values,)."""
@@ -257,6 +257,40 @@ def no_field(field: str, names: Sequence[str]) -> ConfigError:
     """
     kept = f"kept are {', '.join(names)}" if names else "no fields are kept (--keep-fields)"
     return ConfigError(f"there is no field {field[:100]!r}; {kept}")
+
+
+class KnownFields:
+    """Which fields documents have, and which of them hold dates only.
+
+    Example:
+        >>> known = KnownFields()
+        >>> known.add({"date": "2025-01-31", "meta": {"stars": 2}})
+        >>> known.has_dates("date"), "meta.stars" in known, "lang" in known
+        (True, True, False)
+    """
+
+    def __init__(self) -> None:
+        self._have_dates: dict[str, bool | None] = {}  # None: no value was there yet
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Note the fields of a document."""
+        for name, value in fields.items():
+            before = self._have_dates.setdefault(name, None)
+            if before is not False and value not in (None, ""):
+                self._have_dates[name] = _is_day(value)
+
+    def has_dates(self, field: str) -> bool | None:
+        """Whether all values of a field but missing and empty ones are dates; None if there are no others."""
+        return self._have_dates.get(field)
+
+    def __contains__(self, field: str) -> bool:
+        return field in self._have_dates or field.split(".")[0] in self._have_dates
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._have_dates))
+
+    def __len__(self) -> int:
+        return len(self._have_dates)
 
 
 class FieldTable:
@@ -420,6 +454,31 @@ def _unexpected(token: _Token, wanted: str) -> ConfigError:
         f"{hint}{'; ' if hint else ''}"
         'write it as in: date >= 2025-01-01 and lang = "de" and rating in [1, 2] and author is missing'
     )
+
+
+def _check_dates(comparison: _Comparison) -> None:
+    """Check that a field of dates is compared with dates.
+
+    Raises:
+        ConfigError: with something else.
+    """
+    name = comparison.field[:100]
+    for value in comparison.values:
+        if not (isinstance(value, str) and (_is_date(value) or not value)):
+            raise ConfigError(
+                f"the field {name!r} holds dates, and the filter compares it with {str(value)[:40]!r}, which is none; "
+                f"write YYYY-MM-DD, or YYYY-MM for a month, or a year in quotes, such as {name} >= 2025-01-31"
+            )
+        if 0 < len(value) < 10 and comparison.operator not in ("<", ">="):
+            raise ConfigError(
+                f"the field {name!r} holds days, and no day is equal to the month or year {value!r}; write a span, "
+                f"such as {name} >= 2025-01 and {name} < 2025-02"
+            )
+
+
+def _is_day(value: Any) -> bool:
+    """Whether a value is an ISO date with its day."""
+    return isinstance(value, str) and len(value) >= 10 and _is_date(value)
 
 
 def _is_date(text: str) -> bool:

@@ -12,7 +12,7 @@ from jose_embed.compute.jit import jit
 BLOCK_ROWS: Final = 65_536
 _SCORED_ROWS: Final = 4_096
 _MOST_OF_A_BLOCK: Final = 256
-_READ_ALONE: Final = 0.3  # of the rows: it takes longer to read a larger share, row by row, than to read all
+_READ_ALONE: Final = 0.55  # of the rows: it takes longer to read a larger share, row by row, than to read all
 
 
 def nearest_rows(

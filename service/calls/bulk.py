@@ -17,11 +17,11 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jose_embed.errors import ConfigError
-from jose_embed.model.filters import Filter
+from jose_embed.errors import ConfigError, ModelError
+from jose_embed.model.filters import Filter, KnownFields
 from service.calls.documents import check_id, fields_text
 from service.calls.embed import no_known_words, within_limit
-from service.calls.kept import Trained, fields_json, trained_documents
+from service.calls.kept import Trained, damaged_texts, fields_json, trained_documents
 from service.engine.records import Delete, Document, Put
 from service.engine.serving import Engine
 from service.engine.writing import StaleModelError
@@ -264,7 +264,7 @@ async def export_documents(request: Request, query: Annotated[ExportQuery, Query
     was written; for a copy of one moment ask `POST /admin/snapshot`. An answer that ends early is cut off without the
     end of its encoding, which clients report; ask again with the last id in `after`."""
     engine = engine_of(request)
-    chosen = None if query.filter is None else _filter(query.filter)
+    chosen = None if query.filter is None else await _filter(engine, query.filter, query.source)
     if query.source == "trained":
         documents = trained_documents(engine.snapshot.served, query.after, texts=True)
         return StreamedAnswer(_trained_lines(engine, documents, chosen))
@@ -330,7 +330,7 @@ async def delete_documents(request: Request, wanted: DeleteRequest) -> Response:
     """Deletes added documents, some hundreds at a time, in the order of their ids. A document that is written meanwhile
     may stay. If the call is interrupted, send it again."""
     engine = engine_of(request)
-    chosen = None if wanted.filter is None else _filter(wanted.filter)
+    chosen = None if wanted.filter is None else await _filter(engine, wanted.filter, "added")
     matched = deleted = 0
     after = ""
     while page := await engine.work(functools.partial(engine.store.page, after, _CHUNK), always=True):
@@ -347,8 +347,28 @@ async def delete_documents(request: Request, wanted: DeleteRequest) -> Response:
     return answer({"matched": matched, "deleted": deleted, "model": engine.snapshot.served.reference})
 
 
-def _filter(text: str) -> Filter:
+async def _filter(engine: Engine, text: str, source: str) -> Filter:
+    """A filter that has been checked against the fields that documents have."""
     try:
-        return Filter.parse(text)
+        chosen = Filter.parse(text)
+        if source == "trained":
+            table = engine.snapshot.served.embeddings.document_search.fields
+            await engine.work(functools.partial(chosen.fitting, table), always=True)
+            return chosen
+        known, after = KnownFields(), ""
+        while after := await engine.work(functools.partial(_note_page, engine, known, after), always=True):
+            pass
+        chosen.check(known)
     except ConfigError as error:
         raise Problem("invalid-filter", str(error)) from None
+    except ModelError as error:
+        raise damaged_texts(error) from None
+    return chosen
+
+
+def _note_page(engine: Engine, known: KnownFields, after: str) -> str:
+    """Note the fields of some documents behind an id; the last id, empty if there are no more."""
+    page = engine.store.page(after, _CHUNK)
+    for item in page:
+        known.add(json.loads(item.fields))
+    return page[-1].id if page else ""

@@ -57,9 +57,19 @@ async def answer_to_question(request: Request, wanted: SearchRequest) -> Respons
 
 def is_hybrid(engine: Engine, snapshot: Snapshot, wanted: SearchRequest) -> bool:
     """Whether a request that names no mode is compared by words, too: a text with documents of a model that keeps
-    texts, as soon as the words are read; but not with a bound, which is one of cosines."""
-    is_text = wanted.text is not None and wanted.target == "documents" and wanted.min_score is None
-    return is_text and snapshot.served.embeddings.document_search.has_texts and engine.has_words(snapshot)
+    texts, as soon as the words are read."""
+    is_text = wanted.text is not None and wanted.target == "documents"
+    return is_text and _mode(wanted, snapshot) == "hybrid" and engine.has_words(snapshot)
+
+
+def _mode(wanted: SearchRequest, snapshot: Snapshot) -> SearchMode:
+    """How a text is compared with documents; a bound without a mode is one of cosines.
+
+    Raises:
+        ConfigError: a mode that needs texts where none are kept.
+    """
+    asked = "vector" if wanted.mode is None and wanted.min_score is not None else wanted.mode
+    return chosen_mode(asked, snapshot.served.embeddings.document_search.has_texts)
 
 
 def filtered_neighbors(
@@ -107,14 +117,14 @@ class Documents(NamedTuple):
     def of(cls, snapshot: Snapshot, store: Store, wanted: SearchRequest) -> Documents:
         served, library = snapshot
         added = served.added.of(library, store) if wanted.source != "trained" and len(library) else None
-        names = added.names if added is not None else frozenset[str]()
+        elsewhere = None if added is None else added.known_fields
         try:
             chosen = None if wanted.filter is None else Filter.parse(wanted.filter)
             trained = served.embeddings.known_documents
             if wanted.source == "added":
                 trained = np.zeros_like(trained)
             if chosen is not None:
-                trained = trained & chosen.fitting(served.embeddings.document_search.fields, elsewhere=names)
+                trained = trained & chosen.fitting(served.embeddings.document_search.fields, elsewhere=elsewhere)
             fit = np.empty(0, np.bool_) if added is None else added.fitting(chosen)
         except ConfigError as error:
             raise Problem("invalid-filter", str(error)) from None
@@ -130,7 +140,7 @@ class Documents(NamedTuple):
         """
         table = self.snapshot.served.embeddings.document_search.fields
         n_trained = int(np.count_nonzero(self.trained))
-        if self.added is None or name not in self.added.names or name in table.names:
+        if self.added is None or name not in self.added.known_fields or name in table.names:
             counted = [(value, n) for value, n in table.facets(name, self.trained)]
         else:
             counted = [(None, n_trained)] if n_trained else []
@@ -303,8 +313,7 @@ def _answered(snapshot: Snapshot, store: Store, wanted: SearchRequest, text: str
     served = snapshot.served
     search = served.embeddings.document_search
     try:
-        bounded = wanted.mode is None and wanted.min_score is not None
-        mode = chosen_mode("vector" if bounded else wanted.mode, search.has_texts)
+        mode = _mode(wanted, snapshot)
         if wanted.passage_words is not None and not search.has_texts:
             raise ConfigError("passages need texts, which the model does not keep; train with --keep-text")
     except ConfigError as error:

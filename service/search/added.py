@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jose_embed.errors import ModelError
-from jose_embed.model.filters import Filter
+from jose_embed.model.filters import Filter, KnownFields
 from jose_embed.model.nearest import products
 from jose_embed.model.search import DocumentSearch, Question
 from service.search.index import NEAREST, QUESTION, Reach
@@ -160,7 +160,7 @@ class _Versions:
         self._factors = array("f")
         self._words: dict[str, tuple[array[int], array[int]]] = {}
         self._fields: list[Mapping[str, Any]] = []
-        self.names: Counter[str] = Counter()
+        self.known_fields = KnownFields()
         self._fitting: dict[str, bytearray] = {}
 
     def take(self, page: Sequence[StoredText], library: Library) -> None:
@@ -179,7 +179,7 @@ class _Versions:
                 counts.append(count)
             fields = json.loads(one.fields)
             self._fields.append(fields)
-            self.names.update(fields.keys())
+            self.known_fields.add(fields)
             self._lengths.append(len(words))
             self.serials.append(one.serial)
 
@@ -234,7 +234,7 @@ class AddedDocuments:
         parts: The indexes that they are in.
 
     Attributes:
-        names: The names of their fields.
+        known_fields: Their fields.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class AddedDocuments:
         parts: Sequence[Segment | Tail],
     ) -> None:
         self._versions, self._search, self._dim = versions, search, dim
-        self.names = frozenset(versions.names)
+        self.known_fields = versions.known_fields
         serials = np.array(versions.serials, np.int64)
         self._parts: list[tuple[Segment | Tail, npt.NDArray[np.int64]]] = []
         places: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]

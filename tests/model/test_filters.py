@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import operator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jose_embed.errors import ConfigError
-from jose_embed.model.filters import MOST_CHARACTERS, FieldTable, Filter
+from jose_embed.model.filters import MOST_CHARACTERS, FieldTable, Filter, KnownFields
 
 FIELDS = {
     "date": "2025-06-30",
@@ -162,6 +163,22 @@ def test_columns_decide_as_single_documents_do(kept: list[Any], operator: str, v
     assert Filter.parse("y = 1").fitting(table).tolist() != Filter.parse("y = true").fitting(table).tolist()
 
 
+def known(*documents: dict[str, Any]) -> KnownFields:
+    found = KnownFields()
+    for fields in documents:
+        found.add(fields)
+    return found
+
+
+def test_a_field_that_no_document_has_fits_no_comparison_but_is_not_missing_in_all() -> None:
+    fields = known({"lang": "de", "meta": {"stars": 2}}, {"lang": None})
+    for text in ("rating = 3", "rating != 3", "lang is missing", "meta.stars is missing", "lang = de"):
+        Filter.parse(text).check(fields)
+    with pytest.raises(ConfigError, match=r"there is no field 'rating'; kept are lang, meta"):
+        Filter.parse("lang = de and rating is missing").check(fields)
+    Filter.parse("rating is missing").check(known())  # without documents nothing can be lost
+
+
 @pytest.mark.parametrize("value", ["2025-13-01", "2025-02-30", "01.02.2025", "2025", "yesterday", "true", "2025-1-1"])
 @pytest.mark.parametrize("form", ["date >= {}", "date = {}", "rating > 0 and date in [2025-01-01, {}]"])
 def test_what_is_no_date_is_no_value_of_a_field_of_dates(value: str, form: str) -> None:
@@ -173,7 +190,15 @@ def test_what_is_no_date_is_no_value_of_a_field_of_dates(value: str, form: str) 
     filter = Filter.parse(form.format(value))
     with pytest.raises(ConfigError, match=r"the field 'date' holds dates, .* write YYYY-MM-DD, or YYYY-MM"):
         filter.fitting(table)
-    filter.fitting(table, elsewhere=["date"])  # where other documents may hold something else
+    nothing = FieldTable((), lambda: iter(()), 0)
+    for there, has_dates in (("2024-12-31", True), ("soon", False), (None, None)):
+        others = known({"date": there, "rating": 1})
+        assert others.has_dates("date") is has_dates
+        with contextlib.nullcontext() if has_dates is False else pytest.raises(ConfigError, match="holds dates"):
+            filter.fitting(table, elsewhere=others)
+        for check in (partial(filter.check, others), partial(filter.fitting, nothing, elsewhere=others)):
+            with pytest.raises(ConfigError, match="holds dates") if has_dates else contextlib.nullcontext():
+                check()
     mixed = FieldTable(("date", "rating"), lambda: iter([*rows, {"date": "soon"}]), 5)
     filter.fitting(mixed)
 

@@ -317,6 +317,30 @@ def test_a_deletion_says_what_it_means(running: Served, body: dict[str, Any], ki
     assert stored(running) == 1
 
 
+@pytest.mark.parametrize(
+    ("filter", "said"),
+    [
+        ("day < 20250101", "the field 'day' holds dates"),  # as text it is above all days of that year
+        ("dya is missing", "there is no field 'dya'; kept are day"),  # all documents would fit
+    ],
+)
+def test_a_slip_in_a_filter_deletes_nothing(running: Served, filter: str, said: str) -> None:
+    send(running, b"".join(line(f"d{i}", day=f"2025-01-{i % 28 + 1:02}") for i in range(700)))
+    refused = [
+        running.post("/documents:delete", {"filter": filter}),
+        running.get("/documents:export", params={"filter": filter}),
+        running.post("/search", {"text": "king", "filter": filter.replace("is missing", "= 1")}),
+    ]
+    for answer in refused:
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems#invalid-filter")
+        assert said.partition(";")[0] in answer.json()["detail"]
+    assert stored(running) == 700
+    # A field that is gone with its last document is no slip.
+    assert running.post("/documents:delete", {"filter": "batch = 7"}).json()["matched"] == 0
+    trained = running.get("/documents:export", params={"filter": "day = 2025-01-01", "source": "trained"})
+    assert trained.json()["detail"].startswith("there is no field 'day'; no fields are kept")
+
+
 # --------------------------------------------------------------------------------------------------- lists and fields
 
 
