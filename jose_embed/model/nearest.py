@@ -7,12 +7,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.compute.jit import jit
+from jose_embed.compute.jit import kernel_from
 
 BLOCK_ROWS: Final = 65_536
 _SCORED_ROWS: Final = 4_096
 _MOST_OF_A_BLOCK: Final = 256
 _READ_ALONE: Final = 0.55  # of the rows: it takes longer to read a larger share, row by row, than to read all
+_write_products = kernel_from("jose_embed.compute.cpu.products", "kernel")
 
 
 def nearest_rows(
@@ -118,11 +119,11 @@ def products(
     weights = np.empty(0, np.float32) if factors is None else factors
     if rows is not None and len(rows) <= _READ_ALONE * (int(rows[-1]) + 1 - int(rows[0]) if len(rows) else 1):
         out = np.empty(len(rows), np.float32)
-        write_products(matrix, rows, query, weights, out)
+        _write_products(matrix, rows, query, weights, out)
         return out
     first, last = (0, len(matrix)) if rows is None else (int(rows[0]), int(rows[-1]) + 1)
     out = np.empty(last - first, np.float32)
-    write_products(matrix[first:last], np.empty(0, np.int64), query, weights[first:last], out)
+    _write_products(matrix[first:last], np.empty(0, np.int64), query, weights[first:last], out)
     return out if rows is None or len(rows) == len(out) else out.take(rows - first)
 
 
@@ -153,48 +154,6 @@ def kth_largest(numbers: npt.NDArray[np.float32], k: int) -> np.float32:
     """The ``k``-th largest of at least ``k`` numbers."""
     found: np.float32 = np.partition(numbers, len(numbers) - k)[len(numbers) - k]
     return found
-
-
-@jit(fastmath=True)
-def write_products(
-    matrix: npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int64],
-    query: npt.NDArray[np.float32],
-    factors: npt.NDArray[np.float32],
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Write the product of each row with a query, times the row's factor. In one pass, faster than BLAS.
-
-    Args:
-        matrix: float32 (n, dim).
-        rows: int64: the rows; all if empty.
-        query: float32 (dim,).
-        factors: float32 (n,); 1 if empty.
-        out: float32, written to: as long as the rows are many.
-    """
-    # Four at a time: the processor waits for their memory together. The last four may be the same row, so that the
-    # product of a row does not depend on its place.
-    last = len(out) - 1
-    for at in range(0, len(out), 4):
-        at_b, at_c, at_d = min(at + 1, last), min(at + 2, last), min(at + 3, last)
-        if len(rows):
-            a, b, c, d = rows[at], rows[at_b], rows[at_c], rows[at_d]
-        else:
-            a, b, c, d = at, at_b, at_c, at_d
-        row_a, row_b, row_c, row_d = np.uint64(a), np.uint64(b), np.uint64(c), np.uint64(d)
-        of_a = of_b = of_c = of_d = np.float32(0)
-        for axis in range(len(query)):
-            of_query = query[axis]
-            of_a += matrix[row_a, axis] * of_query
-            of_b += matrix[row_b, axis] * of_query
-            of_c += matrix[row_c, axis] * of_query
-            of_d += matrix[row_d, axis] * of_query
-        if len(factors):
-            of_a *= factors[row_a]
-            of_b *= factors[row_b]
-            of_c *= factors[row_c]
-            of_d *= factors[row_d]
-        out[at], out[at_b], out[at_c], out[at_d] = of_a, of_b, of_c, of_d
 
 
 def _slack(dim: int) -> float:

@@ -56,6 +56,19 @@ class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]  # numba has no 
         super().__init__(manager, fe_type, _VECTOR)
 
 
+@intrinsic
+def prefetch(ctx: Any, table: Any, row: Any, column: Any) -> Any:
+    """Ask for the memory of a number of a table, in a row and a column, that will be read soon."""
+
+    def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        array = context.make_array(sig.args[0])(context, builder, arguments[0])
+        place = cgutils.get_item_pointer(context, builder, sig.args[0], array, arguments[1:])
+        _prefetch(builder, place)
+        return context.get_dummy_value()
+
+    return types.void(table, types.intp, types.intp), code
+
+
 # --- pieces of LLVM code ---------------------------------------------------------------------------------------------
 
 
@@ -101,6 +114,14 @@ def _above_zero(builder: Any, vector: Any) -> Any:
 
 def _inverse_root(builder: Any, scalar: Any) -> Any:
     return builder.fdiv(ir.Constant(_FLOAT, 1.0), _call(builder, "llvm.sqrt.f32", _FLOAT, [scalar]))
+
+
+def _prefetch(builder: Any, place: Any) -> None:
+    """Ask for a cache line, for reading. Into the second cache: many lines on their way to the first one would take all
+    of its buffers for misses, and every other load would wait."""
+    hints = [ir.Constant(_I32, hint) for hint in (0, 2, 1)]  # to read, second cache, data
+    line = builder.bitcast(place, ir.IntType(8).as_pointer())
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, *hints])
 
 
 def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
@@ -491,13 +512,8 @@ def row_primitives(n_chunks: int) -> RowPrimitives:
     def prefetch_row(ctx: Any, table: Any, row: Any) -> Any:
         def code(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
             place = row_pointer(builder, _data(context, builder, sig.args[0], arguments[0]), arguments[1])
-            # For reading, into the second cache, data. The rows of a draw are a hundred lines and more: on their way to
-            # the first cache they would take all of its buffers for misses, and every other load would wait.
-            hints = [ir.Constant(_I32, hint) for hint in (0, 2, 1)]
             for chunk in range(n_chunks):
-                line = builder.gep(place, [ir.Constant(_I64, chunk)])
-                line = builder.bitcast(line, ir.IntType(8).as_pointer())
-                _call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, *hints])
+                _prefetch(builder, builder.gep(place, [ir.Constant(_I64, chunk)]))
             return context.get_dummy_value()
 
         return types.void(table, types.uint64), code
