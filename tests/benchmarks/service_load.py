@@ -9,6 +9,7 @@ the same on any vectors.
     python tests/benchmarks/service_load.py
     python tests/benchmarks/service_load.py --seconds 10 --words 50000
     python tests/benchmarks/service_load.py --light
+    python tests/benchmarks/service_load.py --model MODEL    questions in words to a model that keeps its texts
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 import psutil
 from ledger import ROOT, header, markdown_table
+from search_speed import questions_of
 
 sys.path.insert(0, str(ROOT))
 
@@ -280,6 +282,22 @@ def loads(n_words: int) -> Iterator[Load]:
     yield Load("GET /words?prefix=", cycle([get(f"/words?prefix=w{i}") for i in range(1_000)]), 50)
 
 
+def questions(model: Path) -> Iterator[Load]:
+    """Questions in words, by each mode and with a filter of a kept field, if there is one."""
+    opened = Embeddings.load(model)
+    texts = questions_of(opened, 2_000, seed=0)
+    (_, fields) = opened.kept_documents([0])[0]
+    filters = {name: value for name, value in fields.items() if isinstance(value, str | int) and value != ""}
+    for clients in (1, 4):
+        for mode in ("hybrid", "vector", "words"):
+            asked = [send("POST", "/search", {"text": text, "mode": mode}) for text in texts]
+            yield Load(f"POST /search, {mode}", cycle(asked), clients)
+        for name, value in [*filters.items()][:1]:
+            condition = f"{json.dumps(name)} = {json.dumps(value)}"
+            asked = [send("POST", "/search", {"text": text, "filter": condition}) for text in texts]
+            yield Load(f"POST /search, hybrid, {name} = {value}", cycle(asked), clients)
+
+
 def heavy(n_words: int) -> list[bytes]:
     """Requests of nearly 2 MB, the largest by default: one text, vectors, many texts."""
     many = " ".join(f"w{i % n_words}" for i in range(280_000))
@@ -331,23 +349,27 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--light", action="store_true", help="only a light request beside large bodies")
+    parser.add_argument("--model", type=Path, help="ask questions to this model, made with --keep-text")
     chosen = parser.parse_args()
     facts = header()
     print(f"Service: commit {facts['commit']}, {facts['date']}, {facts['machine']}")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bench.jose"
-        made_model(path, chosen.words, chosen.docs)
+        path = chosen.model or Path(folder) / "bench.jose"
+        if chosen.model is None:
+            made_model(path, chosen.words, chosen.docs)
         rows = []
         with running(path, Path(folder) / "documents.sqlite3") as service:
-            size = f"{chosen.words:,} words, {chosen.docs:,} documents, dimension {DIM}"
+            size = str(chosen.model or f"{chosen.words:,} words, {chosen.docs:,} documents, dimension {DIM}")
             print(f"ready after {service.ready:.2f} s ({size}, one core)")
             print(f"load before: {os.getloadavg()[0]:.2f}\n")
-            asyncio.run(measured(service, Load("warm-up", cycle([get("/similar?word=w1")]), 4), 0.5))
-            for load in () if chosen.light else loads(chosen.words):
+            asyncio.run(measured(service, Load("warm-up", cycle([get("/livez")]), 4), 0.5))
+            every = questions(chosen.model) if chosen.model else () if chosen.light else loads(chosen.words)
+            for load in every:
                 rows.append(asyncio.run(measured(service, load, chosen.seconds)).row())
                 print("  " + ", ".join(f"{name} {value}" for name, value in rows[-1].items()), file=sys.stderr)
-            rows.append(light_request(service, "large", heavy(chosen.words), 4 * chosen.seconds).row())
-            rows.append(light_request(service, "hostile", hostile(), 4 * chosen.seconds).row())
+            if chosen.model is None:
+                rows.append(light_request(service, "large", heavy(chosen.words), 4 * chosen.seconds).row())
+                rows.append(light_request(service, "hostile", hostile(), 4 * chosen.seconds).row())
         print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
         print(f"\nload after: {os.getloadavg()[0]:.2f}")
 
