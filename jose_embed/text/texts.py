@@ -12,7 +12,7 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -65,9 +65,9 @@ class TextStore:
         self._words: IndexWriter | None = None
         self._split_by: str | None = None
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at the exit the module may be empty
         self._connection.close()
-        os.close(self._descriptor)
+        close(self._descriptor)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _stored_again, (b"".join(self.chunks()),)
