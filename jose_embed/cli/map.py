@@ -44,7 +44,6 @@ def _run(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output or Path(f"{Path(arguments.model).resolve().stem}.html")
     whole_number("text_length", arguments.text_length, 0)
 
-    from jose_embed.analysis.map import map
     from jose_embed.cli.query import labels_of_all
     from jose_embed.model.embeddings import load
     from jose_embed.storage.atomic import atomic_file, check_output
@@ -58,6 +57,9 @@ def _run(arguments: argparse.Namespace) -> None:
     with nothing_written(), contextlib.ExitStack() as stack:
         write = stack.enter_context(atomic_file(output, overwrite=arguments.overwrite))
         reporter = stack.enter_context(reporter_of(arguments))
+        reporter.note("loading the libraries of the map")  # takes seconds, and is only done if the file can be written
+        from jose_embed.analysis.map import map
+
         made = map(model, n_topics=arguments.k, fields=fields, seed=arguments.seed, reporter=reporter)
         for piece in made.pieces(title=arguments.title, text_length=arguments.text_length, reporter=reporter):
             write(piece)

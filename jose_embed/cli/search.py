@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jose_embed.model.search import SearchResult
 
 _PASSAGE_WORDS = 25  # of what a table shows of a text
+_MOST_FACETS = 20  # values of a field that a table shows
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,9 @@ def _run(arguments: argparse.Namespace) -> None:
         print_json({"results": results, "facets": counted} if facets else results)
         return
     for name, values in facets.items():
-        print_table(["count", name], [[f"{count:,}", _shown(value)] for value, count in values[: arguments.k]])
+        print_table(["count", name], [[f"{count:,}", _shown(value)] for value, count in values[:_MOST_FACETS]])
+        if len(values) > _MOST_FACETS:
+            print(f"and {len(values) - _MOST_FACETS:,} other values; --json prints all")
     if arguments.text is None:
         return
     if not found:

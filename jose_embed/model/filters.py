@@ -3,7 +3,7 @@
 ::
 
     filter      comparison { "and" comparison }
-    comparison  FIELD operator VALUE | FIELD "in" "[" VALUE { "," VALUE } "]" | FIELD "is" "missing"
+    comparison  FIELD operator VALUE | FIELD "in" "[" VALUE { "," VALUE } "]" | FIELD "is" ["not"] "missing"
     operator    "=" | "!=" | "<" | "<=" | ">" | ">="
     FIELD       a name of letters, digits, "_", "-" and "." that does not begin with a digit, or any name in quotes
     VALUE       a number, true, false, text in quotes, or a word without quotes such as 2025-01-01
@@ -11,9 +11,10 @@
 Text in double quotes is a JSON string; in single quotes, as in SQL, it is taken as it stands. A number is compared with
 numbers and with text that is a number (fields of CSV are all text), text with text (by code points, so that ISO dates
 are in order), a truth value with truth values for equality; a field of another type and a missing one fit no comparison
-but ``is missing``. Where all kept values of a field are ISO dates, a value that is neither such a date nor the year or
-month of one is an error: it would compare as text, and quietly fit nothing or everything. A dot leads into an object:
-``meta.rating`` is the field of that name, or else the member ``rating`` of the field ``meta``.
+but ``is missing``; ``is not missing`` is its opposite. Where all kept values of a field are ISO dates, a value that is
+neither such a date nor the year or month of one is an error: it would compare as text, and quietly fit nothing or
+everything. A dot leads into an object: ``meta.rating`` is the field of that name, or else the member ``rating`` of the
+field ``meta``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ _DATE: Final = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:[T ][0-9:.,
 _HINTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("or", "||", "|"), "there is no or: for values of one field write FIELD in [A, B]"),
     **dict.fromkeys(("and", "&&", "&"), "comparisons are joined by and, in small letters"),
+    **dict.fromkeys(("not", "!"), "nothing is negated but by != and is not missing"),
+    **dict.fromkeys(("like", "ilike", "contains", "~", "matches"), "values are compared as a whole"),
+    "between": "a span is FIELD >= A and FIELD <= B",
 }
 _NAME: Final = re.compile(r"[^\W\d][\w.-]*")
 _OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
@@ -75,13 +79,13 @@ class _Token(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     field: str
-    operator: str  # one of _OPERATORS, "in" or "missing"
+    operator: str  # one of _OPERATORS, "in", "missing" or "there"
     values: tuple[Value, ...] = ()
 
     def fits(self, fields: Mapping[str, Any]) -> bool:
         found = _member(fields, self.field)
-        if self.operator == "missing":
-            return found is None
+        if self.operator in ("missing", "there"):
+            return (found is None) == (self.operator == "missing")
         if self.operator == "in":
             return any(_holds("=", found, value) for value in self.values)
         (value,) = self.values
@@ -225,7 +229,7 @@ class Column:
 
     def fitting(self, comparison: _Comparison) -> npt.NDArray[np.bool_]:
         """Which values fit a comparison: bool (n_values,)."""
-        if comparison.field != self.name or comparison.operator == "missing" or len(self.values) < _FEW_VALUES:
+        if comparison.field != self.name or not comparison.values or len(self.values) < _FEW_VALUES:
             return self._fitting_one_by_one(comparison)
         fit = np.zeros(len(self.values), np.bool_)
         for value in comparison.values:
@@ -400,13 +404,16 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 def _comparison(tokens: _Tokens) -> _Comparison:
     token = tokens.next("a field")
-    if token.kind == "mark" or (token.kind == "word" and not _NAME.fullmatch(token.text)):
+    negates = token.text.lower() == "not" and tokens.left and tokens.left[-1].text not in (*_OPERATORS, "in", "is")
+    if token.kind == "mark" or (token.kind == "word" and (negates or not _NAME.fullmatch(token.text))):
         raise _unexpected(token, "the name of a field")
     field = _string(token) if token.kind == "text" else token.text
     found = tokens.expect(*_OPERATORS, "in", "is")
     if found == "is":
-        tokens.expect("missing")
-        return _Comparison(field, "missing")
+        negated = tokens.expect("missing", "not") == "not"
+        if negated:
+            tokens.expect("missing")
+        return _Comparison(field, "there" if negated else "missing")
     if found != "in":
         value = _value(tokens)
         if isinstance(value, bool) and found not in ("=", "!="):
@@ -447,6 +454,8 @@ def _unexpected(token: _Token, wanted: str) -> ConfigError:
     hint = _HINTS.get(token.text.lower(), "")
     if token.text == "=" and wanted == "a value":
         hint = "equality is a single ="
+    elif token.text == ">" and wanted == "a value":
+        hint = "unequal is !="
     elif token.text.startswith(("(", ")")):
         hint = "there are no parentheses"
     return ConfigError(

@@ -31,7 +31,7 @@ def opened_store(uri: str) -> tuple[Any, str, str]:
     """The file system of a URI, the path in it, and the URI without what only the connection needs.
 
     Raises:
-        CorpusError: a URI that is not understood.
+        CorpusError: a URI that is not understood, or a store that cannot be asked.
         MissingExtraError: pyarrow is not installed.
     """
     try:
@@ -44,8 +44,13 @@ def opened_store(uri: str) -> tuple[Any, str, str]:
     fixed = _GLOB.split(place)[0]
     try:
         store, path = fs.FileSystem.from_uri(f"{scheme}://{fixed}{question}{query}")
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError) as error:
         raise CorpusError(f"{scheme}://...: this name is not understood: {_first_line(error)}") from None
+    except OSError as error:  # of S3, which is asked for the region of a bucket
+        raise CorpusError(
+            f"{scheme}://...: the store cannot be asked: {_first_line(error)}; check the network and the name of the "
+            "bucket, or name the region or the server: ?region=eu-central-1, ?endpoint_override=HOST:PORT"
+        ) from None
     path = path.rstrip("/")
     if fixed != place:
         path += "/" * fixed.endswith("/") + place[len(fixed) :]

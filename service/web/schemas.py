@@ -137,8 +137,8 @@ FilterText = Annotated[
     Field(
         min_length=1,
         max_length=10_000,
-        description='Comparisons of fields, joined by "and": =, !=, <, <=, >, >=, in [...], is missing. Text with '
-        "blanks or signs stands in double quotes.",
+        description='Comparisons of fields, joined by "and": =, !=, <, <=, >, >=, in [...], is missing, is not '
+        "missing. Text with blanks or signs stands in double quotes.",
         examples=['date >= 2025-01-01 and lang = "de" and rating in [1, 2]'],
     ),
 ]

@@ -48,6 +48,7 @@ FIELDS = {
         '"a b" = spaced',
         "'a b' = 'spaced' and lang in ['de','x y']",
         "none is missing and nowhere is missing and meta.nowhere is missing",
+        "rating is not missing and meta.page is not missing",
         'lang = "\\u0064e"',
         "stars = 4 and stars < 4.5 and stars in [1, 4] and stars != 5",
         'zip = "01234"',
@@ -72,6 +73,9 @@ def test_what_fits(text: str) -> None:
         "rating in [1, 3]",
         "rating = 2 and lang = en",
         "rating is missing",
+        "none is not missing",
+        "not = 1 and not in [1] and not is missing and not is not missing",  # the name of a field
+        "nowhere is not missing",
         "lang.x = 1",
         "stars = 5",
         "zip = 1234",  # no number
@@ -100,6 +104,11 @@ def test_what_does_not_fit(text: str) -> None:
         ("rating = 1 and", "ends where a field"),
         ("public < true", "allowed are = and !="),
         ("(rating = 1)", "where the name of a field is expected; there are no parentheses"),
+        ("rating <> 1", "where a value is expected; unequal is !="),
+        ("not rating = 1", "nothing is negated but by != and is not missing"),
+        ("rating between 1 and 2", "a span is FIELD >= A and FIELD <= B"),
+        ("lang like 'd%'", "values are compared as a whole"),
+        ("rating is not 1", "has '1' at character 15 where 'missing' is expected"),
         ("rating == 2", "equality is a single =; write it as in"),
         ("rating = 1 or rating = 2", r"there is no or: for values of one field write FIELD in \[A, B\]"),
         ("rating = 1 || rating = 2", "there is no or"),
@@ -155,6 +164,7 @@ def test_columns_decide_as_single_documents_do(kept: list[Any], operator: str, v
         f"x {operator} {value}",
         f"x in [{value}, 3, a]",
         "x is missing",
+        "x is not missing",
         f"x.inner {operator} {value} and y = 1",
     ):
         filter = Filter.parse(text)

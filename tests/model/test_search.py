@@ -342,6 +342,10 @@ def test_the_command(model: Embeddings, capsys: pytest.CaptureFixture[str]) -> N
     shown = json.loads(capsys.readouterr().out)
     assert [one["fields"]["stars"] for one in shown["results"]] == [1, 1]
     assert shown["facets"] == {"stars": [{"value": 1, "count": 40}]}
+    assert main(["search", path, "--facets", "stars", "-k", "1"]) == 0  # -k is the number of answers
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["count", "stars"], ["40", "(missing)"], ["40", "1"], ["40", "2"],
+    ]  # fmt: skip
     assert main(["documents", path, "d1", "--filter", "stars = 1", "--json"]) == 0
     assert {one["fields"]["stars"] for one in json.loads(capsys.readouterr().out)} == {1}
     assert main(["search", path, '"', "-k", "1"]) == 0

@@ -78,3 +78,16 @@ def test_what_is_not_there_is_one_line(folder: Path, name: str, message: str) ->
     with pytest.raises(CorpusError, match="this name is not understood") as raised:
         find_sources("nosuch://key:secret@place/file")
     assert "secret" not in str(raised.value)
+
+
+def test_a_store_that_cannot_be_asked_is_not_a_wrong_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable:
+        @staticmethod
+        def from_uri(_: str) -> None:
+            raise OSError("When resolving region for bucket 'b': Could not resolve hostname\nmore")
+
+    monkeypatch.setattr("pyarrow.fs.FileSystem", Unreachable)
+    with pytest.raises(CorpusError, match=r"the store cannot be asked: .*; check the network .* \?region=") as raised:
+        find_sources("s3://key:secret@b/file")
+    assert "secret" not in str(raised.value)
+    assert "not understood" not in str(raised.value)
