@@ -11,9 +11,12 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jose_embed.errors import counterpart
+
 MEDIA_TYPE: Final = "application/problem+json"
 _SHOWN_CHARACTERS: Final = 200
 _SHOWN_ERRORS: Final = 20
+_ABOUT_NAMES: Final = {"missing": "is missing", "extra_forbidden": "is no known name"}  # by pydantic's type of an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +196,30 @@ def from_validation(errors: Sequence[Any]) -> Problem:
     """The problem for a failed validation: each place with its value and what is allowed there.
 
     Args:
-        errors: As pydantic lists them.
+        errors: As pydantic lists them; ``known`` of one about an unknown name are the names that are known there.
     """
     listed = [
         {
             "where": ".".join(str(part) for part in error.get("loc", ())),
             "value": shown(error.get("input")),
-            "problem": str(error.get("msg", "")),
+            "problem": _reason(error),
         }
         for error in errors[:_SHOWN_ERRORS]
     ]
     more = f" (and {len(errors) - _SHOWN_ERRORS} more)" if len(errors) > _SHOWN_ERRORS else ""
     detail = "; ".join(
-        f"{error['where'] or 'request'}: {error['problem']}, not {error['value']}" for error in listed[:3]
+        f"{one['where'] or 'request'}: {one['problem']}"
+        + ("" if error.get("type") in _ABOUT_NAMES else f", not {one['value']}")
+        for one, error in zip(listed[:3], errors, strict=False)
     )
     return Problem("invalid-request", f"{detail}{more}", errors=listed)
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error.get("type") != "extra_forbidden":
+        return _ABOUT_NAMES.get(error.get("type", ""), str(error.get("msg", "")))
+    known = error.get("known", ())
+    return _ABOUT_NAMES["extra_forbidden"] + (counterpart(str(error["loc"][-1]), known) if known else "")
 
 
 def shown(value: Any) -> str:

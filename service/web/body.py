@@ -52,7 +52,10 @@ def validated(body: bytes, model: type[Model]) -> Model | Problem:
         n_errors = error.error_count()
         if n_errors > _MOST_ERRORS:  # to describe thousands takes longer than to find them
             return Problem("invalid-request", f"{n_errors:,} places of the body do not fit", errors=[])
-        found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
+        found = [
+            {**item, "loc": ("body", *item["loc"]), "known": list(model.model_fields) if len(item["loc"]) == 1 else []}
+            for item in error.errors(include_url=False)
+        ]
         return from_validation(found)
 
 

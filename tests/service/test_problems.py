@@ -14,6 +14,15 @@ def test_problems_say_what_is_wrong_and_what_to_do() -> None:
     assert from_validation([{"loc": ("body", "k"), "input": 10**5000, "msg": "too large"}]).detail.startswith(
         "body.k: too large, not a number of"
     )
+    known = ["text", "filter", "k"]
+    for loc, kind, said in (
+        ("filtre", "extra_forbidden", "body.filtre: is no known name; did you mean filter?"),
+        ("topn", "extra_forbidden", "body.topn: is no known name (gensim's name); use k instead"),
+        ("zzz", "extra_forbidden", "body.zzz: is no known name; known are filter, k, text"),
+        ("text", "missing", "body.text: is missing"),
+    ):
+        error = {"loc": ("body", loc), "input": {"k": 3}, "type": kind, "msg": "of the validator", "known": known}
+        assert from_validation([error]).detail == said
     many = from_validation([{"loc": ("body",), "input": "\ud800" * 300, "msg": "no"}] * 50)
     assert len(many.members["errors"]) == 20
     assert "(and 30 more)" in many.detail
