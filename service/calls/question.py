@@ -167,13 +167,15 @@ class Documents(NamedTuple):
         """The best documents by a question in words, best first, and their scores."""
         search = self.snapshot.served.embeddings.document_search
         added = self.added
+        if added is None and self.snapshot.served.documents.index.kind != "ivf":
+            chosen = None if np.count_nonzero(self.trained) == search.n_known else np.flatnonzero(self.trained)
+            return _ranked(*search.best(question, k, mode, chosen), mode)
         if mode == "vector":
             if question.vector is None:
                 return []
             rows = self._nearest_trained(question.vector, k)
             rows = np.flatnonzero(self.trained) if rows is None else rows
-            rows, best = search.best(question, k, mode, rows)
-            ranked = [*zip(rows.tolist(), best.tolist(), strict=True)]
+            ranked = _ranked(*search.best(question, k, mode, rows), mode)
             if added is not None:
                 at, scores = added.nearest(question.vector, k, self.of_added, as_question=True)
                 ranked += zip((len(self.trained) + place for place in at), scores, strict=True)
@@ -202,9 +204,7 @@ class Documents(NamedTuple):
             cosines = self._cosines(vector, places)
             scales = scales._replace(cosine=float(cosines.max(initial=-1)))
         found, best = best_of(joined(by_words[places], cosines, None, scales), k)
-        if mode == "words" and len(best):
-            best = best / max(float(best[0]), 1e-9)
-        return [*zip(places[found].tolist(), best.tolist(), strict=True)]
+        return _ranked(places[found], best, mode)
 
     def _cosines(self, vector: npt.NDArray[np.float32], places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The cosines of a question and some documents, in rising order: float32."""
@@ -298,6 +298,15 @@ class Documents(NamedTuple):
             return self.snapshot.served.embeddings.doc_ids[place]
         assert self.added is not None
         return self.added.id(place - len(self.trained))
+
+
+def _ranked(
+    places: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], mode: SearchMode
+) -> list[tuple[int, float]]:
+    """Documents, best first, and their scores; those by words as a share of the best one's."""
+    if mode == "words" and len(scores):
+        scores = scores / max(float(scores[0]), 1e-9)
+    return [*zip(places.tolist(), scores.tolist(), strict=True)]
 
 
 def _key(value: Any) -> bytes:
