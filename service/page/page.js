@@ -338,10 +338,13 @@ async function showSearch(parameters, mine) {
   const word = parameters.get('word');
   const source = ['trained', 'added'].includes(parameters.get('in')) ? parameters.get('in') : 'all';
   const k = Math.min(MOST_K, Math.max(PAGE, Number.parseInt(parameters.get('k') ?? '', 10) || PAGE));
+  const filter = parameters.get('f') ?? '';
   const place = $('search-answer');
   $('query').value = query;
   $('source').value = source;
-  $('source').closest('.options').hidden = like !== null || !(info.documents.stored && info.trained_documents);
+  $('source').parentElement.hidden = like !== null || !(info.documents.stored && info.trained_documents);
+  $('filter').value = filter;
+  $('filter').parentElement.hidden = !(filter || haveFields);
   if (like === null && word === null && !query.trim()) {
     await learnWords();
     if (mine !== turn) return;
@@ -356,19 +359,21 @@ async function showSearch(parameters, mine) {
   const question = like !== null ? { document_id: like, ...(source === 'all' ? {} : { document_source: source }) } : word !== null ? { word, source } : { text: query, source };
   const about = like === null && word === null ? await understood(query) : null;
   const [found, self] = await Promise.all([
-    searched({ ...question, k }),
+    searched({ ...question, ...(filter.trim() ? { filter } : {}), k }),
     like === null ? null : likeness(like, source).catch(() => null),
   ]);
   if (mine !== turn) return;
   place.ariaBusy = 'false';
   const words = about ?? (word === null ? NOTHING_ASKED : { asked: new Set([folded(word)]), near: new Set() });
   const neighbors = found.neighbors;
+  haveFields ||= neighbors.some((one) => Object.keys(one.fields ?? {}).length);
+  $('filter').parentElement.hidden = !(filter || haveFields);
   const list = make('ol', { className: 'cards' }, ...neighbors.map((one) => documentCard(one, words, found.mode)));
   const more = neighbors.length === k && k < MOST_K
     ? make('p', { className: 'center' }, button('More', () => go('search', Object.fromEntries([...parameters, ['k', k + PAGE]]), true))) : null;
   place.replaceChildren(...[
     ...aboveAnswer(like, word, about, self),
-    neighbors.length ? null : notice('', 'Nothing was found', make('p', {}, about?.nothingKnown ? 'No document holds one of these words, and the model knows none of them.' : source === 'added' ? 'No added document has a known word. Add some, or search all documents.' : 'The model has no documents to search.')),
+    neighbors.length ? null : notice('', 'Nothing was found', make('p', {}, filter ? 'No document answers the question and has these fields.' : about?.nothingKnown ? 'No document holds one of these words, and the model knows none of them.' : source === 'added' ? 'No added document has a known word. Add some, or search all documents.' : 'The model has no documents to search.')),
     legend(neighbors, words, found.tooLarge),
     list, more].filter(Boolean));
   say(`${neighbors.length} documents found.`);
@@ -413,13 +418,32 @@ function legend(neighbors, words, tooLarge) {
   return line.length ? make('p', { className: 'legend' }, ...line) : null;
 }
 
+let haveFields = false; // whether a document that was found has some
+
+/** The comparison of a filter that a field of this value fits; null if there is none. */
+function comparison(name, value) {
+  if (!['string', 'number', 'boolean'].includes(typeof value) || String(value).length > 200) return null;
+  return `${/^[a-z_][\w.-]*$/i.test(name) ? name : JSON.stringify(name)} = ${JSON.stringify(value)}`;
+}
+
+/** A value of a field, by which the documents are filtered when it is chosen. */
+function filtering(name, value, text) {
+  const condition = comparison(name, value);
+  if (condition === null) return text;
+  const parameters = questionAsked();
+  parameters.delete('k');
+  const before = parameters.get('f')?.trim();
+  if (before?.includes(condition)) return text;
+  return link('search', Object.fromEntries([...parameters, ['f', before ? `${before} and ${condition}` : condition]]), text);
+}
+
 function fieldList(fields, title) {
   const shown = Object.entries(fields ?? {}).filter(([name, value]) => name !== title && value !== null && value !== '');
   if (!shown.length) return null;
   const text = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
   const cut = (value) => (value.length > 200 ? `${value.slice(0, 200)}…` : value);
   return make('dl', { className: 'fields' }, ...shown.slice(0, 20).map(([name, value]) =>
-    make('div', {}, make('dt', {}, quoted(name)), make('dd', { dir: 'auto' }, cut(text(value))))));
+    make('div', {}, make('dt', {}, quoted(name)), make('dd', { dir: 'auto' }, filtering(name, value, cut(text(value)))))));
 }
 
 const titles = new Map(); // of documents that were shown, by their ids
@@ -727,6 +751,9 @@ function duration(seconds) {
 const VIEWS = { search: showSearch, words: showWords, documents: showDocuments, map: showMap, model: showModel };
 
 /** Goes to a view; the address says all of it, so that it can be kept and sent. */
+/** The parameters of the search that is shown. */
+const questionAsked = () => new URLSearchParams(location.hash.split('?')[1] ?? '');
+
 function go(view, parameters = {}, replace = false) {
   const address = `#/${view}?${new URLSearchParams(parameters)}`;
   if (address === location.hash) show();
@@ -756,18 +783,21 @@ function start() {
   $('search-form').addEventListener('submit', (event) => {
     event.preventDefault();
     const text = $('query').value.trim();
-    go('search', { ...(text ? { q: text } : {}), ...($('source').value === 'all' ? {} : { in: $('source').value }) });
+    const filter = $('filter').value.trim();
+    go('search', { ...(text ? { q: text } : {}), ...($('source').value === 'all' ? {} : { in: $('source').value }), ...(filter ? { f: filter } : {}) });
   });
   $('query').addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) { event.preventDefault(); $('search-form').requestSubmit(); }
   });
-  $('source').addEventListener('change', () => {
-    const parameters = new URLSearchParams(location.hash.split('?')[1] ?? '');
-    if ($('source').value === 'all') parameters.delete('in'); else parameters.set('in', $('source').value);
+  const again = (name, value) => {
+    const parameters = questionAsked();
+    if (value) parameters.set(name, value); else parameters.delete(name);
     parameters.delete('k');
     if ($('query').value.trim()) parameters.set('q', $('query').value.trim());
     go('search', Object.fromEntries(parameters), true);
-  });
+  };
+  $('source').addEventListener('change', () => again('in', $('source').value === 'all' ? '' : $('source').value));
+  $('filter').addEventListener('change', () => again('f', $('filter').value.trim()));
   $('word-form').addEventListener('submit', (event) => { event.preventDefault(); go('words', { w: $('word').value.trim() }); });
   $('word').addEventListener('input', suggestWords);
   $('add-form').addEventListener('submit', (event) => { event.preventDefault(); addDocument(); });

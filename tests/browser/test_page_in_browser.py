@@ -6,6 +6,7 @@ import contextlib
 import csv
 import http.client
 import http.server
+import json
 import random
 import re
 import threading
@@ -174,6 +175,37 @@ def test_search(browser: Any, service: Served, size: tuple[int, int]) -> None:
         assert page.get_by_label("A text to find documents for").input_value() == "sail the boat from the xyzzy harbour"
         page.get_by_role("link", name="captain").or_(page.locator(".above .chips a")).first.click()
         page.locator(".words tbody tr").first.wait_for()
+
+
+@SIZES
+def test_a_value_of_a_field_filters(browser: Any, service: Served, size: tuple[int, int]) -> None:
+    with opened(browser, service, size=size, touch=size is PHONE, refused=("status of 422",)) as visit:
+        page, only = visit.page, visit.page.get_by_label("Only those with")
+        assert not only.is_visible()
+        search(visit, "sail the boat with bread and butter")
+        assert only.is_visible()
+        values = page.locator(".fields dd a")
+        value = values.first.inner_text()
+        values.first.click()
+        until(visit, "location.hash.includes('f=') && !document.querySelector('[aria-busy=true]')")
+        name, _, shown = only.input_value().partition(" = ")
+        assert json.loads(shown) == value
+        assert set(page.locator(".fields dd").all_inner_texts()) == {value}
+        assert not page.locator(".fields dd a").count(), "it is filtered by it already"
+        widths_fit(visit)
+        visit.picture(f"page-filter-{size[0]}")
+        only.fill(f"{name} = nowhere")
+        only.press("Enter")
+        said(visit, "No document answers the question and has these fields.")
+        only.fill(f"{name} == 1")
+        only.press("Enter")
+        said(visit, "equality is a single =")
+        only.fill("")
+        only.press("Enter")
+        until(visit, "!location.hash.includes('f=') && document.querySelectorAll('.cards > li').length === 10")
+        page.go_back()
+        page.go_forward()
+        assert only.input_value() == ""
 
 
 def test_an_address_can_be_kept(browser: Any, service: Served) -> None:
