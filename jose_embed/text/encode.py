@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from jose_embed.compute.jit import jit
 from jose_embed.errors import ConfigError, CorpusError, TrainingError
 from jose_embed.progress import Reporter, SilentReporter, WarningNote
 from jose_embed.storage.columns import MappedLines, first_repetition
@@ -499,6 +500,33 @@ def nothing_to_train_on(statistics: CorpusStatistics, min_count: int, choice: Vo
     return f"{where}: no word occurs {min_count:,} times or more ({seen}); lower min_count"
 
 
+@jit
+def _renumber(numbers: Ids, rows: Ids, offsets: Ends, read: int, written: int, document: int) -> tuple[int, int]:
+    """Replace numbers by their rows, in place and without those that have none, and the offsets that lie among them.
+
+    Args:
+        numbers: int32 (n,), the next ones.
+        rows: int32 (n_words_seen,), -1 for none.
+        offsets: int64 (n_documents + 1,), from ``document`` on those of the numbers.
+        read: How many numbers came before these.
+        written: How many of them were kept.
+        document: The first offset that is not replaced yet.
+
+    Returns:
+        How many of these numbers were kept, and the first offset that is not replaced yet.
+    """
+    n_kept = 0
+    for i in range(len(numbers) + 1):
+        while document < len(offsets) and offsets[document] == read + i:
+            offsets[document] = written + n_kept
+            document += 1
+        if i < len(numbers):
+            row = rows[numbers[i]]
+            numbers[n_kept] = row
+            n_kept += row >= 0
+    return n_kept, document
+
+
 _CHUNK = 1 << 18  # numbers replaced at a time
 
 
@@ -587,16 +615,11 @@ class TokenSpill:
             self._tokens.seek(4 * read)
             numbers = chunk[: min(_CHUNK, self.n_tokens - read)]
             numbers = numbers[: self._tokens.readinto(numbers.data) // 4]
-            kept = rows[numbers]
-            is_kept = kept >= 0
-            before = np.concatenate(([0], np.cumsum(is_kept)))
-            beyond = document + int(np.searchsorted(offsets[document:], read + len(numbers), side="right"))
-            offsets[document:beyond] = written + before[offsets[document:beyond] - read]
+            n_kept, document = _renumber(numbers, rows, offsets, read, written, document)
             self._tokens.seek(4 * written)
-            self._write(self._tokens, kept[is_kept])
-            document = beyond
+            self._write(self._tokens, numbers[:n_kept])
             read += len(numbers)
-            written += int(before[-1])
+            written += n_kept
             reporter.advance(len(numbers))
         self._flush()
         self._tokens.truncate(4 * written)

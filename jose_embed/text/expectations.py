@@ -77,7 +77,7 @@ def notes_about(
 def _unsegmented(words: Sequence[str], tokenizer: str) -> tuple[_Script | None, str | None]:
     """The script without spaces of the words, if clauses of it are words, and the note about them."""
     of_scripts: dict[_Script, list[str]] = {}
-    for word in words:
+    for word in [] if "".join(words).isascii() else words:
         script = next((script for script in _SCRIPTS if script.characters.search(word) is not None), None)
         if script is not None:
             of_scripts.setdefault(script, []).append(word)
@@ -109,8 +109,12 @@ def _two_spellings(words: Sequence[str]) -> Iterator[str]:
         ("normalize='nfkc'", lambda word: unicodedata.normalize("NFKC", word)),
         ("tokenizer='words'", str.casefold),
     ]
+    joined = "\n".join(words)
     for option, fold in ways:
-        keys = [fold(word) for word in words]
+        folded = fold(joined)
+        if folded == joined:
+            continue
+        keys = folded.split("\n")
         several = Counter(keys)
         doubled = [word for word, key in zip(words, keys, strict=True) if several[key] > 1]
         if len(doubled) >= max(_FEWEST, _TWO_SPELLINGS * len(words)):

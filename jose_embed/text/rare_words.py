@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from jose_embed.text.word_table import WordTable
+from jose_embed.text.word_table import CompiledWords, WordTable
 
 #: Words whose counts are stored, at most; of more, the most frequent.
 MOST_RARE_WORDS: Final = 1 << 24
@@ -58,10 +58,21 @@ def packed_counts(
     packed = []
     for start in range(0, len(numbers), _RUN):
         run = slice(start, start + _RUN)
-        pairs = zip(table.spellings(numbers[run]), counts[run].tolist(), strict=True)
-        packed.append(stream.compress(_lines(pairs, known)))
+        packed.append(stream.compress(_lines_of(table, numbers[run], counts[run], known)))
     packed.append(stream.compress(_lines(more)))
     return b"".join([*packed, stream.flush()])
+
+
+def _lines_of(
+    table: WordTable, numbers: npt.NDArray[np.intp], counts: npt.NDArray[np.int64], known: frozenset[str]
+) -> bytes:
+    """The lines of the words that a line can hold; a compiled table makes all at once if it can hold every one."""
+    if isinstance(table, CompiledWords) and not known:
+        lines = table.lines(numbers, counts)
+        longest = max(map(len, lines.split(b"\n")))
+        if longest <= _LONGEST and lines.count(b"\t") == len(numbers) and b"\r" not in lines:
+            return lines
+    return _lines(zip(table.spellings(numbers), counts.tolist(), strict=True), known)
 
 
 def _lines(pairs: Iterable[tuple[str, int]], known: frozenset[str] = frozenset()) -> bytes:

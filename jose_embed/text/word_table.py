@@ -48,6 +48,7 @@ _BATCH = 256  # words read before they are looked up
 _FULL = 0.6  # share of the slots in use at which the table is enlarged
 _LOW, _HIGH = 0x4F1BBCDD, 0x5851F42D  # multipliers of a hash; 32 bits times either stay below 2^63
 _FINAL_SIGMA, _SMALL_SIGMA = 0x3C2, 0x3C3
+_BYTE = LETTER << 8 | 8  # upper half of the packed rule of a letter that is written as one byte
 
 
 class WordTable(Protocol):
@@ -266,6 +267,18 @@ def _scan(text: Bytes, rules: Integers, table: _Table, batch: _Batch, output: _O
                 w += 1
                 shift -= 64
                 piece = unit >> (bits - shift)
+            c = int(text[i])  # there is one: no text ends inside a word
+            while c < 0x80 and rules[c] >> 32 == _BYTE:  # as above, with less to ask: nothing is held back
+                piece |= (rules[c] & 0xFF) << shift
+                shift += 8
+                i += 1
+                if shift == 64:
+                    spellings[w] = piece
+                    h ^= piece
+                    h = (h & 0xFFFFFFFF) * _LOW ^ (h >> 32 & 0xFFFFFFFF) * _HIGH
+                    w += 1
+                    shift = piece = 0
+                c = int(text[i])
 
         touched = 0
         for k in range(n_tags):  # nothing here waits for anything else: the cache misses of a batch overlap
@@ -327,7 +340,7 @@ def _packed_rules(rules: npt.NDArray[np.uint32]) -> Integers:
     packed = np.zeros(len(rules), np.int64)
     for start in range(0, len(rules), 1 << 16):
         part = rules[start : start + (1 << 16)].astype(np.int64)
-        if part.any():
+        if (part >> KIND_SHIFT).any():  # a separator is written nowhere
             c = part & (1 << KIND_SHIFT) - 1
             tail = 0x80 | c & 0x3F
             second, third = 0x80 | c >> 6 & 0x3F, 0x80 | c >> 12 & 0x3F
@@ -384,14 +397,30 @@ class CompiledWords:
         return self._table.counts[: self._state[3]].copy()
 
     def words(self, numbers: npt.NDArray[np.intp]) -> list[str]:
-        ends = self._table.spelling_ends[: self._state[3]]
-        starts = np.concatenate(([0], ends[:-1]))[numbers]
-        first = int(starts.min(initial=len(self._table.spellings)))
-        spellings = self._table.spellings[first : int(ends[numbers].max(initial=0))].astype("<i8", copy=False).tobytes()
-        spans = zip(((starts - first) * 8).tolist(), ((ends[numbers] - first) * 8).tolist(), strict=True)
-        return [spellings[a:b].rstrip(b"\0").decode() for a, b in spans]
+        return self._spelled(numbers, np.full((len(numbers), 1), ord("\n"))).decode().split("\n")[:-1]
 
     spellings = words  # what the rules make can be held
+
+    def lines(self, numbers: npt.NDArray[np.intp], counts: Integers) -> bytes:
+        """Lines ``word<TAB>count`` in UTF-8 of the words with these numbers, ordered by their first eight bytes."""
+        order = np.argsort(self._table.spellings[self._starts(numbers)].byteswap(), kind="stable")
+        different, which = np.unique(counts[order], return_inverse=True)
+        tails = np.array([b"\t%d\n" % count for count in different.tolist()], "S24")
+        return self._spelled(numbers[order], tails.view("<i8").reshape(-1, 3)[which])
+
+    def _spelled(self, numbers: npt.NDArray[np.intp], tails: Integers) -> bytes:
+        """The UTF-8 bytes of words, each followed by its tail: int64 (n, k), eight bytes in an element. Zeros, which
+        fill up elements, are left out."""
+        starts = self._starts(numbers)
+        sizes = self._table.spelling_ends[numbers] - starts
+        stops = np.cumsum(sizes)
+        elements = self._table.spellings[np.repeat(starts - stops + sizes, sizes) + np.arange(sizes.sum())]
+        elements = np.insert(elements, np.repeat(stops, tails.shape[1]), tails.ravel())
+        return elements.astype("<i8", copy=False).tobytes().translate(None, b"\0")
+
+    def _starts(self, numbers: npt.NDArray[np.intp]) -> Integers:
+        """Where the elements of words start."""
+        return np.where(numbers > 0, self._table.spelling_ends[numbers - 1], 0)
 
     def _reserve(self, n: int) -> None:
         """Let the arrays hold whatever a text of n bytes can add. Memory that is never written to costs nothing."""

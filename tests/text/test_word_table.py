@@ -126,6 +126,14 @@ def test_words_around_every_length(name: str) -> None:
     assert len(table.counts()) == len({word for text in words for word in tokenizer(text)})
 
 
+def test_an_ascii_letter_that_is_written_as_another_one() -> None:
+    rules = get_tokenizer("words").rules().copy()  # type: ignore[attr-defined]
+    rules[ord("b")] = LETTER << KIND_SHIFT | ord("中")
+    table = CompiledWords(rules)
+    words = ["b" * n + "a" * m for n in range(9) for m in range(1, 9)]
+    assert documents(table, table.add_texts(words)) == [[word.replace("b", "中")] for word in words]
+
+
 def test_one_very_long_word() -> None:
     table = compiled("words")
     word = "ab" * 1_000_000

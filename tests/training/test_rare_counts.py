@@ -19,7 +19,8 @@ from jose_embed.model.parts import RARE_COUNTS
 from jose_embed.model.rare_words import rare_counts
 from jose_embed.model.smaller import smaller
 from jose_embed.text.rare_words import packed_counts, unpacked_counts
-from jose_embed.text.word_table import PlainWords
+from jose_embed.text.tokenizers import KIND_SHIFT, LETTER, get_tokenizer
+from jose_embed.text.word_table import PlainWords, word_table
 
 TEXTS = ["apple pear apple plum fig", "pear apple kiwi pear", "apple pear fig lime", "new york new york plum apple"]
 COUNTS = Counter(" ".join(TEXTS).split())
@@ -101,6 +102,35 @@ def test_any_words_come_back(pairs: list[tuple[str, int]], data: st.DataObject) 
     cut = data.draw(st.integers(0, len(packed) - 1))
     with pytest.raises(ValueError, match="words and their counts"):
         unpacked_counts(packed[:cut])
+
+
+class TabsInWords:
+    """Rules of a tokenizer under which a tab and a carriage return are letters."""
+
+    name = "tabs"
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    def __call__(self, text: str) -> list[str]:
+        return text.split(" ")
+
+    def rules(self) -> np.ndarray:
+        rules = get_tokenizer("whitespace").rules().copy()  # type: ignore[attr-defined]
+        rules[[9, 13]] = np.array([9, 13], np.uint32) | np.uint32(LETTER << KIND_SHIFT)
+        return rules  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("word", ["a\tb", "a\rb", "中" * 400, "é" * 1001, "12345678", "x" * 1000])
+def test_compiled_and_plain_tables_pack_the_same_counts(word: str) -> None:
+    tokenizer = TabsInWords()
+    packed = []
+    for table in (word_table(tokenizer), PlainWords(tokenizer, tokenizer.name)):
+        table.add_texts([f"the é {word} 12345678 中 é {word} the the"])
+        counts = table.counts() * np.array([1, 10, 10**12, 1, 1])[: len(table.counts())]
+        packed.append(unpacked_counts(packed_counts(table, np.arange(len(counts))[::-1], counts[::-1])))
+    assert packed[0] == packed[1]
+    assert packed[0]["the"] == 3
 
 
 @pytest.mark.parametrize(
