@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 if TYPE_CHECKING:
@@ -61,9 +60,7 @@ class ClosingReporter(Reporter, Protocol):
 
     def __enter__(self) -> ClosingReporter: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class Phase:
@@ -245,9 +242,7 @@ class _WritingReporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._phase = None
 
 
@@ -391,9 +386,7 @@ class BarReporter:
     def __enter__(self) -> BarReporter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close_bar()
 
 
@@ -502,11 +495,9 @@ class JoinedReporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for reporter in self._reporters:
-            reporter.__exit__(kind, error, trace)
+            reporter.__exit__(*error)
 
 
 class SilentReporter(JoinedReporter):

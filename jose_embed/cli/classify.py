@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jose_embed.cli.command import Command, add_model, positive_whole_number
+from jose_embed.cli.command import Command, add_model, add_number
 from jose_embed.cli.query import labels_of_all, print_json, print_table
 from jose_embed.cli.text_options import add_text_options, read_documents
 from jose_embed.cli.topics import add_formats, check_field, kept_texts, print_csv
@@ -21,13 +21,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--load", type=Path, metavar="FILE", help="apply: the file of an earlier --save")
     parser.add_argument("--apply", nargs="+", metavar="TEXT", help="print the class of each document of these files")
     add_text_options(parser.add_argument_group("the texts of --apply"), keeping=False)
-    parser.add_argument(
-        "--folds",
-        type=positive_whole_number,
-        default=5,
-        metavar="N",
-        help="folds of the cross-validation of the report (default: 5)",
-    )
+    add_number(parser, "--folds", "folds of the cross-validation of the report", 5)
     add_formats(parser)
 
 

@@ -251,6 +251,12 @@ def positive_whole_number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
 
 
+def add_number(parser: argparse._ActionsContainer, option: str, help: str, default: int | None = None) -> None:
+    """Add an option that is a whole number, 1 or larger; its help names the default."""
+    help += "" if default is None else f" (default: {default})"
+    parser.add_argument(option, type=positive_whole_number, default=default, metavar="N", help=help)
+
+
 def visible(text: str) -> str:
     """The text with control characters, line ends and changes of direction escaped, so that a terminal shows them.
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 
-from jose_embed.cli.command import Command, positive_whole_number, print_rows, visible
+from jose_embed.cli.command import Command, add_number, print_rows, visible
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="MODEL", help="a model directory")
     parser.add_argument("second", metavar="OTHER", help="the model to compare it with")
-    parser.add_argument(
-        "--top", type=positive_whole_number, default=20, metavar="N", help="words that moved most (default: 20)"
-    )
-    parser.add_argument(
-        "--min-count",
-        type=positive_whole_number,
-        default=20,
-        metavar="N",
-        help="occurrences of such a word in both models, at least; rare words move by chance (default: 20)",
+    add_number(parser, "--top", "words that moved most", 20)
+    add_number(
+        parser, "--min-count", "occurrences of such a word in both models, at least; rare words move by chance", 20
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

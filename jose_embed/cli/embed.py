@@ -16,9 +16,9 @@ from jose_embed.cli.command import (
     Command,
     add_log_json,
     add_model,
+    add_number,
     add_quiet,
     nothing_written,
-    positive_whole_number,
     reporter_of,
 )
 from jose_embed.cli.engine_options import add_cluster_options
@@ -52,7 +52,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--details", type=Path, metavar="FILE", help="also write a table: id, words, known words and coverage of a line"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--workers", type=positive_whole_number, metavar="N", help="threads (default: all cores)")
+    add_number(parser, "--workers", "threads (default: all cores)")
     parser.add_argument(
         "--backend",
         choices=("auto", "cpu", "gpu"),

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli.command import positive_whole_number, print_rows
+from jose_embed.cli.command import add_number, print_rows
 from jose_embed.progress import amount_text, duration_text, log_event
 from jose_embed.training.engine import EngineOptions
 
@@ -31,13 +31,8 @@ def add_cluster_options(group: argparse._ActionsContainer) -> None:
 def add_engine_options(group: argparse._ActionsContainer) -> None:
     """Declare the options of a training on several machines."""
     add_cluster_options(group)
-    group.add_argument("--nodes", type=positive_whole_number, metavar="N", help="machines that train (default: 1)")
-    group.add_argument(
-        "--exchanges",
-        type=positive_whole_number,
-        metavar="N",
-        help="how often in an epoch the machines exchange their word vectors (default: 8)",
-    )
+    add_number(group, "--nodes", "machines that train (default: 1)")
+    add_number(group, "--exchanges", "how often in an epoch the machines exchange their word vectors (default: 8)")
     group.add_argument(
         "--deltas",
         choices=("float32", "int8"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli.command import Command, add_model, option_names, positive_whole_number
+from jose_embed.cli.command import Command, add_model, add_number, option_names, positive_whole_number
 from jose_embed.cli.text_options import add_text_options, read_documents
 from jose_embed.errors import ConfigError
 
@@ -29,7 +29,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     analogy = _add(measures, "analogy", summary, _analogy)
     _files(analogy, "QUESTIONS", "lines of four words, sections start with a line ': NAME'")
     most = "use the N most frequent words only"
-    analogy.add_argument("--max-rank", type=positive_whole_number, metavar="N", help=most)
+    add_number(analogy, "--max-rank", most)
 
     summary = "Classification: accuracy of k nearest neighbours and of logistic regression."
     classify = _add(measures, "classify", summary, _classify)
@@ -113,25 +113,12 @@ def _document_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
 
 
 def _split_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--train",
-        type=positive_whole_number,
-        metavar="N",
-        help="train on the first N documents and test on the others (default: cross-validation)",
-    )
-    parser.add_argument(
-        "--folds",
-        type=positive_whole_number,
-        default=10,
-        metavar="N",
-        help="folds of the cross-validation (default: 10)",
-    )
+    add_number(parser, "--train", "train on the first N documents and test on the others (default: cross-validation)")
+    add_number(parser, "--folds", "folds of the cross-validation", 10)
 
 
 def _seed_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--seeds", type=positive_whole_number, default=3, metavar="N", help="number of random starts (default: 3)"
-    )
+    add_number(parser, "--seeds", "number of random starts", 3)
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jose_embed.cli.command import Command, add_model, add_quiet, positive_whole_number, reporter_of
+from jose_embed.cli.command import Command, add_model, add_number, add_quiet, reporter_of
 from jose_embed.progress import amount_text
 from jose_embed.text.sources import printable
 
@@ -36,10 +36,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         " folders from which these libraries make document vectors, onnx is a file that does so in an ONNX"
         " runtime, jose is a model",
     )
-    parser.add_argument(
-        "--dim", type=positive_whole_number, metavar="N", help="numbers in each vector: the first N principal axes"
-    )
-    parser.add_argument("--words", type=positive_whole_number, metavar="N", help="the N most frequent words only")
+    add_number(parser, "--dim", "numbers in each vector: the first N principal axes")
+    add_number(parser, "--words", "the N most frequent words only")
     parser.add_argument(
         "--int8", action="store_true", help="a byte for each number, in safetensors: directions, to be scaled to norm 1"
     )

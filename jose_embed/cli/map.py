@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from jose_embed.cli.command import Command, add_model, add_quiet, nothing_written, positive_whole_number, reporter_of
+from jose_embed.cli.command import Command, add_model, add_number, add_quiet, nothing_written, reporter_of
 from jose_embed.errors import ConfigError, whole_number
 from jose_embed.progress import amount_text
 
@@ -18,9 +18,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--png", type=Path, metavar="FILE", help="also write a picture: .png, .pdf or .svg")
     parser.add_argument("--title", metavar="TEXT", help="title of the page (default: the name of the model)")
-    parser.add_argument(
-        "-k", type=positive_whole_number, metavar="N", help="number of topics, at most 250 (default: found)"
-    )
+    add_number(parser, "-k", "number of topics, at most 250 (default: found)")
     parser.add_argument(
         "--labels",
         metavar="FILE",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import combining, east_asian_width
 
-from jose_embed.cli.command import Command, add_model, positive_whole_number, reporter_of, visible
+from jose_embed.cli.command import Command, add_model, add_number, reporter_of, visible
 from jose_embed.errors import ConfigError, CorpusError, ModelError
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ _LABEL_WIDTH = 100
 
 
 def _answer_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-k", type=positive_whole_number, default=10, metavar="N", help="number of answers (default: 10)"
-    )
+    add_number(parser, "-k", "number of answers", 10)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -41,9 +39,7 @@ def _configure_similar(parser: argparse.ArgumentParser) -> None:
         ("without", "words to ignore: similarity to them no longer counts, while --negative prefers their opposite"),
     ]:
         parser.add_argument(f"--{name}", nargs="+", default=[], metavar="WORD", help=help)
-    parser.add_argument(
-        "--max-rank", type=positive_whole_number, metavar="N", help="answer with the N most frequent words only"
-    )
+    add_number(parser, "--max-rank", "answer with the N most frequent words only")
     _answer_arguments(parser)
 
 

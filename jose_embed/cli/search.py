@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli.command import Command, add_model, positive_whole_number
+from jose_embed.cli.command import Command, add_model, add_number
 from jose_embed.cli.query import print_json, print_table, short_text
 from jose_embed.errors import ConfigError
 
@@ -35,18 +35,15 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="only documents whose fields fit, which jose-train --keep-fields kept, such as: "
         "date >= 2025-01-01 and rating in [1, 2] and x is missing",
     )
-    parser.add_argument(
+    add_number(
+        parser,
         "--passage-words",
-        type=positive_whole_number,
-        metavar="N",
-        help=f"words of the part of a text that is shown (default: {_PASSAGE_WORDS} in a table, no part in JSON)",
+        f"words of the part of a text that is shown (default: {_PASSAGE_WORDS} in a table, no part in JSON)",
     )
     parser.add_argument(
         "--facets", nargs="+", default=[], metavar="FIELD", help="count the values of kept fields; alone or with FILTER"
     )
-    parser.add_argument(
-        "-k", type=positive_whole_number, default=10, metavar="N", help="number of answers (default: 10)"
-    )
+    add_number(parser, "-k", "number of answers", 10)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jose_embed.cli.command import Command, add_model, add_quiet, positive_whole_number, reporter_of
+from jose_embed.cli.command import Command, add_model, add_number, add_quiet, reporter_of
 from jose_embed.cli.query import print_json, print_table, short_text
 from jose_embed.cli.text_options import add_text_options, read_documents
 from jose_embed.errors import ConfigError
@@ -27,15 +27,9 @@ _NO_VALUE = "(none)"
 
 def _configure_topics(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument(
-        "-k", type=positive_whole_number, metavar="N", help="number of topics (default: found from the documents)"
-    )
-    parser.add_argument(
-        "--words", type=positive_whole_number, default=10, metavar="N", help="words of each topic (default: 10)"
-    )
-    parser.add_argument(
-        "--documents", type=positive_whole_number, default=3, metavar="N", help="typical documents (default: 3)"
-    )
+    add_number(parser, "-k", "number of topics (default: found from the documents)")
+    add_number(parser, "--words", "words of each topic", 10)
+    add_number(parser, "--documents", "typical documents", 3)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random starts (default: 0)")
     parser.add_argument(
         "--assign", nargs="+", metavar="TEXT", help="print the topic of each document of these files instead"
@@ -220,9 +214,7 @@ def _configure_near_duplicates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--above", type=float, default=0.98, metavar="COSINE", help="least cosine of a pair (default: 0.98)"
     )
-    parser.add_argument(
-        "-k", type=positive_whole_number, default=1000, metavar="N", help="print at most N pairs (default: 1000)"
-    )
+    add_number(parser, "-k", "print at most N pairs", 1000)
     add_formats(parser)
     add_quiet(parser)
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from typing import Final, NamedTuple, Protocol
@@ -109,6 +110,7 @@ class Flagged(NamedTuple):
     known: npt.NDArray[np.bool_]
 
 
+@dataclass(eq=False, repr=False)
 class DocumentEncoder:
     """Turns texts into document vectors.
 
@@ -132,24 +134,16 @@ class DocumentEncoder:
         [[0.0, 1.0], [0.707..., 0.707...]]
     """
 
-    def __init__(
-        self,
-        center_vectors: Vectors,
-        context_vectors: Vectors,
-        counts: npt.NDArray[np.int64],
-        word_weights: npt.NDArray[np.float64],
-        context_share: float,
-        matrix: npt.NDArray[np.float64],
-        lookup: WordLookup,
-    ) -> None:
-        self.center_vectors = center_vectors
-        self.context_vectors = context_vectors
-        self.counts = counts
-        self.word_weights = word_weights
-        self.context_share = context_share
-        self.matrix = matrix
-        self.lookup = lookup
-        self.n_words, self.dim = center_vectors.shape
+    center_vectors: Vectors
+    context_vectors: Vectors
+    counts: npt.NDArray[np.int64]
+    word_weights: npt.NDArray[np.float64]
+    context_share: float
+    matrix: npt.NDArray[np.float64]
+    lookup: WordLookup
+
+    def __post_init__(self) -> None:
+        self.n_words, self.dim = self.center_vectors.shape
 
     def infer(self, texts: Iterable[Text], *, backend: str = "cpu") -> Vectors:
         """The vectors of texts; see :func:`infer`."""

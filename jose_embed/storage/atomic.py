@@ -19,7 +19,6 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Final, TypedDict
 
 from jose_embed.errors import ModelError, TrainingError
@@ -246,9 +245,7 @@ class DirectoryWriter:
         self.files[name] = facts
         return facts
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         try:
             if kind is None:
                 assert self._temporary is not None

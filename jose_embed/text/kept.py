@@ -19,6 +19,7 @@ are always hashed: this is ten times as fast as encoding, needs no decompression
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -160,27 +161,22 @@ def write_encoded(
         files[TEXTS_NAME] = corpus.texts.chunks()
     needed = corpus.tokens.nbytes + corpus.offsets.nbytes + 16 * corpus.vocabulary.n_words + len(sources) + 8192
     reporter.start("keeping", needed, "bytes")
-    try:
-        with DirectoryWriter(path, overwrite=overwrite, known=_known_encoding, needed_bytes=needed) as directory:
-            for name, chunks in files.items():
-                directory.write(name, counted(chunks, reporter.advance))
-            manifest = sealed(ENCODED, _facts(corpus), directory.files)
-            directory.write(MANIFEST_NAME, [json_bytes(manifest, MANIFEST_NAME)])
-    except ModelError as error:
-        raise CorpusError(str(error)) from error
+    writer = DirectoryWriter(path, overwrite=overwrite, known=_known_encoding, needed_bytes=needed)
+    with _errors_of_a_corpus(), writer as directory:
+        for name, chunks in files.items():
+            directory.write(name, counted(chunks, reporter.advance))
+        manifest = sealed(ENCODED, _facts(corpus), directory.files)
+        directory.write(MANIFEST_NAME, [json_bytes(manifest, MANIFEST_NAME)])
     reporter.finish()
 
 
-def _check_output(path: str | os.PathLike[str], found: Sequence[Source]) -> None:
-    """Check that no source is in the directory to be written.
-
-    Raises:
-        CorpusError: a source is in it.
-    """
+@contextlib.contextmanager
+def _errors_of_a_corpus() -> Iterator[None]:
+    """In this context an error about a place on the disk is one about the encoded corpus."""
     try:
-        check_output(path, [source.path for source in found if source.path is not None])
+        yield
     except ModelError as error:
-        raise CorpusError(str(error)) from None
+        raise CorpusError(str(error)) from error
 
 
 def check_encoded_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -189,10 +185,8 @@ def check_encoded_target(path: str | os.PathLike[str], *, overwrite: bool = Fals
     Raises:
         CorpusError: the name is taken, by something else than an encoded corpus, or its directory cannot be written to.
     """
-    try:
+    with _errors_of_a_corpus():
         return check_target(path, overwrite=overwrite, known=_known_encoding)
-    except ModelError as error:
-        raise CorpusError(str(error)) from error
 
 
 def _facts(corpus: EncodedCorpus) -> dict[str, Any]:
@@ -442,7 +436,8 @@ def kept_encoding(
     if (encoded := _encoded_among(names)) is not None:
         raise CorpusError(f"{encoded}: is an encoded corpus already; name the text that it was made of")
     found = find_sources(names)
-    _check_output(path, found)
+    with _errors_of_a_corpus():
+        check_output(path, [source.path for source in found if source.path is not None])
     target = check_encoded_target(path, overwrite=True)
     place = printable(os.fspath(path))
     if os.path.lexists(target) and os.listdir(target):

@@ -68,9 +68,7 @@ class PooledWords(PlainWords):
         answers = [self._pool.submit(self._asked, piece) for piece in _pieces(listed)]
         found = [self._numbered(answer.result()) for answer in answers]
         ids = np.concatenate([numbers for numbers, _ in found])
-        new = np.bincount(ids, minlength=len(self._numbers))
-        new[: len(self._counts)] += self._counts
-        self._counts = new.astype(np.int64)
+        self._count(ids)
         return ids, np.cumsum(np.concatenate([sizes for _, sizes in found]))
 
     def close(self) -> None:

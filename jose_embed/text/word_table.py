@@ -114,10 +114,13 @@ class PlainWords:
         numbers = self._numbers
         found = [numbers.setdefault(word, len(numbers)) for word in chain.from_iterable(documents)]
         ids = np.array(found, np.int32)
-        new = np.bincount(ids, minlength=len(numbers))
+        self._count(ids)
+        return ids, np.cumsum([len(words) for words in documents], dtype=np.int64)
+
+    def _count(self, ids: Ids) -> None:
+        new = np.bincount(ids, minlength=len(self._numbers))
         new[: len(self._counts)] += self._counts
         self._counts = new.astype(np.int64)
-        return ids, np.cumsum([len(words) for words in documents], dtype=np.int64)
 
     def counts(self) -> npt.NDArray[np.int64]:
         return self._counts

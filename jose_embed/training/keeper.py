@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 
 from jose_embed.compute.backends import Backend
 from jose_embed.errors import JoseError
@@ -51,10 +51,8 @@ class CheckpointKeeper:
             self._interrupts.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._interrupts.__exit__(kind, value, trace)
+    def __exit__(self, *error: object) -> None:
+        self._interrupts.__exit__(*error)
 
     def wanted(self, state: RunState) -> bool:
         """Whether a checkpoint is due or a signal waits."""
@@ -126,9 +124,7 @@ class Interrupts:
             self._restore()
             self._before[number](number, None)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._restore()
         if kind is None:
             self.let_through()
