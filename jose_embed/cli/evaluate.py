@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,25 +20,24 @@ _NO_MEASURE = "the measure is missing; name one of wordsim, analogy, classify, c
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    measures = parser.add_subparsers(metavar="MEASURE", title="measures")
-    parser.set_defaults(score=None)
+    measures = parser.add_subparsers(metavar="MEASURE", title="measures", dest="measure")
     summary = "Word similarity: Spearman correlation of cosines and human scores of word pairs."
-    _files(_add(measures, "wordsim", summary, _wordsim), "PAIRS", "lines WORD<tab>WORD<tab>SCORE")
+    _files(_add(measures, "wordsim", summary), "PAIRS", "lines WORD<tab>WORD<tab>SCORE")
 
     summary = "Analogies: share of questions 'a is to b as c is to ?' that b - a + c answers (3CosAdd)."
-    analogy = _add(measures, "analogy", summary, _analogy)
+    analogy = _add(measures, "analogy", summary)
     _files(analogy, "QUESTIONS", "lines of four words, sections start with a line ': NAME'")
     most = "use the N most frequent words only"
     add_number(analogy, "--max-rank", most)
 
     summary = "Classification: accuracy of k nearest neighbours and of logistic regression."
-    classify = _add(measures, "classify", summary, _classify)
+    classify = _add(measures, "classify", summary)
     _document_arguments(classify)
     _split_arguments(classify)
     classify.add_argument("--method", choices=("knn", "logistic"), help="use this method only (default: both)")
 
     summary = "Clustering: agreement of k-means clusters with classes (normalized mutual information and others)."
-    cluster = _add(measures, "cluster", summary, _cluster)
+    cluster = _add(measures, "cluster", summary)
     _document_arguments(cluster)
     _seed_argument(cluster)
     number = "number of clusters (default: number of classes)"
@@ -47,11 +46,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     cluster.add_argument("--method", choices=("kmeans", "spherical"), help=method)
 
     summary = "Sentence similarity: Spearman correlation of cosines and human scores of sentence pairs."
-    _files(_add(measures, "sts", summary, _sts), "PAIRS", "lines SENTENCE<tab>SENTENCE<tab>SCORE")
+    _files(_add(measures, "sts", summary), "PAIRS", "lines SENTENCE<tab>SENTENCE<tab>SCORE")
 
     summary = "Search: rank of the relevant documents of a question (MAP, nDCG@10)."
     lines = "lines QUESTION<tab>IDS, the ids of the relevant documents separated by spaces"
-    search = _add(measures, "search", summary, _search)
+    search = _add(measures, "search", summary)
     _files(search, "QUESTIONS", lines)
     search.add_argument(
         "--mode",
@@ -60,9 +59,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
 
     summary = "Isotropy: how evenly the vectors use all directions (mean cosine, effective rank, partition ratio)."
-    _add(measures, "isotropy", summary, _isotropy)
+    _add(measures, "isotropy", summary)
 
-    _configure_report(_add(measures, "report", "All of the above but isotropy for which files are given.", _report))
+    _configure_report(_add(measures, "report", "All of the above but isotropy for which files are given."))
     for measure in measures.choices.values():
         measure.set_defaults(options=option_names(measure))
 
@@ -84,9 +83,8 @@ def _files(measure: argparse.ArgumentParser, metavar: str, help: str) -> None:
     measure.add_argument("files", nargs="+", metavar=metavar, help=help)
 
 
-def _add(measures: Any, name: str, summary: str, score: Callable[..., Sequence[Table]]) -> argparse.ArgumentParser:
+def _add(measures: Any, name: str, summary: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = measures.add_parser(name, help=summary, description=summary)
-    parser.set_defaults(score=score)
     add_model(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="also write the tables to a Markdown file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
@@ -122,7 +120,7 @@ def _seed_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    if arguments.score is None:
+    if arguments.measure is None:
         raise ConfigError(_NO_MEASURE)
 
     from jose_embed.model.embeddings import load
@@ -134,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> None:
     model = load(arguments.model)
     # A file that cannot be written is refused here, before any work.
     with contextlib.nullcontext() if output is None else atomic_file(output, overwrite=arguments.overwrite) as write:
-        tables: Sequence[Table] = arguments.score(model, arguments)
+        tables: Sequence[Table] = _measured(model, arguments)
         markdown = "\n\n".join(table.to_markdown() for table in tables)
         if write is not None:
             write(f"# {Path(arguments.model).name}\n\nModel {model.id}\n\n{markdown}\n".encode())
@@ -157,50 +155,31 @@ def _read_files(arguments: argparse.Namespace) -> list[str]:
     return names
 
 
-def _wordsim(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
-    from jose_embed.analysis.tables import word_similarity_table
-
-    return [word_similarity_table(model, arguments.files)]
-
-
-def _analogy(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
-    from jose_embed.analysis.tables import analogy_table
-
-    return [analogy_table(model, arguments.files, max_rank=arguments.max_rank)]
-
-
-def _sts(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
-    from jose_embed.analysis.tables import sentence_table
-
-    return [sentence_table(model, arguments.files)]
-
-
-def _search(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
-    from jose_embed.analysis.tables import search_table
-
-    return [search_table(model, arguments.files, mode=arguments.mode)]
-
-
-def _isotropy(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+def _measured(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
+    from jose_embed.analysis import tables
     from jose_embed.analysis.isotropy import isotropy_table
 
-    return [isotropy_table(model)]
-
-
-def _classify(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
-    from jose_embed.analysis.tables import classification_table, labelled_rows
-
-    documents = labelled_rows(model, arguments.labels, _texts(model, arguments))
-    methods: tuple[Any, ...] = (arguments.method,) if arguments.method else ("knn", "logistic")
-    return [classification_table(documents, methods=methods, n_train=arguments.train, folds=arguments.folds)]
-
-
-def _cluster(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
-    from jose_embed.analysis.tables import clustering_table, labelled_rows
-
-    documents = labelled_rows(model, arguments.labels, _texts(model, arguments))
-    methods: tuple[Any, ...] = (arguments.method,) if arguments.method else ("kmeans", "spherical")
-    return [clustering_table(documents, methods=methods, n_clusters=arguments.clusters, n_seeds=arguments.seeds)]
+    match arguments.measure:
+        case "wordsim":
+            return [tables.word_similarity_table(model, arguments.files)]
+        case "analogy":
+            return [tables.analogy_table(model, arguments.files, max_rank=arguments.max_rank)]
+        case "sts":
+            return [tables.sentence_table(model, arguments.files)]
+        case "search":
+            return [tables.search_table(model, arguments.files, mode=arguments.mode)]
+        case "isotropy":
+            return [isotropy_table(model)]
+        case "report":
+            return _report(model, arguments)
+    documents = tables.labelled_rows(model, arguments.labels, _texts(model, arguments))
+    chosen: Any = (arguments.method,) if arguments.method else None
+    if arguments.measure == "classify":
+        methods = chosen or ("knn", "logistic")
+        return [tables.classification_table(documents, methods=methods, n_train=arguments.train, folds=arguments.folds)]
+    methods = chosen or ("kmeans", "spherical")
+    n_clusters, n_seeds = arguments.clusters, arguments.seeds
+    return [tables.clustering_table(documents, methods=methods, n_clusters=n_clusters, n_seeds=n_seeds)]
 
 
 def _report(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:

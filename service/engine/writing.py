@@ -16,7 +16,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,7 @@ _CHECK_SECONDS: Final = 30.0
 _CHECK_SHARE: Final = 100  # a check that takes a second is repeated after this many seconds at the earliest
 _NORM_ERROR: Final = 1e-3  # a stored vector with a larger one is damaged
 _log = logging.getLogger("service")
+Answer = TypeVar("Answer")
 
 
 def _quiet(n: int) -> None:
@@ -249,25 +250,23 @@ class DocumentWriter:
         self._merging = threading.Thread(target=run, name="merge", daemon=True)
         self._merging.start()
 
-    def run_alone(self, job: Callable[[], Any]) -> None:
-        """Runs a function in the write lane, and waits for it.
+    def run_alone(self, job: Callable[[], Answer]) -> Answer:
+        """Runs a function in the write lane, waits for it, and returns what it returns.
 
         Raises:
             Problem: ``not-ready``: the service is stopping.
         """
-        finished: concurrent.futures.Future[None] = concurrent.futures.Future()
+        finished: concurrent.futures.Future[Answer] = concurrent.futures.Future()
 
         def run() -> None:
             try:
-                job()
+                finished.set_result(job())
             except BaseException as error:
                 finished.set_exception(error)
-            else:
-                finished.set_result(None)
 
         if not self.lane.post(run):
             raise Problem("not-ready", "the service is stopping")
-        finished.result()
+        return finished.result()
 
     # ------------------------------------------------------------------------------------------------------------------
     # the index of a model
@@ -411,9 +410,7 @@ class DocumentWriter:
 
     def freeze(self) -> tuple[sqlite3.Connection, ServedModel]:
         """A connection that sees the documents of this moment, and the model that is served now."""
-        found: list[tuple[sqlite3.Connection, ServedModel]] = []
-        self.run_alone(lambda: found.append((self.store.frozen(), self.snapshot.served)))
-        return found[0]
+        return self.run_alone(lambda: (self.store.frozen(), self.snapshot.served))
 
     def _agreeing(self, served: ServedModel, library: Library) -> Library:
         """The library, brought to what is stored now; to be called in the write lane."""
