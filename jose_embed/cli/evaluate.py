@@ -173,11 +173,11 @@ def _measured(model: Any, arguments: argparse.Namespace) -> Sequence[Table]:
         case "report":
             return _report(model, arguments)
     documents = tables.labelled_rows(model, arguments.labels, _texts(model, arguments))
-    chosen: Any = (arguments.method,) if arguments.method else None
+    methods: Any = ("knn", "logistic") if arguments.measure == "classify" else ("kmeans", "spherical")
+    if arguments.method:
+        methods = (arguments.method,)
     if arguments.measure == "classify":
-        methods = chosen or ("knn", "logistic")
         return [tables.classification_table(documents, methods=methods, n_train=arguments.train, folds=arguments.folds)]
-    methods = chosen or ("kmeans", "spherical")
     n_clusters, n_seeds = arguments.clusters, arguments.seeds
     return [tables.clustering_table(documents, methods=methods, n_clusters=n_clusters, n_seeds=n_seeds)]
 

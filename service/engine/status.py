@@ -244,18 +244,14 @@ def metrics_of(engine: Engine) -> Metrics:
             lambda: float(engine.follower is not None and writer.is_open and engine.follower.other_model),
         )
     for lane in engine.lanes:
-        name = f"jose_{lane.name}"
-        read = functools.partial(getattr, lane)
-        gauges[f"{name}_waiting"] = (f"Jobs in the {lane.name} lane.", functools.partial(read, "depth"))
-        counters[f"{name}_jobs_total"] = (f"Jobs done in the {lane.name} lane.", functools.partial(read, "jobs"))
-        counters[f"{name}_batches_total"] = (
-            f"Batches done in the {lane.name} lane.",
-            functools.partial(read, "batches"),
-        )
-        counters[f"{name}_busy_seconds_total"] = (
-            f"Time at work in the {lane.name} lane.",
-            functools.partial(read, "busy_seconds"),
-        )
+        for table, name, what, attribute in (
+            (gauges, "waiting", "Jobs", "depth"),
+            (counters, "jobs_total", "Jobs done", "jobs"),
+            (counters, "batches_total", "Batches done", "batches"),
+            (counters, "busy_seconds_total", "Time at work", "busy_seconds"),
+        ):
+            read = functools.partial(getattr, lane, attribute)
+            table[f"jose_{lane.name}_{name}"] = (f"{what} in the {lane.name} lane.", read)
     return Metrics(gauges, counters)
 
 
