@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -87,30 +87,25 @@ class Embeddings(SearchableModel):
         self._lookup = WordLookup(self.words, make, text.get("normalisation"), phrases, self.subwords)
         if self.path is not None and (difference := other_versions(text)) is not None:
             _log.warning("%s: %s", self.path, difference)
-        self._doc_rows: RowFinder | None = None
-        self._encoder: DocumentEncoder | None = None
-        self._word_directions: WordDirections | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the training text."""
         return self._lookup.tokenizer
 
-    @property
+    @cached_property
     def encoder(self) -> DocumentEncoder:
         """Makes document vectors from texts; holds the weights that the training learned."""
-        if self._encoder is None:
-            weights, matrix = self.extra_arrays.get(WORD_WEIGHTS), self.extra_arrays.get(DOCUMENT_MATRIX, NO_MATRIX)
-            self._encoder = DocumentEncoder(
-                self.center_vectors,
-                self.context_vectors,
-                self.counts,
-                default_weights(self.counts) if weights is None else np.asarray(weights, np.float64),
-                float(self.extra_arrays.get(CONTEXT_SHARE, 0.0)),
-                np.asarray(matrix, np.float64),
-                self._lookup,
-            )
-        return self._encoder
+        weights, matrix = self.extra_arrays.get(WORD_WEIGHTS), self.extra_arrays.get(DOCUMENT_MATRIX, NO_MATRIX)
+        return DocumentEncoder(
+            self.center_vectors,
+            self.context_vectors,
+            self.counts,
+            default_weights(self.counts) if weights is None else np.asarray(weights, np.float64),
+            float(self.extra_arrays.get(CONTEXT_SHARE, 0.0)),
+            np.asarray(matrix, np.float64),
+            self._lookup,
+        )
 
     # ---- words -------------------------------------------------------------------------------------------------------
 
@@ -383,21 +378,18 @@ class Embeddings(SearchableModel):
             for index, score in zip(indices.tolist(), np.clip(scores, -1, 1).tolist(), strict=True)
         ]
 
-    @property
+    @cached_property
     def word_directions(self) -> WordDirections:
         """The directions of all words in the document space, made when first asked for."""
-        if self._word_directions is None:
-            encoder = self.encoder
-            self._word_directions = WordDirections(
-                self.center_vectors,
-                self.context_vectors,
-                encoder.context_share,
-                encoder.matrix,
-                encoder.word_weights,
-                self.counts,
-                mean_of_documents(self.doc_vectors, self.doc_token_counts),
-            )
-        return self._word_directions
+        return WordDirections(
+            self.center_vectors,
+            self.context_vectors,
+            self.encoder.context_share,
+            self.encoder.matrix,
+            self.encoder.word_weights,
+            self.counts,
+            mean_of_documents(self.doc_vectors, self.doc_token_counts),
+        )
 
     def require_documents(self) -> None:
         """Check that the model has document vectors.
@@ -413,9 +405,11 @@ class Embeddings(SearchableModel):
 
     def document_index(self, doc_id: str) -> int | None:
         """The row of a document (the first with that id), or None; the first call prepares 16 bytes per document."""
-        if self._doc_rows is None:
-            self._doc_rows = RowFinder(self.doc_ids)
-        return self._doc_rows.find(doc_id)
+        return self._row_finder.find(doc_id)
+
+    @cached_property
+    def _row_finder(self) -> RowFinder:
+        return RowFinder(self.doc_ids)
 
     def _trained_row(self, doc_id: str | None, index: int | None) -> int:
         row = self._document_row(doc_id, index)

@@ -387,12 +387,6 @@ def parsed(filter: str | Filter | None) -> Filter | None:
 class SearchableModel(StoredModel):
     """A model whose documents answer questions."""
 
-    _document_search: DocumentSearch | None
-
-    def _prepare(self) -> None:
-        super()._prepare()
-        self._document_search = None
-
     @property
     def encoder(self) -> DocumentEncoder:
         """Makes document vectors from texts."""
@@ -402,14 +396,10 @@ class SearchableModel(StoredModel):
         """Check that the model has document vectors."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def document_search(self) -> DocumentSearch:
         """Answers questions to the documents; made when first asked for."""
-        if self._document_search is None:
-            self._document_search = DocumentSearch(
-                self.encoder, self.doc_vectors, self.doc_token_counts, self._parts.texts
-            )
-        return self._document_search
+        return DocumentSearch(self.encoder, self.doc_vectors, self.doc_token_counts, self._parts.texts)
 
     @names_arguments
     def search(
