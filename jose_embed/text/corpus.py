@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,6 @@ class CorpusStatistics:
         return {**facts, "sources": named, "n_sources": len(self.sources)}
 
 
-@dataclass(eq=False, repr=False)
 class EncodedCorpus:
     """A text as rows of a vocabulary; a context manager that gives its disk space back at the end.
 
@@ -79,19 +78,35 @@ class EncodedCorpus:
         rare_counts: The words that are not in the vocabulary, and their counts (rare_words.py); ``None`` if unknown.
     """
 
-    tokens: Ids
-    offsets: Ends
-    doc_ids: Sequence[str]
-    vocabulary: Vocabulary
-    tokenizer: Tokenizer
-    statistics: CorpusStatistics
-    min_count: int
-    sources: Sequence[SourceReport]
-    options: TextOptions = field(default_factory=TextOptions)
-    texts: TextStore | None = None
-    choice: VocabularyChoice = field(default_factory=VocabularyChoice)
-    phrases: Sequence[Phrase] = ()
-    rare_counts: bytes | None = None
+    def __init__(
+        self,
+        tokens: Ids,
+        offsets: Ends,
+        doc_ids: Sequence[str],
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
+        statistics: CorpusStatistics,
+        min_count: int,
+        sources: Sequence[SourceReport],
+        options: TextOptions | None = None,
+        texts: TextStore | None = None,
+        choice: VocabularyChoice | None = None,
+        phrases: Sequence[Phrase] = (),
+        rare_counts: bytes | None = None,
+    ) -> None:
+        self.tokens = tokens
+        self.offsets = offsets
+        self.doc_ids = doc_ids
+        self.vocabulary = vocabulary
+        self.tokenizer = tokenizer
+        self.statistics = statistics
+        self.min_count = min_count
+        self.sources = sources
+        self.options = options or TextOptions()
+        self.texts = texts
+        self.choice = choice or VocabularyChoice()
+        self.phrases = phrases
+        self.rare_counts = rare_counts
 
     @property
     def n_documents(self) -> int:
