@@ -200,7 +200,7 @@ def from_validation(errors: Sequence[Any]) -> Problem:
     """
     listed = [
         {
-            "where": ".".join(str(part) for part in error.get("loc", ())),
+            "where": ".".join(str(part)[:_SHOWN_CHARACTERS] for part in error.get("loc", ())),
             "value": shown(error.get("input")),
             "problem": _reason(error),
         }

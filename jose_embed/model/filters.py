@@ -435,7 +435,10 @@ def _value(tokens: _Tokens) -> Value:
     if token.text in ("true", "false"):
         return token.text == "true"
     if _NUMBER.fullmatch(token.text):
-        number: int | float = json.loads(token.text)
+        try:
+            number: int | float = json.loads(token.text)
+        except ValueError:  # Python reads no integer of thousands of digits
+            raise _unexpected(token, "a number of at most 4,300 digits") from None
         return number
     return token.text
 

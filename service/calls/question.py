@@ -168,7 +168,8 @@ class Documents(NamedTuple):
         search = self.snapshot.served.embeddings.document_search
         added = self.added
         if added is None and self.snapshot.served.documents.index.kind != "ivf":
-            chosen = None if np.count_nonzero(self.trained) == search.n_known else np.flatnonzero(self.trained)
+            # Without rows the library finds documents without a known word, too, by their words.
+            chosen = None if self.trained.all() else np.flatnonzero(self.trained)
             return _ranked(*search.best(question, k, mode, chosen), mode)
         if mode == "vector":
             if question.vector is None:

@@ -95,6 +95,7 @@ def test_what_does_not_fit(text: str) -> None:
         ("rating = 1 or rating = 2", "'or' at character 12 where 'and'"),
         ("rating == 2", "'=' at character 9"),
         ("rating in 2", "'2' at character 11 where '\\['"),
+        ("rating = " + "9" * 5_000, "where a number of at most 4,300 digits"),
         ("rating in []", "'\\]' at character 12"),
         ("rating in [1", "ends where ',' or '\\]'"),
         ("rating is 2", "'2' at character 11 where 'missing'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from service.problems import CATALOGUE, Problem, catalogue_page, from_validation
 
 
@@ -26,3 +28,5 @@ def test_problems_say_what_is_wrong_and_what_to_do() -> None:
     many = from_validation([{"loc": ("body",), "input": "\ud800" * 300, "msg": "no"}] * 50)
     assert len(many.members["errors"]) == 20
     assert "(and 30 more)" in many.detail
+    long = from_validation([{"loc": ("body", "x" * 100_000), "input": 1, "type": "extra_forbidden", "known": known}])
+    assert len(json.dumps(long.document())) < 2_000

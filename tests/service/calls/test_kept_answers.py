@@ -18,12 +18,14 @@ N_DOCS = 400
 Fields = list[dict[str, Any]]
 
 
-def keep(path: Path, texts: list[str] | None, fields: Fields | None, *, seed: int = 1) -> Path:
-    """A saved model of random directions that keeps these texts and fields of documents 1, 2, 3 ..."""
+def keep(path: Path, texts: list[str] | None, fields: Fields | None, *, seed: int = 1, n_unknown: int = 0) -> Path:
+    """A saved model of random directions that keeps these texts and fields of documents 1, 2, 3 ...; the first ones may
+    have no known word."""
     n_docs = len(texts or fields or ())
     store = TextStore.create(fields=sorted(fields[0]) if fields else ())
     store.append(texts, fields, n_docs)
     store.finish()
+    is_known = np.arange(n_docs) >= n_unknown
     model = Embeddings.from_arrays(
         words=["king", "queen", "man"],
         counts=[9, 8, 7],
@@ -31,7 +33,7 @@ def keep(path: Path, texts: list[str] | None, fields: Fields | None, *, seed: in
         context_vectors=unit_rows(3, 8, seed + 1),
         doc_ids=[str(i + 1) for i in range(n_docs)],
         doc_vectors=unit_rows(n_docs, 8, seed + 2),
-        doc_token_counts=np.full(n_docs, 5),
+        doc_token_counts=np.where(is_known, 5, 0),
         texts=store,
     )
     model.save(path, overwrite=True)
@@ -177,6 +179,13 @@ def test_a_text_is_compared_by_words_too_where_texts_are_kept(starter: Starter, 
     for query in ({"vector": vector}, {"word": "king"}, {"document_id": "8"}, {"text": "king", "target": "words"}):
         for more in ({}, {"include": ["text"]}, {"target": "words"}):
             assert served.post("/search", {**query, **more}).json()["mode"] == "vector"
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "words"])
+def test_a_trained_document_without_a_known_word_is_never_found(starter: Starter, tmp_path: Path, mode: str) -> None:
+    served = starter(keep(tmp_path / "a.jose", ["zyx", "king abc"], None, n_unknown=1))
+    assert search_text(served, "zyx", mode=mode)["neighbors"] == []
+    assert [hit["id"] for hit in search_text(served, "zyx king", mode=mode)["neighbors"]] == ["2"]
 
 
 def test_a_text_is_compared_by_vectors_where_no_texts_are_kept(served: Served) -> None:
