@@ -49,6 +49,7 @@ _KEPT_FILTERS: Final = 64
 _MOST_EXACT: Final = 1 << 53  # integers that float64 holds
 _FEW_VALUES: Final = 16  # fewer are compared one by one
 _LONGEST_NUMBER: Final = 40  # characters of a number that is kept as text
+_SHOWN_NAMES: Final = 50
 _DATE: Final = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:[T ][0-9:.,+Z-]*)?)?)?")
 _HINTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("or", "||", "|"), "there is no or: for values of one field write FIELD in [A, B]"),
@@ -259,7 +260,9 @@ def no_field(field: str, names: Sequence[str]) -> ConfigError:
         >>> print(no_field("yaer", ["year", "lang"]))
         there is no field 'yaer'; kept are year, lang
     """
-    kept = f"kept are {', '.join(names)}" if names else "no fields are kept (--keep-fields)"
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    shown = ", ".join(name[:100] for name in names[:_SHOWN_NAMES])
+    kept = f"kept are {shown}{more}" if names else "no fields are kept (--keep-fields)"
     return ConfigError(f"there is no field {field[:100]!r}; {kept}")
 
 

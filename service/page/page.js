@@ -423,6 +423,7 @@ let haveFields = false; // whether a document that was found has some
 /** The comparison of a filter that a field of this value fits; null if there is none. */
 function comparison(name, value) {
   if (!['string', 'number', 'boolean'].includes(typeof value) || String(value).length > 200) return null;
+  if (typeof value === 'number' && Math.abs(value) > Number.MAX_SAFE_INTEGER) return null; // the browser has rounded it
   return `${/^[a-z_][\w.-]*$/i.test(name) ? name : JSON.stringify(name)} = ${JSON.stringify(value)}`;
 }
 
@@ -433,7 +434,7 @@ function filtering(name, value, text) {
   const parameters = questionAsked();
   parameters.delete('k');
   const before = parameters.get('f')?.trim();
-  if (before?.includes(condition)) return text;
+  if (` and ${before} and `.includes(` and ${condition} and `)) return text;
   return link('search', Object.fromEntries([...parameters, ['f', before ? `${before} and ${condition}` : condition]]), text);
 }
 

@@ -190,6 +190,13 @@ def test_a_field_that_no_document_has_fits_no_comparison_but_is_not_missing_in_a
     Filter.parse("rating is missing").check(known())  # without documents nothing can be lost
 
 
+def test_an_error_names_some_fields_of_many() -> None:
+    """Clients choose the names of the fields of documents that they add."""
+    with pytest.raises(ConfigError, match=r"kept are f{100}, .* and 2 more$") as refused:
+        Filter.parse("nowhere is missing").check(known({"f" * 5_000: 1} | {f"g{i}": 1 for i in range(51)}))
+    assert len(str(refused.value)) < 1_000
+
+
 @pytest.mark.parametrize("value", ["2025-13-01", "2025-02-30", "01.02.2025", "2025", "yesterday", "true", "2025-1-1"])
 @pytest.mark.parametrize("form", ["date >= {}", "date = {}", "rating > 0 and date in [2025-01-01, {}]"])
 def test_what_is_no_date_is_no_value_of_a_field_of_dates(value: str, form: str) -> None:
