@@ -177,6 +177,19 @@ def test_search(browser: Any, service: Served, size: tuple[int, int]) -> None:
         page.locator(".words tbody tr").first.wait_for()
 
 
+def test_a_value_filters_if_it_is_exact_and_not_asked_for_yet(
+    browser: Any, sea: Path, starter: Starter, tmp_path: Path
+) -> None:
+    running = starter(sea, "--documents", str(tmp_path / "d.sqlite3"))
+    fields = {"stars": 1, "superstars": 1, "text": "12345678901234567890", "large": 12345678901234567890}
+    body = {"text": "boat", "fields": fields}
+    assert running.client.put("/documents/a", json=body).status_code == 201
+    with opened(browser, running, "search?q=boat&in=added&f=superstars+%3D+1") as visit:
+        visit.page.locator(".fields").wait_for()
+        linked = visit.page.locator(".fields div").filter(has=visit.page.locator("dd a")).locator("dt")
+        assert linked.all_inner_texts() == ["stars", "text"]
+
+
 @SIZES
 def test_a_value_of_a_field_filters(browser: Any, service: Served, size: tuple[int, int]) -> None:
     with opened(browser, service, size=size, touch=size is PHONE, refused=("status of 422",)) as visit:
