@@ -359,8 +359,8 @@ class TrainConfig:
     )
     earlier_text: str = _option(
         "",
-        "with a model to continue: the encoded text that it was trained on, so that the vectors of its documents are"
-        " made anew; not needed if the model keeps its texts",
+        "with a model to continue: the encoded text that it was trained on, so that words go on with both texts,"
+        " which is better, and all document vectors are made anew; not needed if the model keeps its texts",
         empty=True,
         metavar="DIR",
     )

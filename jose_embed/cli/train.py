@@ -229,9 +229,9 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Mapping[
     from jose_embed.compute.backends import check_backend, choose_backend, is_for_the_cpu
     from jose_embed.text.kept import text_for
     from jose_embed.text.records import TextOptions
-    from jose_embed.training.continued import opened
+    from jose_embed.training.continued import opened, planned
     from jose_embed.training.estimate import estimate
-    from jose_embed.training.given import check_init, given_vectors
+    from jose_embed.training.given import check_init
 
     is_for_the_cpu(config)
     check_backend(config.backend)
@@ -255,17 +255,18 @@ def _dry_run(arguments: argparse.Namespace, config: TrainConfig, given: Mapping[
     with text as corpus:
         config = config.for_text(corpus.vocabulary.n_tokens)
         chosen = choose_backend(config, corpus.vocabulary.counts, corpus.offsets, reporter)
-        begun = given_vectors(config, corpus) if continued is None else continued.vectors(corpus, config)
-        if begun is not None:
-            reporter.note(begun.coverage)
-        need = estimate(corpus, dataclasses.replace(config, backend=chosen), begun)
+        begun, plan = planned(corpus, config, continued, arguments.temporary_directory)
+        for note in ("" if begun is None else begun.coverage, plan.note):
+            if note:
+                reporter.note(note)
+        need = estimate(plan.corpus, dataclasses.replace(plan.config, backend=chosen), begun, plan.left_out)
         workers = workers_text(config.resolved_workers()) if chosen == "cpu" else "the GPU"
         memory = f"about {amount_text(need['memory_bytes'], 'bytes')}"
         if "device_bytes" in need:
             memory += f", and {amount_text(need['device_bytes'], 'bytes')} on the GPU"
         rows = {
             **text_rows(corpus),
-            "epochs": f"{config.epochs:,}",
+            "epochs": f"{plan.config.epochs:,}",
             "backend": chosen,
             "memory": memory,
             "n-grams": _ngram_row(config, corpus.vocabulary.words),

@@ -21,13 +21,14 @@ from jose_embed.config import TrainConfig
 from jose_embed.errors import TrainingError
 from jose_embed.progress import Reporter
 from jose_embed.training.schedule import (
-    NO_DOCUMENTS,
     Chunk,
+    LeftOut,
     RunState,
     chunk_tokens,
     chunks,
-    n_tokens_of,
+    epoch_starts,
     visiting_order,
+    visits_all,
 )
 
 
@@ -50,7 +51,7 @@ def train_epochs(
     state: RunState | None = None,
     keeper: Keeper | None = None,
     after_epoch: Callable[[RunState], None] | None = None,
-    left_out: npt.NDArray[np.int64] = NO_DOCUMENTS,
+    left_out: LeftOut = visits_all,
 ) -> RunState:
     """Train the remaining epochs.
 
@@ -63,7 +64,7 @@ def train_epochs(
         keeper: Asked between two chunks whether it is due.
         after_epoch: Called with the state after each epoch, when no chunk is running. It may move vectors, add to the
             report of the epoch and set ``state.stopped``.
-        left_out: int64, ascending: documents that are not trained.
+        left_out: The documents that an epoch does not visit.
 
     Returns:
         The state after the last epoch.
@@ -72,11 +73,11 @@ def train_epochs(
         TrainingError: the loss became infinite or NaN.
     """
     state = state or RunState()
-    n_tokens = int(offsets[-1]) - n_tokens_of(offsets, left_out)
-    reporter.start("training", config.epochs * n_tokens, "words", state.epoch * n_tokens + state.tokens)
+    starts = epoch_starts(offsets, config.epochs, left_out)
+    reporter.start("training", starts[-1], "words", starts[state.epoch] + state.tokens)
     with ThreadPoolExecutor(backend.threads, thread_name_prefix="jose-train") as pool:
         while state.epoch < config.epochs and not state.stopped:
-            _train_epoch(pool, backend, offsets, config, reporter, state, keeper, n_tokens, left_out)
+            _train_epoch(pool, backend, offsets, config, reporter, state, keeper, starts, left_out)
             state = state.after_epoch()
             if after_epoch is not None:
                 after_epoch(state)
@@ -93,15 +94,15 @@ def _train_epoch(
     reporter: Reporter,
     state: RunState,
     keeper: Keeper | None,
-    n_tokens: int,
-    left_out: npt.NDArray[np.int64],
+    starts: list[int],
+    left_out: LeftOut,
 ) -> None:
     """Train the rest of an epoch; ``state`` is updated after every chunk."""
     started = time.perf_counter() - state.seconds
     epoch = state.epoch
-    order = visiting_order(offsets, config.seed, epoch, left_out=left_out)[state.documents :]
-    size = chunk_tokens(n_tokens, backend.threads, backend.chunk_limits)
-    coming = chunks(order, offsets, epoch * n_tokens + state.tokens, size)
+    order = visiting_order(offsets, config.seed, epoch, left_out=left_out(epoch))[state.documents :]
+    size = chunk_tokens(starts[epoch + 1] - starts[epoch], backend.threads, backend.chunk_limits)
+    coming = chunks(order, offsets, starts[epoch] + state.tokens, size)
     waiting: deque[tuple[Chunk, Future[ChunkResult]]] = deque()
     just_kept = False  # at least one chunk is trained between two checkpoints
     try:

@@ -22,20 +22,23 @@ from jose_embed.progress import SilentReporter
 from jose_embed.text.corpus import EncodedCorpus
 from jose_embed.training.given import GivenVectors
 from jose_embed.training.initial import fill_with_random_points, trained_rows
-from jose_embed.training.schedule import chunk_tokens, chunks, visiting_order
+from jose_embed.training.schedule import LeftOut, chunk_tokens, chunks, epoch_starts, visiting_order, visits_all
 from jose_embed.training.subwords import subword_bytes
 
 _CHUNKS: Final = 8  # that each worker trains in the trial; a second or two
 _DEVICE_TOKENS: Final = 1 << 21  # running words that a CUDA device trains in the trial
 
 
-def estimate(corpus: EncodedCorpus, config: TrainConfig, given: GivenVectors | None = None) -> dict[str, float]:
+def estimate(
+    corpus: EncodedCorpus, config: TrainConfig, given: GivenVectors | None = None, left_out: LeftOut = visits_all
+) -> dict[str, float]:
     """Estimate memory and time of a training by a short trial on this machine.
 
     Args:
         corpus: The encoded text.
         config: The settled settings, see :meth:`TrainConfig.for_text`.
         given: Where words begin, with the setting ``init``.
+        left_out: The documents that an epoch does not visit.
 
     Returns:
         ``memory_bytes``, ``seconds`` and, on a CUDA device, ``device_bytes`` of its memory.
@@ -52,7 +55,8 @@ def estimate(corpus: EncodedCorpus, config: TrainConfig, given: GivenVectors | N
     size = chunk_tokens(corpus.n_tokens, threads, CHUNK_LIMITS) if on_cpu else _DEVICE_TOKENS
     documents = _trial_documents(corpus, _CHUNKS * threads * size if on_cpu else size)
     seconds = _trial_seconds(corpus, replace(config, epochs=1), documents, chosen, threads, size)
-    runs = config.epochs * corpus.n_tokens / max(1, int(np.diff(corpus.offsets)[documents].sum()))
+    n_tokens = epoch_starts(corpus.offsets, config.epochs, left_out)[-1]
+    runs = n_tokens / max(1, int(np.diff(corpus.offsets)[documents].sum()))
     need = {"memory_bytes": 2.2e8 + n_bytes, "seconds": runs * seconds}
     if not on_cpu:
         longest = int(np.diff(corpus.offsets).max(initial=0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import numpy.typing as npt
 
 from jose_embed.compute.backends import Backend, make_backend
 from jose_embed.compute.cpu import backend as cpu
@@ -17,7 +16,7 @@ from jose_embed.progress import Reporter
 from jose_embed.storage.columns import row_blocks
 from jose_embed.storage.memory import mapped_table, release
 from jose_embed.text.corpus import EncodedCorpus
-from jose_embed.training.schedule import NO_DOCUMENTS, chunk_tokens, n_tokens_of
+from jose_embed.training.schedule import LeftOut, chunk_tokens, epoch_starts, visits_all
 
 
 def allocate_tables(
@@ -80,7 +79,7 @@ def compiled_backend(
     config: TrainConfig,
     reporter: Reporter,
     first_document: int = 0,
-    left_out: npt.NDArray[np.int64] = NO_DOCUMENTS,
+    left_out: LeftOut = visits_all,
 ) -> Backend:
     """The backend that moves the vectors in ``tables``, its kernels compiled.
 
@@ -91,12 +90,12 @@ def compiled_backend(
         config: The settled settings.
         reporter: Receives the phase "compiling".
         first_document: The number of the first document in the whole text.
-        left_out: int64, documents that are not trained.
+        left_out: The documents that an epoch does not visit.
     """
     counts = corpus.vocabulary.counts
     samples = SamplingTables.of(counts, config.subsample_threshold, config.noise_exponent)
-    n_tokens = corpus.n_tokens - n_tokens_of(corpus.offsets, left_out)
-    text, total_tokens = Text(corpus.tokens, corpus.offsets), config.epochs * n_tokens
+    total_tokens = epoch_starts(corpus.offsets, config.epochs, left_out)[-1]
+    text = Text(corpus.tokens, corpus.offsets)
     backend = make_backend(device, text, samples, tables, config, total_tokens, counts, first_document)
     reporter.start("compiling", 1, "kernels")
     backend.prepare()

@@ -7,7 +7,7 @@ It is cut into chunks. A run that stops between two chunks can be resumed exactl
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,9 @@ from jose_embed.compute.tables import ChunkResult
 
 #: Rows of documents, none of them.
 NO_DOCUMENTS: Final = np.empty(0, np.int64)
+
+#: The documents that an epoch (from 0) does not visit: int64, ascending.
+LeftOut = Callable[[int], npt.NDArray[np.int64]]
 
 _BLOCK_DOCUMENTS = 1 << 16  # documents cut into chunks at a time
 _SHUFFLE_TOKENS = 1 << 28  # running words (4 bytes each) shuffled as one block: 1 GB
@@ -40,6 +43,19 @@ class Chunk(NamedTuple):
 def n_tokens_of(offsets: npt.NDArray[np.int64], documents: npt.NDArray[np.int64]) -> int:
     """The running words of some documents."""
     return int((offsets[documents + 1] - offsets[documents]).sum())
+
+
+def visits_all(epoch: int) -> npt.NDArray[np.int64]:
+    """No document is left out of an epoch."""
+    return NO_DOCUMENTS
+
+
+def epoch_starts(offsets: npt.NDArray[np.int64], epochs: int, left_out: LeftOut) -> list[int]:
+    """The running words that are trained before each epoch, and those of all epochs."""
+    starts = [0]
+    for epoch in range(epochs):
+        starts.append(starts[-1] + int(offsets[-1]) - n_tokens_of(offsets, left_out(epoch)))
+    return starts
 
 
 def visiting_order(

@@ -16,6 +16,7 @@ from inspect import signature
 from typing import Any, Unpack
 
 import numpy as np
+import numpy.typing as npt
 
 import jose_embed
 from jose_embed.compute.backends import Backend, check_backend, choose_backend, is_for_the_cpu
@@ -37,11 +38,11 @@ from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
 from jose_embed.training.after_epoch import EpochEnd, OnEpoch
 from jose_embed.training.checkpoints import Checkpoints, RunFacts
-from jose_embed.training.continued import Continued, Documents, opened
+from jose_embed.training.continued import Continued, Documents, begin_documents, opened, planned
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import finish_words, learn_documents
-from jose_embed.training.given import GivenVectors, check_init, given_vectors
+from jose_embed.training.given import GivenVectors, check_init
 from jose_embed.training.held_out import HeldOut, held_out_documents
 from jose_embed.training.initial import allocate_tables, compiled_backend, fill_with_random_points, trained_rows
 from jose_embed.training.keeper import CheckpointKeeper
@@ -168,7 +169,8 @@ def fit(
     settled = config.for_text(corpus.vocabulary.n_tokens)
     with timed(phases, "preparing"):
         continued = continued or opened(settled.continue_from, settled.earlier_text)
-        given = given_vectors(settled, corpus) if continued is None else continued.vectors(corpus, settled)
+        given, plan = planned(corpus, settled, continued, temporary_directory)
+        new, corpus = corpus, plan.corpus
         device = choose_backend(settled, corpus.vocabulary.counts, corpus.offsets, reporter)
         tables = allocate_tables(corpus, settled, device, temporary_directory)
         vectors = trained_rows(tables, corpus.vocabulary.n_words, settled.dim)
@@ -176,18 +178,25 @@ def fit(
             state = checkpoints.restore(vectors, corpus, phases, reporter)
         else:
             state = RunState()
-            _fill(vectors, settled, given, corpus, reporter)
-        left_out = held_out_documents(corpus.offsets, settled)
-        backend = compiled_backend(device, corpus, tables, settled, reporter, left_out=left_out)
-        held_out = HeldOut(left_out, corpus, settled, tables, backend) if len(left_out) else None
+            _fill(vectors, settled, given, new, reporter)
+            if corpus is not new:
+                reporter.note(plan.note)
+                begin_documents(corpus, settled, tables, settled.resolved_workers())
+        measured = held_out_documents(corpus.offsets, settled)
+
+        def left_out(epoch: int) -> npt.NDArray[np.int64]:
+            return np.union1d(measured, plan.left_out(epoch))
+
+        backend = compiled_backend(device, corpus, tables, plan.config, reporter, left_out=left_out)
+        held_out = HeldOut(measured, corpus, settled, tables, backend) if len(measured) else None
     after_epoch = EpochEnd(_pull(given, settled, vectors), held_out, settled.patience, on_epoch, reporter)
     train = partial(
-        train_epochs, backend, corpus.offsets, settled, reporter, after_epoch=after_epoch, left_out=left_out
+        train_epochs, backend, corpus.offsets, plan.config, reporter, after_epoch=after_epoch, left_out=left_out
     )
     if checkpoints is None:
         state = train(state=state)
     else:
-        run_facts = RunFacts(corpus, config, settled.epochs, backend.name, phases, keep_text)
+        run_facts = RunFacts(corpus, config, plan.config.epochs, backend.name, phases, keep_text)
         with CheckpointKeeper(checkpoints, vectors, run_facts, backend, reporter) as keeper:
             after_epoch.keep = keeper.keep_if_wanted
             state = train(state=state, keeper=keeper)
@@ -200,7 +209,7 @@ def fit(
         read_in_order(tables.document)
         # A GPU may be full of the training's tables; "auto" then sums on the CPU, to the same bytes.
         summing, threads = ("cpu", settled.resolved_workers()) if device == "cpu" else ("auto", available_workers())
-        if continued is None:
+        if continued is None or continued.has_text:
             learned = learn_documents(corpus, settled, tables, backend=summing, threads=threads)
             counts = np.diff(corpus.offsets)
             documents = Documents(corpus.doc_ids, vectors.document, counts, corpus.texts)
@@ -216,7 +225,7 @@ def fit(
     about = corpus.statistics.to_dict()
     if continued is not None:
         training["continued"] = continued.facts()
-        about = continued.corpus_facts(corpus)
+        about = continued.corpus_facts(new)
     return _model(corpus, settled, vectors, documents, learned, training, about)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,16 @@ import pytest
 import jose_embed
 from jose_embed import ConfigError, CorpusError, Embeddings, ModelError
 from jose_embed.cli.program import main, train_main
+from jose_embed.compute.sampling import keep_probability, noise_distribution
+from jose_embed.compute.tables import Tables
+from jose_embed.config import TrainConfig
 from jose_embed.model.rare_words import rare_counts
 from jose_embed.progress import SilentReporter
 from jose_embed.text.encode import encode_texts
 from jose_embed.text.kept import write_encoded
 from jose_embed.training import epochs
+from jose_embed.training.continued import begin_documents, opened
+from jose_embed.training.schedule import epoch_starts
 
 ALL = planted.corpus(200)
 # "late" is frequent enough in both parts together only, "seldom" is not.
@@ -125,6 +132,65 @@ def test_documents_with_their_text_are_made_anew(
     # The index of words is stored with the texts, as by any training, and not made anew.
     monkeypatch.delattr("jose_embed.text.word_index.WordIndex.of_texts")
     kept.word_index(model.tokenizer)
+
+
+def test_the_old_text_is_trained_again_in_a_part_of_the_last_epochs(with_texts: Path) -> None:
+    """Of ten epochs the last five, by the learning rates of these; each old document is in two of them."""
+    continued = opened(str(with_texts))
+    assert continued is not None
+    with encode_texts(NEW, min_count=4, earlier=continued.words) as corpus:
+        config = TrainConfig(dim=16, epochs=10, learning_rate=0.04)
+        plan = continued.plan(corpus, config, None)
+        more = continued.plan(corpus, dataclasses.replace(config, epochs=3), None)
+        assert not continued.vectors(corpus, config).weights.any()
+    assert plan.config == dataclasses.replace(config, epochs=5, learning_rate=0.02)
+    assert plan.corpus.n_documents == len(OLD) + len(NEW)
+    visits = np.full(plan.corpus.n_documents, 5)
+    for epoch in range(5):
+        visits[plan.left_out(epoch)] -= 1
+        assert len(plan.left_out(epoch)) == 3 * len(OLD) / 5
+    assert (visits[: len(OLD)] == 2).all()
+    assert (visits[len(OLD) :] == 5).all()
+    assert "the last 5 of 10 epochs; each of its 120 documents is in 2 of them" in plan.note
+    assert more.config.epochs == 2
+    # The learning rate reaches its end with the last running word that is visited.
+    starts = epoch_starts(plan.corpus.offsets, 5, plan.left_out)
+    assert starts[-1] == int(visits @ np.diff(plan.corpus.offsets))
+
+
+def test_much_new_text_is_trained_for_more_epochs(with_texts: Path) -> None:
+    continued = opened(str(with_texts))
+    assert continued is not None
+    with encode_texts(NEW * 6, min_count=4, earlier=continued.words) as corpus:
+        plan = continued.plan(corpus, TrainConfig(dim=16, epochs=10), None)
+        share = corpus.n_tokens / plan.corpus.n_tokens
+    assert 0.7 < share < 0.9
+    assert plan.config.epochs == math.ceil(10 * share)
+
+
+def test_rows_of_documents_begin_where_words_pull_them() -> None:
+    """Against the formula in float64; a document without a word keeps its row."""
+    with encode_texts(["b a b c", "a c c a", "-", "a b c d"], min_count=2) as corpus:
+        config = TrainConfig(dim=16).for_text(corpus.n_tokens)
+        random = np.random.default_rng(0)
+        tables = Tables(*(random.standard_normal((n, 16)).astype(np.float32) for n in (3, 3, 4)))
+        before = tables.document[2].copy()
+        begin_documents(corpus, config, tables, 1)
+        counts, center = corpus.vocabulary.counts, tables.center.astype(np.float64)
+        centered = center - noise_distribution(counts, config.noise_exponent) @ center
+        kept = keep_probability(counts, config.subsample_threshold)
+        for document in (0, 1, 3):
+            total = sum(kept[word] * centered[word] for word in corpus[document])
+            np.testing.assert_allclose(tables.document[document], total / np.linalg.norm(total), atol=1e-5)
+    np.testing.assert_array_equal(tables.document[2], before)
+
+
+def test_the_model_keeps_the_settings_of_a_whole_training(with_texts: Path) -> None:
+    """Else each continuation would have half of the epochs of the last one."""
+    model = jose_embed.train(documents=NEW, continue_from=str(with_texts), keep_text=True, **RUN)
+    given = jose_embed.load(with_texts)
+    assert (model.config.epochs, model.config.learning_rate) == (given.config.epochs, given.config.learning_rate)
+    assert len(model.manifest["training"]["epochs"]) == 2
 
 
 def test_an_encoded_text_serves_as_well(old: Path, tmp_path: Path) -> None:
@@ -234,16 +300,19 @@ class Stopping(SilentReporter):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.parametrize("kind", ["old", "with_texts"])
 def test_it_resumes_to_the_same_bytes(
-    old: Path, continued: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    old = request.getfixturevalue(kind)
     monkeypatch.setattr(epochs, "chunk_tokens", lambda *_: 500)
     (tmp_path / "new.txt").write_text("\n".join(NEW) + "\n")
-    run: dict[str, Any] = {"continue_from": str(old), "workers": 1, "checkpoint": tmp_path / "m.run"}
+    common: dict[str, Any] = {"continue_from": str(old), "workers": 1, "keep_text": kind == "with_texts"}
+    run = {**common, "checkpoint": tmp_path / "m.run"}
     with pytest.raises(KeyboardInterrupt):
         jose_embed.train(tmp_path / "new.txt", reporter=Stopping(), **run)
     resumed = jose_embed.train(tmp_path / "new.txt", resume=True, progress=False, **run)
-    whole = jose_embed.train(tmp_path / "new.txt", continue_from=str(old), **RUN)
+    whole = jose_embed.train(tmp_path / "new.txt", progress=False, **common)
     for name in ("center_vectors", "context_vectors", "doc_vectors"):
         assert getattr(resumed, name).tobytes() == getattr(whole, name).tobytes(), name
 
