@@ -3,10 +3,10 @@
 The vocabulary of the new model has all words of the old one and those that are frequent enough in both texts together.
 Old words begin at their vectors.
 
-With the old text, the training is the last part of one on both texts: of E epochs at least the last half, with the
-learning rates that these have. The words of an old document are trained already, so it is visited in E / 5 epochs only.
-Rows of documents begin where their words pull them. Then both are one text: the weights of words, the reliability
-matrix and all document vectors are made anew.
+With the old text, the training is the end of one on both texts: of E epochs at least the last half. The words of an old
+document are trained already, so it is visited in E / 5 epochs only. The learning rate begins where that of a training
+on both stands when as many running words are left. Rows of documents begin where their words pull them. Then both are
+one text: the weights of words, the reliability matrix and all document vectors are made anew.
 
 Without it, the new text is trained for E epochs; an old vector weighs as much as a tenth of the occurrences that made
 it, which given.py turns into steps towards it after each epoch. A word that was seen n times before and m times now
@@ -50,7 +50,7 @@ from jose_embed.text.vocabulary import EarlierWords, Vocabulary
 from jose_embed.text.word_table import Ends, Ids, VocabularyLookup
 from jose_embed.training.finish import learn_documents
 from jose_embed.training.given import GivenVectors, given_vectors, model_vectors
-from jose_embed.training.schedule import LeftOut, visits_all
+from jose_embed.training.schedule import LeftOut, epoch_starts, visits_all
 
 #: Settings that the vectors or words of the old model depend on.
 _FIXED: Final = (
@@ -191,7 +191,6 @@ class Continued:
         share = max(_LAST_EPOCHS, corpus.n_tokens / max(1, whole.n_tokens))
         epochs = math.ceil(share * config.epochs)
         visits = max(1, round(_EPOCHS_OF_OLD * config.epochs))
-        last = dataclasses.replace(config, epochs=epochs, learning_rate=config.learning_rate * epochs / config.epochs)
         random = np.random.Generator(np.random.PCG64([config.seed, 6]))
         parts = random.permutation(whole.n_documents - corpus.n_documents) % epochs
         note = (
@@ -202,7 +201,9 @@ class Continued:
         def left_out(epoch: int) -> npt.NDArray[np.int64]:
             return np.flatnonzero((parts + epoch) % epochs >= visits)
 
-        return Plan(whole, last, left_out, note)
+        words = epoch_starts(whole.offsets, epochs, left_out)[-1]
+        rate = config.learning_rate * words / max(1, config.epochs * whole.n_tokens)
+        return Plan(whole, dataclasses.replace(config, epochs=epochs, learning_rate=rate), left_out, note)
 
     def facts(self) -> dict[str, Any]:
         """The record in the new model's manifest; the first ``carried_documents`` documents kept their vectors."""

@@ -135,7 +135,7 @@ def test_documents_with_their_text_are_made_anew(
 
 
 def test_the_old_text_is_trained_again_in_a_part_of_the_last_epochs(with_texts: Path) -> None:
-    """Of ten epochs the last five, by the learning rates of these; each old document is in two of them."""
+    """Of ten epochs the last five, each old document in two; by the rate that a training has before as many words."""
     continued = opened(str(with_texts))
     assert continued is not None
     with encode_texts(NEW, min_count=4, earlier=continued.words) as corpus:
@@ -143,7 +143,6 @@ def test_the_old_text_is_trained_again_in_a_part_of_the_last_epochs(with_texts: 
         plan = continued.plan(corpus, config, None)
         more = continued.plan(corpus, dataclasses.replace(config, epochs=3), None)
         assert not continued.vectors(corpus, config).weights.any()
-    assert plan.config == dataclasses.replace(config, epochs=5, learning_rate=0.02)
     assert plan.corpus.n_documents == len(OLD) + len(NEW)
     visits = np.full(plan.corpus.n_documents, 5)
     for epoch in range(5):
@@ -153,9 +152,10 @@ def test_the_old_text_is_trained_again_in_a_part_of_the_last_epochs(with_texts: 
     assert (visits[len(OLD) :] == 5).all()
     assert "the last 5 of 10 epochs; each of its 120 documents is in 2 of them" in plan.note
     assert more.config.epochs == 2
-    # The learning rate reaches its end with the last running word that is visited.
-    starts = epoch_starts(plan.corpus.offsets, 5, plan.left_out)
-    assert starts[-1] == int(visits @ np.diff(plan.corpus.offsets))
+    words = int(visits @ np.diff(plan.corpus.offsets))
+    assert epoch_starts(plan.corpus.offsets, 5, plan.left_out)[-1] == words
+    rate = 0.04 * words / (10 * plan.corpus.n_tokens)
+    assert plan.config == dataclasses.replace(config, epochs=5, learning_rate=rate)
 
 
 def test_much_new_text_is_trained_for_more_epochs(with_texts: Path) -> None:
