@@ -50,6 +50,11 @@ def visits_all(epoch: int) -> npt.NDArray[np.int64]:
     return NO_DOCUMENTS
 
 
+def also_left_out(left_out: LeftOut, documents: npt.NDArray[np.int64]) -> LeftOut:
+    """Some documents are not visited in any epoch."""
+    return lambda epoch: np.union1d(documents, left_out(epoch))
+
+
 def epoch_starts(offsets: npt.NDArray[np.int64], epochs: int, left_out: LeftOut) -> list[int]:
     """The running words that are trained before each epoch, and those of all epochs."""
     starts = [0]

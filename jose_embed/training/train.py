@@ -16,7 +16,6 @@ from inspect import signature
 from typing import Any, Unpack
 
 import numpy as np
-import numpy.typing as npt
 
 import jose_embed
 from jose_embed.compute.backends import Backend, check_backend, choose_backend, is_for_the_cpu
@@ -38,7 +37,7 @@ from jose_embed.text.sources import Sources, listed
 from jose_embed.text.tokenizers import text_facts
 from jose_embed.training.after_epoch import EpochEnd, OnEpoch
 from jose_embed.training.checkpoints import Checkpoints, RunFacts
-from jose_embed.training.continued import Continued, Documents, begin_documents, opened, planned
+from jose_embed.training.continued import Continued, Documents, Plan, begin_documents, opened, planned
 from jose_embed.training.engine import EngineOptions, EngineSettings
 from jose_embed.training.epochs import train_epochs
 from jose_embed.training.finish import finish_words, learn_documents
@@ -47,7 +46,7 @@ from jose_embed.training.held_out import HeldOut, held_out_documents
 from jose_embed.training.initial import allocate_tables, compiled_backend, fill_with_random_points, trained_rows
 from jose_embed.training.keeper import CheckpointKeeper
 from jose_embed.training.machine import machine_facts
-from jose_embed.training.schedule import RunState
+from jose_embed.training.schedule import RunState, also_left_out
 from jose_embed.training.subwords import ngrams_of
 
 PathLike = str | os.PathLike[str]
@@ -178,15 +177,9 @@ def fit(
             state = checkpoints.restore(vectors, corpus, phases, reporter)
         else:
             state = RunState()
-            _fill(vectors, settled, given, new, reporter)
-            if corpus is not new:
-                reporter.note(plan.note)
-                begin_documents(corpus, settled, tables, settled.resolved_workers())
+            _fill(tables, vectors, settled, given, new, plan, reporter)
         measured = held_out_documents(corpus.offsets, settled)
-
-        def left_out(epoch: int) -> npt.NDArray[np.int64]:
-            return np.union1d(measured, plan.left_out(epoch))
-
+        left_out = also_left_out(plan.left_out, measured)
         backend = compiled_backend(device, corpus, tables, plan.config, reporter, left_out=left_out)
         held_out = HeldOut(measured, corpus, settled, tables, backend) if len(measured) else None
     after_epoch = EpochEnd(_pull(given, settled, vectors), held_out, settled.patience, on_epoch, reporter)
@@ -205,20 +198,8 @@ def fit(
     phases["training"] = sum(epoch["seconds"] for epoch in state.epochs)
     with timed(phases, "documents"):
         subwords = finish_words(corpus.vocabulary, settled, vectors, reporter)
-        reporter.start("document weights", corpus.n_documents, "documents")
-        read_in_order(tables.document)
-        # A GPU may be full of the training's tables; "auto" then sums on the CPU, to the same bytes.
-        summing, threads = ("cpu", settled.resolved_workers()) if device == "cpu" else ("auto", available_workers())
-        if continued is None or continued.has_text:
-            learned = learn_documents(corpus, settled, tables, backend=summing, threads=threads)
-            counts = np.diff(corpus.offsets)
-            documents = Documents(corpus.doc_ids, vectors.document, counts, corpus.texts)
-        else:
-            learned, documents = continued.learned(
-                corpus, settled, tables, backend=summing, threads=threads, directory=temporary_directory
-            )
-        reporter.advance(corpus.n_documents)
-        reporter.finish()
+        carried = None if continued is None or continued.has_text else continued
+        learned, documents = _learned(corpus, settled, tables, carried, device, temporary_directory, reporter)
     run = checkpoints.run if checkpoints is not None else None
     learned |= subwords
     training = _training_facts(corpus, settled, backend, state, phases, run)
@@ -230,13 +211,39 @@ def fit(
 
 
 def _fill(
-    vectors: Tables, config: TrainConfig, given: GivenVectors | None, corpus: EncodedCorpus, reporter: Reporter
-) -> None:
+    tables: Tables, vectors: Tables, config: TrainConfig, given: GivenVectors | None, new: EncodedCorpus, plan: Plan,
+    reporter: Reporter,
+) -> None:  # fmt: skip
     """Fill the tables with the vectors that a training begins with."""
     fill_with_random_points(vectors, config.seed)
     if given is not None:
         reporter.note(given.coverage)
-        given.fill(vectors, corpus)
+        given.fill(vectors, new)
+    if plan.corpus is not new:
+        reporter.note(plan.note)
+        begin_documents(plan.corpus, config, tables, config.resolved_workers())
+
+
+def _learned(
+    corpus: EncodedCorpus, config: TrainConfig, tables: Tables, carried: Continued | None, device: str,
+    directory: PathLike | None, reporter: Reporter,
+) -> tuple[dict[str, Any], Documents]:  # fmt: skip
+    """Learn how words make document vectors, and make them; those of a model to continue without text are carried."""
+    reporter.start("document weights", corpus.n_documents, "documents")
+    read_in_order(tables.document)
+    # A GPU may be full of the training's tables; "auto" then sums on the CPU, to the same bytes.
+    summing, threads = ("cpu", config.resolved_workers()) if device == "cpu" else ("auto", available_workers())
+    if carried is None:
+        learned = learn_documents(corpus, config, tables, backend=summing, threads=threads)
+        rows = trained_rows(tables, corpus.vocabulary.n_words, config.dim).document
+        documents = Documents(corpus.doc_ids, rows, np.diff(corpus.offsets), corpus.texts)
+    else:
+        learned, documents = carried.learned(
+            corpus, config, tables, backend=summing, threads=threads, directory=directory
+        )
+    reporter.advance(corpus.n_documents)
+    reporter.finish()
+    return learned, documents
 
 
 def _settings_of(
